@@ -1,0 +1,164 @@
+"""Checks of a config before anything is loaded, compiled or written."""
+
+import json
+import math
+
+from ml_collections import config_dict
+
+from hyperudl.core import BadInput
+
+CHOICES = {
+  'strategy': ('auto', 'scan', 'vmap', 'sharded'),
+  'episode.proportions': ('balanced', 'dirichlet', 'dirichlet_0.7'),
+  'episode.inner_data': ('true', 'noise', 'other', 'none'),
+  'episode.cond_data': ('true', 'noise', 'other', 'none'),
+  'episode.emit_from': ('own', 'mean', 'other'),
+  'data.split_by': ('auto', 'alphabet', 'class', 'image'),
+  'data.augment': ('none', 'rot90', 'images'),
+  'optimizer.name': ('sgd', 'adam', 'adamw'),
+  'optimizer.schedule': ('constant', 'cosine', 'exponential'),
+}
+
+# Fields with a smallest legal value.
+MINIMUM = {
+  'seed': 0,
+  'steps': 1,
+  'batch': 1,
+  'log_steps': 1,
+  'checkpoint_steps': 1,
+  'episode.way': 2,
+  'episode.shot': 1,
+  'episode.query': 1,
+  'episode.unlabelled': 0,
+  'episode.tasks': 0,
+  'data.classes': 0,
+  'data.image_size': 0,
+  'optimizer.warmup_steps': 0,
+  'optimizer.end_factor': 0,
+  'optimizer.decay_steps': 1,
+  'optimizer.clip': 0,
+  'optimizer.momentum': 0,
+  'optimizer.weight_decay': 0,
+  'eval.episodes': 1,
+  'eval.batch': 1,
+  'eval.keep_best': 0,
+  'eval.select_after': 0,
+}
+
+
+def flatten(config, prefix=''):
+  """Leaves of a config as {'a.b': value}."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, config_dict.ConfigDict | dict):
+      flat.update(flatten(value, f'{prefix}{key}.'))
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
+
+
+def validate(config):
+  """Refuses a config that cannot run.
+
+  Args:
+    config: ConfigDict with the fields of `configs/common.py`.
+
+  Raises:
+    BadInput: naming the field, its value and what is legal.
+  """
+  flat = flatten(config)
+  for field, value in flat.items():
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+      if isinstance(number, float) and not math.isfinite(number):
+        raise BadInput(f'config.{field} = {value} is not a finite number')
+  for field, choices in CHOICES.items():
+    if flat[field] not in choices:
+      raise BadInput(
+        f'config.{field} = {flat[field]!r} is none of {", ".join(choices)}'
+      )
+  for field, smallest in MINIMUM.items():
+    if flat[field] < smallest:
+      raise BadInput(
+        f'config.{field} = {flat[field]} is below its minimum {smallest}'
+      )
+  if flat['optimizer.learning_rate'] <= 0:
+    raise BadInput(
+      f'config.optimizer.learning_rate = {flat["optimizer.learning_rate"]} '
+      'must be above 0'
+    )
+  if not 0 < flat['optimizer.decay_rate'] <= 1:
+    raise BadInput(
+      f'config.optimizer.decay_rate = {flat["optimizer.decay_rate"]} must '
+      'be in (0, 1]'
+    )
+  if flat['data.latents']:
+    raise BadInput(
+      f'config.data.latents = {flat["data.latents"]!r}: no learner here '
+      'reads precomputed latents; leave it empty'
+    )
+  _validate_episode(config)
+
+
+def _validate_episode(config):
+  episode = config.episode
+  if episode.transductive and episode.unlabelled:
+    raise BadInput(
+      f'config.episode.transductive copies the queries as unlabelled rows; '
+      f'set config.episode.unlabelled = 0 (it is {episode.unlabelled})'
+    )
+  has_unlabelled = episode.transductive or episode.unlabelled
+  if episode.proportions != 'balanced' and not has_unlabelled:
+    # Class counts of the queries alone are legal, and random as well.
+    return
+  for field in ('inner_data', 'cond_data'):
+    if episode[field] in ('noise', 'other') and not has_unlabelled:
+      raise BadInput(
+        f'config.episode.{field} = {episode[field]!r} stands in for '
+        'unlabelled images, but there are none: set '
+        'config.episode.unlabelled >= 1'
+      )
+
+
+def learner_settings(config):
+  """Hyperparameters of the learner as a plain dict, without its name."""
+  settings = config.learner.to_dict()
+  settings.pop('name')
+  return settings
+
+
+def to_json(config):
+  """`config` as JSON text, keys sorted."""
+  return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def from_json(text):
+  """The locked config that `to_json` wrote; lists become tuples again.
+
+  Raises:
+    BadInput: if `text` is not a JSON object.
+  """
+  try:
+    values = json.loads(text)
+  except json.JSONDecodeError as error:
+    raise BadInput(f'not a config: {error}') from error
+  if not isinstance(values, dict):
+    raise BadInput(f'not a config: expected an object, got {type(values)}')
+
+  def convert(value):
+    if isinstance(value, dict):
+      return {k: convert(v) for k, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+  return config_dict.ConfigDict(convert(values)).lock()
+
+
+def differences(a, b):
+  """Fields in which two configs differ: {'field': (in a, in b)}."""
+  first, second = flatten(a), flatten(b)
+  missing = '(absent)'
+  return {
+    key: (first.get(key, missing), second.get(key, missing))
+    for key in sorted({*first, *second})
+    if first.get(key, missing) != second.get(key, missing)
+  }

@@ -1,0 +1,1 @@
+"""Data: image sets, episodes, augmentation, shifts and conversion."""

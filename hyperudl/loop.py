@@ -1,0 +1,258 @@
+"""The outer loop as pure functions: one jitted step over a batch of episodes.
+
+The strategy over episodes is chosen here and nowhere else:
+
+* 'scan': one episode after another with `value_and_grad` inside the body and
+  the gradients summed; memory does not grow with B. On a CPU it is by far the
+  fastest, since batched per-episode weights become grouped convolutions.
+* 'vmap': all episodes at once; for accelerators and for shared weights.
+* 'sharded': episodes divided over the local devices, scan or vmap inside.
+
+All give the same numbers up to the float32 order of summation.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hyperudl.core import TrainState
+
+STRATEGIES = ('auto', 'scan', 'vmap', 'sharded')
+
+
+def split_frozen(params):
+  """(trainable, frozen) halves of a parameter dict.
+
+  Upstream networks live in `params['frozen']`; they get neither gradients
+  nor optimizer state.
+  """
+  trainable = {k: v for k, v in params.items() if k != 'frozen'}
+  frozen = {k: v for k, v in params.items() if k == 'frozen'}
+  return trainable, frozen
+
+
+def resolve_strategy(strategy, batch, devices=None):
+  """The concrete strategy for `batch` episodes on the local devices.
+
+  Args:
+    strategy: one of STRATEGIES. 'auto': sharded on several devices that can
+      share the batch evenly, else scan on a CPU and vmap on an accelerator.
+    batch: B, episodes per update.
+    devices: list of devices, by default the local ones.
+
+  Returns:
+    (name, mesh): mesh is None unless the name is 'sharded'.
+
+  Raises:
+    ValueError: for an unknown strategy, or a batch that 'sharded' cannot
+      divide.
+  """
+  if strategy not in STRATEGIES:
+    raise ValueError(f'strategy must be one of {STRATEGIES}, not {strategy!r}')
+  devices = list(jax.local_devices() if devices is None else devices)
+  share = math.gcd(batch, len(devices))
+  single = 'scan' if devices[0].platform == 'cpu' else 'vmap'
+  if strategy == 'sharded' and share != len(devices):
+    raise ValueError(
+      f'batch = {batch} episodes cannot be divided over {len(devices)} '
+      'devices; make batch a multiple or choose strategy=scan'
+    )
+  if strategy == 'auto':
+    strategy = 'sharded' if share > 1 else single
+  if strategy != 'sharded':
+    return strategy, None
+  return strategy, jax.sharding.Mesh(devices[:share], ('episodes',))
+
+
+def episode_value_and_grad(loss, strategy='scan', mesh=None):
+  """The mean loss over episodes with its gradient.
+
+  Args:
+    loss: (params, episode, key, step) -> (f32[], metrics), of ONE episode.
+    strategy: 'scan', 'vmap' or 'sharded' (see the module's docstring).
+    mesh: for 'sharded', a mesh with one axis named 'episodes'.
+
+  Returns:
+    (params, episodes [B, ...], keys key[B], step) -> (value f32[], metrics,
+    grads): means over B; `grads` has the structure of the trainable params.
+  """
+
+  def one(trainable, frozen, episode, key, step):
+    value, metrics = loss({**trainable, **frozen}, episode, key, step)
+    return value, (value, metrics)
+
+  grad = jax.grad(one, has_aux=True)
+
+  def by_scan(trainable, frozen, episodes, keys, step):
+    def body(total, inputs):
+      grads, aux = grad(trainable, frozen, *inputs, step)
+      return jax.tree.map(jnp.add, total, (aux, grads)), None
+
+    first = jax.tree.map(lambda leaf: leaf[0], (episodes, keys))
+    shapes = jax.eval_shape(grad, trainable, frozen, *first, step)
+    zeros = jax.tree.map(
+      lambda s: jnp.zeros(s.shape, s.dtype), (shapes[1], shapes[0])
+    )
+    total, _ = jax.lax.scan(body, zeros, (episodes, keys))
+    return jax.tree.map(lambda leaf: leaf / keys.shape[0], total)
+
+  def by_vmap(trainable, frozen, episodes, keys, step):
+    grads, aux = jax.vmap(grad, (None, None, 0, 0, None))(
+      trainable, frozen, episodes, keys, step
+    )
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (aux, grads))
+
+  def by_shards(trainable, frozen, episodes, keys, step):
+    on_cpu = mesh.devices.flat[0].platform == 'cpu'
+    local = by_scan if on_cpu else by_vmap
+    P = jax.sharding.PartitionSpec
+
+    def shard(*args):
+      return jax.lax.pmean(local(*args), 'episodes')
+
+    return jax.shard_map(
+      shard,
+      mesh=mesh,
+      in_specs=(P(), P(), P('episodes'), P('episodes'), P()),
+      out_specs=P(),
+      # The body sums gradients itself; replication tracking would do it twice.
+      check_vma=False,
+    )(trainable, frozen, episodes, keys, step)
+
+  run = {'scan': by_scan, 'vmap': by_vmap, 'sharded': by_shards}[strategy]
+
+  def value_and_grad(params, episodes, keys, step):
+    trainable, frozen = split_frozen(params)
+    (value, metrics), grads = run(trainable, frozen, episodes, keys, step)
+    return value, metrics, grads
+
+  return value_and_grad
+
+
+def make_schedule(settings, steps):
+  """Learning rate as a function of the step.
+
+  Args:
+    settings: the config's `optimizer`.
+    steps: length of the run; warm-up is clipped to it.
+
+  Returns:
+    An optax schedule.
+  """
+  peak = settings.learning_rate
+  if settings.schedule == 'constant':
+    main = optax.constant_schedule(peak)
+  elif settings.schedule == 'cosine':
+    main = optax.cosine_decay_schedule(
+      peak, max(1, steps - settings.warmup_steps), settings.end_factor
+    )
+  else:
+    main = optax.exponential_decay(
+      peak, settings.decay_steps, settings.decay_rate
+    )
+  warmup = min(settings.warmup_steps, steps)
+  if not warmup:
+    return main
+  ramp = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+  return optax.join_schedules([ramp, main], [warmup])
+
+
+def make_optimizer(settings, steps):
+  """The outer optimizer: clipping, then SGD, Adam or AdamW.
+
+  Args:
+    settings: the config's `optimizer` (name, learning_rate, schedule,
+      warmup_steps, end_factor, decay_steps, decay_rate, clip, momentum,
+      weight_decay).
+    steps: length of the run.
+  """
+  schedule = make_schedule(settings, steps)
+  if settings.name == 'sgd':
+    momentum = settings.momentum if settings.momentum else None
+    core = optax.sgd(schedule, momentum=momentum)
+  elif settings.name == 'adam':
+    core = optax.adam(schedule)
+  else:
+    core = optax.adamw(schedule, weight_decay=settings.weight_decay)
+  if not settings.clip:
+    return core
+  return optax.chain(optax.clip_by_global_norm(settings.clip), core)
+
+
+def init_state(learner, optimizer, key, episode):
+  """A fresh `TrainState` for episodes shaped like `episode` (no B axis)."""
+  params = jax.jit(learner.init)(key, episode)
+  trainable, _ = split_frozen(params)
+  opt_state = jax.jit(optimizer.init)(trainable)
+  return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def place(state, mesh):
+  """`state` on the device, replicated over `mesh` if there is one.
+
+  The first step must see the placement that later steps will see, or the
+  step compiles twice.
+  """
+  if mesh is None:
+    return jax.tree.map(jnp.asarray, state)
+  spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return jax.device_put(state, spec)
+
+
+def make_train_step(learner, optimizer, strategy='scan', mesh=None):
+  """The jitted update: (state, episodes [B, ...], keys key[B]) -> ...
+
+  Returns:
+    A function that returns (new state, metrics f32[]); the old state is
+    donated. A step whose loss or gradient is not finite changes nothing but
+    the step number and says so in `metrics['finite']` (1 or 0).
+  """
+  value_and_grad = episode_value_and_grad(learner.loss, strategy, mesh)
+
+  def train_step(state, episodes, keys):
+    value, metrics, grads = value_and_grad(
+      state.params, episodes, keys, state.step
+    )
+    trainable, frozen = split_frozen(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+    grad_norm = optax.tree.norm(grads)
+    update_norm = optax.tree.norm(updates)
+    finite = jnp.isfinite(value + grad_norm + update_norm)
+    new = optax.apply_updates(trainable, updates)
+    keep = lambda a, b: jnp.where(finite, a, b)
+    new, opt_state = jax.tree.map(
+      keep, (new, opt_state), (trainable, state.opt_state)
+    )
+    metrics = {
+      **metrics,
+      'loss': value,
+      'grad_norm': grad_norm,
+      'update_norm': update_norm,
+      'param_norm': optax.tree.norm(new),
+      'finite': finite.astype(jnp.float32),
+    }
+    return TrainState(state.step + 1, {**new, **frozen}, opt_state), metrics
+
+  return jax.jit(train_step, donate_argnums=0)
+
+
+def make_eval_step(learner, strategy='auto'):
+  """The jitted evaluation: (params, episodes [B, ...], keys) -> metrics [B].
+
+  Args:
+    learner: a `Learner`.
+    strategy: 'auto' (a loop over episodes on a CPU, vmap on an accelerator),
+      'scan' or 'vmap'.
+  """
+  if strategy == 'auto':
+    strategy = 'scan' if jax.default_backend() == 'cpu' else 'vmap'
+
+  def evaluate(params, episodes, keys):
+    one = lambda inputs: learner.evaluate(params, *inputs)
+    if strategy == 'scan':
+      return jax.lax.map(one, (episodes, keys))
+    return jax.vmap(one)((episodes, keys))
+
+  return jax.jit(evaluate)

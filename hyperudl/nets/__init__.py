@@ -1,0 +1,1 @@
+"""Network modules (flax.linen), used only through `init` and `apply`."""

@@ -1,0 +1,43 @@
+"""Packaging of hyperudl. Exact tested versions: constraints.txt."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+  r"__version__ = '([^']+)'", (HERE / 'hyperudl/__init__.py').read_text()
+).group(1)
+
+setuptools.setup(
+  name='hyperudl',
+  version=VERSION,
+  description='Networks that write networks: meta-learning in JAX',
+  license='Apache-2.0',
+  packages=setuptools.find_packages(include=['hyperudl', 'hyperudl.*']),
+  package_data={'hyperudl.data': ['*.npz']},
+  python_requires='>=3.11',
+  install_requires=[
+    'jax>=0.10.2,<0.12',
+    'flax>=0.12.8,<0.14',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12,<0.13',
+    'chex>=0.1.92',
+    'ml-collections>=1.1',
+    'tensorflow-datasets>=4.9.10',
+    # tensorflow-datasets uses it without declaring it.
+    'importlib_resources',
+    'absl-py',
+    'numpy>=2.0',
+    'scipy>=1.14',
+    'tensorboardX>=2.6',
+    'tensorboard>=2.20',
+    'matplotlib>=3.9',
+    'pillow',
+  ],
+  extras_require={
+    'cuda': ['jax[cuda]>=0.10.2,<0.12'],
+    'test': ['pytest>=8', 'ruff>=0.9'],
+  },
+)

@@ -1,0 +1,252 @@
+"""Every strategy over episodes against a plain Python loop."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import chex
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+import numpy as np
+import optax
+import pytest
+
+from hyperudl import core
+from hyperudl import inner
+from hyperudl import loop
+
+
+def toy_episode(key, way=3, rows=4):
+  keys = jax.random.split(key, 2)
+  x = jax.random.normal(keys[0], (way * rows, 2, 2, 1))
+  y = jnp.repeat(jnp.arange(way), rows)
+  examples = core.Examples(x, y)
+  return core.Episode(examples, examples)
+
+
+def toy_learner(way=3):
+  """A linear MAML: small, but with an inner loop and randomness."""
+
+  def init(key, episode):
+    size = episode.support.x[0].size
+    w = 0.1 * jax.random.normal(key, (size, way))
+    frozen = {'offset': jnp.ones((way,))}
+    return {'w': w, 'frozen': frozen}
+
+  def scores(params, w, x):
+    return x.reshape(x.shape[0], -1) @ w + params['frozen']['offset']
+
+  def adapt(params, support, key, *, train):
+    noise = 0.01 * jax.random.normal(key, params['w'].shape)
+    loss = lambda w, k: core.cross_entropy(
+      scores(params, w, support.x), support.y
+    )
+    rates = jnp.full((2,), 0.5)
+    return inner.descend(loss, params['w'] + noise, rates)[0]
+
+  def predict(params, task, x, context):
+    return scores(params, task, x)
+
+  return core.make_learner(init, adapt, predict)
+
+
+def settings(**changes):
+  values = {
+    'name': 'adam',
+    'learning_rate': 0.01,
+    'schedule': 'constant',
+    'warmup_steps': 0,
+    'end_factor': 0.1,
+    'decay_steps': 10,
+    'decay_rate': 0.5,
+    'clip': 0.0,
+    'momentum': 0.0,
+    'weight_decay': 0.0,
+  }
+  return config_dict.create(**{**values, **changes})
+
+
+@pytest.fixture(scope='module')
+def batch():
+  keys = jax.random.split(jax.random.key(0), 4)
+  return jax.vmap(toy_episode)(keys), keys
+
+
+@pytest.mark.parametrize('strategy', ['scan', 'vmap', 'sharded'])
+def test_strategies_agree_with_a_python_loop(batch, strategy):
+  episodes, keys = batch
+  learner = toy_learner()
+  one = jax.tree.map(lambda leaf: leaf[0], episodes)
+  params = learner.init(jax.random.key(1), one)
+  _, mesh = loop.resolve_strategy(strategy, 4, jax.local_devices()[:1])
+  run = jax.jit(loop.episode_value_and_grad(learner.loss, strategy, mesh))
+  value, metrics, grads = run(params, episodes, keys, 0)
+
+  trainable = {'w': params['w']}
+  total, accuracies, expected = 0.0, [], np.zeros(params['w'].shape)
+  for i in range(4):
+    episode = jax.tree.map(lambda leaf: leaf[i], episodes)
+    loss = lambda t: learner.loss({**params, **t}, episode, keys[i], 0)
+    (part, aux), gradient = jax.value_and_grad(loss, has_aux=True)(trainable)
+    total += float(part) / 4
+    accuracies.append(float(aux['accuracy']))
+    expected += np.asarray(gradient['w']) / 4
+  np.testing.assert_allclose(value, total, rtol=1e-6)
+  np.testing.assert_allclose(metrics['accuracy'], np.mean(accuracies), 1e-6)
+  assert set(grads) == {'w'}
+  np.testing.assert_allclose(grads['w'], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_sharding_on_1_2_and_4_devices_gives_the_same_update():
+  program = """
+    import jax, jax.numpy as jnp, numpy as np
+    from hyperudl import loop
+    from tests import loop_test as t
+    keys = jax.random.split(jax.random.key(0), 4)
+    episodes = jax.vmap(t.toy_episode)(keys)
+    learner = t.toy_learner()
+    one = jax.tree.map(lambda leaf: leaf[0], episodes)
+    optimizer = loop.make_optimizer(t.settings(), 10)
+    results = []
+    for count in (1, 2, 4):
+      name, mesh = loop.resolve_strategy('sharded', 4, jax.devices()[:count])
+      assert mesh.size == count, mesh
+      state = loop.init_state(learner, optimizer, jax.random.key(1), one)
+      step = loop.make_train_step(learner, optimizer, name, mesh)
+      state = loop.place(state, mesh)
+      for _ in range(3):
+        state, metrics = step(state, episodes, keys)
+      assert step._cache_size() == 1, step._cache_size()
+      results.append(np.asarray(state.params['w']))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+    np.testing.assert_allclose(results[0], results[2], rtol=1e-5)
+    print('agreed')
+  """
+  done = subprocess.run(
+    [sys.executable, '-c', textwrap.dedent(program)],
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+    },
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'agreed' in done.stdout
+
+
+def test_one_compilation_over_steps(batch):
+  episodes, keys = batch
+  learner = toy_learner()
+  traced = chex.assert_max_traces(learner.loss, n=1)
+  learner = learner._replace(loss=traced)
+  optimizer = loop.make_optimizer(settings(), 5)
+  one = jax.tree.map(lambda leaf: leaf[0], episodes)
+  state = loop.init_state(learner, optimizer, jax.random.key(1), one)
+  step = loop.make_train_step(learner, optimizer, 'vmap')
+  for _ in range(5):
+    state, _ = step(state, episodes, keys)
+  assert int(state.step) == 5
+  assert step._cache_size() == 1
+
+
+def test_training_lowers_the_loss_and_leaves_the_frozen_alone(batch):
+  episodes, keys = batch
+  learner = toy_learner()
+  optimizer = loop.make_optimizer(settings(learning_rate=0.05), 30)
+  one = jax.tree.map(lambda leaf: leaf[0], episodes)
+  state = loop.init_state(learner, optimizer, jax.random.key(1), one)
+  frozen = np.asarray(state.params['frozen']['offset'])
+  step = loop.make_train_step(learner, optimizer, 'scan')
+  values = []
+  for _ in range(30):
+    state, metrics = step(state, episodes, keys)
+    values.append(float(metrics['loss']))
+  assert values[-1] < 0.95 * values[0]
+  np.testing.assert_array_equal(state.params['frozen']['offset'], frozen)
+  shapes = {leaf.shape for leaf in jax.tree.leaves(state.opt_state)}
+  assert frozen.shape not in shapes
+
+
+def test_a_non_finite_step_changes_nothing_but_the_step(batch):
+  episodes, keys = batch
+  learner = toy_learner()
+  optimizer = loop.make_optimizer(settings(), 5)
+  one = jax.tree.map(lambda leaf: leaf[0], episodes)
+  state = loop.init_state(learner, optimizer, jax.random.key(1), one)
+  before = np.asarray(state.params['w'])
+  x = episodes.support.x.at[1, 0].set(jnp.nan)
+  bad = episodes._replace(support=episodes.support._replace(x=x))
+  step = loop.make_train_step(learner, optimizer, 'scan')
+  state, metrics = step(state, bad, keys)
+  assert metrics['finite'] == 0
+  np.testing.assert_array_equal(state.params['w'], before)
+  assert int(state.step) == 1
+  assert all(
+    np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.opt_state)
+  )
+
+
+def test_evaluation_is_the_same_one_by_one_and_at_once(batch):
+  episodes, keys = batch
+  learner = toy_learner()
+  one = jax.tree.map(lambda leaf: leaf[0], episodes)
+  params = learner.init(jax.random.key(1), one)
+  results = [
+    loop.make_eval_step(learner, strategy)(params, episodes, keys)
+    for strategy in ('scan', 'vmap')
+  ]
+  assert results[0]['accuracy'].shape == (4,)
+  for name in results[0]:
+    np.testing.assert_allclose(results[0][name], results[1][name], rtol=1e-5)
+
+
+def test_schedules_by_hand():
+  cosine = loop.make_schedule(
+    settings(schedule='cosine', warmup_steps=4, learning_rate=1.0), 104
+  )
+  np.testing.assert_allclose(cosine(0), 0.2, rtol=1e-6)
+  np.testing.assert_allclose(cosine(4), 1.0, rtol=1e-6)
+  middle = 0.9 * 0.5 * (1 + np.cos(np.pi * 0.5)) + 0.1
+  np.testing.assert_allclose(cosine(54), middle, rtol=1e-5)
+  np.testing.assert_allclose(cosine(104), 0.1, rtol=1e-5)
+  decay = loop.make_schedule(settings(schedule='exponential'), 100)
+  np.testing.assert_allclose(decay(20), 0.01 * 0.25, rtol=1e-5)
+  constant = loop.make_schedule(settings(), 100)
+  np.testing.assert_allclose(constant(77), 0.01)
+
+
+def test_a_schedule_longer_than_the_run_is_clipped_to_it():
+  schedule = loop.make_schedule(
+    settings(schedule='cosine', warmup_steps=100, learning_rate=1.0), 3
+  )
+  assert all(np.isfinite(schedule(t)) for t in range(4))
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
+def test_optimizers_take_the_step_of_optax(name):
+  params = {'w': jnp.array([1.0, -2.0])}
+  grads = {'w': jnp.array([30.0, 40.0])}
+  optimizer = loop.make_optimizer(settings(name=name, clip=5.0), 10)
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  clipped = {'w': jnp.array([3.0, 4.0])}
+  reference = {
+    'sgd': optax.sgd(0.01),
+    'adam': optax.adam(0.01),
+    'adamw': optax.adamw(0.01, weight_decay=0.0),
+  }[name]
+  expected, _ = reference.update(clipped, reference.init(params), params)
+  np.testing.assert_allclose(updates['w'], expected['w'], rtol=1e-5)
+
+
+def test_strategy_is_chosen_by_devices_and_batch():
+  cpu = jax.local_devices()[:1]
+  assert loop.resolve_strategy('auto', 4, cpu) == ('scan', None)
+  assert loop.resolve_strategy('vmap', 4, cpu) == ('vmap', None)
+  with pytest.raises(ValueError, match='strategy must be one of'):
+    loop.resolve_strategy('fast', 4)
+  with pytest.raises(ValueError, match='cannot be divided over 2'):
+    loop.resolve_strategy('sharded', 3, cpu * 2)
