@@ -1,5 +1,6 @@
 """Checks of a config before anything is loaded, compiled or written."""
 
+import difflib
 import json
 import math
 
@@ -118,6 +119,43 @@ def _validate_episode(config):
         'unlabelled images, but there are none: set '
         'config.episode.unlabelled >= 1'
       )
+
+
+def set_field(config, field, text):
+  """Sets one field of an unlocked config from its text on a command line.
+
+  Args:
+    config: ConfigDict.
+    field: 'episode.shot', for instance.
+    text: the value; tuples as '4,5' or '(4, 5)'.
+
+  Raises:
+    BadInput: for an unknown field or a value of another type.
+  """
+  flat = flatten(config)
+  if field not in flat:
+    near = difflib.get_close_matches(field, flat, 1)
+    hint = f'; did you mean {near[0]!r}?' if near else ''
+    raise BadInput(f'the config has no field {field!r}{hint}')
+  old = flat[field]
+  words = {'true': True, 'false': False}
+  try:
+    if isinstance(old, bool):
+      value = words[text.lower()]
+    elif isinstance(old, tuple):
+      items = [item for item in text.strip('() ').split(',') if item.strip()]
+      value = tuple(type(old[0])(item) if old else int(item) for item in items)
+    else:
+      value = type(old)(text)
+  except (KeyError, ValueError) as error:
+    raise BadInput(
+      f'config.{field}={text}: expected a {type(old).__name__} like {old!r}'
+    ) from error
+  section = config
+  *path, last = field.split('.')
+  for name in path:
+    section = section[name]
+  section[last] = value
 
 
 def learner_settings(config):

@@ -238,19 +238,28 @@ def make_train_step(learner, optimizer, strategy='scan', mesh=None):
   return jax.jit(train_step, donate_argnums=0)
 
 
-def make_eval_step(learner, strategy='auto'):
+def is_visual(name):
+  """Whether a metric is to be looked at: 'image/...' or 'histogram/...'."""
+  return name.startswith(('image/', 'histogram/'))
+
+
+def make_eval_step(learner, strategy='auto', visuals=False):
   """The jitted evaluation: (params, episodes [B, ...], keys) -> metrics [B].
 
   Args:
     learner: a `Learner`.
     strategy: 'auto' (a loop over episodes on a CPU, vmap on an accelerator),
       'scan' or 'vmap'.
+    visuals: return only the metrics to look at (True) or only the others.
   """
   if strategy == 'auto':
     strategy = 'scan' if jax.default_backend() == 'cpu' else 'vmap'
 
   def evaluate(params, episodes, keys):
-    one = lambda inputs: learner.evaluate(params, *inputs)
+    def one(inputs):
+      metrics = learner.evaluate(params, *inputs)
+      return {k: v for k, v in metrics.items() if is_visual(k) == visuals}
+
     if strategy == 'scan':
       return jax.lax.map(one, (episodes, keys))
     return jax.vmap(one)((episodes, keys))

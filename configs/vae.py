@@ -1,0 +1,31 @@
+"""The frozen variational autoencoder of `udl`, on clean training images.
+
+Shapes of the prototype: 784-256-128-24, batch of 256 images, Adam 1.5e-3.
+Expected: squared error about 11 an image on 28x28, all latents active.
+
+  python -m hyperudl.train --config=configs/vae.py:glyphs --workdir=runs/vae
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  config = common.base()
+  config.steps = 6_000
+  config.batch = 1
+  config.strategy = 'vmap'  # shared weights: one large matrix product
+  config.log_steps = 200
+  config.checkpoint_steps = 2_000
+  # One "episode" is a batch of 16 x (8 + 8) = 256 clean images.
+  config.episode.way = 16
+  config.episode.shot = 8
+  config.episode.query = 8
+  config.optimizer.learning_rate = 1.5e-3
+  config.eval.episodes = 100
+  config.learner.name = 'vae'
+  config.learner.latent = 24
+  config.learner.hidden = (256, 128)
+  config.learner.beta_start = 0.25
+  config.learner.beta_end = 1.0
+  config.learner.beta_steps = 2_000
+  return common.apply_variant(config, arg)

@@ -1,0 +1,144 @@
+"""What the mains share: flags that fail in one line, exit codes, signals."""
+
+import logging as python_logging
+import os
+import pathlib
+import re
+import signal
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from hyperudl import core
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+def fail(code, message):
+  """Ends the process: one line on stderr, no traceback."""
+  line = ' '.join(str(message).split())
+  sys.stderr.write(f'{pathlib.Path(sys.argv[0]).stem}: {line}\n')
+  sys.stderr.flush()
+  sys.exit(code)
+
+
+def run_with_overrides(main):
+  """As `run`, for a main(argv, changes) without a config file.
+
+  Arguments --config.x.y=v are taken out of the command line and passed on as
+  {'x.y': 'v'}: they change the config that a run has stored.
+  """
+  changes, rest = {}, sys.argv[:1]
+  for argument in sys.argv[1:]:
+    name, equals, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and name.startswith('config.'):
+      if not equals:
+        fail(core.BadInput.exit_code, f'write {argument}=VALUE')
+      changes[name.removeprefix('config.')] = value
+    else:
+      rest.append(argument)
+  sys.argv = rest
+  run(lambda argv: main(argv, changes))
+
+
+def run(main):
+  """Runs `main(argv)` with the exit codes of `core.Error`.
+
+  0 done; 2 bad flag, config or data; 3 no readable checkpoint; 4 non-finite;
+  5 disk full or unwritable; 6 working directory busy; 130 Ctrl-C.
+  """
+
+  def guarded(argv):
+    try:
+      if len(argv) > 1:
+        raise core.BadInput(
+          f'unexpected argument {argv[1]!r}; every option is --name=value '
+          '(see --help)'
+        )
+      return main(argv)
+    except core.Error as error:
+      fail(error.exit_code, error)
+    except KeyboardInterrupt:
+      fail(INTERRUPTED, 'interrupted')
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv):
+  _let_configs_import_common(argv)
+  try:
+    return flags.FLAGS(argv)
+  except Exception as error:  # absl and ml_collections raise many kinds
+    fail(core.BadInput.exit_code, _explain(error))
+
+
+def _explain(error):
+  """The useful line of an error raised while flags were parsed."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  for line in lines:
+    if 'Did you mean' in line:
+      return 'config: ' + line.strip('"\'')
+  text = ' '.join(lines) or type(error).__name__
+  text = re.sub(r'^FATAL Flags parsing error:\s*', '', text)
+  if isinstance(error, KeyError | AttributeError):
+    return f'config: no such field: {text}'
+  return text
+
+
+def _let_configs_import_common(argv):
+  """Puts the folder above `configs/` on the path, from wherever one starts."""
+  for i, argument in enumerate(argv):
+    name, _, value = argument.lstrip('-').partition('=')
+    if name == 'config':
+      value = value or (argv[i + 1] if i + 1 < len(argv) else '')
+      path = pathlib.Path(value.partition(':')[0]).resolve()
+      sys.path.insert(0, str(path.parent.parent))
+
+
+def set_up():
+  """Logging to stderr and a persistent cache of compiled programs."""
+  # Imported late: flags must fail fast, and before a backend is chosen.
+  import jax
+
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  handler = logging.get_absl_handler()
+  handler.setFormatter(
+    python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
+  )
+  # JAX tells at INFO which accelerators it did not find.
+  python_logging.getLogger('jax').setLevel(python_logging.WARNING)
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    root = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    path = pathlib.Path(root).expanduser() / 'hyperudl' / 'xla'
+    jax.config.update('jax_compilation_cache_dir', str(path))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+
+
+class Stop:
+  """Remembers SIGTERM and Ctrl-C; a second Ctrl-C ends the process at once."""
+
+  def __init__(self):
+    self.code = 0
+
+  def install(self):
+    """Starts to listen; call in the main thread."""
+    signal.signal(signal.SIGTERM, self._terminate)
+    signal.signal(signal.SIGINT, self._interrupt)
+
+  def _terminate(self, *unused):
+    del unused
+    self.code = TERMINATED
+
+  def _interrupt(self, *unused):
+    del unused
+    if self.code:
+      os._exit(INTERRUPTED)
+    self.code = INTERRUPTED
+
+  def __bool__(self):
+    return bool(self.code)
+

@@ -1,0 +1,130 @@
+"""Augmentation of training images: pure functions of (key, images).
+
+`rot90_classes` makes four classes of one (Omniglot): a whole class is turned
+by the same multiple of 90 degrees throughout an episode. `augment_images` is
+the photometric set of HyperTransformer for natural images. Neither is used in
+evaluation. `noise_images` is the placebo for unlabelled data.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from hyperudl import core
+from hyperudl.data import shifts
+
+_TINY = 1e-12  # keeps the hue of grey pixels finite
+
+
+def rot90_classes(key, images, classes):
+  """Turns each class by its own random multiple of 90 degrees.
+
+  The turn depends on the key and the class alone, so that the support and the
+  queries of an episode can be turned in separate calls.
+
+  Args:
+    key: key[].
+    images: [n, H, H, C] of any type.
+    classes: i32[n], e.g. positions of the classes in the episode.
+
+  Raises:
+    core.BadInput: the images are not square.
+  """
+  height, width = images.shape[1:3]
+  if height != width:
+    raise core.BadInput(
+      f"augment 'rot90' needs square images, got {height}x{width}: choose "
+      "data.augment 'none' or 'images', or set data.image_size"
+    )
+  turn = lambda c: jax.random.bits(jax.random.fold_in(key, c)) % 4
+  turns = jax.vmap(turn)(classes)[:, None, None, None]
+  images = jnp.where(turns % 2 == 1, images.swapaxes(1, 2), images)
+  images = jnp.where((turns == 1) | (turns == 2), images[:, ::-1], images)
+  return jnp.where(turns >= 2, images[:, :, ::-1], images)
+
+
+def augment_images(key, images):
+  """Flips, recolours and crops images as HyperTransformer does.
+
+  Left-right flip with probability 1/2 and crop per image; hue, brightness and
+  contrast are drawn once per call. The result is clipped to [0, 1].
+
+  Args:
+    key: key[].
+    images: f32[n, H, W, C] in [0, 1]; the hue of other than 3 channels stays.
+  """
+  keys = jax.random.split(key, 5)
+  images = flip(keys[0], images)
+  if images.shape[-1] == 3:
+    images = turn_hue(images, _between(keys[1], -0.2, 0.2))
+  images = jnp.clip(images + _between(keys[2], -0.3, 0.3), 0, 1)
+  mean = jnp.mean(images, axis=(1, 2), keepdims=True)
+  contrast = _between(keys[3], 0.8, 1.2)
+  images = jnp.clip(mean + contrast * (images - mean), 0, 1)
+  return crop(keys[4], images)
+
+
+def flip(key, images):
+  """Mirrors each image of [n, H, W, C] left to right with probability 1/2."""
+  mirror = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+  return jnp.where(mirror, images[:, :, ::-1], images)
+
+
+def turn_hue(images, turn):
+  """Adds `turn` (1 is the full circle) to the hue of f32[n, H, W, 3]."""
+  # Plane by plane: with a short last axis XLA on CPU does not vectorise.
+  red, green, blue = (images[..., i] for i in range(3))
+  value = jnp.maximum(red, jnp.maximum(green, blue))
+  chroma = value - jnp.minimum(red, jnp.minimum(green, blue))
+  # The position on the hexagon of hues, in sixths of the circle.
+  hue = jnp.where(
+    value == red,
+    green - blue,
+    jnp.where(value == green, blue - red, red - green),
+  ) / jnp.maximum(chroma, _TINY)
+  hue += jnp.where(value == red, 0, jnp.where(value == green, 2, 4))
+
+  def plane(offset):
+    position = hue + 6 * turn + offset
+    position -= 6 * jnp.floor(position / 6)
+    share = jnp.clip(jnp.minimum(position, 4 - position), 0, 1)
+    return value - chroma * share
+
+  return jnp.stack([plane(5), plane(3), plane(1)], axis=-1)
+
+
+def crop(key, images):
+  """Cuts a random window of .6 to 1 of the side from each image, resized.
+
+  Args:
+    key: key[].
+    images: f32[n, H, W, C].
+  """
+  n, height, width, _ = images.shape
+  draws = jax.random.uniform(key, (3, n))
+  side = 0.6 + 0.4 * draws[0]
+  rows = jax.vmap(_window, (0, 0, None))(side, draws[1], height)
+  columns = jax.vmap(_window, (0, 0, None))(side, draws[2], width)
+  exact = jax.lax.Precision.HIGHEST
+  images = jnp.einsum('nyh,nhwc->nywc', rows, images, precision=exact)
+  return jnp.einsum('nxw,nywc->nyxc', columns, images, precision=exact)
+
+
+def noise_images(key, shape):
+  """Images that show nothing: f32[shape], N(.5, .5) clipped to [0, 1]."""
+  return jnp.clip(0.5 + 0.5 * shifts.normal(key, shape), 0, 1)
+
+
+def _between(key, low, high):
+  return jax.random.uniform(key, (), minval=low, maxval=high)
+
+
+def _window(side, place, size):
+  """f32[size, size]: linear resizing of a window to the whole length.
+
+  The window covers the share `side` of the pixels and lies at `place` in
+  [0, 1] between the first and the last position; borders repeat.
+  """
+  first = place * (1 - side) * size
+  source = first + side * (jnp.arange(size) + 0.5) - 0.5
+  source = jnp.clip(source, 0, size - 1)
+  return jnp.maximum(0, 1 - jnp.abs(source[:, None] - jnp.arange(size)))

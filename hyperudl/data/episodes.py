@@ -1,0 +1,256 @@
+"""Episodes drawn from a data set as a pure function of their keys.
+
+A draw has three parts: indices (jitted), the gather of uint8 pixels where they
+live (in the same program when the set fits on the device, else from a memory
+map by numpy), and the rest (jitted): pixels / 255, augmentation, shift. The
+bytes are the same either way, and episode i depends on keys[i] alone.
+
+Support rows are the labelled ones, class by class, then the unlabelled ones
+(y = -1); unlabelled rows and queries come in random order, so that a row's
+place tells nothing of its class. The label of a class is its place among the
+drawn classes, which come in random order. Unlabelled rows and queries of an
+episode share one shift; labelled rows stay clean.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperudl import core
+from hyperudl.data import augment
+from hyperudl.data import protocol
+from hyperudl.data import sampling
+from hyperudl.data import shifts
+
+DEVICE_LIMIT = 2 << 30  # bytes; a larger set stays where it is
+_MEAN_OF = 64  # supports whose emissions are averaged by emit_from='mean'
+
+
+def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
+  """Makes the function that draws episodes.
+
+  Args:
+    config: has `episode` and `data` as in design.md, see `protocol.read`.
+    dataset: an `arrays.Dataset`.
+    train: whether `config.data.augment` applies.
+    others: the training set, for `episode.emit_from` 'mean' and 'other'.
+    limit: bytes of pixels that may be copied to the device.
+
+  Returns:
+    draw: key[B] -> core.Episode whose leaves have the leading axis B, or B, T
+      when `episode.tasks` is T. `extra` has unlabelled_y i32[U], class_ids
+      i32[N] and family i32[] (see `shifts.family_name`). `support.context` is
+      None or has what is asked for: inner f32[U, H, W, C], cond f32[U, H, W,
+      C] (U = 0 for 'none') and emit_from (Examples with the axis M = 64 or 1).
+
+  Raises:
+    core.BadInput: a choice that does not exist or does not fit the data.
+  """
+  rules = protocol.read(config, train)
+  protocol.check(rules, dataset, 'the training set' if train else 'the data')
+  sources = {'own': dataset}
+  if 'other' in (rules.inner_data, rules.cond_data):
+    sources['other'] = dataset
+  if rules.emit_from != 'own':
+    _check_others(rules, dataset, others)
+    sources['emit'] = others
+  plan = functools.partial(_plan, rules, sources)
+  finish = functools.partial(_finish, rules)
+  # 'own' and 'other' share one copy of the pixels.
+  stores = {id(s.images): s.images for s in sources.values()}
+  if sum(images.nbytes for images in stores.values()) > limit:
+    return _draw_from_host(plan, finish, sources)
+  copies = {name: jnp.asarray(images) for name, images in stores.items()}
+  stores = {name: copies[id(s.images)] for name, s in sources.items()}
+
+  @jax.jit
+  def draw(keys, stores):
+    tasks = plan(keys)
+    pixels = {name: _take(stores[name], tasks[name]) for name in tasks}
+    return finish(tasks, pixels)
+
+  return lambda keys: draw(keys, stores)
+
+
+def train_keys(seed, step, batch):
+  """The keys of the episodes of update `step`: key[batch].
+
+  Args:
+    seed: int, the seed of the run.
+    step: int or i32[].
+    batch: int; a larger one begins with the same keys.
+  """
+  return _stream(jax.random.key(seed), 0, step, 0, batch)
+
+
+def eval_keys(split, start, count):
+  """Keys of the fixed episodes start .. start + count - 1 of a split.
+
+  They depend on no seed, so that every model meets the same episodes.
+
+  Args:
+    split: 'train', 'valid', 'test' or 'all'.
+    start: int.
+    count: int.
+
+  Raises:
+    core.BadInput: an unknown split.
+  """
+  splits = ('train', 'valid', 'test', 'all')
+  if split not in splits:
+    raise core.BadInput(
+      f'unknown split {split!r}: choose one of {", ".join(splits)}'
+    )
+  # Streams 1 to 4 of a constant seed; training uses stream 0 of its own.
+  return _stream(jax.random.key(2023), 1 + splits.index(split), 0, start, count)
+
+
+def check_fits(config, dataset, split_name):
+  """Raises core.BadInput if `dataset` cannot fill the episodes of `config`.
+
+  Args:
+    config: as for `make_draw`.
+    dataset: an `arrays.Dataset`.
+    split_name: str, what the message calls the data.
+  """
+  protocol.check(protocol.read(config, True), dataset, split_name)
+
+
+@functools.partial(jax.jit, static_argnames=('count',))
+def _stream(key, stream, step, start, count):
+  key = jax.random.fold_in(jax.random.fold_in(key, stream), step)
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(
+    start + jnp.arange(count)
+  )
+
+
+def _check_others(rules, dataset, others):
+  what = f'episode.emit_from={rules.emit_from!r}'
+  if others is None:
+    raise core.BadInput(f"{what} needs the training set, got none: use 'own'")
+  if others.images.shape[1:] != dataset.images.shape[1:]:
+    raise core.BadInput(
+      f'{what}: training images are {others.images.shape[1:]}, those of the '
+      f'episodes {dataset.images.shape[1:]}: set data.image_size'
+    )
+  protocol.check(rules._replace(tasks=0), others, 'the training set')
+
+
+def _draw_from_host(plan, finish, sources):
+  plan, finish = jax.jit(plan), jax.jit(finish)
+
+  def draw(keys):
+    tasks = plan(keys)
+    pixels = {name: _take(sources[name].images, tasks[name]) for name in tasks}
+    return finish(tasks, pixels)
+
+  return draw
+
+
+def _take(images, tasks):
+  """The uint8 pixels of support and targets, on the device or from numpy."""
+  if isinstance(images, np.ndarray):
+    return tuple(images[np.asarray(r)] for r in (tasks.support, tasks.targets))
+  take = lambda rows: images.at[rows].get(mode='promise_in_bounds')
+  return take(tasks.support), take(tasks.targets)
+
+
+def _plan(rules, sources, keys):
+  """`sampling.Tasks` by source, E = B x max(T, 1), times M for 'emit'."""
+  count = max(rules.tasks, 1)
+  split = lambda keys, n: jax.vmap(lambda key: jax.random.split(key, n))(keys)
+  draw = lambda keys, source: jax.vmap(
+    lambda keys: sampling.draw_tasks(keys, rules, source)
+  )(keys)
+  keys = split(keys, 3 + count)
+  tasks = {'own': draw(keys[:, 2:], sources['own'])}
+  if 'other' in sources:
+    tasks['other'] = draw(split(keys[:, 0], 1 + count), sources['other'])
+  if 'emit' in sources:
+    count *= 1 if rules.emit_from == 'other' else _MEAN_OF
+    emit_keys = split(keys[:, 1], 2 * count).reshape(-1, 2)
+    tasks['emit'] = draw(emit_keys, sources['emit'])
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tasks)
+
+
+def _finish(rules, tasks, pixels):
+  """Makes the episodes of `sampling.Tasks` from their uint8 pixels."""
+  support, query, extra = _finish_tasks(rules, tasks['own'], pixels['own'])
+  context = _context(rules, tasks, pixels, support.x.shape)
+  episode = core.Episode(support._replace(context=context), query, extra)
+  if not rules.tasks:
+    return episode
+  group = lambda leaf: leaf.reshape(-1, rules.tasks, *leaf.shape[1:])
+  return jax.tree.map(group, episode)
+
+
+def _finish_tasks(rules, tasks, pixels):
+  """(support, query, extra) of `sampling.Tasks`; leaves have the axis E."""
+  augmented = jax.vmap(functools.partial(_augmented, rules))
+  label_y = jnp.repeat(jnp.arange(rules.way), rules.shot)
+  label_y = jnp.broadcast_to(label_y, tasks.support.shape)
+  class_key, support_key, target_key, shift_key, _ = tasks.keys.T
+  labelled = augmented(class_key, support_key, pixels[0], label_y)
+  targets = augmented(class_key, target_key, pixels[1], tasks.target_y)
+  targets, family = _shift(rules, shift_key, targets)
+  if rules.transductive:
+    unlabelled, query = targets, targets
+    unlabelled_y, query_y = tasks.target_y, tasks.target_y
+  else:
+    cut = lambda rows: jnp.split(rows, [rules.way * rules.query], axis=1)
+    query, unlabelled = cut(targets)
+    query_y, unlabelled_y = cut(tasks.target_y)
+  support = core.Examples(
+    jnp.concatenate([labelled, unlabelled], axis=1),
+    jnp.concatenate([label_y, jnp.full_like(unlabelled_y, -1)], axis=1),
+  )
+  extra = {
+    'unlabelled_y': unlabelled_y,
+    'class_ids': tasks.class_ids,
+    'family': family,
+  }
+  return support, core.Examples(query, query_y), extra
+
+
+def _augmented(rules, class_key, image_key, pixels, y):
+  """f32[n, H, W, C] in [0, 1] of uint8 `pixels` with the classes i32[n]."""
+  if rules.augment == 'rot90':
+    # With one key for support and queries, so that a class is one class.
+    pixels = augment.rot90_classes(class_key, pixels, y)
+  images = pixels.astype(jnp.float32) / 255
+  if rules.augment == 'images':
+    images = augment.augment_images(image_key, images)
+  return images
+
+
+def _shift(rules, keys, images):
+  shift = functools.partial(shifts.apply, group=rules.shift)
+  if jax.default_backend() == 'cpu':
+    # One family is computed per episode; under vmap it would be all of them.
+    return jax.lax.map(lambda pair: shift(*pair), (keys, images))
+  return jax.vmap(shift)(keys, images)
+
+
+def _context(rules, tasks, pixels, shape):
+  """What the evaluation overrides ask for, or None; `shape` of support.x."""
+  labelled = rules.way * rules.shot
+  context = {}
+  for name in ('inner', 'cond'):
+    choice = getattr(rules, f'{name}_data')
+    if choice == 'none':
+      context[name] = jnp.zeros((shape[0], 0, *shape[2:]))
+    elif choice == 'noise':
+      noise_shape = (shape[1] - labelled, *shape[2:])
+      noise = functools.partial(augment.noise_images, shape=noise_shape)
+      context[name] = jax.vmap(noise)(tasks['own'].keys[:, 4])
+    elif choice == 'other':
+      other, _, _ = _finish_tasks(rules, tasks['other'], pixels['other'])
+      context[name] = other.x[:, labelled:]
+  if rules.emit_from != 'own':
+    rules = rules._replace(augment='none')
+    others, _, _ = _finish_tasks(rules, tasks['emit'], pixels['emit'])
+    group = lambda leaf: leaf.reshape(shape[0], -1, *leaf.shape[1:])
+    context['emit_from'] = jax.tree.map(group, others)
+  return context or None

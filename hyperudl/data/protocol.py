@@ -1,0 +1,132 @@
+"""What an episode is made of: counts and choices, checked against the data."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hyperudl import core
+from hyperudl.data import shifts
+
+# Concentrations of which each episode draws one; None: as many of each class.
+PROPORTIONS = {
+  'balanced': None,
+  'dirichlet': (0.7, 2.0, 100.0),
+  'dirichlet_0.7': (0.7,),
+}
+_CHOICES = {
+  'proportions': tuple(PROPORTIONS),
+  'inner_data': ('true', 'noise', 'other', 'none'),
+  'cond_data': ('true', 'noise', 'other', 'none'),
+  'emit_from': ('own', 'mean', 'other'),
+}
+_AUGMENT = ('none', 'rot90', 'images')
+_LEAST = {'way': 1, 'shot': 1, 'query': 1, 'unlabelled': 0, 'tasks': 0}
+
+
+class Rules(NamedTuple):
+  """The part of a config that episodes are drawn by; counts are per class."""
+
+  way: int
+  shot: int
+  query: int
+  unlabelled: int
+  tasks: int
+  proportions: str
+  transductive: bool
+  inner_data: str
+  cond_data: str
+  emit_from: str
+  shift: str
+  augment: str
+
+  @property
+  def targets(self):
+    """Queries and separate unlabelled images of an episode."""
+    separate = 0 if self.transductive else self.unlabelled
+    return self.way * (self.query + separate)
+
+  @property
+  def most_per_class(self):
+    """Images that one class may have to give to an episode."""
+    if self.proportions == 'balanced':
+      return self.shot + self.targets // self.way
+    return self.shot + self.targets
+
+
+def read(config, train):
+  """The `Rules` in a config.
+
+  Args:
+    config: `episode` with way, shot, query, unlabelled, tasks (0: no task
+      axis), proportions, transductive, inner_data, cond_data, emit_from;
+      `data` with shift, augment.
+    train: without it `data.augment` does not apply.
+
+  Raises:
+    core.BadInput: a count that is too small or a choice that does not exist.
+  """
+  episode = {name: getattr(config.episode, name) for name in Rules._fields[:10]}
+  for name, least in _LEAST.items():
+    if episode[name] < least:
+      raise core.BadInput(
+        f'episode.{name}={episode[name]}: it must be at least {least}'
+      )
+  chosen = {
+    f'episode.{name}': (episode[name], _CHOICES[name]) for name in _CHOICES
+  }
+  chosen['data.augment'] = (config.data.augment, _AUGMENT)
+  for name, (value, choices) in chosen.items():
+    if value not in choices:
+      raise core.BadInput(
+        f'{name}={value!r}: choose one of {", ".join(choices)}'
+      )
+  shifts.families(config.data.shift)
+  return Rules(
+    **episode,
+    shift=config.data.shift,
+    augment=config.data.augment if train else 'none',
+  )
+
+
+def check(rules, dataset, name):
+  """Raises core.BadInput if a data set cannot fill the episodes.
+
+  Args:
+    rules: `Rules`.
+    dataset: an `arrays.Dataset`.
+    name: str, what the message calls the data.
+  """
+  counts = np.sort(np.asarray(dataset.counts))
+  classes = rules.way * max(rules.tasks, 1)
+  if classes > len(counts):
+    times = f' x episode.tasks={rules.tasks}' if rules.tasks else ''
+    raise core.BadInput(
+      f'{name}: episode.way={rules.way}{times} takes {classes} classes, there '
+      f'are {len(counts)}: lower it or choose other data'
+    )
+  height, width = dataset.images.shape[1:3]
+  if rules.augment == 'rot90' and height != width:
+    raise core.BadInput(
+      f"{name}: data.augment='rot90' needs square images, got "
+      f"{height}x{width}: choose 'none' or 'images', or set data.image_size"
+    )
+  parts = {'shot': rules.shot, 'query': rules.query}
+  if not rules.transductive:
+    parts['unlabelled'] = rules.unlabelled
+  each = sum(parts.values())
+  listed = ' + '.join(f'episode.{k}={v}' for k, v in parts.items())
+  least = each if rules.proportions == 'balanced' else rules.shot
+  if least > counts[0]:
+    listed = listed if least == each else f'episode.shot={rules.shot}'
+    raise core.BadInput(
+      f'{name}: {listed} takes {least} images per class, the smallest class '
+      f'has {counts[0]}: lower it or choose other data'
+    )
+  # Any classes may be drawn, so the smallest ones must do together.
+  need, have = rules.way * each, counts[: rules.way].sum()
+  if need > have:
+    raise core.BadInput(
+      f'{name}: episode.way={rules.way} x ({listed}) takes {need} images, the '
+      f'{rules.way} smallest classes together have {have}: lower one of these '
+      'or choose other data'
+    )

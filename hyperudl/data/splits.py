@@ -1,0 +1,127 @@
+"""Which class, or which image of a class, belongs to train, valid and test."""
+
+import random
+
+from hyperudl.core import BadInput
+from hyperudl.data import table
+
+# Shares of valid and test where a set brings no split: 16% and 20%, the rest
+# is train (the shares of mini-ImageNet).
+_SHARES = (0.16, 0.2)
+# The class ranges of HyperTransformer's training scripts: sizes of the three
+# splits and the seed with which the classes are shuffled first (0: not).
+_PUBLISHED = {
+  ('omniglot', 1623): ((1150, 50, 423), 2022),
+  ('mini', 100): ((64, 16, 20), 0),
+  ('tiered', 608): ((351, 97, 160), 0),
+}
+
+
+def published(name, classes):
+  """The split of the published caches, which hold pixels only.
+
+  Args:
+    name: str, the name of the set.
+    classes: int, how many it has.
+
+  Returns:
+    Tuple of train, valid or test per class in the order of the file; None for
+    other sets.
+  """
+  for (start, count), (sizes, seed) in _PUBLISHED.items():
+    if name.lower().startswith(start) and classes == count:
+      order = list(range(classes))
+      if seed:
+        random.Random(seed).shuffle(order)
+      names = [s for s, n in zip(table.SPLITS, sizes) for _ in range(n)]
+      split = dict(zip(order, names))
+      return tuple(split[index] for index in range(classes))
+  return None
+
+
+def by_group(groups, seed, shares=_SHARES):
+  """Deals groups of classes to the splits by a seeded shuffle.
+
+  Args:
+    groups: one str per class; equal ones stay together.
+    seed: int.
+    shares: shares of all groups for (valid, test), rounded, at least one
+      group each; a share of 0 leaves a split out.
+
+  Returns:
+    Tuple of train, valid or test per class.
+  """
+  names = sorted(set(groups))
+  random.Random(f'split {seed}').shuffle(names)
+  valid, test = (max(1, round(s * len(names))) if s else 0 for s in shares)
+  split = dict.fromkeys(names, 'train')
+  split.update(dict.fromkeys(names[:test], 'test'))
+  split.update(dict.fromkeys(names[test : test + valid], 'valid'))
+  return tuple(split[group] for group in groups)
+
+
+def of_classes(data, split_by, seed):
+  """The split of each class of a set.
+
+  Args:
+    data: a `table.Table`.
+    split_by: 'auto' (the split of the set, else by alphabet, else by class),
+      'alphabet' or 'class' (a seeded split whatever the set brings).
+    seed: int.
+
+  Returns:
+    Tuple of train, valid or test per class.
+
+  Raises:
+    BadInput: too few classes or no alphabets to split by.
+  """
+  if split_by == 'auto' and data.split:
+    return data.split
+  alphabets = len(set(data.alphabets or ()))
+  if split_by == 'alphabet' and alphabets < 3:
+    raise BadInput(
+      f'{data.where}: {alphabets} alphabets cannot be split in three; use '
+      "data.split_by='class'"
+    )
+  if len(data.blocks) < 3:
+    raise BadInput(
+      f'{data.where}: {len(data.blocks)} classes cannot be split in three; use '
+      "data.split_by='image' or split all"
+    )
+  if split_by != 'class' and alphabets >= 3:
+    return by_group(data.alphabets, seed)
+  numbers = [f'{index:08d}' for index in range(len(data.blocks))]
+  return by_group(numbers, seed)
+
+
+def of_images(count, split, seed, where):
+  """The images of one class that belong to a split.
+
+  Args:
+    count: int, images of the class.
+    split: train, valid or test.
+    seed: anything that names the class and the seed of the split.
+    where: str, the class as messages name it.
+
+  Returns:
+    Sorted list of indices; those of the three splits are disjoint and
+    together are all images.
+
+  Raises:
+    BadInput: fewer than three images.
+  """
+  if count < 3:
+    raise BadInput(
+      f'{where}: {count} images cannot be split in three; add images or '
+      'remove the class'
+    )
+  numbers = [f'{index:08d}' for index in range(count)]
+  chosen = by_group(numbers, seed)
+  return [index for index in range(count) if chosen[index] == split]
+
+
+def sample(indices, count, seed):
+  """The first `count` of a seeded shuffle of `indices`, in ascending order."""
+  shuffled = list(indices)
+  random.Random(f'classes {seed}').shuffle(shuffled)
+  return sorted(shuffled[:count])

@@ -1,0 +1,78 @@
+"""What numbers say to people: intervals over episodes, the progress line."""
+
+import math
+
+import numpy as np
+
+from hyperudl import core
+
+
+def mean_ci95(values):
+  """Mean and half width of its 95% interval, 1.96 s / sqrt(n).
+
+  Args:
+    values: [n, ...], n >= 1 episodes; with n = 1 the half width is NaN.
+
+  Returns:
+    (mean, half width): floats, or arrays of the trailing shape.
+
+  Raises:
+    core.BadInput: there is no value.
+  """
+  values = np.asarray(values, np.float64)
+  n = values.shape[0] if values.ndim else 0
+  if n == 0:
+    raise core.BadInput('an interval needs at least one episode, there is none')
+  spread = values.std(axis=0, ddof=1) if n > 1 else values[0] * np.nan
+  mean, half = values.mean(axis=0), 1.96 * spread / math.sqrt(n)
+  return (mean, half) if values.ndim > 1 else (float(mean), float(half))
+
+
+def paired_ci95(values, others):
+  """Mean and half width of `values - others`, episode by episode.
+
+  Args:
+    values: [n, ...] of one model.
+    others: [n, ...] of another one on the same episodes.
+
+  Raises:
+    core.BadInput: the shapes differ.
+  """
+  values, others = np.asarray(values), np.asarray(others)
+  if values.shape != others.shape:
+    raise core.BadInput(
+      f'pairs need the same episodes, not {values.shape} and {others.shape}'
+    )
+  return mean_ci95(values.astype(np.float64) - others)
+
+
+def progress_line(
+  step, total, scalars, steps_per_second, episodes_per_second, seconds_left
+):
+  """One line for the terminal: 'step 200/1000 (20%)  loss 1.23 ... 1m05s left'.
+
+  Args:
+    step: int, done.
+    total: int.
+    scalars: dict name -> number, shown in this order.
+    steps_per_second: float.
+    episodes_per_second: float.
+    seconds_left: float; not shown as a time if it is not finite.
+  """
+  numbers = {n: np.asarray(v).astype(float).item() for n, v in scalars.items()}
+  shown = [f'{name} {number:.4g}' for name, number in numbers.items()]
+  parts = [f'step {step}/{total} ({100 * step // total}%)', *shown]
+  parts += [f'{steps_per_second:.3g} steps/s']
+  parts += [f'{episodes_per_second:.3g} episodes/s']
+  parts += [f'{_duration(seconds_left)} left']
+  return '  '.join(parts)
+
+
+def _duration(seconds):
+  if not math.isfinite(seconds):
+    return 'unknown time'
+  minutes, rest = divmod(round(max(seconds, 0)), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours}h{minutes:02d}m'
+  return f'{minutes}m{rest:02d}s' if minutes else f'{rest}s'

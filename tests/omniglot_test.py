@@ -1,0 +1,122 @@
+"""Omniglot as its authors publish it becomes a set, drawers in order."""
+
+import io
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+from hyperudl.data import table
+from tests import sets
+
+
+def drawing(alphabet, character, drawer):
+  """A PNG file like Omniglot's: a black bar, longer for later drawers."""
+  ink = np.full((105, 105), 255, np.uint8)
+  row = 15 + 45 * (character - 1)
+  ink[row : row + 15, : 30 + 15 * drawer] = 0
+  ink[90:, : 10 * (alphabet + 1)] = 0
+  stream = io.BytesIO()
+  Image.fromarray(ink).convert('1').save(stream, 'png')
+  return stream.getvalue()
+
+
+def write_omniglot(folder, part, alphabets, drawers=3):
+  """Writes images_<part>.zip with two characters per alphabet."""
+  folder.mkdir(parents=True, exist_ok=True)
+  path = folder / f'images_{part}.zip'
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('__MACOSX/images/a/b/._1.png', b'x')
+    for alphabet in alphabets:
+      for character in (2, 1):  # not sorted in the file
+        for drawer in reversed(range(1, drawers + 1)):
+          archive.writestr(
+            f'images_{part}/Alphabet{alphabet}/character{character:02d}/'
+            f'{alphabet:04d}_{drawer:02d}.png',
+            drawing(alphabet, character, drawer),
+          )
+  return path
+
+
+def check_omniglot(dataset):
+  for index, name in enumerate(dataset.class_names):
+    alphabet, character = int(name[8]), int(name[-1])
+    assert name == f'Alphabet{alphabet}/character{character:02d}'
+    assert dataset.alphabets[index] == f'Alphabet{alphabet}'
+    images = sets.rows(dataset, index)[..., 0]
+    assert images.shape == (3, 28, 28)
+    for drawer in range(3):
+      whole = Image.open(io.BytesIO(drawing(alphabet, character, drawer + 1)))
+      ink = 255 - np.asarray(whole.convert('L'), float)
+      # Antialiasing keeps the mean ink; turned or swapped images differ.
+      assert abs(images[drawer].mean() - ink.mean()) < 2
+      top = {1: 5, 2: 17}[character]
+      assert images[drawer, top : top + 2, 2:8].min() > 200
+    lengths = (images[:, :23].max(axis=1) > 127).sum(axis=1)
+    assert (np.diff(lengths) >= 3).all()  # drawers in their order
+
+
+def test_omniglot_from_both_zip_files(tmp_path):
+  write_omniglot(tmp_path / 'zips', 'background', range(4))
+  write_omniglot(tmp_path / 'zips', 'evaluation', range(4, 6))
+  out = sets.converted(tmp_path, 'omniglot', tmp_path / 'zips')
+  assert '12 classes, 36 images (3 to 3 per class), 28x28x1' in out
+  assert '6 alphabets\ntrain: 6 classes, 18 images\nvalid: 2 classes' in out
+  dataset = sets.load_converted(tmp_path)
+  check_omniglot(dataset)
+  parts = [sets.load_converted(tmp_path, split) for split in table.SPLITS]
+  own = [set(part.alphabets) for part in parts]
+  assert own[2] == {'Alphabet4', 'Alphabet5'}
+  assert len(own[1]) == 1 and len(own[0]) == 3 and not own[0] & own[1]
+  archive = np.load(tmp_path / 'out' / 'set.npz')
+  assert archive['images'].shape == (12, 3, 28, 28)
+
+
+def test_omniglot_unpacked_is_the_same(tmp_path):
+  for part, alphabets in (('background', range(4)), ('evaluation', (4, 5))):
+    path = write_omniglot(tmp_path / 'zips', part, alphabets)
+    with zipfile.ZipFile(path) as archive:
+      archive.extractall(tmp_path / 'unpacked')
+  sets.converted(tmp_path, 'omniglot', tmp_path / 'zips')
+  zipped = (tmp_path / 'out' / 'set.npz').read_bytes()
+  sets.converted(tmp_path, 'omniglot', tmp_path / 'unpacked', '--overwrite')
+  assert (tmp_path / 'out' / 'set.npz').read_bytes() == zipped
+
+
+def test_omniglot_with_one_part(tmp_path):
+  path = write_omniglot(tmp_path / 'zips', 'background', range(6))
+  out = sets.converted(tmp_path, 'omniglot', path)
+  assert 'train: 8 classes' in out and 'test: 2 classes' in out
+  path = write_omniglot(tmp_path / 'eval', 'evaluation', range(2))
+  out = sets.converted(
+    tmp_path, 'omniglot', path, '--overwrite', '--image_size=35', '--seed=3'
+  )
+  assert 'test: 4 classes, 12 images' in out and '35x35x1' in out
+
+
+def test_another_seed_chooses_other_valid_alphabets(tmp_path):
+  write_omniglot(tmp_path / 'zips', 'background', range(9), drawers=1)
+  chosen = set()
+  for seed in range(6):
+    sets.converted(
+      tmp_path, 'omniglot', tmp_path / 'zips', f'--seed={seed}', '--overwrite'
+    )
+    chosen.add(sets.load_converted(tmp_path, 'valid').alphabets)
+  assert len(chosen) > 1
+
+
+def test_omniglot_damaged_or_missing(tmp_path):
+  (tmp_path / 'zips').mkdir()
+  assert 'data_omniglot.sh' in sets.refused(
+    tmp_path, 'omniglot', tmp_path / 'zips'
+  )
+  path = write_omniglot(tmp_path / 'zips', 'background', range(3))
+  data = path.read_bytes()
+  for size in (10, len(data) // 2, len(data) - 3):
+    path.write_bytes(data[:size])
+    line = sets.refused(tmp_path, 'omniglot', tmp_path / 'zips')
+    assert 'images_background.zip: not a zip file, or damaged' in line
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('images_background/A/character01/1.png', b'no image')
+  line = sets.refused(tmp_path, 'omniglot', tmp_path / 'zips')
+  assert 'A/character01/1.png: not an image file' in line

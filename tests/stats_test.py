@@ -1,0 +1,89 @@
+"""Intervals by hand numbers and by SciPy; the progress line."""
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from hyperudl import core
+from hyperudl import stats
+
+
+def test_an_interval_by_hand():
+  mean, half = stats.mean_ci95([1, 2, 3, 4])
+  assert mean == 2.5
+  np.testing.assert_allclose(half, 1.96 * np.sqrt(5 / 3) / 2)
+
+
+def test_an_interval_is_scipys_normal_one():
+  values = np.random.default_rng(0).normal(0.7, 0.1, 600).astype(np.float32)
+  mean, half = stats.mean_ci95(values)
+  low, high = scipy_stats.norm.interval(
+    0.95, values.mean(), scipy_stats.sem(values.astype(np.float64))
+  )
+  np.testing.assert_allclose([mean - half, mean + half], [low, high], 1e-5)
+
+
+def test_intervals_cover_the_truth_nineteen_times_of_twenty():
+  draws = np.random.default_rng(1).random((400, 2000))
+  mean, half = stats.mean_ci95(draws)
+  covered = np.mean(np.abs(mean - 0.5) < half)
+  assert 0.93 < covered < 0.97
+
+
+def test_arrays_keep_their_trailing_shape():
+  values = np.arange(12.0).reshape(3, 2, 2)
+  mean, half = stats.mean_ci95(values)
+  np.testing.assert_allclose(mean, [[4, 5], [6, 7]])
+  np.testing.assert_allclose(half, np.full((2, 2), 1.96 * 4 / np.sqrt(3)))
+
+
+def test_one_episode_has_no_interval_and_none_is_refused():
+  mean, half = stats.mean_ci95([0.5])
+  assert mean == 0.5 and np.isnan(half)
+  for nothing in ([], 3.0):
+    with pytest.raises(core.BadInput, match='at least one episode'):
+      stats.mean_ci95(nothing)
+
+
+def test_a_nan_is_not_hidden():
+  assert np.isnan(stats.mean_ci95([0.5, np.nan, 0.6])[0])
+
+
+def test_pairs_cancel_what_episodes_share():
+  hardness = np.random.default_rng(2).random(600)
+  mean, half = stats.paired_ci95(hardness + 0.01, hardness)
+  np.testing.assert_allclose(mean, 0.01)
+  assert half < 1e-12 < stats.mean_ci95(hardness)[1]
+  with pytest.raises(core.BadInput, match='same episodes'):
+    stats.paired_ci95([1, 2], [1, 2, 3])
+
+
+def test_pairs_of_booleans_count_as_numbers():
+  mean, _ = stats.paired_ci95(np.array([True, True]), np.array([False, True]))
+  assert mean == 0.5
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'shown'),
+  [
+    (9.6, '10s'),
+    (59.6, '1m00s'),
+    (65, '1m05s'),
+    (3725, '1h02m'),
+    (-1, '0s'),
+    (float('inf'), 'unknown time'),
+  ],
+)
+def test_the_progress_line_shows_all(seconds, shown):
+  line = stats.progress_line(
+    250,
+    1000,
+    {'loss': np.float32(1.23456), 'accuracy': 0.5},
+    34.56,
+    138,
+    seconds,
+  )
+  assert line == (
+    'step 250/1000 (25%)  loss 1.235  accuracy 0.5  34.6 steps/s  '
+    f'138 episodes/s  {shown} left'
+  )

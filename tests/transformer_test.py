@@ -1,0 +1,202 @@
+"""The encoder against NumPy, and what a set encoder must obey."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl.nets import transformer
+
+TOKENS, WIDTH, HEADS = 7, 10, 2
+
+
+def _tokens(seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.normal(size=(TOKENS, WIDTH)).astype(np.float32)
+
+
+def _build(**settings):
+  """An encoder, and parameters in which no leaf is zero or one."""
+  encoder = transformer.Encoder(layers=2, heads=HEADS, **settings)
+  params = jax.jit(encoder.init)(jax.random.key(0), _tokens())['params']
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda leaf: np.float32(leaf + 0.1 * rng.normal(size=leaf.shape)), params
+  )
+  apply = jax.jit(
+    lambda params, *args: encoder.apply({'params': params}, *args)
+  )
+  return apply, params
+
+
+def _linear(params, x):
+  return x @ params['kernel'] + params.get('bias', 0.0)
+
+
+def _layer_norm(params, x):
+  mean = x.mean(-1, keepdims=True)
+  variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+  return (x - mean) / np.sqrt(variance + 1e-6) * params['scale'] + params[
+    'bias'
+  ]
+
+
+def _attention(params, x, kind, mask):
+  """One head and one query at a time, float64."""
+  query = _linear(params['query'], x)
+  key = _linear(params['key'], x)
+  value = _linear(params['value'], x)
+  q_width, v_width = query.shape[1] // HEADS, value.shape[1] // HEADS
+  mixed = np.zeros_like(value)
+  for head in range(HEADS):
+    q_cols = slice(head * q_width, (head + 1) * q_width)
+    v_cols = slice(head * v_width, (head + 1) * v_width)
+    for row in range(len(x)):
+      logits = key[:, q_cols] @ query[row, q_cols] / math.sqrt(q_width)
+      if kind == 'softmax':
+        weights = np.exp(logits - logits.max()) * (1 - mask)
+        weights /= weights.sum()
+      else:
+        weights = (1 - mask) / (1 + np.exp(-logits))
+      mixed[row, v_cols] = weights @ value[:, v_cols]
+  return _linear(params['out'], mixed)
+
+
+NONLINEAR = {
+  'relu': lambda x: np.maximum(x, 0),
+  'gelu': lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+  'lrelu': lambda x: np.where(x > 0, x, 0.1 * x),
+}
+
+
+def _numpy_encoder(
+  params,
+  x,
+  mask,
+  *,
+  norm='post',
+  attention='softmax',
+  activation='relu',
+  inner=1.0,
+  skip_last_nonlinearity=False,
+):
+  params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+  x = np.asarray(x, np.float64)
+  for index in range(2):
+
+    def feed(x, index=index):
+      hidden = _linear(params[f'hidden{index}'], x)
+      if not (skip_last_nonlinearity and index == 1):
+        hidden = NONLINEAR[activation](hidden)
+      return _linear(params[f'out{index}'], hidden)
+
+    attend = lambda x, index=index: _attention(
+      params[f'attention{index}'], x, attention, mask
+    )
+    first, second = params[f'norm{index}a'], params.get(f'norm{index}b')
+    if norm == 'post':
+      x = _layer_norm(first, x + attend(x))
+      x = _layer_norm(second, x + feed(x)) if inner else x
+    else:
+      x = x + attend(_layer_norm(first, x))
+      x = x + feed(_layer_norm(second, x)) if inner else x
+  return _layer_norm(params['norm'], x) if norm == 'pre' else x
+
+
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {},
+    {'norm': 'pre', 'activation': 'gelu'},
+    {'attention': 'sigmoid', 'activation': 'lrelu'},
+    {'skip_last_nonlinearity': True},
+    {'inner': 0.0},
+  ],
+  ids=str,
+)
+def test_the_encoder_is_what_numpy_computes(settings):
+  apply, params = _build(key_query=0.5, value=16, **settings)
+  mask = np.array([0, 0, 1, 0, 0, 1, 0])
+  expected = _numpy_encoder(params, _tokens(), mask, **settings)
+  np.testing.assert_allclose(
+    apply(params, _tokens(), mask), expected, rtol=2e-5, atol=2e-5
+  )
+
+
+@pytest.mark.parametrize('norm', transformer.NORMS)
+def test_permuted_tokens_give_permuted_outputs(norm):
+  apply, params = _build(norm=norm)
+  order = np.random.default_rng(2).permutation(TOKENS)
+  np.testing.assert_allclose(
+    apply(params, _tokens()[order]),
+    np.asarray(apply(params, _tokens()))[order],
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('attention', transformer.ATTENTIONS)
+def test_a_masked_token_is_as_good_as_removed(attention):
+  apply, params = _build(attention=attention)
+  mask = np.array([0, 1, 0, 0, 1, 0, 0])
+  tokens = _tokens()
+  tokens[1] = 1e3  # whatever it says
+  np.testing.assert_allclose(
+    np.asarray(apply(params, tokens, mask))[mask == 0],
+    apply(params, tokens[mask == 0]),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
+def test_widths_are_fractions_rounded_up_to_heads_or_absolute():
+  assert transformer.inner_width(1.0, 104, 2) == 104
+  assert transformer.inner_width(0.5, 80, 8) == 40
+  assert transformer.inner_width(0.5, 104, 8) == 56  # 52 is no multiple
+  assert transformer.inner_width(0.5, 433, 8) == 216  # int(216.5)
+  assert transformer.inner_width(3, 10, 4) == 32
+  assert transformer.inner_width(16, 10, 4) == 16
+  with pytest.raises(core.BadInput, match='not a multiple of heads=4'):
+    transformer.inner_width(18, 10, 4)
+  _, params = _build(key_query=0.5, value=16, inner=2.0)
+  attention = params['attention0']
+  assert attention['query']['kernel'].shape == (10, 6)
+  assert attention['value']['kernel'].shape == (10, 16)
+  assert attention['out']['kernel'].shape == (16, 10)
+  assert params['hidden0']['kernel'].shape == (10, 20)
+
+
+@pytest.mark.parametrize('attention', transformer.ATTENTIONS)
+def test_every_parameter_moves_the_output(attention):
+  apply, params = _build(attention=attention)
+  target = jax.random.normal(jax.random.key(3), (TOKENS, WIDTH))
+  grads = jax.grad(lambda params: jnp.sum(target * apply(params, _tokens())))(
+    params
+  )
+  norms = jax.tree.map(lambda leaf: float(jnp.linalg.norm(leaf)), grads)
+  assert min(jax.tree.leaves(norms)) > 1e-2, norms
+
+
+def test_dropout_acts_in_training_only():
+  encoder = transformer.Encoder(layers=1, heads=HEADS, dropout=0.5)
+  variables = encoder.init(jax.random.key(0), _tokens())
+  still = encoder.apply(variables, _tokens())
+  again = encoder.apply(variables, _tokens(), train=False)
+  dropped = encoder.apply(
+    variables, _tokens(), train=True, rngs={'dropout': jax.random.key(1)}
+  )
+  np.testing.assert_array_equal(still, again)
+  assert np.abs(np.asarray(dropped - still)).max() > 0.1
+
+
+def test_unknown_settings_are_refused_listing_the_choices():
+  for settings, choices in (
+    ({'norm': 'batch'}, 'post, pre'),
+    ({'attention': 'linear'}, 'softmax, sigmoid'),
+    ({'activation': 'tanh'}, 'relu, gelu, lrelu'),
+  ):
+    with pytest.raises(core.BadInput, match=choices):
+      _build(**settings)
