@@ -3,7 +3,7 @@
 Thin functions over orbax, which no other file imports. A step directory holds
 two items: `state`, the bytes of all leaves in one array, and `meta`, JSON with
 step, config and for each leaf its shape, dtype, offset and SHA-256. One array,
-because orbax pays per leaf (150 leaves take six times as long as three), and
+because orbax pays per leaf (150 are read six times as slowly as three), and
 when one of many fails the others print tracebacks; plain bytes, because arrays
 of devices can only be read on as many devices. What orbax lets pass is checked
 here: changed bytes, silent casts, stray directories, saves refused or lost.

@@ -141,4 +141,3 @@ class Stop:
 
   def __bool__(self):
     return bool(self.code)
-

@@ -16,134 +16,28 @@ import time
 
 from absl import flags
 from absl import logging
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import loop
-from hyperudl import losses
+from hyperudl import evaluation
 from hyperudl import metrics
+from hyperudl import runs
 from hyperudl import selection
-from hyperudl import stats
-from hyperudl import storage
-from hyperudl import train
-from hyperudl.data import episodes
 
 SPLITS = ('train', 'valid', 'test', 'all')
-EVAL_KEY = 7  # folded into episode keys for the learner's own randomness
-
-
-def pixel_nearest_neighbour(episode):
-  """Accuracy of the nearest labelled image by cosine of the pixels: f32[].
-
-  The floor that any learner must beat, on the same episode.
-  """
-  flat = lambda x: losses.unit(x.reshape(x.shape[0], -1))
-  support, query = episode.support, episode.query
-  likeness = flat(query.x) @ flat(support.x).T
-  likeness = jnp.where(support.y >= 0, likeness, -jnp.inf)
-  answer = support.y[jnp.argmax(likeness, axis=1)]
-  return jnp.mean((answer == query.y).astype(jnp.float32))
-
-
-class Evaluator:
-  """Evaluates parameters on the fixed episodes of one split."""
-
-  def __init__(self, config, split, count):
-    """Loads the data of `split` and compiles nothing yet.
-
-    Args:
-      config: of the run, with overrides applied.
-      split: one of SPLITS.
-      count: number of episodes.
-
-    Raises:
-      core.BadInput: if the data cannot fill the config's episodes.
-    """
-    config_lib.validate(config)
-    self.config, self.split, self.count = config, split, count
-    learner = train.make_learner(config)
-    dataset = train.load_data(config, split)
-    episodes.check_fits(config, dataset, split)
-    others = None
-    if config.episode.emit_from != 'own':
-      others = train.load_data(config, 'train')
-    self.draw = episodes.make_draw(
-      config, dataset, train=False, others=others
-    )
-    self.step = loop.make_eval_step(learner)
-    self.look = loop.make_eval_step(learner, visuals=True)
-    self.pixels = jax.jit(jax.vmap(pixel_nearest_neighbour))
-
-  def batch(self, start, count):
-    """Episodes start .. start + count - 1 and the learner's keys."""
-    keys = episodes.eval_keys(self.split, start, count)
-    fold = jax.vmap(lambda key: jax.random.fold_in(key, EVAL_KEY))
-    return self.draw(keys), fold(keys)
-
-  def run(self, params, stop=()):
-    """Metrics of every episode: dict name -> numpy [episodes, ...].
-
-    Args:
-      params: of the learner.
-      stop: turns true when to give up; then the result is None.
-    """
-    parts, size = [], min(self.config.eval.batch, self.count)
-    for start in range(0, self.count, size):
-      if stop:
-        return None
-      # Always a full batch, so that one program serves; the rest is cut.
-      batch, keys = self.batch(start, size)
-      values = dict(self.step(params, batch, keys))
-      if not self.config.episode.tasks:
-        values['accuracy_pixels'] = self.pixels(batch)
-      values['family'] = batch.extra['family']
-      values['y'] = batch.query.y
-      parts.append(jax.device_get(values))
-    return {
-      name: np.concatenate([part[name] for part in parts])[: self.count]
-      for name in parts[0]
-    }
-
-  def visuals(self, params):
-    """(one episode, what the learner has to show of it)."""
-    batch, keys = self.batch(0, 1)
-    values = self.look(params, batch, keys)
-    first = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf[0]), tree)
-    return first(batch), first(values)
-
-
-def summarise(config, values):
-  """One row of means and half widths of 95% intervals over episodes.
-
-  Args:
-    config: of the run.
-    values: from `Evaluator.run`.
-
-  Returns:
-    dict for the result line: fractions, `<name>` and `<name>_ci95`.
-  """
-  row = {'episodes': len(values['accuracy'])}
-  for name, array in values.items():
-    if array.ndim == 1 and name != 'family':
-      row[name], row[f'{name}_ci95'] = stats.mean_ci95(array)
-  row['transductive'] = bool(
-    config.episode.transductive or config.learner.to_dict().get('norm')
-    == 'batch'
-  )
-  row['shift'] = config.data.shift
-  row['proportions'] = config.episode.proportions
-  return row
 
 
 def format_row(tag, step, row):
   """The line that a person reads."""
   parts = [f'{tag} step {step}:']
-  for name in ('accuracy', 'accuracy_unadapted', 'gain_step', 'gain_data',
-               'accuracy_pixels', 'nll'):
+  for name in (
+    'accuracy',
+    'accuracy_unadapted',
+    'gain_step',
+    'gain_data',
+    'accuracy_pixels',
+    'nll',
+  ):
     if name in row:
       scale, unit = (1, '') if name == 'nll' else (100, '%')
       parts.append(
@@ -153,65 +47,9 @@ def format_row(tag, step, row):
   return '  '.join(parts) + f'  ({row["episodes"]} episodes)'
 
 
-def ensemble(runs):
-  """Metrics of the mean of several checkpoints' probabilities.
-
-  Args:
-    runs: list of results of `Evaluator.run` on the same episodes.
-  """
-  p = np.mean([run['probabilities'] for run in runs], axis=0)
-  y = runs[0]['y']
-  right = np.take_along_axis(p, y[..., None], axis=-1)[..., 0]
-  return {
-    'accuracy': (p.argmax(axis=-1) == y).mean(axis=-1),
-    'nll': -np.log(np.maximum(right, 1e-12)).mean(axis=-1),
-    'probabilities': p,
-    'accuracy_pixels': runs[0]['accuracy_pixels'],
-    'family': runs[0]['family'],
-    'y': y,
-  }
-
-
-def read_config(workdir):
-  """The config of the run in `workdir`; core.BadInput if there is none."""
-  path = pathlib.Path(workdir) / 'config.json'
-  try:
-    text = path.read_text()
-  except OSError as error:
-    raise core.BadInput(
-      f'no run in {workdir}: {path} cannot be read ({error.strerror}); '
-      '--workdir is the folder that the trainer was given'
-    ) from error
-  return config_lib.from_json(text)
-
-
-def template(evaluator):
-  """Shapes of the learner's parameters for the evaluator's episodes."""
-  batch, keys = evaluator.batch(0, 1)
-  episode = jax.tree.map(lambda leaf: leaf[0], batch)
-  learner = train.make_learner(evaluator.config)
-  return jax.eval_shape(learner.init, keys[0], episode)
-
-
-def fit(raw, shapes, step):
-  """Parameters of a restored state in the structure of `shapes`.
-
-  Raises:
-    core.BadInput: if the learner as now configured has other parameters.
-  """
-  leaves = storage.name_leaves(raw['params'])
-  problem = storage.mismatch(leaves, storage.name_leaves(shapes))
-  if problem:
-    raise core.BadInput(
-      f'step {step} does not fit the learner with these overrides: '
-      f'{problem}; some learners cannot change way or image size'
-    )
-  return storage.fill(shapes, leaves)
-
-
 def report(workdir, tag, split, step, config, values, save_predictions):
   """Writes one result and returns its row."""
-  row = summarise(config, values)
+  row = evaluation.summarise(config, values)
   name = split if not tag else f'{tag}-{split}'
   kept = {
     key: array
@@ -237,8 +75,8 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions):
   Returns:
     The row.
   """
-  evaluator = Evaluator(config, split, config.eval.episodes)
-  shapes = template(evaluator)
+  evaluator = evaluation.Evaluator(config, split, config.eval.episodes)
+  shapes = evaluation.template(evaluator)
   if step == 'best_ensemble':
     chosen = selection.best_steps(workdir) or ['best']
   else:
@@ -246,8 +84,8 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions):
   runs = []
   for one in chosen:
     raw, number, _ = selection.restore_step(workdir, one)
-    runs.append(evaluator.run(fit(raw, shapes, number)))
-  values = ensemble(runs) if step == 'best_ensemble' else runs[0]
+    runs.append(evaluator.run(evaluation.fit(raw, shapes, number)))
+  values = evaluation.ensemble(runs) if step == 'best_ensemble' else runs[0]
   return report(workdir, tag, split, number, config, values, save_predictions)
 
 
@@ -265,9 +103,11 @@ def poll(workdir, splits, save_predictions, stop=()):
     if stop:
       return
     time.sleep(0.5)
-  config = read_config(workdir)
-  evaluators = [Evaluator(config, s, config.eval.episodes) for s in splits]
-  shapes = template(evaluators[0])
+  config = runs.read_config(workdir)
+  evaluators = [
+    evaluation.Evaluator(config, s, config.eval.episodes) for s in splits
+  ]
+  shapes = evaluation.template(evaluators[0])
   done = [metrics.evaluated_steps(workdir, split) for split in splits]
   writer = metrics.open_writer(workdir, 'eval')
   found = selection.poll(
@@ -279,7 +119,7 @@ def poll(workdir, splits, save_predictions, stop=()):
   )
   try:
     for raw, step, settings in found:
-      params = fit(raw, shapes, step)
+      params = evaluation.fit(raw, shapes, step)
       show(writer, step, *evaluators[-1].visuals(params))
       for evaluator in evaluators:
         split = evaluator.split
@@ -288,9 +128,7 @@ def poll(workdir, splits, save_predictions, stop=()):
         values = evaluator.run(params, stop)
         if values is None:
           return
-        row = report(
-          workdir, '', split, step, config, values, save_predictions
-        )
+        row = report(workdir, '', split, step, config, values, save_predictions)
         numbers = {k: v for k, v in row.items() if isinstance(v, float)}
         metrics.write_scalars(
           writer, step, {f'{split}/{k}': v for k, v in numbers.items()}
@@ -370,7 +208,7 @@ def main(argv, changes):
   stop.install()
   values = flags.FLAGS
   if values.once:
-    config, tag = override(read_config(values.workdir), changes, values)
+    config, tag = override(runs.read_config(values.workdir), changes, values)
     evaluate_once(
       values.workdir,
       config,

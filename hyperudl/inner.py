@@ -133,9 +133,7 @@ def descend(
     direction = normalise(
       grads, norm, clip=clip, epsilon=epsilon, per_leaf=per_leaf
     )
-    update = jax.tree.map(
-      lambda r, d: _expand(r, d) * d, rate, direction
-    )
+    update = jax.tree.map(lambda r, d: _expand(r, d) * d, rate, direction)
     new = jax.tree.map(lambda v, u: v - u, current, update)
     trace = Trace(
       loss_value,

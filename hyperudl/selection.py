@@ -203,9 +203,10 @@ def _restore_either(directories, step, target):
 def _stamp(directory, step):
   """Tells one directory of this step from a later one, None without one."""
   try:
-    return os.stat(os.path.join(directory, str(step))).st_ino
+    status = os.stat(os.path.join(directory, str(step)))
   except OSError:
     return None
+  return status.st_ino, status.st_mtime_ns
 
 
 def _ranking(workdir):

@@ -21,40 +21,15 @@ from hyperudl import checkpoint
 from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import learners
 from hyperudl import loop
 from hyperudl import metrics
+from hyperudl import runs
 from hyperudl import selection
 from hyperudl import stats
 from hyperudl import storage
-from hyperudl.data import arrays
 from hyperudl.data import episodes
 
-# Fields that may change between the start and a resume of a run.
-FREE = ('log_steps', 'checkpoint_steps', 'data.dir', 'eval.')
 AHEAD = 2  # steps that may be in flight before the host waits
-
-
-def load_data(config, split):
-  """The images of one split of the config's data set."""
-  return arrays.load(
-    config.data.dataset,
-    split,
-    config.data.dir,
-    image_size=config.data.image_size,
-    # A limit on classes is a limit on what can be learned from.
-    classes=config.data.classes if split == 'train' else 0,
-    split_by=config.data.split_by,
-  )
-
-
-def make_learner(config):
-  """The config's learner."""
-  return learners.make(
-    config.learner.name,
-    config.episode.way,
-    config_lib.learner_settings(config),
-  )
 
 
 def prepare(config):
@@ -70,12 +45,12 @@ def prepare(config):
     core.BadInput: for a config or data set that cannot run.
   """
   config_lib.validate(config)
-  learner = make_learner(config)
+  learner = runs.make_learner(config)
   try:
     strategy = loop.resolve_strategy(config.strategy, config.batch)
   except ValueError as error:
     raise core.BadInput(f'config: {error}') from error
-  dataset = load_data(config, 'train')
+  dataset = runs.load_data(config, 'train')
   episodes.check_fits(config, dataset, 'train')
   draw = episodes.make_draw(config, dataset, train=True, others=dataset)
   optimizer = loop.make_optimizer(config.optimizer, config.steps)
@@ -125,32 +100,6 @@ def _grafted(config, params):
   return params
 
 
-def check_workdir(config, workdir):
-  """Refuses a folder that holds something else than this run.
-
-  Raises:
-    core.BadInput: if the workdir is a file or holds a run of another config.
-  """
-  path = pathlib.Path(workdir)
-  if path.exists() and not path.is_dir():
-    raise core.BadInput(f'--workdir={workdir} is a file; name a folder')
-  stored = path / 'config.json'
-  if not stored.exists():
-    return
-  before = config_lib.from_json(stored.read_text())
-  changed = {
-    field: pair
-    for field, pair in config_lib.differences(before, config).items()
-    if not field.startswith(FREE)
-  }
-  if changed:
-    lines = [f'{k}: {a!r} -> {b!r}' for k, (a, b) in changed.items()]
-    raise core.BadInput(
-      f'{workdir} holds a run of another config ({"; ".join(lines)}); use '
-      'another --workdir or restore these fields'
-    )
-
-
 def train(config, workdir, stop=()):
   """Trains to `config.steps`, resuming what is in `workdir`.
 
@@ -166,7 +115,7 @@ def train(config, workdir, stop=()):
     core.Error: see the module's docstring.
   """
   learner, draw, optimizer, (strategy, mesh) = prepare(config)
-  check_workdir(config, workdir)
+  runs.check_workdir(config, workdir)
   settings = config.to_dict()
   resuming = bool(checkpoint.steps(workdir))
   state = initial_state(config, learner, draw, optimizer, graft=not resuming)

@@ -88,6 +88,7 @@ def test_strays_are_ignored_and_stop_no_save(tmp_path):
   (directory / '900').mkdir()  # orbax would call it the latest step
   (directory / '3.orbax-checkpoint-tmp' / 'state').mkdir(parents=True)
   (directory / 'notastep').mkdir()
+  (directory / '0009').mkdir()
   (directory / '7').write_text('a file')
   assert checkpoint.steps(tmp_path) == [1, 2]
   helpers.assert_step(tmp_path, 2)
@@ -96,6 +97,25 @@ def test_strays_are_ignored_and_stop_no_save(tmp_path):
   checkpoint.close(manager)
   helpers.assert_step(tmp_path, 3)
   assert (directory / '7').read_text() == 'a file'
+
+
+def test_a_step_deleted_while_it_is_read_is_no_damage(
+  tmp_path, warnings, monkeypatch
+):
+  directory = helpers.write(tmp_path, 1)
+  read_step = checkpoint.read_step
+
+  def read_late(path, *args):
+    if path.endswith('1'):  # a trainer that keeps one was faster
+      shutil.rmtree(path)
+      helpers.write(tmp_path, 2)
+    return read_step(path, *args)
+
+  monkeypatch.setattr(checkpoint, 'read_step', read_late)
+  assert checkpoint.restore_latest(tmp_path)[1] == 2
+  shutil.rmtree(directory / '2')
+  assert checkpoint.restore_latest(tmp_path) is None
+  assert warnings == []
 
 
 def test_only_an_empty_step_directory_is_a_new_start(tmp_path):

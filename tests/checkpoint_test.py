@@ -89,17 +89,27 @@ def test_no_checkpoint_is_none(tmp_path):
   assert helpers.restore(tmp_path / 'missing') is None
 
 
-@pytest.mark.parametrize('limit', [20, 300, 20_000])
+@pytest.mark.parametrize(
+  'limit', [20, 20_000, 'late 20', 'late 20_000', 'gone']
+)
 def test_a_full_disk_ends_with_one_line_and_the_last_step_intact(
   tmp_path, limit
 ):
-  """A file size limit stops the disk: at the first byte, or on the way."""
+  """Files may not grow; seen before orbax writes, while it does, or no disk."""
   helpers.write(tmp_path, 1)
   result = helpers.run(
     """
     import resource
+    from hyperudl import storage
+    *late, limit = sys.argv[2].split()
     manager = checkpoint.open_manager(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
+    if late or limit == 'gone':
+      storage.check_space = lambda directory, size: None
+    if limit == 'gone':
+      os.rename(manager.directory, sys.argv[1] + '/moved')
+      open(manager.directory, 'w').close()
+    else:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), -1))
     try:
       checkpoint.save(manager, make_state(2, width=2000), CONFIG)
       checkpoint.finish(manager)
@@ -116,7 +126,11 @@ def test_a_full_disk_ends_with_one_line_and_the_last_step_intact(
   lines = result.stderr.splitlines()
   assert len(lines) == 1, lines
   assert str(tmp_path / 'checkpoints') in lines[0]
-  assert 'File too large' in lines[0] and 'bytes free' in lines[0]
+  reason = 'Not a directory' if limit == 'gone' else 'File too large'
+  assert reason in lines[0] and 'bytes free' in lines[0]
+  if limit == 'gone':
+    os.replace(tmp_path / 'checkpoints', tmp_path / 'file')
+    os.rename(tmp_path / 'moved', tmp_path / 'checkpoints')
   helpers.assert_step(tmp_path, 1)
   helpers.write(tmp_path, 2)
   helpers.assert_step(tmp_path, 2)

@@ -27,6 +27,7 @@ EPISODE = {
   'cond_data': 'true',
   'emit_from': 'own',
 }
+MIXED = {'shift': 'phase2', 'augment': 'rot90', 'tasks': 2}
 KEYS = episodes.train_keys(1, 7, 60)
 
 
@@ -75,8 +76,8 @@ def rows_of(x, dataset=DATASET):
   for row, k in itertools.product(range(len(dataset.images)), range(4)):
     table[np.rot90(dataset.images[row], k).tobytes()] = row, k
   pixels = np.round(x * 255).astype(np.uint8)
-  # Exactly the uint8 pixels / 255.
-  np.testing.assert_array_equal(x, pixels.astype(np.float32) / np.float32(255))
+  # XLA multiplies by 1 / 255, which may differ in the last bit.
+  np.testing.assert_allclose(x, pixels / 255, rtol=2e-7)
   flat = pixels.reshape(-1, *x.shape[-3:])
   found = np.array([table[image.tobytes()] for image in flat])
   return found.reshape(*x.shape[:-3], 2)
@@ -141,47 +142,35 @@ def test_classes_labels_and_rows_are_uniform():
 
 
 @pytest.mark.parametrize(
-  'config',
-  [
-    {'shift': 'phase2', 'augment': 'rot90', 'proportions': 'dirichlet'},
-    {'augment': 'images', 'tasks': 2},
-  ],
+  'config', [{**MIXED, 'proportions': 'dirichlet'}, {'augment': 'images'}]
 )
 def test_an_episode_depends_on_its_key_alone(config):
-  batch = draw(KEYS[:13], train=True, **config)
-  for i in (0, 5, 12):
+  batch = draw(train=True, **config)
+  for i in (0, 7, 59):
     alone = draw(KEYS[i : i + 1], train=True, **config)
     assert_same(jax.tree.map(lambda leaf: leaf[i : i + 1], batch), alone)
-  assert_same(
-    jax.tree.map(lambda leaf: leaf[3:10], batch),
-    draw(KEYS[3:10], train=True, **config),
-  )
 
 
 @pytest.mark.parametrize(
-  'config',
-  [
-    {'shift': 'training', 'augment': 'rot90', 'tasks': 2, 'train': True},
-    {'inner_data': 'other', 'emit_from': 'other', 'proportions': 'dirichlet'},
-  ],
+  'train,config',
+  [(True, MIXED), (False, {'inner_data': 'other', 'emit_from': 'other'})],
 )
-def test_host_and_device_give_the_same_bytes(config, tmp_path):
-  device = draw(KEYS[:5], **config)
-  assert_same(device, draw(KEYS[:5], limit=0, **config))
-  mapped = np.lib.format.open_memmap(
+def test_host_and_device_give_the_same_bytes(train, config, tmp_path):
+  device = draw(train=train, **config)
+  assert_same(device, draw(train=train, limit=0, **config))
+  images = np.lib.format.open_memmap(
     tmp_path / 'images.npy', 'w+', np.uint8, DATASET.images.shape
   )
-  mapped[:] = DATASET.images
-  train = config.pop('train', False)
+  images[:] = DATASET.images
   make = functools.partial(
     episodes.make_draw, make_config(**config), train=train, others=OTHERS
   )
-  mapped = make(DATASET._replace(images=mapped), limit=0)
-  assert_same(device, to_numpy(mapped(KEYS[:5])))
+  mapped = make(DATASET._replace(images=images), limit=0)
+  assert_same(device, to_numpy(mapped(KEYS)))
 
 
 def test_tasks_of_an_episode_share_no_class():
-  episode = draw(KEYS, train=True, augment='rot90', tasks=2, shift='training')
+  episode = draw(train=True, **MIXED)
   assert episode.support.x.shape == (60, 2, 12, 3, 3, 1)
   assert episode.query.y.shape == (60, 2, 9)
   ids = episode.extra['class_ids'].reshape(60, 6)
@@ -344,9 +333,9 @@ def test_placebos_replace_the_unlabelled_images():
 
 
 def test_other_placebos_are_another_episode():
-  episode = draw(inner_data='other', cond_data='other', emit_from='other')
+  episode = draw(inner_data='other', emit_from='other')
   context = episode.support.context
-  np.testing.assert_array_equal(context['inner'], context['cond'])
+  assert set(context) == {'inner', 'emit_from'}
   rows = rows_of(context['inner'])[..., 0]
   assert all(len(set(r)) == len(r) for r in rows)
   classes = np.sort(class_of(rows), axis=1)
@@ -361,10 +350,11 @@ def test_other_placebos_are_another_episode():
 
 
 def test_other_placebos_have_a_shift_of_their_own():
-  episode = draw(shift='polarity', inner_data='other')
+  episode = draw(shift='polarity', inner_data='other', cond_data='other')
+  context = episode.support.context
+  np.testing.assert_array_equal(context['inner'], context['cond'])
   brightest = [
-    x.max(axis=(1, 2, 3, 4))
-    for x in (1 - episode.query.x, 1 - episode.support.context['inner'])
+    (1 - x).max(axis=(1, 2, 3, 4)) for x in (episode.query.x, context['inner'])
   ]
   assert abs(np.corrcoef(brightest)[0, 1]) < 0.5
 
@@ -417,7 +407,7 @@ def test_what_just_fits_is_drawn():
     {'query': 3, 'unlabelled': 0, 'proportions': 'dirichlet_0.7', 'shot': 4},
   ):
     episodes.check_fits(make_config(**config), DATASET, 'the split')
-    x = draw(KEYS[:20], **config).query.x
+    x = draw(**config).query.x
     assert (class_of(rows_of(x)[..., 0]) >= 0).all()
 
 
@@ -429,9 +419,9 @@ def test_misfits_between_sets_are_refused():
   make = functools.partial(episodes.make_draw, config, DATASET, train=False)
   with pytest.raises(core.BadInput, match="emit_from='mean' needs the train"):
     make()
-  with pytest.raises(core.BadInput, match='data.image_size'):
+  with pytest.raises(core.BadInput, match=r'data\.image_size'):
     make(others=oblong)
-  with pytest.raises(core.BadInput, match='the training set: episode.way=3'):
+  with pytest.raises(core.BadInput, match=r'training set: episode\.way=3'):
     make(others=make_dataset([9, 9]))
 
 

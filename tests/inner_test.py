@@ -43,9 +43,7 @@ def test_outer_gradient_on_a_quadratic_follows_the_closed_form():
   by_v0, by_rates = jax.grad(outer, (0, 1))(v0, rates)
   np.testing.assert_allclose(by_v0, np.full(2, 0.9 * 0.7), rtol=1e-6)
   gap = float(jnp.sum(v0 - target))
-  np.testing.assert_allclose(
-    by_rates, [-0.7 * gap, -0.9 * gap], rtol=1e-5
-  )
+  np.testing.assert_allclose(by_rates, [-0.7 * gap, -0.9 * gap], rtol=1e-5)
 
 
 def test_first_order_drops_the_curvature():
@@ -186,8 +184,6 @@ def test_negative_rates_climb():
 
 def test_unknown_choices_are_refused():
   with pytest.raises(ValueError, match='norm must be one of'):
-    inner.descend(
-      quadratic(0.0), start([0.0]), {'v': jnp.ones(1)}, norm='nrom'
-    )
+    inner.descend(quadratic(0.0), start([0.0]), {'v': jnp.ones(1)}, norm='nrom')
   with pytest.raises(ValueError, match='rates must be one of'):
     inner.make_rates(start([0.0]), 1, 0.1, 'tensor')

@@ -149,7 +149,9 @@ def test_geometry_ignores_masked_rows():
 def test_byol_is_zero_for_parallel_and_two_for_orthogonal_rows():
   online = jnp.array([[2.0, 0.0], [0.0, 3.0]])
   mask = jnp.ones(2)
-  np.testing.assert_allclose(losses.byol(online, 5 * online, mask), 0, atol=1e-5)
+  np.testing.assert_allclose(
+    losses.byol(online, 5 * online, mask), 0, atol=1e-5
+  )
   np.testing.assert_allclose(
     losses.byol(online, online[::-1], mask), 2, rtol=1e-5
   )

@@ -171,7 +171,10 @@ def test_a_graft_needs_an_upstream_and_a_place(tmp_path):
     selection.graft(params, 'base', tmp_path)
 
 
-def poll(workdir, stop=lambda: True, interrupted=lambda: False, done=()):
+def poll(workdir, stop=lambda: True, interrupted=None, done=()):
+  """Polls often, and gives up after 20 seconds."""
+  deadline = time.monotonic() + 20
+  interrupted = interrupted or (lambda: time.monotonic() > deadline)
   return selection.poll(
     workdir, make_state(0), stop, interrupted, done, seconds=0.02
   )

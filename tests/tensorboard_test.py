@@ -14,6 +14,7 @@ from matplotlib import figure
 import numpy as np
 from PIL import Image
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from hyperudl import metrics
 
@@ -120,3 +121,14 @@ def test_a_tensorboard_server_shows_what_was_written(tmp_path, serve, warnings):
     fetch(address + '/histograms/histograms', run='train', tag='weights')
   )
   assert sum(count for *_, count in histograms[0][2]) == 3
+
+
+def test_a_reader_drops_what_a_resumed_run_will_write_again(tmp_path):
+  writer = metrics.open_writer(tmp_path, 'train')
+  for step in (10, 20, 30):
+    metrics.write_scalars(writer, step, {'loss': step})
+  metrics.close_writer(writer)
+  metrics.close_writer(metrics.open_writer(tmp_path, 'train', purge_step=21))
+  reader = event_accumulator.EventAccumulator(str(tmp_path / 'tb' / 'train'))
+  reader.Reload()
+  assert [event.step for event in reader.Scalars('loss')] == [10, 20]

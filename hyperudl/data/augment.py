@@ -99,14 +99,13 @@ def crop(key, images):
     key: key[].
     images: f32[n, H, W, C].
   """
-  n, height, width, _ = images.shape
-  draws = jax.random.uniform(key, (3, n))
-  side = 0.6 + 0.4 * draws[0]
-  rows = jax.vmap(_window, (0, 0, None))(side, draws[1], height)
-  columns = jax.vmap(_window, (0, 0, None))(side, draws[2], width)
-  exact = jax.lax.Precision.HIGHEST
-  images = jnp.einsum('nyh,nhwc->nywc', rows, images, precision=exact)
-  return jnp.einsum('nxw,nywc->nyxc', columns, images, precision=exact)
+  draws = jax.random.uniform(key, (3, images.shape[0]))
+
+  def cut(image, draw, top, left):
+    side = 0.6 + 0.4 * draw
+    return _window(_window(image, side, top, 0), side, left, 1)
+
+  return jax.vmap(cut)(images, *draws)
 
 
 def noise_images(key, shape):
@@ -118,13 +117,16 @@ def _between(key, low, high):
   return jax.random.uniform(key, (), minval=low, maxval=high)
 
 
-def _window(side, place, size):
-  """f32[size, size]: linear resizing of a window to the whole length.
+def _window(image, side, place, axis):
+  """Stretches a window of one axis of f32[H, W, C] to its whole length.
 
-  The window covers the share `side` of the pixels and lies at `place` in
-  [0, 1] between the first and the last position; borders repeat.
+  The window has the share `side` of the axis and lies at `place` in [0, 1]
+  between the first and the last position; linear, borders repeat.
   """
-  first = place * (1 - side) * size
-  source = first + side * (jnp.arange(size) + 0.5) - 0.5
+  size = image.shape[axis]
+  source = place * (1 - side) * size + side * (jnp.arange(size) + 0.5) - 0.5
   source = jnp.clip(source, 0, size - 1)
-  return jnp.maximum(0, 1 - jnp.abs(source[:, None] - jnp.arange(size)))
+  low = jnp.floor(source).astype(jnp.int32)
+  weight = jnp.expand_dims(source - low, [i for i in range(3) if i != axis])
+  take = lambda index: jnp.take(image, index, axis, mode='clip')
+  return take(low) * (1 - weight) + take(low + 1) * weight

@@ -69,7 +69,8 @@ def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
   def draw(keys, stores):
     tasks = plan(keys)
     pixels = {name: _take(stores[name], tasks[name]) for name in tasks}
-    return finish(tasks, pixels)
+    # As if these were two programs, so that both routes round alike.
+    return finish(*jax.lax.optimization_barrier((tasks, pixels)))
 
   return lambda keys: draw(keys, stores)
 
@@ -160,24 +161,29 @@ def _take(images, tasks):
 def _plan(rules, sources, keys):
   """`sampling.Tasks` by source, E = B x max(T, 1), times M for 'emit'."""
   count = max(rules.tasks, 1)
-  split = lambda keys, n: jax.vmap(lambda key: jax.random.split(key, n))(keys)
-  draw = lambda keys, source: jax.vmap(
-    lambda keys: sampling.draw_tasks(keys, rules, source)
-  )(keys)
-  keys = split(keys, 3 + count)
-  tasks = {'own': draw(keys[:, 2:], sources['own'])}
-  if 'other' in sources:
-    tasks['other'] = draw(split(keys[:, 0], 1 + count), sources['other'])
-  if 'emit' in sources:
-    count *= 1 if rules.emit_from == 'other' else _MEAN_OF
-    emit_keys = split(keys[:, 1], 2 * count).reshape(-1, 2)
-    tasks['emit'] = draw(emit_keys, sources['emit'])
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tasks)
+  copies = 1 if rules.emit_from == 'other' else _MEAN_OF
+
+  def plan(key):
+    keys = jax.random.split(key, 3 + count)
+    tasks = {'own': sampling.draw_tasks(keys[2:], rules, sources['own'])}
+    if 'other' in sources:
+      keys_other = jax.random.split(keys[0], 1 + count)
+      tasks['other'] = sampling.draw_tasks(keys_other, rules, sources['other'])
+    if 'emit' in sources:
+      keys_emit = jax.random.split(keys[1], (count * copies, 2))
+      draw = lambda keys: sampling.draw_tasks(keys, rules, sources['emit'])
+      emit = jax.vmap(draw)(keys_emit)
+      tasks['emit'] = jax.tree.map(lambda leaf: leaf[:, 0], emit)
+    return tasks
+
+  flat = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])
+  return jax.tree.map(flat, _each(plan, keys))
 
 
 def _finish(rules, tasks, pixels):
   """Makes the episodes of `sampling.Tasks` from their uint8 pixels."""
-  support, query, extra = _finish_tasks(rules, tasks['own'], pixels['own'])
+  finish = functools.partial(_finish_task, rules)
+  support, query, extra = _each(finish, tasks['own'], pixels['own'])
   context = _context(rules, tasks, pixels, support.x.shape)
   episode = core.Episode(support._replace(context=context), query, extra)
   if not rules.tasks:
@@ -186,29 +192,29 @@ def _finish(rules, tasks, pixels):
   return jax.tree.map(group, episode)
 
 
-def _finish_tasks(rules, tasks, pixels):
-  """(support, query, extra) of `sampling.Tasks`; leaves have the axis E."""
-  augmented = jax.vmap(functools.partial(_augmented, rules))
+def _finish_task(rules, task, pixels):
+  """(support, query, extra) of one of `sampling.Tasks`, without axis E."""
+  class_key, support_key, target_key, shift_key, _ = task.keys
   label_y = jnp.repeat(jnp.arange(rules.way), rules.shot)
-  label_y = jnp.broadcast_to(label_y, tasks.support.shape)
-  class_key, support_key, target_key, shift_key, _ = tasks.keys.T
-  labelled = augmented(class_key, support_key, pixels[0], label_y)
-  targets = augmented(class_key, target_key, pixels[1], tasks.target_y)
-  targets, family = _shift(rules, shift_key, targets)
+  # With one key for support and queries, so that a class is one class.
+  augmented = functools.partial(_augmented, rules, class_key)
+  labelled = augmented(support_key, pixels[0], label_y)
+  targets = augmented(target_key, pixels[1], task.target_y)
+  targets, family = shifts.apply(shift_key, targets, rules.shift)
   if rules.transductive:
     unlabelled, query = targets, targets
-    unlabelled_y, query_y = tasks.target_y, tasks.target_y
+    unlabelled_y, query_y = task.target_y, task.target_y
   else:
-    cut = lambda rows: jnp.split(rows, [rules.way * rules.query], axis=1)
+    cut = lambda rows: jnp.split(rows, [rules.way * rules.query])
     query, unlabelled = cut(targets)
-    query_y, unlabelled_y = cut(tasks.target_y)
+    query_y, unlabelled_y = cut(task.target_y)
   support = core.Examples(
-    jnp.concatenate([labelled, unlabelled], axis=1),
-    jnp.concatenate([label_y, jnp.full_like(unlabelled_y, -1)], axis=1),
+    jnp.concatenate([labelled, unlabelled]),
+    jnp.concatenate([label_y, jnp.full_like(unlabelled_y, -1)]),
   )
   extra = {
     'unlabelled_y': unlabelled_y,
-    'class_ids': tasks.class_ids,
+    'class_ids': task.class_ids,
     'family': family,
   }
   return support, core.Examples(query, query_y), extra
@@ -217,7 +223,6 @@ def _finish_tasks(rules, tasks, pixels):
 def _augmented(rules, class_key, image_key, pixels, y):
   """f32[n, H, W, C] in [0, 1] of uint8 `pixels` with the classes i32[n]."""
   if rules.augment == 'rot90':
-    # With one key for support and queries, so that a class is one class.
     pixels = augment.rot90_classes(class_key, pixels, y)
   images = pixels.astype(jnp.float32) / 255
   if rules.augment == 'images':
@@ -225,12 +230,17 @@ def _augmented(rules, class_key, image_key, pixels, y):
   return images
 
 
-def _shift(rules, keys, images):
-  shift = functools.partial(shifts.apply, group=rules.shift)
-  if jax.default_backend() == 'cpu':
-    # One family is computed per episode; under vmap it would be all of them.
-    return jax.lax.map(lambda pair: shift(*pair), (keys, images))
-  return jax.vmap(shift)(keys, images)
+def _each(function, *args):
+  """Maps a function over the leading axis, each entry alone where it pays."""
+  if jax.default_backend() != 'cpu':
+    return jax.vmap(function)(*args)
+  # On CPU a loop computes only the shift drawn, and an entry the same bytes
+  # in any company. XLA would dissolve a loop of one step and round otherwise.
+  count = jax.tree.leaves(args)[0].shape[0]
+  if count == 1:
+    args = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), args)
+  result = jax.lax.map(lambda entry: function(*entry), args)
+  return jax.tree.map(lambda leaf: leaf[:count], result)
 
 
 def _context(rules, tasks, pixels, shape):
@@ -244,13 +254,14 @@ def _context(rules, tasks, pixels, shape):
     elif choice == 'noise':
       noise_shape = (shape[1] - labelled, *shape[2:])
       noise = functools.partial(augment.noise_images, shape=noise_shape)
-      context[name] = jax.vmap(noise)(tasks['own'].keys[:, 4])
+      context[name] = _each(noise, tasks['own'].keys[:, 4])
     elif choice == 'other':
-      other, _, _ = _finish_tasks(rules, tasks['other'], pixels['other'])
+      finish = functools.partial(_finish_task, rules)
+      other, _, _ = _each(finish, tasks['other'], pixels['other'])
       context[name] = other.x[:, labelled:]
   if rules.emit_from != 'own':
-    rules = rules._replace(augment='none')
-    others, _, _ = _finish_tasks(rules, tasks['emit'], pixels['emit'])
+    finish = functools.partial(_finish_task, rules._replace(augment='none'))
+    others, _, _ = _each(finish, tasks['emit'], pixels['emit'])
     group = lambda leaf: leaf.reshape(shape[0], -1, *leaf.shape[1:])
     context['emit_from'] = jax.tree.map(group, others)
   return context or None

@@ -1,0 +1,160 @@
+"""Evaluation on fixed episodes, and what is said of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperudl import config as config_lib
+from hyperudl import core
+from hyperudl import loop
+from hyperudl import losses
+from hyperudl import runs
+from hyperudl import stats
+from hyperudl import storage
+from hyperudl.data import episodes
+
+EVAL_KEY = 7  # folded into episode keys for the learner's own randomness
+
+
+def pixel_nearest_neighbour(episode):
+  """Accuracy of the nearest labelled image by cosine of the pixels: f32[].
+
+  The floor that any learner must beat, on the same episode.
+  """
+  flat = lambda x: losses.unit(x.reshape(x.shape[0], -1))
+  support, query = episode.support, episode.query
+  likeness = flat(query.x) @ flat(support.x).T
+  likeness = jnp.where(support.y >= 0, likeness, -jnp.inf)
+  answer = support.y[jnp.argmax(likeness, axis=1)]
+  return jnp.mean((answer == query.y).astype(jnp.float32))
+
+
+class Evaluator:
+  """Evaluates parameters on the fixed episodes of one split."""
+
+  def __init__(self, config, split, count):
+    """Loads the data of `split` and compiles nothing yet.
+
+    Args:
+      config: of the run, with overrides applied.
+      split: one of SPLITS.
+      count: number of episodes.
+
+    Raises:
+      core.BadInput: if the data cannot fill the config's episodes.
+    """
+    config_lib.validate(config)
+    self.config, self.split, self.count = config, split, count
+    learner = runs.make_learner(config)
+    dataset = runs.load_data(config, split)
+    episodes.check_fits(config, dataset, split)
+    others = None
+    if config.episode.emit_from != 'own':
+      others = runs.load_data(config, 'train')
+    self.draw = episodes.make_draw(config, dataset, train=False, others=others)
+    self.step = loop.make_eval_step(learner)
+    self.look = loop.make_eval_step(learner, visuals=True)
+    self.pixels = jax.jit(jax.vmap(pixel_nearest_neighbour))
+
+  def batch(self, start, count):
+    """Episodes start .. start + count - 1 and the learner's keys."""
+    keys = episodes.eval_keys(self.split, start, count)
+    fold = jax.vmap(lambda key: jax.random.fold_in(key, EVAL_KEY))
+    return self.draw(keys), fold(keys)
+
+  def run(self, params, stop=()):
+    """Metrics of every episode: dict name -> numpy [episodes, ...].
+
+    Args:
+      params: of the learner.
+      stop: turns true when to give up; then the result is None.
+    """
+    parts, size = [], min(self.config.eval.batch, self.count)
+    for start in range(0, self.count, size):
+      if stop:
+        return None
+      # Always a full batch, so that one program serves; the rest is cut.
+      batch, keys = self.batch(start, size)
+      values = dict(self.step(params, batch, keys))
+      if not self.config.episode.tasks:
+        values['accuracy_pixels'] = self.pixels(batch)
+      values['family'] = batch.extra['family']
+      values['y'] = batch.query.y
+      parts.append(jax.device_get(values))
+    return {
+      name: np.concatenate([part[name] for part in parts])[: self.count]
+      for name in parts[0]
+    }
+
+  def visuals(self, params):
+    """(one episode, what the learner has to show of it)."""
+    batch, keys = self.batch(0, 1)
+    values = self.look(params, batch, keys)
+    first = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf[0]), tree)
+    return first(batch), first(values)
+
+
+def summarise(config, values):
+  """One row of means and half widths of 95% intervals over episodes.
+
+  Args:
+    config: of the run.
+    values: from `Evaluator.run`.
+
+  Returns:
+    dict for the result line: fractions, `<name>` and `<name>_ci95`.
+  """
+  row = {'episodes': len(values['accuracy'])}
+  for name, array in values.items():
+    if array.ndim == 1 and name != 'family':
+      row[name], row[f'{name}_ci95'] = stats.mean_ci95(array)
+  row['transductive'] = bool(
+    config.episode.transductive
+    or config.learner.to_dict().get('norm') == 'batch'
+  )
+  row['shift'] = config.data.shift
+  row['proportions'] = config.episode.proportions
+  return row
+
+
+def ensemble(runs):
+  """Metrics of the mean of several checkpoints' probabilities.
+
+  Args:
+    runs: list of results of `Evaluator.run` on the same episodes.
+  """
+  p = np.mean([run['probabilities'] for run in runs], axis=0)
+  y = runs[0]['y']
+  right = np.take_along_axis(p, y[..., None], axis=-1)[..., 0]
+  return {
+    'accuracy': (p.argmax(axis=-1) == y).mean(axis=-1),
+    'nll': -np.log(np.maximum(right, 1e-12)).mean(axis=-1),
+    'probabilities': p,
+    'accuracy_pixels': runs[0]['accuracy_pixels'],
+    'family': runs[0]['family'],
+    'y': y,
+  }
+
+
+def template(evaluator):
+  """Shapes of the learner's parameters for the evaluator's episodes."""
+  batch, keys = evaluator.batch(0, 1)
+  episode = jax.tree.map(lambda leaf: leaf[0], batch)
+  learner = runs.make_learner(evaluator.config)
+  return jax.eval_shape(learner.init, keys[0], episode)
+
+
+def fit(raw, shapes, step):
+  """Parameters of a restored state in the structure of `shapes`.
+
+  Raises:
+    core.BadInput: if the learner as now configured has other parameters.
+  """
+  leaves = storage.name_leaves(raw['params'])
+  problem = storage.mismatch(leaves, storage.name_leaves(shapes))
+  if problem:
+    raise core.BadInput(
+      f'step {step} does not fit the learner with these overrides: '
+      f'{problem}; some learners cannot change way or image size'
+    )
+  return storage.fill(shapes, leaves)

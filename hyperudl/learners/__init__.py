@@ -1,0 +1,65 @@
+"""Learners, one file each, found by name; there is no registry to edit."""
+
+import difflib
+import importlib
+import inspect
+import pathlib
+
+from hyperudl.core import BadInput
+
+
+def names():
+  """All learners: the files of this folder."""
+  files = pathlib.Path(__file__).parent.glob('*.py')
+  return tuple(sorted(f.stem for f in files if f.stem != '__init__'))
+
+
+def hyperparameters(name):
+  """Hyperparameters of learner `name` with their defaults.
+
+  Raises:
+    BadInput: for an unknown name, listing the choices.
+  """
+  return {
+    k: p.default
+    for k, p in inspect.signature(_module(name).make).parameters.items()
+    if k != 'way'
+  }
+
+
+def make(name, way, settings):
+  """The learner `name` for `way` classes.
+
+  Args:
+    name: file name in this folder without its ending.
+    way: N.
+    settings: dict of hyperparameters for the learner's `make`.
+
+  Raises:
+    BadInput: for an unknown name, an unknown hyperparameter or a value that
+      the learner refuses, listing the choices.
+  """
+  known = hyperparameters(name)
+  for key in settings:
+    if key not in known:
+      near = difflib.get_close_matches(key, known, 1)
+      hint = f'; did you mean {near[0]!r}?' if near else ''
+      raise BadInput(
+        f'learner {name!r} has no hyperparameter {key!r}{hint} '
+        f'It has: {", ".join(sorted(known))}.'
+      )
+  try:
+    return _module(name).make(way, **settings)
+  except (TypeError, ValueError) as error:
+    raise BadInput(f'learner {name!r}: {error}') from error
+
+
+def _module(name):
+  if name not in names():
+    near = difflib.get_close_matches(name, names(), 1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
+    raise BadInput(
+      f'there is no learner {name!r}.{hint} Choose one of '
+      f'{", ".join(names())}.'
+    )
+  return importlib.import_module(f'hyperudl.learners.{name}')

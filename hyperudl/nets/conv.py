@@ -1,0 +1,335 @@
+"""Convolutional networks whose weights belong to one episode.
+
+`episode_conv` is written for ONE episode; `vmap` over episodes would turn it
+into a grouped convolution, which XLA runs many times slower on a CPU. It has
+four forms, chosen in plain Python while tracing:
+
+* 'lax': `lax.conv_general_dilated`, for accelerators.
+* 'slices': the k * k shifted windows side by side, then one matmul.
+* 'patches': the same with `lax.conv_general_dilated_patches`.
+* 'closed': stride 1 and reverse mode only; see `fast_conv.closed_conv`.
+
+Blocks take their weights as in `net.apply({'params': emitted}, x)`, so a
+generator may emit them; shapes come from `jax.eval_shape(net.init, ...)`.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hyperudl.nets import fast_conv
+
+FORMULATIONS = ('auto', 'lax', 'slices', 'patches', 'closed')
+PADDINGS = ('SAME', 'VALID')
+NORMS = ('batch', 'group', 'layer', 'none')
+ORDERS = ('conv_norm_act_pool', 'conv_act_pool_norm')
+FEATURES = ('flatten', 'mean')
+# All monotone, so that pooling may come first.
+ACTIVATIONS = {
+  'relu': jax.nn.relu,
+  'lrelu': jax.nn.leaky_relu,  # slope .01
+  'none': lambda x: x,
+}
+EPSILON = 1e-5  # added to variances
+
+max_pool = fast_conv.max_pool
+
+
+def _check(name, value, choices):
+  if value not in choices:
+    raise ValueError(f'{name} must be one of {tuple(choices)}, not {value!r}')
+
+
+def _pads(shape, kernel, stride, padding):
+  """((low, high), (low, high)) of `padding` for rows and columns."""
+  if padding == 'VALID':
+    if any(k > size for k, size in zip(kernel, shape)):
+      raise ValueError(
+        f'a {kernel[0]}x{kernel[1]} kernel does not fit into a map of '
+        f"{shape[0]}x{shape[1]}; use padding='SAME', fewer layers or larger "
+        'images'
+      )
+    return ((0, 0), (0, 0))
+  totals = [
+    max((-(-size // stride) - 1) * stride + k - size, 0)
+    for size, k in zip(shape, kernel)
+  ]
+  return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def _choose(w, stride):
+  """The fastest formulation for the backend, as `benchmark.py` measures."""
+  kh, kw, inputs, outputs = w.shape
+  if jax.default_backend() != 'cpu':
+    return 'lax'
+  if stride == 1 and kh * kw > 1 and min(inputs, outputs) >= 8:
+    return 'closed'
+  return 'slices'
+
+
+def episode_conv(x, w, *, stride=1, padding='SAME', formulation='auto'):
+  """Convolution of the images of one episode with its own weights.
+
+  Args:
+    x: f32[n, H, W, Cin].
+    w: f32[kh, kw, Cin, Cout].
+    stride: >= 1, of rows and columns.
+    padding: 'SAME' or 'VALID', as in `lax.conv_general_dilated`.
+    formulation: one of FORMULATIONS; see the module's docstring.
+
+  Returns:
+    f32[n, H', W', Cout].
+
+  Raises:
+    ValueError: for an unknown choice, 'closed' with a stride, or a kernel
+      larger than a 'VALID' map.
+  """
+  _check('formulation', formulation, FORMULATIONS)
+  _check('padding', padding, PADDINGS)
+  if formulation == 'auto':
+    formulation = _choose(w, stride)
+  if formulation == 'closed' and stride != 1:
+    raise ValueError(
+      f"formulation='closed' needs stride 1, not {stride}; use 'slices'"
+    )
+  pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
+  strides = (stride, stride)
+  if formulation == 'closed':
+    return fast_conv.closed_conv(pads, x, w)
+  if formulation == 'lax':
+    return jax.lax.conv_general_dilated(
+      x, w, strides, pads, dimension_numbers=fast_conv.LAYOUT
+    )
+  if formulation == 'patches':
+    windows = jax.lax.conv_general_dilated_patches(
+      x, w.shape[:2], strides, pads, dimension_numbers=fast_conv.LAYOUT
+    )
+    w = jnp.moveaxis(w, 2, 0)  # these windows have Cin before kh and kw
+  else:
+    windows = fast_conv.windows(fast_conv.pad(x, *pads), w.shape[:2], stride)
+  flat = windows.reshape(-1, windows.shape[-1])
+  y = flat @ w.reshape(flat.shape[-1], -1)
+  return y.reshape(*windows.shape[:-1], -1)
+
+
+def _check_settings(block, widths):
+  """The shared settings of `ConvBlock` and `ConvNet`."""
+  _check('padding', block.padding, PADDINGS)
+  _check('norm', block.norm, NORMS)
+  _check('activation', block.activation, ACTIVATIONS)
+  _check('order', block.order, ORDERS)
+  _check('formulation', block.formulation, FORMULATIONS)
+  if not widths or min(*widths, block.kernel, block.stride) < 1:
+    raise ValueError(
+      'channels, kernel and stride must be >= 1, not '
+      f'channels={widths}, kernel={block.kernel}, stride={block.stride}'
+    )
+  if block.formulation == 'closed' and block.stride > 1:
+    raise ValueError(
+      f"formulation='closed' needs stride 1, not {block.stride}; use 'slices'"
+    )
+  if block.norm == 'group':
+    for width in widths:
+      if block.groups < 1 or width % block.groups:
+        raise ValueError(
+          f'groups must divide the channels, {width}, not {block.groups}'
+        )
+
+
+def moments(x, norm, groups=1):
+  """Mean and centred variance, in shapes that broadcast to `x`.
+
+  Args:
+    x: f32[n, H, W, C].
+    norm: 'batch' (of each channel over images and positions), 'group' (of
+      each image and group of neighbouring channels) or 'layer' (of each
+      image).
+    groups: number of groups of 'group'; it divides C.
+  """
+  if norm == 'group':
+    n, height, width, channels = x.shape
+    split = x.reshape(n, height, width, groups, channels // groups)
+    axes = (1, 2, 4)
+    mean = jnp.mean(split, axes, keepdims=True)
+    variance = jnp.mean(jnp.square(split - mean), axes, keepdims=True)
+    spread = lambda m: jnp.broadcast_to(
+      m, (n, 1, 1, groups, channels // groups)
+    ).reshape(n, 1, 1, channels)
+    return spread(mean), spread(variance)
+  axes = (0, 1, 2) if norm == 'batch' else (1, 2, 3)
+  mean = jnp.mean(x, axes, keepdims=True)
+  return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+
+
+def _affine(x, mean, variance, scale, bias):
+  return (x - mean) * (scale * jax.lax.rsqrt(variance + EPSILON)) + bias
+
+
+class ConvBlock(nn.Module):
+  """Convolution, normalisation, activation and 2x2 max-pooling.
+
+  Parameters: `kernel` [k, k, Cin, channels]; `scale` and `bias` [channels]
+  of the norm; norm='none' has `bias` alone. With order='conv_act_pool_norm'
+  and a norm there is also `conv_bias` [channels], which there has an effect.
+
+  The pooling is computed on what the convolution returns, wherever `order`
+  has it: all that may come between is monotone in each channel.
+
+  Attributes:
+    channels: filters.
+    kernel: rows and columns of a filter.
+    stride: of the convolution.
+    padding: 'SAME' or 'VALID', of the convolution.
+    pool: whether to pool.
+    norm: 'batch' (statistics of the batch at hand: transductive for
+      queries), 'group', 'layer' or 'none'.
+    groups: of norm='group'.
+    activation: 'relu', 'lrelu' or 'none'.
+    order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
+    formulation: see the module's docstring.
+
+  Raises:
+    ValueError: for an unknown choice or a number out of range.
+  """
+
+  channels: int
+  kernel: int = 3
+  stride: int = 1
+  padding: str = 'SAME'
+  pool: bool = True
+  norm: str = 'batch'
+  groups: int = 4
+  activation: str = 'relu'
+  order: str = 'conv_norm_act_pool'
+  formulation: str = 'auto'
+
+  def __post_init__(self):
+    _check_settings(self, (self.channels,))
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x):
+    """f32[n, H, W, C] -> f32[n, H', W', channels]."""
+    size = (self.kernel, self.kernel, x.shape[-1], self.channels)
+    width = (self.channels,)
+    w = self.param('kernel', nn.initializers.he_normal(), size)
+    bias = self.param('bias', nn.initializers.zeros, width)
+    if self.norm == 'none':
+      return self._activate(self._pooled(self._conv(x, w)) + bias)
+    scale = self.param('scale', nn.initializers.ones, width)
+    if self.order == 'conv_act_pool_norm':
+      conv_bias = self.param('conv_bias', nn.initializers.zeros, width)
+      x = self._activate(self._pooled(self._conv(x, w)) + conv_bias)
+      return _affine(x, *self._moments(x), scale, bias)
+    # A negative slope turns the largest into the smallest.
+    sign = jnp.where(scale < 0, -1.0, 1.0).astype(x.dtype)
+    if self._is_first(x):
+      y, mean, variance = fast_conv.pooled_conv(x, w, sign)
+    else:
+      y = self._conv(x, w)
+      mean, variance = self._moments(y)
+      y = sign * self._pooled(sign * y) if self.pool else y
+    return self._activate(_affine(y, mean, variance, scale, bias))
+
+  def _conv(self, x, w):
+    return episode_conv(
+      x,
+      w,
+      stride=self.stride,
+      padding=self.padding,
+      formulation=self.formulation,
+    )
+
+  def _moments(self, x):
+    return moments(x, self.norm, self.groups)
+
+  def _pooled(self, x):
+    return max_pool(x) if self.pool else x
+
+  def _activate(self, x):
+    return ACTIVATIONS[self.activation](x)
+
+  def _is_first(self, x):
+    """Whether `fast_conv.pooled_conv` does it: few channels, even sizes."""
+    return (
+      self.formulation == 'auto'
+      and jax.default_backend() == 'cpu'
+      and (self.pool, self.norm) == (True, 'batch')
+      and (self.kernel, self.stride, self.padding) == (3, 1, 'SAME')
+      and x.shape[-1] <= 3
+      and x.shape[1] % 2 == x.shape[2] % 2 == 0
+    )
+
+
+class ConvNet(nn.Module):
+  """Blocks of convolutions, then features, then perhaps a linear head.
+
+  Parameters: {'block0': ..., 'block1': ..., 'head': {'kernel', 'bias'}}.
+  `net.apply(variables, x)` gives logits, or features if head is None;
+  method='embed' gives features, method='embed_and_classify' gives both.
+
+  Attributes:
+    channels: filters of each block.
+    kernel, stride, padding, pool, norm, groups, activation, order,
+      formulation: of every block, see `ConvBlock`.
+    head: number of classes, or None.
+    features: 'flatten' or 'mean' (over positions).
+
+  Raises:
+    ValueError: as `ConvBlock`; for an image too small for the blocks.
+  """
+
+  channels: Sequence[int]
+  kernel: int = 3
+  stride: int = 1
+  padding: str = 'SAME'
+  pool: bool = True
+  norm: str = 'batch'
+  groups: int = 4
+  activation: str = 'relu'
+  order: str = 'conv_norm_act_pool'
+  head: int | None = None
+  features: str = 'flatten'
+  formulation: str = 'auto'
+
+  def __post_init__(self):
+    _check_settings(self, tuple(self.channels))
+    _check('features', self.features, FEATURES)
+    if self.head is not None and self.head < 1:
+      raise ValueError(f'head must be None or >= 1, not {self.head}')
+    super().__post_init__()
+
+  def __call__(self, x):
+    """f32[n, H, W, C] -> f32[n, head] or f32[n, D]."""
+    return self._run(x, self.head is not None)[-1]
+
+  def embed(self, x):
+    """f32[n, H, W, C] -> f32[n, D]."""
+    return self._run(x, False)[0]
+
+  def embed_and_classify(self, x):
+    """f32[n, H, W, C] -> (f32[n, D], f32[n, head])."""
+    return self._run(x, True)
+
+  @nn.compact
+  def _run(self, x, classify):
+    for index, channels in enumerate(self.channels):
+      x = ConvBlock(
+        channels,
+        self.kernel,
+        self.stride,
+        self.padding,
+        self.pool,
+        self.norm,
+        self.groups,
+        self.activation,
+        self.order,
+        self.formulation,
+        name=f'block{index}',
+      )(x)
+    if self.features == 'mean':
+      x = jnp.mean(x, axis=(1, 2))
+    x = x.reshape(x.shape[0], -1)
+    return (x, nn.Dense(self.head, name='head')(x)) if classify else (x,)

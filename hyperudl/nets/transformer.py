@@ -1,0 +1,205 @@
+"""A transformer encoder over a set of tokens of ONE episode.
+
+No positional encoding: the encoder is equivariant under permutations of its
+tokens, and a token says itself what it is. `norm='post'` is the encoder of
+HyperTransformer (arXiv 2201.04182): x = LN(x + attention(x)), then
+x = LN(x + ffn(x)). `norm='pre'` normalises inside the residual branches and
+once more at the end. Attention is written out in einsums, because queries
+and keys, values, and tokens may all have different widths.
+"""
+
+from collections.abc import Callable
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from hyperudl import core
+
+ATTENTIONS = ('softmax', 'sigmoid')
+NORMS = ('post', 'pre')
+ACTIVATIONS: dict[str, Callable] = {
+  'relu': jax.nn.relu,
+  'gelu': lambda x: jax.nn.gelu(x, approximate=False),
+  'lrelu': lambda x: jax.nn.leaky_relu(x, 0.1),
+}
+_EPSILON = 1e-6  # of the layer norms, as in the reference
+_NEVER = -1e8  # attention logit of a masked key
+
+
+def check(*, heads, attention, activation, norm='post'):
+  """Raises `core.BadInput`, listing the choices, for wrong settings."""
+  if heads < 1:
+    raise core.BadInput(f'heads={heads}; expected at least 1')
+  for name, value, choices in (
+    ('attention', attention, ATTENTIONS),
+    ('nonlinearity', activation, tuple(ACTIVATIONS)),
+    ('norm', norm, NORMS),
+  ):
+    if value not in choices:
+      raise core.BadInput(
+        f'{name}={value!r} is unknown; choose one of {", ".join(choices)}'
+      )
+
+
+def inner_width(size, width, heads):
+  """Width of a projection given as a fraction of `width` or absolutely.
+
+  Args:
+    size: up to 3, a fraction of `width`, rounded up to a multiple of
+      `heads`; above, the width itself.
+    width: of the tokens.
+    heads: attention heads.
+
+  Returns:
+    int.
+
+  Raises:
+    core.BadInput: an absolute size that `heads` does not divide.
+  """
+  if size <= 3:
+    return -(-int(size * width) // heads) * heads
+  if int(size) % heads:
+    raise core.BadInput(
+      f'width {size} is not a multiple of heads={heads}; give a multiple, or '
+      'a fraction of the token width (up to 3), which is rounded up'
+    )
+  return int(size)
+
+
+def _dense(width, name, use_bias=True):
+  return nn.Dense(
+    width,
+    use_bias=use_bias,
+    kernel_init=nn.initializers.glorot_uniform(),
+    name=name,
+  )
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention with unequal widths.
+
+  Attributes:
+    heads: attention heads.
+    key_query: size of queries and keys, all heads (see `inner_width`).
+    value: size of the values, all heads.
+    attention: 'softmax' or 'sigmoid' (not normalised over keys).
+  """
+
+  heads: int
+  key_query: float = 1.0
+  value: float = 1.0
+  attention: str = 'softmax'
+
+  @nn.compact
+  def __call__(self, tokens, mask=None):
+    """Attends.
+
+    Args:
+      tokens: f32[T, D].
+      mask: None or [T]; where it is nonzero, nobody looks.
+
+    Returns:
+      f32[T, D].
+    """
+    count, width = tokens.shape
+    heads = self.heads
+    key_width = inner_width(self.key_query, width, heads)
+    value_width = inner_width(self.value, width, heads)
+    # A bias of the keys adds the same number to all logits of a query:
+    # softmax does not see it, and its gradient is zero.
+    key_bias = self.attention != 'softmax'
+    query = _dense(key_width, 'query')(tokens).reshape(count, heads, -1)
+    key = _dense(key_width, 'key', key_bias)(tokens).reshape(count, heads, -1)
+    value = _dense(value_width, 'value')(tokens).reshape(count, heads, -1)
+    scale = (key_width // heads) ** -0.5
+    logits = jnp.einsum('qhd,khd->hqk', query * scale, key)
+    if mask is not None:
+      logits = jnp.where(jnp.asarray(mask, bool), _NEVER, logits)
+    squash = jax.nn.softmax if self.attention == 'softmax' else jax.nn.sigmoid
+    mixed = jnp.einsum('hqk,khd->qhd', squash(logits), value)
+    return _dense(width, 'out')(mixed.reshape(count, value_width))
+
+
+class Encoder(nn.Module):
+  """`layers` times attention and a feed-forward net, with residuals.
+
+  Attributes:
+    layers: how many; 0 returns the tokens (normalised if norm='pre').
+    heads: attention heads.
+    key_query: size of queries and keys: a fraction of the token width up
+      to 3, else absolute (see `inner_width`).
+    value: size of the values.
+    inner: size of the hidden layer of the feed-forward net; 0 leaves the
+      net out.
+    attention: 'softmax' or 'sigmoid'.
+    activation: of the feed-forward net, 'relu', 'gelu' or 'lrelu' (0.1).
+    skip_last_nonlinearity: make the last feed-forward net linear.
+    norm: 'post' or 'pre'.
+    dropout: rate on both residual branches, in training only (needs the
+      rng 'dropout' then).
+  """
+
+  layers: int
+  heads: int
+  key_query: float = 1.0
+  value: float = 1.0
+  inner: float = 1.0
+  attention: str = 'softmax'
+  activation: str = 'relu'
+  skip_last_nonlinearity: bool = False
+  norm: str = 'post'
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, tokens, mask=None, *, train=False):
+    """Encodes.
+
+    Args:
+      tokens: f32[T, D].
+      mask: None or [T]; nonzero marks tokens that no token looks at.
+      train: whether dropout is on.
+
+    Returns:
+      f32[T, D].
+
+    Raises:
+      core.BadInput: unknown attention, activation or norm.
+    """
+    check(
+      heads=self.heads,
+      attention=self.attention,
+      activation=self.activation,
+      norm=self.norm,
+    )
+    for index in range(self.layers):
+      attention = Attention(
+        self.heads,
+        self.key_query,
+        self.value,
+        self.attention,
+        name=f'attention{index}',
+      )
+      attend = lambda x: attention(x, mask)
+      tokens = self._residual(tokens, attend, f'norm{index}a', train)
+      if self.inner:
+        feed = lambda x: self._feed_forward(x, index)
+        tokens = self._residual(tokens, feed, f'norm{index}b', train)
+    if self.norm == 'pre':
+      tokens = nn.LayerNorm(epsilon=_EPSILON, name='norm')(tokens)
+    return tokens
+
+  def _residual(self, tokens, branch, name, train):
+    normalise = nn.LayerNorm(epsilon=_EPSILON, name=name)
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    if self.norm == 'post':
+      return normalise(tokens + drop(branch(tokens)))
+    return tokens + drop(branch(normalise(tokens)))
+
+  def _feed_forward(self, tokens, index):
+    width = tokens.shape[-1]
+    hidden_width = inner_width(self.inner, width, self.heads)
+    hidden = _dense(hidden_width, f'hidden{index}')(tokens)
+    if not (self.skip_last_nonlinearity and index == self.layers - 1):
+      hidden = ACTIVATIONS[self.activation](hidden)
+    return _dense(width, f'out{index}')(hidden)

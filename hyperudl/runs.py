@@ -1,0 +1,72 @@
+"""What the mains share about a run: its config, data and learner."""
+
+import pathlib
+
+from hyperudl import config as config_lib
+from hyperudl import core
+from hyperudl import learners
+from hyperudl.data import arrays
+
+# Fields that may change between the start and a resume of a run.
+FREE = ('log_steps', 'checkpoint_steps', 'data.dir', 'eval.')
+
+
+def load_data(config, split):
+  """The images of one split of the config's data set."""
+  return arrays.load(
+    config.data.dataset,
+    split,
+    config.data.dir,
+    image_size=config.data.image_size,
+    # A limit on classes is a limit on what can be learned from.
+    classes=config.data.classes if split == 'train' else 0,
+    split_by=config.data.split_by,
+  )
+
+
+def make_learner(config):
+  """The config's learner."""
+  return learners.make(
+    config.learner.name,
+    config.episode.way,
+    config_lib.learner_settings(config),
+  )
+
+
+def read_config(workdir):
+  """The config of the run in `workdir`; core.BadInput if there is none."""
+  path = pathlib.Path(workdir) / 'config.json'
+  try:
+    text = path.read_text()
+  except OSError as error:
+    raise core.BadInput(
+      f'no run in {workdir}: {path} cannot be read ({error.strerror}); '
+      '--workdir is the folder that the trainer was given'
+    ) from error
+  return config_lib.from_json(text)
+
+
+def check_workdir(config, workdir):
+  """Refuses a folder that holds something else than this run.
+
+  Raises:
+    core.BadInput: if the workdir is a file or holds a run of another config.
+  """
+  path = pathlib.Path(workdir)
+  if path.exists() and not path.is_dir():
+    raise core.BadInput(f'--workdir={workdir} is a file; name a folder')
+  stored = path / 'config.json'
+  if not stored.exists():
+    return
+  before = config_lib.from_json(stored.read_text())
+  changed = {
+    field: pair
+    for field, pair in config_lib.differences(before, config).items()
+    if not field.startswith(FREE)
+  }
+  if changed:
+    lines = [f'{k}: {a!r} -> {b!r}' for k, (a, b) in changed.items()]
+    raise core.BadInput(
+      f'{workdir} holds a run of another config ({"; ".join(lines)}); use '
+      'another --workdir or restore these fields'
+    )

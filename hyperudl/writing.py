@@ -1,0 +1,133 @@
+"""Writing a CNN for an episode: base weights plus the generator's emission."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperudl import losses
+from hyperudl.nets import conv
+from hyperudl.nets import generator
+from hyperudl.nets import vae as vae_net
+
+
+class Writer(NamedTuple):
+  """Static sizes of everything that takes part in the emission."""
+
+  way: int
+  cnn: conv.ConvNet
+  settings: dict  # of `generator.Generator`
+  latent: int  # of the frozen vae
+  hidden: tuple  # of the frozen vae
+
+
+def init(writer, key, support):
+  """Trainable parameters: 'cnn' (base weights), 'generator', 'log_scale'."""
+  cnn_key, generator_key = jax.random.split(key)
+  x, y = support.x, support.y
+  cnn = writer.cnn.init(cnn_key, x[:1])['params']
+  posterior = (jnp.zeros((x.shape[0], writer.latent)),) * 2
+  net = _generator(writer, cnn, width(writer, cnn, x))
+  return {
+    'cnn': cnn,
+    'generator': net.init(generator_key, x, y, posterior, jnp.ones(x.shape[0]))[
+      'params'
+    ],
+    'log_scale': jnp.log(jnp.asarray(10.0, jnp.float32)),
+  }
+
+
+def embed(writer, weights, x):
+  """Features f32[n, D] of images under CNN weights."""
+  return writer.cnn.apply({'params': weights}, x)
+
+
+def width(writer, weights, x):
+  """D, the number of features."""
+  shape = jax.eval_shape(lambda: embed(writer, weights, x[:1]))
+  return shape.shape[-1]
+
+
+def logits(base, features, head):
+  """tau cos(features, head): f32[n, D], f32[N, D] -> f32[n, N]."""
+  scale = jnp.exp(base['log_scale'])
+  return scale * losses.unit(features) @ losses.unit(head).T
+
+
+def encode(writer, vae, x):
+  """Posterior of images under the vae's parameters: two f32[n, L]."""
+  net, variables = _vae(writer, vae, x)
+  return net.apply(variables, x, method='encode')
+
+
+def reconstruct(writer, vae, x):
+  """ELBO terms of images at the posterior mean; see `VAE.__call__`."""
+  net, variables = _vae(writer, vae, x)
+  return net.apply(variables, x, jnp.zeros((x.shape[0], writer.latent)))
+
+
+def write(writer, base, vae, support):
+  """The CNN and head for one episode.
+
+  Args:
+    writer: `Writer`.
+    base: from `init`.
+    vae: parameters of the frozen vae.
+    support: Examples; `context` may hold 'emit_from' (Examples with a leading
+      axis: the mean of what they emit is taken) or 'cond' (images in place of
+      the unlabelled rows), see the design of placebos.
+
+  Returns:
+    (weights: block -> {'kernel', 'scale', 'bias'}, head f32[N, D]). The head
+    is anchored at the class means of the support's own features.
+  """
+  context = support.context or {}
+  x, y = support.x, support.y
+  emit = lambda *rows: _corrections(writer, base, vae, *rows)
+  if 'emit_from' in context:
+    others = context['emit_from']
+    every = jax.vmap(lambda x, y: emit(x, y, jnp.ones(y.shape)))(
+      others.x, others.y
+    )
+    corrections = jax.tree.map(lambda leaf: leaf.mean(axis=0), every)
+  elif 'cond' in context:
+    rows = context['cond'].shape[0]
+    corrections = emit(
+      jnp.concatenate([x, context['cond']]),
+      jnp.concatenate([y, jnp.full((rows,), -1, y.dtype)]),
+      jnp.concatenate([(y >= 0).astype(jnp.float32), jnp.ones(rows)]),
+    )
+  else:
+    corrections = emit(x, y, jnp.ones(y.shape))
+  weights = {
+    name: {k: v + corrections[name].get(k, 0.0) for k, v in block.items()}
+    for name, block in base['cnn'].items()
+  }
+  prototypes = losses.class_means(embed(writer, weights, x), y, writer.way)
+  return weights, prototypes + corrections['head']
+
+
+def filters(weights):
+  """First-layer kernels as images f32[cout, k, k, 1] scaled to [0, 1]."""
+  kernel = weights['block0']['kernel'].mean(axis=2, keepdims=True)
+  kernel = jnp.moveaxis(kernel, -1, 0)
+  low, high = kernel.min(), kernel.max()
+  return (kernel - low) / (high - low + 1e-6)
+
+
+def _vae(writer, vae, x):
+  net = vae_net.VAE(tuple(x.shape[1:]), writer.latent, writer.hidden)
+  return net, {'params': vae['net']}
+
+
+def _generator(writer, cnn, features):
+  kernels = tuple((name, cnn[name]['kernel'].shape) for name in sorted(cnn))
+  return generator.Generator(
+    kernels=kernels, features=features, way=writer.way, **writer.settings
+  )
+
+
+def _corrections(writer, base, vae, x, y, mask):
+  net = _generator(writer, base['cnn'], width(writer, base['cnn'], x))
+  posterior = encode(writer, vae, x)
+  return net.apply({'params': base['generator']}, x, y, posterior, mask)

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The main job from nothing, about 10 minutes on 2 cores: sets up .venv,
+# trains the frozen autoencoder, the hypernetwork and its label-free inner loop
+# on the built-in glyphs, with the evaluator as a second process, and prints
+# the table of results. Everything lands in runs/quickstart*; run it again to
+# resume. Arguments are passed on to all three trainings, for instance
+#   bash launch/quickstart.sh --config.seed=1
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+make_environment
+started=$SECONDS
+run=runs/quickstart
+
+train() { python -m hyperudl.train "$@"; }
+
+say() { printf '\n== %s (%d s so far)\n' "$1" "$((SECONDS - started))"; }
+
+say 'Stage 1 of 3: a variational autoencoder of clean images'
+train --config=configs/vae.py --workdir="$run-vae" \
+  --config.steps=2500 "$@"
+
+say 'Stage 2 of 3: the hypernetwork writes CNNs (no inner steps yet)'
+train --config=configs/udl.py:base --workdir="$run-base" \
+  --config.steps=1600 --config.init_from.vae="$run-vae" "$@"
+
+say 'Stage 3 of 3: label-free inner steps, with the evaluator beside'
+python -m hyperudl.evaluate --workdir="$run" &
+evaluator=$!
+trap 'kill "$evaluator" 2>/dev/null || true' EXIT
+train --config=configs/udl.py:inner --workdir="$run" \
+  --config.steps=400 --config.eval.episodes=200 \
+  --config.init_from.base="$run-base" "$@"
+wait "$evaluator"
+
+say 'Results on the test alphabets: 5-way 1-shot, 600 episodes each'
+measure() {
+  local tag=$1
+  shift
+  python -m hyperudl.evaluate --workdir="$run" --once --episodes=600 \
+    --tag="$tag" "$@"
+}
+for shift in none training heldout; do
+  measure "$shift" --config.data.shift="$shift"
+done
+for source in mean other; do
+  measure "emit-$source" --config.data.shift=training \
+    --config.episode.emit_from="$source"
+done
+python launch/table.py "$run"
+echo
+echo "Total: $((SECONDS - started)) s. Look at it: tensorboard --logdir runs"

@@ -1,0 +1,25 @@
+# Sourced by the launch scripts: makes .venv with hyperudl in it, once.
+#
+#   EXTRAS=test        install these extras too ('' = none)
+#   PYTHON=python3.11  the Python (>= 3.11) that makes the environment
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+make_environment() {
+  local python="${PYTHON:-python3}" wanted stamp=.venv/installed
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "hyperudl needs Python >= 3.11; $python is $("$python" -V)." \
+      "Set PYTHON=/path/to/python3.11" >&2
+    exit 2
+  }
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  wanted="extras=${EXTRAS:-} $(cat setup.py constraints.txt | cksum)"
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    echo "Installing hyperudl into .venv (about 1.2 GB, a minute) ..."
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+      --constraint constraints.txt --editable ".${EXTRAS:+[$EXTRAS]}"
+    echo "$wanted" > "$stamp"
+  fi
+  PATH="$PWD/.venv/bin:$PATH"
+  export PATH
+}

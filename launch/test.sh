@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Sets up .venv, then ruff and the tests. Arguments go to pytest:
+#   bash launch/test.sh                    under 12 minutes on 2 cores
+#   bash launch/test.sh -m slow            the longer checks
+#   bash launch/test.sh tests/inner_test.py
+EXTRAS=test
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+make_environment
+ruff check .
+ruff format --check .
+exec python -m pytest "$@"
