@@ -2,8 +2,9 @@
 
 A config file starts from `base()` and ends with `apply_variant(config, arg)`,
 where `arg` is for instance `omniglot,way=20,shot=1`: a data set of DATASETS
-(or any file in `data.dir`) followed by key=value pairs of VARIANT. Everything else is overridden on the
-command line: `--config.optimizer.learning_rate=0.01`.
+(or any file in `data.dir`) followed by key=value pairs of VARIANT. Everything
+else is overridden on the command line:
+`--config.optimizer.learning_rate=0.01`.
 """
 
 import difflib

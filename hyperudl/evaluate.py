@@ -16,6 +16,7 @@ import time
 
 from absl import flags
 from absl import logging
+
 from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core

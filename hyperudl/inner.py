@@ -76,11 +76,11 @@ def normalise(grads, norm, *, clip=1.0, epsilon=1e-8, per_leaf=False):
   """
   if norm == 'none':
     return grads
-  norms = (
-    jax.tree.map(_norm, grads)
-    if per_leaf
-    else jax.tree.map(lambda _, total=_norm(grads): total, grads)
-  )
+  if per_leaf:
+    norms = jax.tree.map(_norm, grads)
+  else:
+    whole = _norm(grads)
+    norms = jax.tree.map(lambda _: whole, grads)
   if norm == 'clip':
     return jax.tree.map(
       lambda g, n: g * jnp.minimum(1.0, clip / n), grads, norms

@@ -33,15 +33,18 @@ def view_of(options, seed=0, size=10, rows=6):
   net = conv.ConvNet(
     channels=(4, 5), stride=2, pool=False, norm='layer', head=None
   )
+  # Compiled once each: eager tests would compile every operation alone.
   x = jax.random.uniform(keys[0], (rows, size, size, 1))
-  weights = net.init(keys[1], x[:1])['params']
-  embed = lambda weights, x: net.apply({'params': weights}, x)
+  weights = jax.jit(net.init)(keys[1], x[:1])['params']
+  embed = jax.jit(lambda weights, x: net.apply({'params': weights}, x))
   features = embed(weights, x[:1]).shape[-1]
   head = jax.random.normal(keys[2], (features, WAY))
   vae = vae_net.VAE((size, size, 1), 3, (8,))
   noise = jnp.zeros((rows, 3))
-  variables = vae.init(keys[3], x, noise)
-  reconstruct = lambda x: vae.apply(variables, x, jnp.zeros((x.shape[0], 3)))
+  variables = jax.jit(vae.init)(keys[3], x, noise)
+  reconstruct = jax.jit(
+    lambda x: vae.apply(variables, x, jnp.zeros((x.shape[0], 3)))
+  )
   moments = {
     'error_mean': jnp.asarray(8.0),
     'error_std': jnp.asarray(2.0),
@@ -178,7 +181,9 @@ def test_the_gate_scales_the_whole_step():
   options = OPTIONS._replace(adapt='film', steps=1)
   view, params = view_of(options)
   shut = {**params, 'gate': jax.tree.map(jnp.zeros_like, params['gate'])}
-  refine = lambda p: label_free.refine(options, p, view, jax.random.key(2))
+  refine = jax.jit(
+    lambda p: label_free.refine(options, p, view, jax.random.key(2))
+  )
   value, gate, trace = refine(params)
   half, half_gate, _ = refine(shut)
   np.testing.assert_allclose(gate, 1 / (1 + np.exp(-1.0)), rtol=1e-5)
@@ -235,8 +240,10 @@ def test_canonicaliser_gradients_agree_with_finite_differences():
       name: jnp.asarray(0.03 * rng.normal(size=size))
       for name, size in canonical.GROUPS.items()
     }
-    loss = lambda v: jnp.sum(jnp.square(canonical.apply(v, x) - target))
-    grads = jax.grad(loss)(v)
+    loss = jax.jit(
+      lambda v: jnp.sum(jnp.square(canonical.apply(v, x) - target))
+    )
+    grads = jax.jit(jax.grad(loss))(v)
     for name, leaf in v.items():
       for i in range(leaf.size):
         ends = [loss({**v, name: leaf.at[i].add(h)}) for h in (1e-6, -1e-6)]
@@ -271,14 +278,22 @@ def episode(unlabelled=4, size=10, context=None):
 
 
 def answer(learner, params, data):
-  task = learner.adapt(params, data.support, jax.random.key(1), train=False)
-  return learner.predict(params, task, data.query.x, None)
+  @jax.jit
+  def run(params, data):
+    task = learner.adapt(params, data.support, jax.random.key(1), train=False)
+    return learner.predict(params, task, data.query.x, None)
+
+  return run(params, data)
+
+
+def fresh(learner, data):
+  return jax.jit(learner.init)(jax.random.key(0), data)
 
 
 def test_zero_steps_are_the_unadapted_path_bit_for_bit():
   data = episode()
   base = tiny_udl(phase='base')
-  params = base.init(jax.random.key(0), data)
+  params = fresh(base, data)
   none = tiny_udl(phase='joint', inner_steps=0)
   np.testing.assert_array_equal(
     answer(base, params, data), answer(none, params, data)
@@ -287,10 +302,10 @@ def test_zero_steps_are_the_unadapted_path_bit_for_bit():
 
 def test_phase_inner_trains_only_what_the_inner_loop_owns():
   data = episode()
-  params = tiny_udl(phase='inner').init(jax.random.key(0), data)
+  params = fresh(tiny_udl(phase='inner'), data)
   assert set(params) == {'frozen', 'inner'}
   assert set(params['frozen']) == {'vae', 'base'}
-  base = tiny_udl(phase='base').init(jax.random.key(0), data)
+  base = fresh(tiny_udl(phase='base'), data)
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   own = {k: v for k, v in base.items() if k != 'frozen'}
   assert shapes(params['frozen']['base']) == shapes(own)
@@ -299,7 +314,7 @@ def test_phase_inner_trains_only_what_the_inner_loop_owns():
 def test_inner_data_none_switches_the_steps_off_and_noise_changes_them():
   learner = tiny_udl()
   data = episode()
-  params = learner.init(jax.random.key(0), data)
+  params = fresh(learner, data)
   base = {k: v for k, v in params.items() if k != 'inner'}
   unadapted = answer(tiny_udl(phase='base'), base, data)
   off = episode(context={'inner': jnp.zeros((0, 10, 10, 1))})
@@ -313,9 +328,9 @@ def test_inner_data_none_switches_the_steps_off_and_noise_changes_them():
 def test_emitting_from_other_supports_keeps_the_own_prototypes():
   learner = tiny_udl(phase='base')
   data = episode()
-  params = learner.init(jax.random.key(0), data)
+  params = fresh(learner, data)
   key = jax.random.key(3)
-  task = lambda d: learner.adapt(params, d.support, key, train=False)
+  task = jax.jit(lambda d: learner.adapt(params, d.support, key, train=False))
   own = task(data)
   same = core.Examples(data.support.x[None], data.support.y[None])
   again = task(episode(context={'emit_from': same}))
@@ -332,7 +347,7 @@ def test_emitting_from_other_supports_keeps_the_own_prototypes():
 def test_conditioning_on_the_same_images_by_override_changes_nothing():
   learner = tiny_udl(phase='base')
   data = episode()
-  params = learner.init(jax.random.key(0), data)
+  params = fresh(learner, data)
   same = episode(context={'cond': data.support.x[WAY:]})
   np.testing.assert_allclose(
     answer(learner, params, same),
@@ -345,7 +360,7 @@ def test_conditioning_on_the_same_images_by_override_changes_nothing():
 def test_the_order_of_images_does_not_matter():
   learner = tiny_udl(phase='base')
   data = episode()
-  params = learner.init(jax.random.key(0), data)
+  params = fresh(learner, data)
   order = jnp.array([5, 2, 0, 6, 1, 4, 3])
   support = core.Examples(data.support.x[order], data.support.y[order])
   np.testing.assert_allclose(

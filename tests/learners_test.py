@@ -44,6 +44,7 @@ TINY = {
   },
 }
 RATES = {'hypertransformer': 0.005}
+STEPS = {'hypertransformer': 300}
 
 
 def easy_data(seed, classes=12, per_class=16, size=14):
@@ -78,7 +79,7 @@ class Case:
     module = importlib.import_module(f'configs.{name}')
     config = module.get_config().unlock()
     config.batch = 3
-    config.steps = 100
+    config.steps = STEPS.get(name, 100)
     config.episode.way = 3
     config.episode.shot = 2
     config.episode.query = 3

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl import emit
 from hyperudl import losses
+from hyperudl.nets import conv
 from hyperudl.nets import layerwise
 from hyperudl.nets import transformer
 
@@ -180,12 +181,12 @@ def make(
   """
   s = _Settings(**locals())  # first, while these are all the names
   _check(s)
-  writer = _Writer(s)
+  cnn, writer = _make_net(s), _Writer(s)
 
   def init(key, episode):
     learn_key, write_key = jax.random.split(key)
     x, y = _pixels(episode.support.x), episode.support.y
-    learned = _init_learned(s, learn_key, x.shape[-1])
+    learned, _ = _split(s, cnn.init(learn_key, x)['params'])
     variables = writer.init(write_key, learned, x, y, train=False)
     return {'net': learned, 'writer': variables['params']}
 
@@ -201,10 +202,7 @@ def make(
 
   def predict(params, task, x, context):
     del params, context
-    z = _pixels(x)
-    for index in range(depth):
-      z = _apply_block(s, task[f'block{index}'], z)
-    return _head_input(s, z) @ task['head']['kernel'] + task['head']['bias']
+    return cnn.apply({'params': task}, _pixels(x))
 
   def loss(params, episode, key, step):
     del step
@@ -226,8 +224,8 @@ def _check(s):
   """Raises `core.BadInput` for settings that cannot be built."""
   choices = {
     'net': NETS,
-    'activation': tuple(layerwise.ACTIVATIONS),
-    'norm': layerwise.NORMS,
+    'activation': tuple(conv.ACTIVATIONS),
+    'norm': conv.NORMS,
     'logits_features': LOGITS_FEATURES,
     'shared': SHARED,
     'shared_padding': ('SAME', 'VALID'),
@@ -276,55 +274,68 @@ def _pixels(x):
   return 2.0 * x - 1.0
 
 
-def _is_written(s, index):
-  """Whether convolution `index` is written, not learned."""
+def _is_written(s, name):
+  """Whether the kernel of layer 'block0', ..., 'head' is written."""
+  if name == 'head':
+    return True
+  index = int(name.removeprefix('block'))
   if s.trained_layers >= 0:
     return index >= s.trained_layers
   return index < s.depth + s.trained_layers
 
 
-def _kernel_shape(s, channels_in):
-  return (s.kernel_size, s.kernel_size, channels_in, s.channels)
+def _first_bias(s):
+  """The parameter of a block that is added before the activation."""
+  return 'bias' if s.norm == 'none' else 'conv_bias'
 
 
-def _init_learned(s, key, channels_in):
-  """What of the CNN is learned, not written: {'block0': {...}, ...}."""
-  learned = {}
-  for index in range(s.depth):
-    block = {}
-    written = _is_written(s, index)
-    if not written:
-      block['kernel'] = jax.nn.initializers.glorot_uniform()(
-        jax.random.fold_in(key, index), _kernel_shape(s, channels_in)
-      )
-      if s.generate_bias:
-        block['conv_bias'] = jnp.zeros((s.channels,))
-    if s.norm != 'none' and not (s.generate_norm and written):
-      block['scale'] = jnp.ones((s.channels,))
-      block['bias'] = jnp.zeros((s.channels,))
-    if block:
-      learned[f'block{index}'] = block
-    channels_in = s.channels
-  return learned
+def _extras(s):
+  """Names of what is written behind the kernel of a block, in order."""
+  bias = (_first_bias(s),) if s.generate_bias else ()
+  return bias + (('scale', 'bias') if s.generate_norm else ())
 
 
-def _apply_block(s, block, z):
-  return layerwise.apply_block(
-    block,
-    z,
-    stride=s.stride,
-    padding='SAME' if s.net == 'maxpool' else 'VALID',
-    pool=s.net == 'maxpool',
-    activation=s.activation,
-    norm=s.norm,
+def _split(s, cnn):
+  """Divides parameters of the CNN into (learned, constant).
+
+  What neither holds is written. Without `generate_bias` there is no bias
+  before the activation: it is the constant zero.
+  """
+  learned, constant = {}, {}
+  for name, layer in cnn.items():
+    taken = {'kernel', *_extras(s)} if _is_written(s, name) else set()
+    if name == 'head':
+      taken.add('bias')
+    elif not s.generate_bias:
+      taken.add(_first_bias(s))
+      constant[name] = {_first_bias(s): jnp.zeros(s.channels)}
+    rest = {k: v for k, v in layer.items() if k not in taken}
+    if rest:
+      learned[name] = rest
+  return learned, constant
+
+
+def _block_settings(s):
+  return {
+    'kernel': s.kernel_size,
+    'stride': s.stride,
+    'padding': 'SAME' if s.net == 'maxpool' else 'VALID',
+    'pool': s.net == 'maxpool',
+    'norm': s.norm,
+    'activation': s.activation,
+    'order': 'conv_act_pool_norm',
+  }
+
+
+def _make_net(s):
+  """The CNN, detached from whatever module is being built."""
+  return conv.ConvNet(
+    channels=(s.channels,) * s.depth,
+    head=s.way,
+    features='flatten' if s.net == 'maxpool' else 'mean',
+    parent=None,
+    **_block_settings(s),
   )
-
-
-def _head_input(s, z):
-  """f32[n, D], what the last layer of the CNN reads."""
-  if s.net == 'maxpool':
-    return z.reshape(z.shape[0], -1)
-  return jnp.mean(z, axis=(1, 2))
 
 
 class _Writer(nn.Module):
@@ -336,15 +347,21 @@ class _Writer(nn.Module):
   def __call__(self, learned, x, y, *, train):
     """(learned part, f32[S, H, W, C] in [-1, 1], i32[S]) -> CNN."""
     s = self.settings
+    shapes = jax.eval_shape(_make_net(s).init, jax.random.key(0), x)['params']
+    _, constant = _split(s, shapes)
+    block = conv.ConvBlock(s.channels, parent=None, **_block_settings(s))
     shared = self._shared(x, train)
     task, z = {}, x
     for index in range(s.depth):
       name = f'block{index}'
-      task[name] = dict(learned.get(name, {}))
-      if _is_written(s, index):
-        task[name].update(self._write_block(name, z, shared, y, train))
-      z = _apply_block(s, task[name], z)
-    task['head'] = self._write_head(z, shared, y, train)
+      task[name] = {**learned.get(name, {}), **constant.get(name, {})}
+      if _is_written(s, name):
+        shape = shapes[name]['kernel'].shape
+        written = self._write_block(name, shape, z, shared, y, train)
+        task[name].update(written)
+      z = block.apply({'params': task[name]}, z)
+    size = shapes['head']['kernel'].shape[0]
+    task['head'] = self._write_head(size, z, shared, y, train)
     return task
 
   def _shared(self, x, train):
@@ -400,13 +417,11 @@ class _Writer(nn.Module):
       s.way, *slices_shape, s.embedding, encoder, name=name
     )(features, y, train=train)
 
-  def _write_block(self, name, z, shared, y, train):
+  def _write_block(self, name, shape, z, shared, y, train):
     s = self.settings
     width = max(z.shape[-1], s.channels) if s.features < 0 else s.features
     features = self._features(name, z, width, shared, train)
-    shape = _kernel_shape(s, z.shape[-1])
-    extras = ('conv_bias',) if s.generate_bias else ()
-    extras += ('scale', 'bias') if s.generate_norm else ()
+    extras = _extras(s)
     slices_shape = emit.slices_shape(shape, s.allocation, len(extras))
     slices = self._write(name, slices_shape, features, y, train)
     block = {'kernel': emit.assemble(slices, shape, s.allocation)}
@@ -414,11 +429,10 @@ class _Writer(nn.Module):
       block.update(zip(extras, emit.extras(slices, shape, len(extras))))
     return block
 
-  def _write_head(self, z, shared, y, train):
+  def _write_head(self, size, z, shared, y, train):
     s = self.settings
     width = z.shape[-1] if s.features < 0 else s.features
     features = self._features('head', z, width, shared, train)
-    size = _head_input(s, z).shape[-1]
     slices = self._write('head', (s.way, size + 1), features, y, train)
     if s.logits_scale:
       init = lambda _: jnp.asarray(s.logits_scale, jnp.float32)

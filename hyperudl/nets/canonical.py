@@ -9,7 +9,6 @@ difference of the image, not zero.
 
 import math
 
-
 import jax.numpy as jnp
 import numpy as np
 

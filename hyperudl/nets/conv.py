@@ -1,16 +1,8 @@
 """Convolutional networks whose weights belong to one episode.
 
-`episode_conv` is written for ONE episode; `vmap` over episodes would turn it
-into a grouped convolution, which XLA runs many times slower on a CPU. It has
-four forms, chosen in plain Python while tracing:
-
-* 'lax': `lax.conv_general_dilated`, for accelerators.
-* 'slices': the k * k shifted windows side by side, then one matmul.
-* 'patches': the same with `lax.conv_general_dilated_patches`.
-* 'closed': stride 1 and reverse mode only; see `fast_conv.closed_conv`.
-
 Blocks take their weights as in `net.apply({'params': emitted}, x)`, so a
 generator may emit them; shapes come from `jax.eval_shape(net.init, ...)`.
+How a convolution is written depends on the backend: `conv_ops.py`.
 """
 
 from collections.abc import Sequence
@@ -19,10 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyperudl.nets import fast_conv
+from hyperudl.nets import conv_ops
+from hyperudl.nets import pooling
 
-FORMULATIONS = ('auto', 'lax', 'slices', 'patches', 'closed')
-PADDINGS = ('SAME', 'VALID')
 NORMS = ('batch', 'group', 'layer', 'none')
 ORDERS = ('conv_norm_act_pool', 'conv_act_pool_norm')
 FEATURES = ('flatten', 'mean')
@@ -34,93 +25,17 @@ ACTIVATIONS = {
 }
 EPSILON = 1e-5  # added to variances
 
-max_pool = fast_conv.max_pool
-
-
-def _check(name, value, choices):
-  if value not in choices:
-    raise ValueError(f'{name} must be one of {tuple(choices)}, not {value!r}')
-
-
-def _pads(shape, kernel, stride, padding):
-  """((low, high), (low, high)) of `padding` for rows and columns."""
-  if padding == 'VALID':
-    if any(k > size for k, size in zip(kernel, shape)):
-      raise ValueError(
-        f'a {kernel[0]}x{kernel[1]} kernel does not fit into a map of '
-        f"{shape[0]}x{shape[1]}; use padding='SAME', fewer layers or larger "
-        'images'
-      )
-    return ((0, 0), (0, 0))
-  totals = [
-    max((-(-size // stride) - 1) * stride + k - size, 0)
-    for size, k in zip(shape, kernel)
-  ]
-  return tuple((total // 2, total - total // 2) for total in totals)
-
-
-def _choose(w, stride):
-  """The fastest formulation for the backend, as `benchmark.py` measures."""
-  kh, kw, inputs, outputs = w.shape
-  if jax.default_backend() != 'cpu':
-    return 'lax'
-  if stride == 1 and kh * kw > 1 and min(inputs, outputs) >= 8:
-    return 'closed'
-  return 'slices'
-
-
-def episode_conv(x, w, *, stride=1, padding='SAME', formulation='auto'):
-  """Convolution of the images of one episode with its own weights.
-
-  Args:
-    x: f32[n, H, W, Cin].
-    w: f32[kh, kw, Cin, Cout].
-    stride: >= 1, of rows and columns.
-    padding: 'SAME' or 'VALID', as in `lax.conv_general_dilated`.
-    formulation: one of FORMULATIONS; see the module's docstring.
-
-  Returns:
-    f32[n, H', W', Cout].
-
-  Raises:
-    ValueError: for an unknown choice, 'closed' with a stride, or a kernel
-      larger than a 'VALID' map.
-  """
-  _check('formulation', formulation, FORMULATIONS)
-  _check('padding', padding, PADDINGS)
-  if formulation == 'auto':
-    formulation = _choose(w, stride)
-  if formulation == 'closed' and stride != 1:
-    raise ValueError(
-      f"formulation='closed' needs stride 1, not {stride}; use 'slices'"
-    )
-  pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
-  strides = (stride, stride)
-  if formulation == 'closed':
-    return fast_conv.closed_conv(pads, x, w)
-  if formulation == 'lax':
-    return jax.lax.conv_general_dilated(
-      x, w, strides, pads, dimension_numbers=fast_conv.LAYOUT
-    )
-  if formulation == 'patches':
-    windows = jax.lax.conv_general_dilated_patches(
-      x, w.shape[:2], strides, pads, dimension_numbers=fast_conv.LAYOUT
-    )
-    w = jnp.moveaxis(w, 2, 0)  # these windows have Cin before kh and kw
-  else:
-    windows = fast_conv.windows(fast_conv.pad(x, *pads), w.shape[:2], stride)
-  flat = windows.reshape(-1, windows.shape[-1])
-  y = flat @ w.reshape(flat.shape[-1], -1)
-  return y.reshape(*windows.shape[:-1], -1)
+episode_conv = conv_ops.episode_conv
+max_pool = pooling.max_pool
 
 
 def _check_settings(block, widths):
   """The shared settings of `ConvBlock` and `ConvNet`."""
-  _check('padding', block.padding, PADDINGS)
-  _check('norm', block.norm, NORMS)
-  _check('activation', block.activation, ACTIVATIONS)
-  _check('order', block.order, ORDERS)
-  _check('formulation', block.formulation, FORMULATIONS)
+  conv_ops.check('padding', block.padding, conv_ops.PADDINGS)
+  conv_ops.check('norm', block.norm, NORMS)
+  conv_ops.check('activation', block.activation, ACTIVATIONS)
+  conv_ops.check('order', block.order, ORDERS)
+  conv_ops.check('formulation', block.formulation, conv_ops.FORMULATIONS)
   if not widths or min(*widths, block.kernel, block.stride) < 1:
     raise ValueError(
       'channels, kernel and stride must be >= 1, not '
@@ -188,7 +103,7 @@ class ConvBlock(nn.Module):
     groups: of norm='group'.
     activation: 'relu', 'lrelu' or 'none'.
     order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
-    formulation: see the module's docstring.
+    formulation: of the convolution, see `conv_ops.py`.
 
   Raises:
     ValueError: for an unknown choice or a number out of range.
@@ -223,15 +138,26 @@ class ConvBlock(nn.Module):
       conv_bias = self.param('conv_bias', nn.initializers.zeros, width)
       x = self._activate(self._pooled(self._conv(x, w)) + conv_bias)
       return _affine(x, *self._moments(x), scale, bias)
-    # A negative slope turns the largest into the smallest.
+    if not self.pool:
+      x = self._conv(x, w)
+      return self._activate(_affine(x, *self._moments(x), scale, bias))
+    x, mean, variance, sign = self._pooled_moments(x, w, scale)
+    return self._activate(_affine(x, mean, variance, sign * scale, bias))
+
+  def _pooled_moments(self, x, w, scale):
+    # A negative slope makes the smallest the largest: turn it round in the
+    # kernel, where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0).astype(x.dtype)
+    w = w * sign
     if self._is_first(x):
-      y, mean, variance = fast_conv.pooled_conv(x, w, sign)
-    else:
-      y = self._conv(x, w)
-      mean, variance = self._moments(y)
-      y = sign * self._pooled(sign * y) if self.pool else y
-    return self._activate(_affine(y, mean, variance, scale, bias))
+      return *pooling.pooled_conv(x, w), sign
+    x = self._conv(x, w)
+    if self.norm == 'batch':
+      mean, variance = self._moments(x)
+    else:  # over several channels, so with their own signs
+      mean, variance = self._moments(sign * x)
+      mean = sign * mean
+    return max_pool(x), mean, variance, sign
 
   def _conv(self, x, w):
     return episode_conv(
@@ -252,11 +178,11 @@ class ConvBlock(nn.Module):
     return ACTIVATIONS[self.activation](x)
 
   def _is_first(self, x):
-    """Whether `fast_conv.pooled_conv` does it: few channels, even sizes."""
+    """Whether `pooling.pooled_conv` does it: few channels, even sizes."""
     return (
       self.formulation == 'auto'
       and jax.default_backend() == 'cpu'
-      and (self.pool, self.norm) == (True, 'batch')
+      and self.norm == 'batch'
       and (self.kernel, self.stride, self.padding) == (3, 1, 'SAME')
       and x.shape[-1] <= 3
       and x.shape[1] % 2 == x.shape[2] % 2 == 0
@@ -296,7 +222,7 @@ class ConvNet(nn.Module):
 
   def __post_init__(self):
     _check_settings(self, tuple(self.channels))
-    _check('features', self.features, FEATURES)
+    conv_ops.check('features', self.features, FEATURES)
     if self.head is not None and self.head < 1:
       raise ValueError(f'head must be None or >= 1, not {self.head}')
     super().__post_init__()

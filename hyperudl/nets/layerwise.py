@@ -20,44 +20,6 @@ _GLOROT = nn.initializers.glorot_uniform()
 _ZEROS = nn.initializers.zeros
 
 
-NORMS = ('batch', 'layer', 'none')
-ACTIVATIONS: dict[str, Callable] = {
-  'relu': jax.nn.relu,
-  'lrelu': lambda x: jax.nn.leaky_relu(x, 0.01),
-}
-
-
-def normalise(x, norm):
-  """f32[n, H, W, C] with mean 0 and variance 1 over what `norm` says."""
-  if norm == 'none':
-    return x
-  axes = {'batch': (0, 1, 2), 'layer': (1, 2, 3)}[norm]
-  x = x - jnp.mean(x, axes, keepdims=True)
-  variance = jnp.mean(jnp.square(x), axes, keepdims=True)
-  return x * jax.lax.rsqrt(variance + 1e-5)
-
-
-def max_pool(x):
-  """Largest of each 2x2 square; an odd last row or column is left out."""
-  count, height, width, channels = x.shape
-  rows, columns = height // 2, width // 2
-  x = x[:, : 2 * rows, : 2 * columns]
-  x = x.reshape(count, rows, 2, columns, 2, channels)
-  return jnp.max(x, axis=(2, 4))
-
-
-def apply_block(block, x, *, stride, padding, pool, activation, norm):
-  x = conv.episode_conv(x, block['kernel'], stride=stride, padding=padding)
-  if 'conv_bias' in block:
-    x = x + block['conv_bias']
-  if pool:
-    x = max_pool(x)
-  x = ACTIVATIONS[activation](x)
-  if norm == 'none':
-    return x
-  return normalise(x, norm) * block['scale'] + block['bias']
-
-
 def mean_of_conv(x, kernel, bias):
   """Mean over positions of a VALID convolution of stride 1.
 
@@ -120,11 +82,14 @@ class SharedFeatures(nn.Module):
       x = conv.episode_conv(x, kernel, stride=stride, padding=self.padding)
       x = jax.nn.relu(x + bias)
       if self.norm:
-        ones = nn.initializers.ones
-        scale = self.param(f'scale{index}', ones, (self.width,))
-        shift = self.param(f'shift{index}', _ZEROS, (self.width,))
-        x = normalise(x, 'batch') * scale + shift
+        x = self._normalise(x, index)
     return jnp.mean(x, axis=(1, 2))
+
+  def _normalise(self, x, index):
+    scale = self.param(f'scale{index}', nn.initializers.ones, (self.width,))
+    shift = self.param(f'shift{index}', _ZEROS, (self.width,))
+    mean, variance = conv.moments(x, 'batch')
+    return (x - mean) * (scale * jax.lax.rsqrt(variance + conv.EPSILON)) + shift
 
 
 class LayerFeatures(nn.Module):

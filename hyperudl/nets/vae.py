@@ -1,4 +1,4 @@
-"""A small variational autoencoder (Kingma and Welling 2014, arXiv:1312.6114)."""
+"""A small variational autoencoder (Kingma and Welling, arXiv:1312.6114)."""
 
 import math
 

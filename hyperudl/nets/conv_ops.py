@@ -1,0 +1,210 @@
+"""A convolution with the weights of one episode.
+
+`episode_conv` is written for ONE episode; `vmap` over episodes would turn it
+into a grouped convolution, which XLA runs many times slower on a CPU. It has
+four forms, chosen in plain Python while tracing:
+
+* 'lax': `lax.conv_general_dilated`, for accelerators.
+* 'slices': the k * k shifted windows side by side, then one matmul.
+* 'patches': the same with `lax.conv_general_dilated_patches`.
+* 'closed': stride 1 and reverse mode only; see `closed_conv`.
+
+Where one must `vmap` over weights on a CPU after all, 'slices' is the
+fastest.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+FORMULATIONS = ('auto', 'lax', 'slices', 'patches', 'closed')
+PADDINGS = ('SAME', 'VALID')
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def check(name, value, choices):
+  """Raises a ValueError that lists the choices."""
+  if value not in choices:
+    raise ValueError(f'{name} must be one of {tuple(choices)}, not {value!r}')
+
+
+def _pads(shape, kernel, stride, padding):
+  """((low, high), (low, high)) of `padding` for rows and columns."""
+  if padding == 'VALID':
+    if any(k > size for k, size in zip(kernel, shape)):
+      raise ValueError(
+        f'a {kernel[0]}x{kernel[1]} kernel does not fit into a map of '
+        f"{shape[0]}x{shape[1]}; use padding='SAME', fewer layers or larger "
+        'images'
+      )
+    return ((0, 0), (0, 0))
+  totals = [
+    max((-(-size // stride) - 1) * stride + k - size, 0)
+    for size, k in zip(shape, kernel)
+  ]
+  return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def _choose(w, stride):
+  """The fastest formulation for the backend, as `benchmark.py` measures."""
+  kh, kw, inputs, outputs = w.shape
+  if jax.default_backend() != 'cpu':
+    return 'lax'
+  if stride == 1 and kh * kw > 1 and min(inputs, outputs) >= 8:
+    return 'closed'
+  return 'slices'
+
+
+def episode_conv(x, w, *, stride=1, padding='SAME', formulation='auto'):
+  """Convolution of the images of one episode with its own weights.
+
+  Args:
+    x: f32[n, H, W, Cin].
+    w: f32[kh, kw, Cin, Cout].
+    stride: >= 1, of rows and columns.
+    padding: 'SAME' or 'VALID', as in `lax.conv_general_dilated`.
+    formulation: one of FORMULATIONS; see the module's docstring.
+
+  Returns:
+    f32[n, H', W', Cout].
+
+  Raises:
+    ValueError: for an unknown choice, 'closed' with a stride, or a kernel
+      larger than a 'VALID' map.
+  """
+  check('formulation', formulation, FORMULATIONS)
+  check('padding', padding, PADDINGS)
+  if formulation == 'auto':
+    formulation = _choose(w, stride)
+  if formulation == 'closed' and stride != 1:
+    raise ValueError(
+      f"formulation='closed' needs stride 1, not {stride}; use 'slices'"
+    )
+  pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
+  strides = (stride, stride)
+  if formulation == 'closed':
+    return closed_conv(pads, x, w)
+  if formulation == 'lax':
+    return jax.lax.conv_general_dilated(
+      x, w, strides, pads, dimension_numbers=_LAYOUT
+    )
+  if formulation == 'patches':
+    windows = jax.lax.conv_general_dilated_patches(
+      x, w.shape[:2], strides, pads, dimension_numbers=_LAYOUT
+    )
+    w = jnp.moveaxis(w, 2, 0)  # these windows have Cin before kh and kw
+  else:
+    windows = _windows(_pad(x, *pads), w.shape[:2], stride)
+  flat = windows.reshape(-1, windows.shape[-1])
+  y = flat @ w.reshape(flat.shape[-1], -1)
+  return y.reshape(*windows.shape[:-1], -1)
+
+
+def _pad(x, rows=(0, 0), columns=(0, 0)):
+  """Zeros around the images f32[n, H, W, C]."""
+  return jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
+
+
+def _windows(x, kernel, stride=1):
+  """The windows of every position side by side.
+
+  Args:
+    x: f32[n, H, W, C], padded.
+    kernel: (kh, kw).
+    stride: of rows and columns.
+
+  Returns:
+    f32[n, H', W', kh * kw * C].
+  """
+  kh, kw = kernel
+  rows, columns = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  shifted = [
+    x[:, i : i + rows : stride, j : j + columns : stride]
+    for i in range(kh)
+    for j in range(kw)
+  ]
+  return jnp.concatenate(shifted, axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def closed_conv(pads, x, w):
+  """Convolution of stride 1 whose derivatives are convolutions like it.
+
+  XLA brings convolutions of other layouts into NHWC x HWIO -> NHWC, for
+  which it has a fast kernel on CPUs, but only outside of loops. Inside a
+  `scan` the native gradients, which use other layouts, are up to a hundred
+  times slower. This function and `kernel_gradient` are each the derivative
+  of the other, so derivatives of every order stay in the fast layout.
+  Reverse mode only.
+
+  Args:
+    pads: ((low, high), (low, high)) for rows and columns; static.
+    x: f32[n, H, W, Cin].
+    w: f32[kh, kw, Cin, Cout].
+  """
+  return jax.lax.conv_general_dilated(
+    x, w, (1, 1), pads, dimension_numbers=_LAYOUT
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def kernel_gradient(pads, kernel, x, dy):
+  """Gradient of <dy, closed_conv(pads, x, w)> with respect to w.
+
+  The kw column shifts of x and the kh row shifts of dy meet in one matmul:
+  copies of kw + kh maps instead of kh * kw.
+
+  Args:
+    pads: of the convolution; static.
+    kernel: (kh, kw); static.
+    x: f32[n, H, W, Cin].
+    dy: f32[n, H', W', Cout].
+
+  Returns:
+    f32[kh, kw, Cin, Cout].
+  """
+  kh, kw = kernel
+  rows, columns = x.shape[1], dy.shape[2]
+  x = _pad(x, columns=pads[1])
+  dy = _pad(dy, rows=_opposite(pads, kernel)[0])
+  right = [x[:, :, j : j + columns] for j in range(kw)]
+  left = [dy[:, i : i + rows] for i in reversed(range(kh))]
+  right = jnp.concatenate(right, axis=-1).reshape(-1, kw * x.shape[-1])
+  left = jnp.concatenate(left, axis=-1).reshape(-1, kh * dy.shape[-1])
+  products = (left.T @ right).reshape(kh, dy.shape[-1], kw, x.shape[-1])
+  return products.transpose(0, 2, 3, 1)
+
+
+def _opposite(pads, kernel):
+  """The pads of the convolution that leads back."""
+  return tuple((k - 1 - a, k - 1 - b) for (a, b), k in zip(pads, kernel))
+
+
+def _transpose(w):
+  return jnp.swapaxes(w[::-1, ::-1], 2, 3)
+
+
+def _conv_forward(pads, x, w):
+  return closed_conv(pads, x, w), (x, w)
+
+
+def _conv_backward(pads, inputs, dy):
+  x, w = inputs
+  kernel = w.shape[:2]
+  dx = closed_conv(_opposite(pads, kernel), dy, _transpose(w))
+  return dx, kernel_gradient(pads, kernel, x, dy)
+
+
+def _kernel_forward(pads, kernel, x, dy):
+  return kernel_gradient(pads, kernel, x, dy), (x, dy)
+
+
+def _kernel_backward(pads, kernel, inputs, dw):
+  x, dy = inputs
+  dx = closed_conv(_opposite(pads, kernel), dy, _transpose(dw))
+  return dx, closed_conv(pads, x, dw)
+
+
+closed_conv.defvjp(_conv_forward, _conv_backward)
+kernel_gradient.defvjp(_kernel_forward, _kernel_backward)

@@ -1,0 +1,157 @@
+"""Plots: `python -m hyperudl.plots --kind=curves --workdir=DIR[,DIR...]`.
+
+curves   accuracy on the evaluated splits with 95% intervals, and the training
+         loss, over steps; one colour a workdir.
+episode  an episode as the run sees it: support, unlabelled, queries, and the
+         answers of the newest checkpoint.
+
+Writes a PNG: --out, by default <first workdir>/<kind>.png. Exit codes: 0
+done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
+"""
+
+import pathlib
+
+from absl import flags
+from absl import logging
+import jax
+from matplotlib.backends import backend_agg
+from matplotlib.figure import Figure
+import numpy as np
+
+from hyperudl import cli
+from hyperudl import core
+from hyperudl import evaluation
+from hyperudl import metrics
+from hyperudl import runs
+from hyperudl import selection
+
+
+def curves(workdirs):
+  """A figure of training loss and evaluated accuracy of several runs.
+
+  Args:
+    workdirs: list of paths.
+
+  Raises:
+    core.BadInput: if a folder has neither train.jsonl nor eval/*.jsonl.
+  """
+  figure = Figure(figsize=(10, 4), layout='constrained')
+  left, right = figure.subplots(1, 2)
+  for i, workdir in enumerate(workdirs):
+    path, color = pathlib.Path(workdir), f'C{i}'
+    rows = metrics.read_jsonl(path / 'train.jsonl')
+    results = {
+      split: metrics.read_jsonl(path / 'eval' / f'{split}.jsonl')
+      for split in ('valid', 'test')
+    }
+    if not rows and not any(results.values()):
+      raise core.BadInput(
+        f'{workdir} has neither train.jsonl nor eval/test.jsonl; name the '
+        'folder of a run'
+      )
+    name = path.name
+    steps = [row['step'] for row in rows]
+    left.plot(steps, [row['loss'] for row in rows], color=color, label=name)
+    for split, style in (('valid', ':'), ('test', '-')):
+      _accuracy(right, results[split], color, style, f'{name} {split}')
+  left.set(xlabel='outer step', ylabel='training loss')
+  right.set(xlabel='outer step', ylabel='accuracy, 95% interval')
+  for axes in (left, right):
+    axes.grid(alpha=0.3)
+    if axes.has_data():
+      axes.legend(fontsize='small')
+  return figure
+
+
+def _accuracy(axes, rows, color, style, label):
+  if not rows:
+    return
+  # A step may have been evaluated twice by hand; the last line counts.
+  rows = sorted({row['step']: row for row in rows}.items())
+  steps = np.array([step for step, _ in rows])
+  mean = np.array([row['accuracy'] for _, row in rows])
+  half = np.array([row['accuracy_ci95'] or 0.0 for _, row in rows])
+  axes.plot(steps, mean, style, marker='.', color=color, label=label)
+  axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.15)
+
+
+def episode(workdir):
+  """A figure of one test episode and the newest checkpoint's answers.
+
+  Args:
+    workdir: path of a run.
+
+  Raises:
+    core.BadInput: if there is no run or no checkpoint.
+  """
+  config = runs.read_config(workdir)
+  if config.episode.tasks:
+    raise core.BadInput(
+      f'{workdir} trains on sequences of tasks; --kind=episode draws one task'
+    )
+  evaluator = evaluation.Evaluator(config, 'test', 1)
+  raw, step, _ = selection.restore_step(workdir, 'latest')
+  params = evaluation.fit(raw, evaluation.template(evaluator), step)
+  batch, keys = evaluator.batch(0, 1)
+  values = jax.device_get(evaluator.step(params, batch, keys))
+  answers = values['probabilities'][0].argmax(axis=-1)
+  one = jax.tree.map(lambda leaf: np.asarray(leaf[0]), batch)
+  y = one.support.y
+  rows = [
+    ('support', one.support.x[y >= 0], y[y >= 0], None),
+    ('unlabelled', one.support.x[y < 0], None, None),
+    ('queries', one.query.x, one.query.y, answers),
+  ]
+  rows = [row for row in rows if len(row[1])]
+  heights = [-(-len(row[1]) // 10) for row in rows]
+  figure = Figure(figsize=(10, 1.2 * sum(heights) + 0.4 * len(rows)))
+  parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
+  for part, row in zip(parts[:, 0], rows):
+    _images(part, *row)
+  figure.suptitle(f'{config.learner.name}, step {step}', fontsize=9, y=0.995)
+  return figure
+
+
+def _images(figure, title, images, labels, answers):
+  """Rows of ten images; the label above, green or red if answered."""
+  count = -(-len(images) // 10)
+  axes = figure.subplots(count, 10, squeeze=False).ravel()
+  figure.supylabel(title, fontsize=9)
+  for i, ax in enumerate(axes):
+    ax.axis('off')
+    if i >= len(images):
+      continue
+    image = np.clip(images[i], 0, 1)
+    gray = image.shape[-1] == 1
+    ax.imshow(image[..., 0] if gray else image, cmap='gray', vmin=0, vmax=1)
+    if answers is not None:
+      right = answers[i] == labels[i]
+      color = 'tab:green' if right else 'tab:red'
+      ax.set_title(f'{answers[i]} ({labels[i]})', fontsize=8, color=color)
+    elif labels is not None:
+      ax.set_title(str(labels[i]), fontsize=8)
+
+
+def main(argv):
+  del argv
+  cli.set_up()
+  values = flags.FLAGS
+  figure = (
+    curves(values.workdir)
+    if values.kind == 'curves'
+    else episode(values.workdir[0])
+  )
+  out = values.out or str(pathlib.Path(values.workdir[0], f'{values.kind}.png'))
+  backend_agg.FigureCanvasAgg(figure)
+  try:
+    figure.savefig(out, dpi=120)
+  except (OSError, ValueError) as error:
+    raise core.Unwritable(f'cannot write {out}: {error}') from error
+  logging.info('wrote %s', out)
+
+
+if __name__ == '__main__':
+  flags.DEFINE_enum('kind', 'curves', ['curves', 'episode'], 'What to plot.')
+  flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
+  flags.DEFINE_string('out', None, 'Picture to write.')
+  cli.run(main)
