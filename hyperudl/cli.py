@@ -70,22 +70,33 @@ def run(main):
 def _parse(argv):
   _let_configs_import_common(argv)
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    if 'config' in flags.FLAGS:
+      # A file that could not be read tells so only when it is looked at.
+      flags.FLAGS.config.items()
+    return rest
+  except SystemExit:  # absl ends --help as if it had failed
+    sys.exit(0)
   except Exception as error:  # absl and ml_collections raise many kinds
     fail(core.BadInput.exit_code, _explain(error))
 
 
 def _explain(error):
   """The useful line of an error raised while flags were parsed."""
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  for line in lines:
-    if 'Did you mean' in line:
-      return 'config: ' + line.strip('"\'')
-  text = ' '.join(lines) or type(error).__name__
-  text = re.sub(r'^FATAL Flags parsing error:\s*', '', text)
+  # str() of a KeyError is the repr of its text.
+  text = str(error.args[0] if isinstance(error, KeyError) else error)
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  near = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text)
+  if near:
+    return f'the config has no field {near[2]!r}; did you mean {near[1]!r}?'
   if isinstance(error, KeyError | AttributeError):
-    return f'config: no such field: {text}'
-  return text
+    name = text.strip('\'"')
+    return f'the config has no field {name!r}'
+  if isinstance(error, OSError):
+    return f'--config: {lines[-1]}'
+  if any(line.startswith('Traceback') for line in lines):
+    return '--config: ' + re.sub(r'^[\w.]+: ', '', lines[-1])
+  return ' '.join(lines) or type(error).__name__
 
 
 def _let_configs_import_common(argv):

@@ -8,7 +8,8 @@ and the data; it may run beside the trainer or later.
 Results: DIR/eval/<split>.jsonl, one line a checkpoint, and
 DIR/eval/<split>_episodes.npz, the numbers of every episode of the last one.
 Exit codes: 0 done; 2 bad flag, config or data; 3 no checkpoint is readable;
-5 disk full or unwritable; 130 Ctrl-C; 143 SIGTERM.
+5 disk full or unwritable; 6 another evaluator polls this run; 130 Ctrl-C;
+143 SIGTERM.
 """
 
 import pathlib
@@ -24,8 +25,10 @@ from hyperudl import evaluation
 from hyperudl import metrics
 from hyperudl import runs
 from hyperudl import selection
+from hyperudl import storage
 
 SPLITS = ('train', 'valid', 'test', 'all')
+STEPS = ('latest', 'best', 'best_ensemble')
 
 
 def format_row(tag, step, row):
@@ -48,10 +51,8 @@ def format_row(tag, step, row):
   return '  '.join(parts) + f'  ({row["episodes"]} episodes)'
 
 
-def report(workdir, tag, split, step, config, values, save_predictions):
-  """Writes one result and returns its row."""
-  row = evaluation.summarise(config, values)
-  name = split if not tag else f'{tag}-{split}'
+def report(workdir, name, step, row, values, save_predictions):
+  """Writes the row of a result and the numbers behind it, and tells it."""
   kept = {
     key: array
     for key, array in values.items()
@@ -59,38 +60,47 @@ def report(workdir, tag, split, step, config, values, save_predictions):
   }
   metrics.write_evaluation(workdir, name, step, row, kept)
   logging.info('%s', format_row(name, step, row))
-  return row
 
 
-def evaluate_once(workdir, config, step, split, tag, save_predictions):
+def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
   """Evaluates one checkpoint and appends a line.
 
   Args:
     workdir: of the run.
     config: of the run, with overrides applied.
-    step: 'latest', 'best', 'best_ensemble' or a number.
+    step: 'latest', 'best', 'best_ensemble' or a number. The line of an
+      ensemble has the best step, and all of them as `ensemble`.
     split: one of SPLITS.
     tag: '' or what names the overrides.
     save_predictions: keep per-query probabilities.
+    stop: turns true when to give up.
 
   Returns:
-    The row.
+    The row, or None if it was stopped.
   """
+  name = split if not tag else f'{tag}-{split}'
+  metrics.evaluation_path(workdir, name)  # a bad name fails now
   evaluator = evaluation.Evaluator(config, split, config.eval.episodes)
   shapes = evaluation.template(evaluator)
-  if step == 'best_ensemble':
-    chosen = selection.best_steps(workdir) or ['best']
-  else:
-    chosen = [step]
-  runs = []
+  together = step == 'best_ensemble'
+  chosen = (selection.best_steps(workdir) or ['best']) if together else [step]
+  numbers, results = [], []
   for one in chosen:
     raw, number, _ = selection.restore_step(workdir, one)
-    runs.append(evaluator.run(evaluation.fit(raw, shapes, number)))
-  values = evaluation.ensemble(runs) if step == 'best_ensemble' else runs[0]
-  return report(workdir, tag, split, number, config, values, save_predictions)
+    values = evaluator.run(evaluation.fit(raw, shapes, number), stop)
+    if values is None:
+      return None
+    numbers.append(number)
+    results.append(values)
+  values = evaluation.ensemble(results) if together else results[0]
+  row = evaluation.summarise(config, values)
+  if together:
+    row['ensemble'] = numbers
+  report(workdir, name, numbers[0], row, values, save_predictions)
+  return row
 
 
-def poll(workdir, splits, save_predictions, stop=()):
+def poll(workdir, splits, save_predictions, stop=(), adjust=lambda c: c):
   """Evaluates every new checkpoint until the trainer is done.
 
   Args:
@@ -98,19 +108,20 @@ def poll(workdir, splits, save_predictions, stop=()):
     splits: which to evaluate; the best by 'valid' are kept in `best/`.
     save_predictions: keep per-query probabilities.
     stop: turns true when to end.
+    adjust: config of the run -> config to evaluate with.
   """
   path = pathlib.Path(workdir)
   while not (path / 'config.json').exists():
     if stop:
       return
     time.sleep(0.5)
-  config = runs.read_config(workdir)
+  lock = storage.acquire_lock(workdir, '.evaluator.lock')
+  config = adjust(runs.read_config(workdir))
   evaluators = [
     evaluation.Evaluator(config, s, config.eval.episodes) for s in splits
   ]
   shapes = evaluation.template(evaluators[0])
   done = [metrics.evaluated_steps(workdir, split) for split in splits]
-  writer = metrics.open_writer(workdir, 'eval')
   found = selection.poll(
     workdir,
     None,
@@ -118,34 +129,43 @@ def poll(workdir, splits, save_predictions, stop=()):
     lambda: bool(stop),
     done=set.intersection(*done),
   )
+  writer = metrics.open_writer(workdir, 'eval')
   try:
     for raw, step, settings in found:
       params = evaluation.fit(raw, shapes, step)
       show(writer, step, *evaluators[-1].visuals(params))
       for evaluator in evaluators:
-        split = evaluator.split
-        if step in metrics.evaluated_steps(workdir, split):
+        if step in metrics.evaluated_steps(workdir, evaluator.split):
           continue
         values = evaluator.run(params, stop)
         if values is None:
           return
-        row = report(workdir, '', split, step, config, values, save_predictions)
-        numbers = {k: v for k, v in row.items() if isinstance(v, float)}
-        metrics.write_scalars(
-          writer, step, {f'{split}/{k}': v for k, v in numbers.items()}
-        )
-        ready = step >= min(config.eval.select_after, config.steps)
-        if split == 'valid' and config.eval.keep_best and ready:
-          selection.keep_best(
-            workdir,
-            raw,
-            settings,
-            step,
-            row['accuracy'],
-            config.eval.keep_best,
-          )
+        row = evaluation.summarise(config, values)
+        if evaluator.split == 'valid':
+          # Before the row: a kill in between repeats both, and loses none.
+          select(workdir, config, raw, settings, step, row)
+        report(workdir, evaluator.split, step, row, values, save_predictions)
+        plot(writer, evaluator.split, step, row)
   finally:
     metrics.close_writer(writer)
+    lock.close()
+
+
+def select(workdir, config, raw, settings, step, row):
+  """Keeps a checkpoint in `best/` if its accuracy is one of the best."""
+  settled = step >= min(config.eval.select_after, config.steps)
+  if config.eval.keep_best and settled:
+    selection.keep_best(
+      workdir, raw, settings, step, row['accuracy'], config.eval.keep_best
+    )
+
+
+def plot(writer, split, step, row):
+  """Adds the numbers of a result to TensorBoard."""
+  numbers = {k: v for k, v in row.items() if isinstance(v, float)}
+  metrics.write_scalars(
+    writer, step, {f'{split}/{k}': v for k, v in numbers.items()}
+  )
 
 
 def show(writer, step, episode, visuals):
@@ -210,19 +230,29 @@ def main(argv, changes):
   values = flags.FLAGS
   if values.once:
     config, tag = override(runs.read_config(values.workdir), changes, values)
+    step = values.step
+    if step not in STEPS and not step.isdecimal():
+      raise core.BadInput(
+        f'--step={step} is neither a number nor one of {", ".join(STEPS)}'
+      )
     evaluate_once(
       values.workdir,
       config,
-      values.step,
+      step,
       values.split or 'test',
       tag,
       values.save_predictions,
+      stop,
     )
   else:
-    if changes or values.dataset or values.way or values.shot:
-      raise core.BadInput('overrides and other data sets need --once')
+    alone = ('dataset', 'way', 'shot', 'tag')
+    wrong = [name for name in alone if values[name].value is not None]
+    if changes or wrong or values.step != 'latest':
+      name = [f'config.{name}' for name in changes] + wrong + ['step']
+      raise core.BadInput(f'--{name[0]} needs --once')
     splits = [values.split] if values.split else ['test', 'valid']
-    poll(values.workdir, splits, values.save_predictions, stop)
+    adjust = lambda config: override(config, {}, values)[0]
+    poll(values.workdir, splits, values.save_predictions, stop, adjust)
   if stop:
     cli.fail(stop.code, 'stopped; the same command goes on')
 

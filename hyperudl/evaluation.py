@@ -126,13 +126,12 @@ def ensemble(runs):
   p = np.mean([run['probabilities'] for run in runs], axis=0)
   y = runs[0]['y']
   right = np.take_along_axis(p, y[..., None], axis=-1)[..., 0]
+  shared = ('accuracy_pixels', 'family', 'y')  # of the episodes alone
   return {
     'accuracy': (p.argmax(axis=-1) == y).mean(axis=-1),
     'nll': -np.log(np.maximum(right, 1e-12)).mean(axis=-1),
     'probabilities': p,
-    'accuracy_pixels': runs[0]['accuracy_pixels'],
-    'family': runs[0]['family'],
-    'y': y,
+    **{name: runs[0][name] for name in shared if name in runs[0]},
   }
 
 

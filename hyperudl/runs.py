@@ -25,7 +25,17 @@ def load_data(config, split):
 
 
 def make_learner(config):
-  """The config's learner."""
+  """The config's learner; core.BadInput if a hyperparameter is refused."""
+  defaults = learners.hyperparameters(config.learner.name)
+  for name, value in config_lib.learner_settings(config).items():
+    default = defaults.get(name)
+    if not isinstance(value, tuple) or not isinstance(default, tuple):
+      continue
+    if default and any(type(item) is not type(default[0]) for item in value):
+      raise core.BadInput(
+        f'config.learner.{name} = {value}: expected a tuple of '
+        f'{type(default[0]).__name__} like {default}'
+      )
   return learners.make(
     config.learner.name,
     config.episode.way,
@@ -43,7 +53,14 @@ def read_config(workdir):
       f'no run in {workdir}: {path} cannot be read ({error.strerror}); '
       '--workdir is the folder that the trainer was given'
     ) from error
-  return config_lib.from_json(text)
+  return _parse(path, text)
+
+
+def _parse(path, text):
+  try:
+    return config_lib.from_json(text)
+  except core.BadInput as error:
+    raise core.BadInput(f'{path}: {error}; restore it or delete it') from error
 
 
 def check_workdir(config, workdir):
@@ -58,7 +75,7 @@ def check_workdir(config, workdir):
   stored = path / 'config.json'
   if not stored.exists():
     return
-  before = config_lib.from_json(stored.read_text())
+  before = _parse(stored, stored.read_text())
   changed = {
     field: pair
     for field, pair in config_lib.differences(before, config).items()

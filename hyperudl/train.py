@@ -169,7 +169,7 @@ def _run(config, state, step, draw, manager, writer, stop):
     if last or done % config.checkpoint_steps == 0:
       log.flush(done)
       checkpoint.save(manager, state, settings)
-    if stop:
+    if last:  # not `stop`: it may have come after the save was decided
       break
   return state
 

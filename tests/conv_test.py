@@ -1,4 +1,4 @@
-"""Convolutions, norms, pooling and networks against independent routes."""
+"""Blocks and networks against plain numpy and finite differences."""
 
 import functools
 
@@ -9,53 +9,10 @@ import pytest
 
 from hyperudl import inner
 from hyperudl.nets import conv
-from hyperudl.nets import conv_ops
-from hyperudl.nets import pooling
-
-# (rows, columns), (kh, kw), stride, padding
-CASES = [
-  ((6, 6), (3, 3), 1, 'SAME'),
-  ((7, 5), (3, 3), 1, 'SAME'),
-  ((7, 5), (3, 3), 2, 'SAME'),
-  ((6, 8), (3, 3), 2, 'SAME'),
-  ((6, 7), (3, 3), 1, 'VALID'),
-  ((8, 7), (3, 3), 2, 'VALID'),
-  ((5, 4), (1, 1), 1, 'SAME'),
-  ((5, 6), (1, 1), 2, 'VALID'),
-  ((6, 5), (2, 2), 1, 'SAME'),
-  ((6, 5), (2, 2), 2, 'VALID'),
-  ((7, 6), (5, 5), 1, 'SAME'),
-  ((5, 9), (5, 3), 1, 'VALID'),
-  ((3, 3), (5, 5), 2, 'SAME'),
-]
 
 
-def _random(seed, *shape, dtype=np.float32):
-  return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-def _native(x, w, stride, padding):
-  return jax.lax.conv_general_dilated(
-    x,
-    w,
-    (stride, stride),
-    padding,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
-
-
-def _derivatives(convolve, x, w, weight):
-  """Value, both gradients and both parts of a Hessian-vector product."""
-
-  def loss(x, w):
-    return jnp.sum(jnp.tanh(convolve(x, w)) * weight)
-
-  def along(x, w):
-    dx, dw = jax.grad(loss, (0, 1))(x, w)
-    return jnp.vdot(dx, jnp.cos(x)) + jnp.vdot(dw, jnp.sin(w))
-
-  y = convolve(x, w)
-  return y, jax.grad(loss, (0, 1))(x, w), jax.grad(along, (0, 1))(x, w)
+def _random(seed, *shape):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def _assert_close(actual, expected, tolerance):
@@ -64,102 +21,15 @@ def _assert_close(actual, expected, tolerance):
     np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize('size,kernel,stride,padding', CASES)
-def test_formulations_agree_with_lax_up_to_second_order(
-  size, kernel, stride, padding
-):
-  x, w = _random(0, 2, *size, 3), _random(1, *kernel, 3, 4)
-  weight = jnp.asarray(_random(2, 4))
-  names = ['auto', 'lax', 'slices', 'patches', 'closed']
-  if stride > 1:
-    names.remove('closed')
-
-  @jax.jit
-  def compute(x, w):
-    one = lambda name: functools.partial(
-      conv.episode_conv, stride=stride, padding=padding, formulation=name
-    )
-    native = lambda x, w: _native(x, w, stride, padding)
-    return _derivatives(native, x, w, weight), [
-      _derivatives(one(name), x, w, weight) for name in names
-    ]
-
-  expected, results = compute(x, w)
-  for result in results:
-    _assert_close(result, expected, 2e-6)
-
-
-def test_64_channels_agree_within_the_order_of_summation():
-  x, w = _random(0, 3, 5, 5, 64), _random(1, 3, 3, 64, 64) / 24
-  weight = jnp.asarray(_random(2, 64))
-
-  @functools.partial(jax.jit, static_argnums=2)
-  def compute(x, w, name):
-    convolve = functools.partial(conv.episode_conv, formulation=name)
-    return _derivatives(convolve, x, w, weight)
-
-  expected = compute(x, w, 'lax')
-  for name in ('closed', 'slices'):
-    _assert_close(compute(x, w, name), expected, 2e-4)
-
-
-def test_third_derivatives_of_closed_agree_with_lax():
-  x, w = _random(0, 2, 4, 4, 2), _random(1, 3, 3, 2, 3)
-
-  def third(convolve, x, w):
-    f = lambda w: jnp.sum(jnp.sin(convolve(x, w)))
-    g = lambda w: jnp.vdot(jax.grad(f)(w), jnp.cos(w))
-    h = lambda w: jnp.vdot(jax.grad(g)(w), jnp.sin(w))
-    return jax.grad(h)(w)
-
-  closed = functools.partial(conv.episode_conv, formulation='closed')
-  native = functools.partial(_native, stride=1, padding='SAME')
-  actual, expected = jax.jit(
-    lambda x, w: (third(closed, x, w), third(native, x, w))
-  )(x, w)
-  _assert_close(actual, expected, 5e-6)
-
-
-def test_the_closed_pair_can_be_vmapped_over_episodes():
-  x, w = _random(0, 3, 2, 5, 5, 8), _random(1, 3, 3, 3, 8, 8)
-  weight = jnp.asarray(_random(2, 8))
-  closed = functools.partial(conv.episode_conv, formulation='closed')
-  compute = lambda x, w: _derivatives(closed, x, w, weight)
-  together = jax.jit(jax.vmap(compute))(x, w)
-  one_by_one = jax.jit(lambda x, w: jax.lax.map(lambda a: compute(*a), (x, w)))
-  _assert_close(together, one_by_one(x, w), 2e-6)
-
-
-def test_auto_takes_the_closed_pair_for_many_channels_on_a_cpu(monkeypatch):
-  calls = []
-  real = conv_ops.closed_conv
-  monkeypatch.setattr(
-    conv_ops, 'closed_conv', lambda *args: calls.append(args) or real(*args)
-  )
-  trace = lambda channels, **kwargs: jax.eval_shape(
-    functools.partial(conv.episode_conv, **kwargs),
-    jnp.zeros((1, 6, 6, channels)),
-    jnp.zeros((3, 3, channels, 8)),
-  )
-  trace(1), trace(8, stride=2), trace(8, formulation='slices')
-  assert not calls
-  trace(8)
-  assert len(calls) == 1
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  trace(8)
-  assert len(calls) == 1
-
-
-def test_bad_settings_of_a_convolution_are_named():
-  x, w = jnp.zeros((1, 4, 2, 1)), jnp.zeros((3, 3, 1, 1))
-  with pytest.raises(ValueError, match="one of .*'slices'.* not 'fft'"):
-    conv.episode_conv(x, w, formulation='fft')
-  with pytest.raises(ValueError, match="'SAME', 'VALID'.* not 'same'"):
-    conv.episode_conv(x, w, padding='same')
-  with pytest.raises(ValueError, match='3x3 kernel does not fit .* 4x2'):
-    conv.episode_conv(x, w, padding='VALID')
-  with pytest.raises(ValueError, match='needs stride 1, not 2'):
-    conv.episode_conv(x, w, stride=2, formulation='closed')
+def _parameters(net, x, seed=0):
+  """Random parameters, scales of both signs among them."""
+  shapes = jax.eval_shape(net.init, jax.random.key(0), x)['params']
+  leaves, structure = jax.tree.flatten(shapes)
+  leaves = [
+    _random(seed + 2 * i, *leaf.shape) / max(1, np.prod(leaf.shape[:-1])) ** 0.5
+    for i, leaf in enumerate(leaves)
+  ]
+  return jax.tree.unflatten(structure, leaves)
 
 
 def _numpy_pool(x):
@@ -169,67 +39,6 @@ def _numpy_pool(x):
     for j in range(width // 2):
       out[:, i, j] = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2))
   return out
-
-
-@pytest.mark.parametrize('size', [(4, 6), (5, 7), (3, 2)])
-def test_max_pool_takes_the_largest_and_its_gradient(size):
-  x = _random(0, 2, *size, 3)
-  weight = _random(1, 2, size[0] // 2, size[1] // 2, 3)
-  value, gradient = jax.jit(
-    jax.value_and_grad(lambda x: jnp.sum(conv.max_pool(x) * weight))
-  )(x)
-  pooled = _numpy_pool(x)
-  np.testing.assert_allclose(value, np.sum(pooled * weight), rtol=1e-5)
-  spread = np.zeros_like(x)
-  for n, i, j, c in np.ndindex(pooled.shape):
-    square = x[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
-    di, dj = np.unravel_index(square.argmax(), (2, 2))
-    spread[n, 2 * i + di, 2 * j + dj, c] = weight[n, i, j, c]
-  np.testing.assert_array_equal(gradient, spread)
-
-
-def test_among_equal_values_one_takes_the_gradient():
-  gradient = jax.grad(lambda x: jnp.sum(conv.max_pool(x)))(
-    jnp.ones((1, 4, 4, 1))
-  )
-  assert sorted(np.unique(gradient)) == [0.0, 1.0]
-  assert gradient.sum() == 4
-
-
-def test_a_map_of_one_pixel_cannot_be_pooled():
-  with pytest.raises(ValueError, match='1x3 is too small for 2x2 pooling'):
-    conv.max_pool(jnp.zeros((1, 1, 3, 2)))
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-def test_pooled_conv_equals_convolution_moments_and_pooling(channels):
-  x, w = _random(0, 3, 6, 4, channels), _random(1, 3, 3, channels, 5)
-  weight = _random(2, 3, 3, 2, 5)
-
-  def plain(x, w):
-    y = _native(x, w, 1, 'SAME')
-    return conv.max_pool(y), jnp.mean(y, (0, 1, 2)), jnp.var(y, (0, 1, 2))
-
-  def loss(function, x, w):
-    y, mean, variance = function(x, w)
-    return jnp.sum(jnp.sin(y) * weight) + jnp.sum(mean * jnp.sqrt(variance))
-
-  def compute(function, x, w):
-    along = lambda w: jnp.vdot(jax.grad(loss, 2)(function, x, w), jnp.cos(w))
-    gradients = jax.grad(loss, (1, 2))(function, x, w)
-    return function(x, w), gradients, jax.grad(along)(w)
-
-  actual, expected = jax.jit(
-    lambda x, w: (compute(pooling.pooled_conv, x, w), compute(plain, x, w))
-  )(x, w)
-  _assert_close(actual, expected, 5e-6)
-
-
-def test_the_variance_of_constant_images_is_not_negative():
-  x = jnp.full((5, 8, 8, 1), 0.7)
-  w = jnp.asarray([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1) * jnp.ones((3, 3, 1, 9))
-  _, _, variance = pooling.pooled_conv(x, w * _random(0, 9))
-  assert float(variance.min()) >= 0
 
 
 def _numpy_norm(x, norm, groups):
@@ -274,17 +83,17 @@ def _numpy_block(x, params, norm, activation, order, pool):
   return x
 
 
-@pytest.mark.parametrize('pool', [True, False])
 @pytest.mark.parametrize('order', conv.ORDERS)
 @pytest.mark.parametrize(
-  'norm,activation,size',
+  'norm,activation,size,pool',
   [
-    ('batch', 'relu', (6, 4, 1)),
-    ('batch', 'relu', (5, 7, 8)),
-    ('group', 'lrelu', (6, 5, 3)),
-    ('layer', 'relu', (4, 6, 2)),
-    ('none', 'none', (4, 4, 1)),
-    ('none', 'lrelu', (5, 4, 1)),
+    ('batch', 'relu', (6, 4, 1), True),
+    ('batch', 'relu', (5, 7, 8), True),
+    ('batch', 'lrelu', (4, 4, 1), False),
+    ('group', 'lrelu', (6, 5, 3), True),
+    ('layer', 'relu', (4, 6, 2), True),
+    ('layer', 'none', (4, 6, 8), False),
+    ('none', 'lrelu', (5, 4, 1), True),
   ],
 )
 def test_a_block_equals_plain_numpy_with_scales_of_both_signs(
@@ -294,13 +103,12 @@ def test_a_block_equals_plain_numpy_with_scales_of_both_signs(
     8, norm=norm, groups=2, activation=activation, order=order, pool=pool
   )
   x = _random(0, 3, *size)
-  params = block.init(jax.random.key(0), x)['params']
+  params = _parameters(block, x)
   names = {'kernel', 'bias'}
   if norm != 'none':
     names |= {'scale'}
     names |= {'conv_bias'} if order == 'conv_act_pool_norm' else set()
   assert set(params) == names
-  params = {k: _random(i, *v.shape) for i, (k, v) in enumerate(params.items())}
   actual = jax.jit(block.apply)({'params': params}, x)
   expected = _numpy_block(x, params, norm, activation, order, pool)
   np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=2e-5)
@@ -336,17 +144,20 @@ def test_networks_have_the_documented_shapes(settings, image, width):
 def test_features_and_logits_come_from_the_same_parameters():
   net = conv.ConvNet((3, 4), head=5)
   x = _random(0, 2, 8, 8, 1)
-  variables = net.init(jax.random.key(0), x)
-  features = net.apply(variables, x, method='embed')
-  both = net.apply(variables, x, method='embed_and_classify')
-  head = variables['params']['head']
+  params = _parameters(net, x)
+  run = lambda net, params, method='__call__': jax.jit(
+    functools.partial(net.apply, method=method)
+  )({'params': params}, x)
+  features = run(net, params, 'embed')
+  both = run(net, params, 'embed_and_classify')
+  head = params.pop('head')
   logits = features @ head['kernel'] + head['bias']
-  np.testing.assert_array_equal(both[0], features)
-  np.testing.assert_allclose(net.apply(variables, x), logits, rtol=1e-6)
-  np.testing.assert_array_equal(both[1], net.apply(variables, x))
-  headless = conv.ConvNet((3, 4))
-  del variables['params']['head']
-  np.testing.assert_array_equal(headless.apply(variables, x), features)
+  np.testing.assert_allclose(both[0], features, rtol=1e-5)
+  np.testing.assert_allclose(both[1], logits, rtol=1e-4, atol=1e-5)
+  headless = run(conv.ConvNet((3, 4)), params)
+  np.testing.assert_allclose(headless, features, rtol=1e-5)
+  with_head = run(net, {**params, 'head': head})
+  np.testing.assert_allclose(with_head, both[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -396,43 +207,43 @@ def _meta_gradient(net, params, support, query, steps=2):
   return jax.value_and_grad(outer)(params)
 
 
-@pytest.mark.parametrize('channels,tolerance', [(8, 2e-5), (64, 1e-3)])
-def test_meta_gradients_agree_between_formulations(channels, tolerance):
-  widths = (channels, channels)
+@pytest.mark.parametrize(
+  'channels,other,tolerance', [(8, 'lax', 2e-5), (64, 'slices', 1e-3)]
+)
+def test_meta_gradients_agree_between_formulations(channels, other, tolerance):
   support, query = _random(0, 3, 8, 8, 1), _random(1, 6, 8, 8, 1)
-  params = conv.ConvNet(widths, head=3).init(jax.random.key(0), support)
-  results = {
-    name: jax.jit(functools.partial(_meta_gradient, net))(
-      params['params'], support, query
+  compute = lambda name: jax.jit(
+    functools.partial(
+      _meta_gradient,
+      conv.ConvNet((channels, channels), head=3, formulation=name),
     )
-    for name in ('auto', 'slices', 'lax')
-    for net in [conv.ConvNet(widths, head=3, formulation=name)]
-  }
-  for name in ('auto', 'slices'):
-    _assert_close(results[name], results['lax'], tolerance)
+  )(params, support, query)
+  params = _parameters(conv.ConvNet((channels, channels), head=3), support)
+  _assert_close(compute('auto'), compute(other), tolerance)
 
 
-@pytest.mark.parametrize('settings', [{}, {'order': 'conv_act_pool_norm'}])
-def test_meta_gradient_equals_finite_differences_in_float64(settings):
+@pytest.mark.parametrize('order', conv.ORDERS)
+def test_meta_gradient_equals_finite_differences_in_float64(order):
   with jax.enable_x64(True):
-    support = _random(0, 3, 8, 8, 1, dtype=np.float64)
-    query = _random(1, 3, 8, 8, 1, dtype=np.float64)
-    net = conv.ConvNet((8, 8), head=3, **settings)
-    params = net.init(jax.random.key(0), support)['params']
-    params = jax.tree.map(
-      lambda p: jnp.asarray(_random(p.size, *p.shape, dtype=np.float64)) / 2,
-      params,
+    double = lambda tree: jax.tree.map(
+      lambda leaf: jnp.asarray(leaf, jnp.float64), tree
     )
+    support = double(_random(0, 3, 8, 8, 1))
+    query = double(_random(1, 3, 8, 8, 1))
+    net = conv.ConvNet((8, 8), head=3, order=order)
+    params = double(_parameters(net, support))
+    direction = double(_parameters(net, support, seed=1))
     compute = jax.jit(functools.partial(_meta_gradient, net))
-    _, gradient = compute(params, support, query)
-    direction = jax.tree.map(
-      lambda p: jnp.asarray(_random(p.size + 1, *p.shape, dtype=np.float64)),
-      params,
-    )
-    moved = lambda t: jax.tree.map(lambda p, d: p + t * d, params, direction)
+    gradient = compute(params, support, query)[1]
     t = 1e-6
-    ahead, _ = compute(moved(t), support, query)
-    behind, _ = compute(moved(-t), support, query)
+    ahead, behind = (
+      compute(
+        jax.tree.map(lambda p, d: p + sign * t * d, params, direction),
+        support,
+        query,
+      )[0]
+      for sign in (1, -1)
+    )
     along = sum(
       jnp.vdot(g, d)
       for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction))

@@ -1,5 +1,6 @@
 """The label-free loop: what reaches what, what is refused, what is neutral."""
 
+import functools
 import itertools
 
 import jax
@@ -253,6 +254,7 @@ def test_canonicaliser_gradients_agree_with_finite_differences():
         )
 
 
+@functools.cache
 def tiny_udl(**changes):
   sizes = {
     'channels': (4, 6),
@@ -277,23 +279,34 @@ def episode(unlabelled=4, size=10, context=None):
   )
 
 
+@functools.cache
+def compiled(learner):
+  """Adapt and predict of a learner as two programs, made once."""
+  adapt = jax.jit(functools.partial(learner.adapt, train=False))
+  return adapt, jax.jit(learner.predict)
+
+
 def answer(learner, params, data):
-  @jax.jit
-  def run(params, data):
-    task = learner.adapt(params, data.support, jax.random.key(1), train=False)
-    return learner.predict(params, task, data.query.x, None)
-
-  return run(params, data)
+  adapt, predict = compiled(learner)
+  task = adapt(params, data.support, jax.random.key(1))
+  return predict(params, task, data.query.x, None)
 
 
-def fresh(learner, data):
-  return jax.jit(learner.init)(jax.random.key(0), data)
+@functools.cache
+def fresh(learner):
+  """Parameters with small random values in the shapes that `init` makes."""
+  shapes = jax.eval_shape(learner.init, jax.random.key(0), episode())
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32),
+    shapes,
+  )
 
 
 def test_zero_steps_are_the_unadapted_path_bit_for_bit():
   data = episode()
   base = tiny_udl(phase='base')
-  params = fresh(base, data)
+  params = fresh(base)
   none = tiny_udl(phase='joint', inner_steps=0)
   np.testing.assert_array_equal(
     answer(base, params, data), answer(none, params, data)
@@ -301,11 +314,10 @@ def test_zero_steps_are_the_unadapted_path_bit_for_bit():
 
 
 def test_phase_inner_trains_only_what_the_inner_loop_owns():
-  data = episode()
-  params = fresh(tiny_udl(phase='inner'), data)
+  params = fresh(tiny_udl(phase='inner'))
   assert set(params) == {'frozen', 'inner'}
   assert set(params['frozen']) == {'vae', 'base'}
-  base = fresh(tiny_udl(phase='base'), data)
+  base = fresh(tiny_udl(phase='base'))
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   own = {k: v for k, v in base.items() if k != 'frozen'}
   assert shapes(params['frozen']['base']) == shapes(own)
@@ -314,7 +326,7 @@ def test_phase_inner_trains_only_what_the_inner_loop_owns():
 def test_inner_data_none_switches_the_steps_off_and_noise_changes_them():
   learner = tiny_udl()
   data = episode()
-  params = fresh(learner, data)
+  params = fresh(learner)
   base = {k: v for k, v in params.items() if k != 'inner'}
   unadapted = answer(tiny_udl(phase='base'), base, data)
   off = episode(context={'inner': jnp.zeros((0, 10, 10, 1))})
@@ -328,9 +340,10 @@ def test_inner_data_none_switches_the_steps_off_and_noise_changes_them():
 def test_emitting_from_other_supports_keeps_the_own_prototypes():
   learner = tiny_udl(phase='base')
   data = episode()
-  params = fresh(learner, data)
+  params = fresh(learner)
   key = jax.random.key(3)
-  task = jax.jit(lambda d: learner.adapt(params, d.support, key, train=False))
+  adapt, _ = compiled(learner)
+  task = lambda d: adapt(params, d.support, key)
   own = task(data)
   same = core.Examples(data.support.x[None], data.support.y[None])
   again = task(episode(context={'emit_from': same}))
@@ -347,7 +360,7 @@ def test_emitting_from_other_supports_keeps_the_own_prototypes():
 def test_conditioning_on_the_same_images_by_override_changes_nothing():
   learner = tiny_udl(phase='base')
   data = episode()
-  params = fresh(learner, data)
+  params = fresh(learner)
   same = episode(context={'cond': data.support.x[WAY:]})
   np.testing.assert_allclose(
     answer(learner, params, same),
@@ -360,7 +373,7 @@ def test_conditioning_on_the_same_images_by_override_changes_nothing():
 def test_the_order_of_images_does_not_matter():
   learner = tiny_udl(phase='base')
   data = episode()
-  params = fresh(learner, data)
+  params = fresh(learner)
   order = jnp.array([5, 2, 0, 6, 1, 4, 3])
   support = core.Examples(data.support.x[order], data.support.y[order])
   np.testing.assert_allclose(

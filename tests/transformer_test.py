@@ -19,13 +19,19 @@ def _tokens(seed=0):
 
 
 def _build(**settings):
-  """An encoder, and parameters in which no leaf is zero or one."""
+  """An encoder, and parameters none of which is zero."""
   encoder = transformer.Encoder(layers=2, heads=HEADS, **settings)
-  params = jax.jit(encoder.init)(jax.random.key(0), _tokens())['params']
+  shapes = jax.eval_shape(encoder.init, jax.random.key(0), _tokens())
   rng = np.random.default_rng(1)
-  params = jax.tree.map(
-    lambda leaf: np.float32(leaf + 0.1 * rng.normal(size=leaf.shape)), params
-  )
+  params = {
+    name: jax.tree.map_with_path(
+      lambda path, leaf: np.float32(
+        0.3 * rng.normal(size=leaf.shape) + (path[-1].key == 'scale')
+      ),
+      layer,
+    )
+    for name, layer in shapes['params'].items()
+  }
   apply = jax.jit(
     lambda params, *args: encoder.apply({'params': params}, *args)
   )
@@ -46,10 +52,14 @@ def _layer_norm(params, x):
 
 def _attention(params, x, kind, mask):
   """One head and one query at a time, float64."""
-  query = _linear(params['query'], x)
-  key = _linear(params['key'], x)
-  value = _linear(params['value'], x)
-  q_width, v_width = query.shape[1] // HEADS, value.shape[1] // HEADS
+  projected, v_total = (
+    _linear(params['in'], x),
+    params['out']['kernel'].shape[0],
+  )
+  q_total = (projected.shape[1] - v_total) // 2
+  query, key = projected[:, :q_total], projected[:, q_total : 2 * q_total]
+  value = projected[:, 2 * q_total :]
+  q_width, v_width = q_total // HEADS, v_total // HEADS
   mixed = np.zeros_like(value)
   for head in range(HEADS):
     q_cols = slice(head * q_width, (head + 1) * q_width)
@@ -72,7 +82,7 @@ NONLINEAR = {
 }
 
 
-def _numpy_encoder(
+def numpy_encoder(
   params,
   x,
   mask,
@@ -120,7 +130,7 @@ def _numpy_encoder(
 def test_the_encoder_is_what_numpy_computes(settings):
   apply, params = _build(key_query=0.5, value=16, **settings)
   mask = np.array([0, 0, 1, 0, 0, 1, 0])
-  expected = _numpy_encoder(params, _tokens(), mask, **settings)
+  expected = numpy_encoder(params, _tokens(), mask, **settings)
   np.testing.assert_allclose(
     apply(params, _tokens(), mask), expected, rtol=2e-5, atol=2e-5
   )
@@ -163,8 +173,7 @@ def test_widths_are_fractions_rounded_up_to_heads_or_absolute():
     transformer.inner_width(18, 10, 4)
   _, params = _build(key_query=0.5, value=16, inner=2.0)
   attention = params['attention0']
-  assert attention['query']['kernel'].shape == (10, 6)
-  assert attention['value']['kernel'].shape == (10, 16)
+  assert attention['in']['kernel'].shape == (10, 6 + 6 + 16)
   assert attention['out']['kernel'].shape == (16, 10)
   assert params['hidden0']['kernel'].shape == (10, 20)
 
@@ -178,6 +187,15 @@ def test_every_parameter_moves_the_output(attention):
   )
   norms = jax.tree.map(lambda leaf: float(jnp.linalg.norm(leaf)), grads)
   assert min(jax.tree.leaves(norms)) > 1e-2, norms
+
+
+def test_each_projection_starts_within_its_own_glorot_bound():
+  encoder = transformer.Encoder(layers=1, heads=HEADS, key_query=0.2, value=90)
+  params = jax.jit(encoder.init)(jax.random.key(0), _tokens())['params']
+  kernel = np.abs(params['attention0']['in']['kernel'])
+  for part, width in ((kernel[:, :2], 2), (kernel[:, 4:], 90)):
+    bound = math.sqrt(6 / (WIDTH + width))
+    assert 0.8 * bound < part.max() <= bound
 
 
 def test_dropout_acts_in_training_only():

@@ -235,11 +235,12 @@ def _each(function, *args):
   if jax.default_backend() != 'cpu':
     return jax.vmap(function)(*args)
   # On CPU a loop computes only the shift drawn, and an entry the same bytes
-  # in any company: the barriers keep XLA from fusing the body with the loop,
-  # and two entries from dissolving it, after which it would round otherwise.
+  # in any company, if XLA neither fuses the body with the loop (barriers) nor
+  # dissolves a short one (at least four steps, seen with one and two).
   count = jax.tree.leaves(args)[0].shape[0]
-  if count == 1:
-    args = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), args)
+  if count < 4:
+    filled = np.minimum(np.arange(4), count - 1)
+    args = jax.tree.map(lambda leaf: leaf[filled], args)
   barrier = jax.lax.optimization_barrier
   result = jax.lax.map(lambda entry: barrier(function(*barrier(entry))), args)
   return jax.tree.map(lambda leaf: leaf[:count], result)

@@ -67,17 +67,28 @@ def inner_width(size, width, heads):
   return int(size)
 
 
-def _dense(width, name, use_bias=True):
-  return nn.Dense(
-    width,
-    use_bias=use_bias,
-    kernel_init=nn.initializers.glorot_uniform(),
-    name=name,
-  )
+def _dense(name, *widths):
+  """Linear layers side by side in one matmul, each with its own init."""
+  glorot = nn.initializers.glorot_uniform()
+
+  def init(key, shape, dtype):
+    keys = jax.random.split(key, len(widths))
+    parts = [glorot(k, (shape[0], w), dtype) for k, w in zip(keys, widths)]
+    return jnp.concatenate(parts, axis=-1)
+
+  return nn.Dense(sum(widths), kernel_init=init, name=name)
+
+
+def _layer_norm(name):
+  # The fast variance, E[x^2] - E[x]^2, loses digits.
+  return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
 
 
 class Attention(nn.Module):
   """Multi-head self-attention with unequal widths.
+
+  Parameters: 'in' projects to queries, keys and values side by side, 'out'
+  back. (With softmax the bias of the keys has no effect.)
 
   Attributes:
     heads: attention heads.
@@ -106,19 +117,16 @@ class Attention(nn.Module):
     heads = self.heads
     key_width = inner_width(self.key_query, width, heads)
     value_width = inner_width(self.value, width, heads)
-    # A bias of the keys adds the same number to all logits of a query:
-    # softmax does not see it, and its gradient is zero.
-    key_bias = self.attention != 'softmax'
-    query = _dense(key_width, 'query')(tokens).reshape(count, heads, -1)
-    key = _dense(key_width, 'key', key_bias)(tokens).reshape(count, heads, -1)
-    value = _dense(value_width, 'value')(tokens).reshape(count, heads, -1)
+    projected = _dense('in', key_width, key_width, value_width)(tokens)
+    parts = jnp.split(projected, [key_width, 2 * key_width], axis=-1)
+    query, key, value = (p.reshape(count, heads, -1) for p in parts)
     scale = (key_width // heads) ** -0.5
     logits = jnp.einsum('qhd,khd->hqk', query * scale, key)
     if mask is not None:
       logits = jnp.where(jnp.asarray(mask, bool), _NEVER, logits)
     squash = jax.nn.softmax if self.attention == 'softmax' else jax.nn.sigmoid
     mixed = jnp.einsum('hqk,khd->qhd', squash(logits), value)
-    return _dense(width, 'out')(mixed.reshape(count, value_width))
+    return _dense('out', width)(mixed.reshape(count, value_width))
 
 
 class Encoder(nn.Module):
@@ -186,11 +194,11 @@ class Encoder(nn.Module):
         feed = lambda x: self._feed_forward(x, index)
         tokens = self._residual(tokens, feed, f'norm{index}b', train)
     if self.norm == 'pre':
-      tokens = nn.LayerNorm(epsilon=_EPSILON, name='norm')(tokens)
+      tokens = _layer_norm('norm')(tokens)
     return tokens
 
   def _residual(self, tokens, branch, name, train):
-    normalise = nn.LayerNorm(epsilon=_EPSILON, name=name)
+    normalise = _layer_norm(name)
     drop = nn.Dropout(self.dropout, deterministic=not train)
     if self.norm == 'post':
       return normalise(tokens + drop(branch(tokens)))
@@ -199,7 +207,7 @@ class Encoder(nn.Module):
   def _feed_forward(self, tokens, index):
     width = tokens.shape[-1]
     hidden_width = inner_width(self.inner, width, self.heads)
-    hidden = _dense(hidden_width, f'hidden{index}')(tokens)
+    hidden = _dense(f'hidden{index}', hidden_width)(tokens)
     if not (self.skip_last_nonlinearity and index == self.layers - 1):
       hidden = ACTIVATIONS[self.activation](hidden)
-    return _dense(width, f'out{index}')(hidden)
+    return _dense(f'out{index}', width)(hidden)

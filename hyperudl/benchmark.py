@@ -1,0 +1,277 @@
+"""Measures the speed of meta-gradients: `python -m hyperudl.benchmark`.
+
+Prints one JSON line a row: MAML (5-way 1-shot, 75 queries, 28 x 28 pixels, 5
+inner steps, all parameters adapted) on random data, so only the speed means
+anything. A run starts itself again with two host devices; rows with
+"devices": 2 divide the episodes between them, one thread each.
+
+* `gflops` counts the multiplications and additions of the matrix products
+  and convolutions of one episode (`count_flops`), without what
+  `jax.checkpoint` computes twice.
+* `gemm_peak_gflops` is a 2048 x 2048 float32 matmul on one device, timed
+  between the repeats of the row, and `share_of_peak` their ratio. Compare
+  rows by it, or by `episodes_per_second` within one run.
+* `peak_mb` is what the compiled program of one device asks for: temporary
+  buffers and arguments. The arguments hold the images and grow with the
+  episodes; under 'scan' the buffers do not.
+* 'naive' rows are `vmap` over episodes of plain `lax.conv` networks.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import time
+
+from absl import flags
+from absl import logging
+import jax
+import jax.numpy as jnp
+
+from hyperudl import cli
+from hyperudl import core
+from hyperudl import inner
+from hyperudl import loop
+from hyperudl.nets import conv
+
+DEVICES_FLAG = '--xla_force_host_platform_device_count'
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One setting to measure."""
+
+  name: str
+  channels: int  # of each of the four blocks
+  batch: int  # B
+  strategy: str = 'scan'
+  formulation: str = 'auto'
+  first_order: bool = False
+  devices: int = 1
+  way: int = 5
+  shot: int = 1
+  query: int = 15  # per class
+  size: int = 28  # pixels
+  steps: int = 5  # inner
+
+
+def make_rows():
+  """All rows, in the order of printing."""
+  rows = []
+  for channels, batch in ((8, 8), (64, 4)):
+    for order in ('second-order', 'first-order'):
+      row = Row(
+        f'maml conv4-{channels} {order}',
+        channels,
+        batch,
+        first_order=order == 'first-order',
+      )
+      rows += [row, dataclasses.replace(row, devices=2, strategy='sharded')]
+      if row.first_order:
+        continue
+      rows += [
+        dataclasses.replace(
+          row, name=f'{row.name} slices', formulation='slices'
+        ),
+        dataclasses.replace(
+          row, name=f'{row.name} naive', formulation='lax', strategy='vmap'
+        ),
+      ]
+  for strategy, batches in (('scan', (1, 4, 16)), ('vmap', (1, 4))):
+    rows += [
+      Row(
+        f'maml conv4-64 second-order memory B={batch}',
+        64,
+        batch,
+        strategy,
+        'auto' if strategy == 'scan' else 'slices',
+      )
+      for batch in batches
+    ]
+  return rows
+
+
+def count_flops(row):
+  """Multiplications and additions of one episode's meta-gradient.
+
+  A convolution costs as much in each of its gradients. Per image and
+  convolution, in units of one pass, and in brackets for the first one,
+  whose input has no gradient:
+
+  * queries: forward, gradient of the input, of the kernel: 3 (2);
+  * support, each step, forward and gradients: 3 (2);
+  * second order: each of the latter has two derivatives: 6 more (2 more).
+
+  Args:
+    row: a `Row`.
+
+  Returns:
+    A number of operations.
+  """
+  support = row.way * row.shot * row.steps
+  queries = row.way * row.query
+  inner_rest, inner_first = (3, 2) if row.first_order else (9, 4)
+  total, inputs, size = 0, 1, row.size
+  for index in range(4):
+    one = 2 * size * size * 9 * inputs * row.channels
+    if index == 0:
+      total += one * (2 * queries + inner_first * support)
+    else:
+      total += one * (3 * queries + inner_rest * support)
+    inputs, size = row.channels, size // 2
+  head = 2 * size * size * row.channels * row.way
+  return total + head * (3 * queries + inner_rest * support)
+
+
+def make_loss(row):
+  """The MAML loss of `row` as loss(params, episode, key, step)."""
+  net = _make_net(row)
+
+  def loss(params, episode, key, step):
+    del key, step
+    apply = lambda value, x: net.apply({'params': value}, x)
+    rates = inner.make_rates(params, row.steps, 0.01, 'step')
+    adapted, _ = inner.descend(
+      lambda value, k: core.cross_entropy(
+        apply(value, episode.support.x), episode.support.y
+      ),
+      params,
+      rates,
+      first_order=row.first_order,
+    )
+    logits = apply(adapted, episode.query.x)
+    return core.cross_entropy(logits, episode.query.y), {}
+
+  return loss
+
+
+def _make_net(row):
+  return conv.ConvNet(
+    (row.channels,) * 4, head=row.way, formulation=row.formulation
+  )
+
+
+def make_inputs(row):
+  """Random (params, episodes [B, ...], keys key[B], step) for `row`."""
+  keys = jax.random.split(jax.random.key(0), 4)
+
+  def examples(key, per_class):
+    count = row.way * per_class
+    x = jax.random.uniform(key, (row.batch, count, row.size, row.size, 1))
+    y = jnp.tile(jnp.arange(count) % row.way, (row.batch, 1))
+    return core.Examples(x, y)
+
+  episodes = core.Episode(
+    examples(keys[0], row.shot), examples(keys[1], row.query)
+  )
+  init = jax.jit(_make_net(row).init)
+  params = init(keys[2], episodes.support.x[0])['params']
+  return params, episodes, jax.random.split(keys[3], row.batch), jnp.int32(0)
+
+
+def _seconds(function, *args):
+  start = time.perf_counter()
+  jax.block_until_ready(function(*args))
+  return time.perf_counter() - start
+
+
+def measure(row, repeats=5, matmul=2048):
+  """Compiles and times one row.
+
+  Args:
+    row: a `Row`.
+    repeats: how often; medians are reported.
+    matmul: rows and columns of the matrices of the peak.
+
+  Returns:
+    A dict of plain numbers and strings: one line of the output.
+  """
+  mesh = None
+  if row.strategy == 'sharded':
+    devices = jax.local_devices()[: row.devices]
+    mesh = jax.sharding.Mesh(devices, ('episodes',))
+  run = loop.episode_value_and_grad(make_loss(row), row.strategy, mesh)
+  inputs = loop.place(make_inputs(row), mesh)
+  program = jax.jit(run).lower(*inputs).compile()
+  matrix = jnp.ones((matmul, matmul), jnp.float32)
+  multiply = jax.jit(jnp.matmul)
+  _seconds(program, *inputs), _seconds(multiply, matrix, matrix)
+
+  times, peaks = [], []
+  for _ in range(repeats):
+    peaks.append(2 * matmul**3 / _seconds(multiply, matrix, matrix) / 1e9)
+    times.append(_seconds(program, *inputs) / row.batch)
+  seconds, peak = statistics.median(times), statistics.median(peaks)
+  gflops = count_flops(row) / seconds / 1e9
+  memory = program.memory_analysis()
+  size = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+  return {
+    'name': row.name,
+    'devices': row.devices,
+    'strategy': row.strategy,
+    'formulation': row.formulation,
+    'batch': row.batch,
+    'episodes_per_second': round(1 / seconds, 2),
+    'ms_per_episode': round(seconds * 1e3, 3),
+    'peak_mb': round(size / 1e6, 1),
+    'gflops': round(gflops, 2),
+    'gemm_peak_gflops': round(peak, 1),
+    'share_of_peak': round(gflops / peak, 3),
+  }
+
+
+def run(rows, repeats, out):
+  """Measures `rows` and writes a JSON line for each to the file `out`."""
+  for row in rows:
+    if row.devices > jax.local_device_count():
+      logging.warning('%s: skipped, needs %d devices', row.name, row.devices)
+      continue
+    out.write(json.dumps(measure(row, repeats)) + '\n')
+    out.flush()
+
+
+def select(rows, text):
+  """The rows whose name contains `text`.
+
+  Raises:
+    core.BadInput: if there are none.
+  """
+  chosen = [row for row in rows if text in row.name]
+  if not chosen:
+    names = sorted({row.name for row in rows})
+    raise core.BadInput(
+      f'--filter={text} fits no row; the rows are: {", ".join(names)}'
+    )
+  return chosen
+
+
+def _restart_with_two_devices():
+  """Host devices are counted once, before JAX starts: so start again."""
+  before = os.environ.get('XLA_FLAGS', '')
+  if DEVICES_FLAG in before:
+    return
+  os.environ['XLA_FLAGS'] = f'{before} {DEVICES_FLAG}=2'.strip()
+  arguments = ['-m', 'hyperudl.benchmark', *sys.argv[1:]]
+  os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def main(argv):
+  del argv
+  rows = select(make_rows(), FLAGS.filter)
+  if FLAGS.repeats < 1:
+    raise core.BadInput(f'--repeats must be >= 1, not {FLAGS.repeats}')
+  _restart_with_two_devices()
+  cli.set_up()
+  run(rows, FLAGS.repeats, sys.stdout)
+
+
+if __name__ == '__main__':
+  FLAGS = flags.FLAGS
+  flags.DEFINE_string(
+    'filter', '', "Only rows whose name contains this: 'conv4-8', 'memory'."
+  )
+  flags.DEFINE_integer(
+    'repeats', 5, 'Times that each row is timed; medians are printed.'
+  )
+  cli.run(main)

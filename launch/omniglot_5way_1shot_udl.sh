@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# UDL on Omniglot, 5-way 1-shot, in three stages (see configs/udl.py).
+#   DATASET=omniglot_background DATA_DIR=/data bash launch/omniglot_5way_1shot_udl.sh
+# Arguments are passed on to all three trainings.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+make_environment
+dataset="${DATASET:-omniglot}"
+data=(--config.data.dir="${DATA_DIR:-data_numpy_dir}")
+run="${RUN:-runs/omniglot_5way_1shot_udl}"
+
+python -m hyperudl.train --config="configs/vae.py:$dataset" \
+  --workdir="$run-vae" --config.steps=3000 "${data[@]}" "$@"
+python -m hyperudl.train --config="configs/udl.py:base,$dataset" \
+  --workdir="$run-base" --config.init_from.vae="$run-vae" "${data[@]}" "$@"
+python -m hyperudl.train --config="configs/udl.py:inner,$dataset" \
+  --workdir="$run" --config.init_from.base="$run-base" "${data[@]}" "$@"
+
+for shift in none training heldout; do
+  python -m hyperudl.evaluate --workdir="$run" --once \
+    --config.data.shift="$shift" --tag="$shift"
+  for source in mean other; do
+    python -m hyperudl.evaluate --workdir="$run" --once \
+      --config.data.shift="$shift" --config.episode.emit_from="$source" \
+      --tag="$shift-emit-$source"
+  done
+done
+python launch/table.py "$run"

@@ -1,0 +1,407 @@
+"""HyperTransformer: sizes of the reference, a second route, and its laws."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hyperudl import core
+from hyperudl import emit
+from hyperudl.learners import hypertransformer
+from hyperudl.nets import conv
+from tests import transformer_test
+
+WAY = 3
+TINY = {
+  'channels': 4,
+  'depth': 2,
+  'features': 4,
+  'shared': '2-layer',
+  'shared_dim': 4,
+  'embedding': 6,
+  'layers': 2,
+  'key_query': 0.5,
+}
+SETTINGS = {
+  'reference': {},
+  'everything written': {'generate_bias': True, 'generate_norm': True},
+  'spatial': {'allocation': 'spatial', 'net': 'strided', 'features': -1},
+  'logits only': {'trained_layers': 2, 'logits_scale': 0.5},
+  'last learned': {'trained_layers': -1, 'logits_features': 'mix'},
+  'no norm': {'norm': 'none', 'generate_bias': True, 'shared': 'none'},
+}
+
+
+def _episode(unlabelled=0, size=12, seed=0):
+  """3-way 2-shot, 4 queries per class; images tell their class apart."""
+  rng = np.random.default_rng(seed)
+  patterns = rng.uniform(size=(WAY, size, size, 1))
+
+  def examples(y):
+    x = 0.7 * patterns[y] + 0.3 * rng.uniform(size=(len(y), size, size, 1))
+    return jnp.asarray(x, jnp.float32)
+
+  y = np.tile(np.arange(WAY), 2)
+  query_y = np.tile(np.arange(WAY), 4)
+  x, query_x = examples(y), examples(query_y)
+  y[len(y) - unlabelled :] = -1
+  to_labels = lambda y: jnp.asarray(y, jnp.int32)
+  return core.Episode(
+    core.Examples(x, to_labels(y)), core.Examples(query_x, to_labels(query_y))
+  )
+
+
+@functools.cache
+def _build(**settings):
+  """(learner, parameters none of which is zero, jitted functions)."""
+  learner = hypertransformer.make(WAY, **{**TINY, **settings})
+  params = jax.jit(learner.init)(jax.random.key(0), _episode())
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
+    params,
+  )
+  adapt = jax.jit(
+    lambda params, support: learner.adapt(
+      params, support, jax.random.key(1), train=False
+    )
+  )
+  predict = jax.jit(
+    lambda params, task, x: learner.predict(params, task, x, None)
+  )
+  return learner, params, adapt, predict
+
+
+def _tasks_close(one, other):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    one,
+    other,
+  )
+
+
+def _count(way, size, **settings):
+  """Number of parameters, and the width of the encoder of each layer."""
+  learner = hypertransformer.make(way, **settings)
+  channels = 1 if size == 28 else 3
+  x = jnp.zeros((way, size, size, channels))
+  support = core.Examples(x, jnp.zeros((way,), jnp.int32))
+  params = jax.eval_shape(
+    learner.init, jax.random.key(0), core.Episode(support, support)
+  )
+  layers = [f'block{i}' for i in range(4)] + ['head']
+  widths = [
+    params['writer'][name]['encoder']['out0']['kernel'].shape[1]
+    for name in layers
+  ]
+  return sum(leaf.size for leaf in jax.tree.leaves(params)), widths
+
+
+def test_sizes_are_those_of_the_reference_scripts():
+  halves = {'key_query': 0.5, 'value': 0.5, 'inner': 0.5, 'heads': 8}
+  mini = {'channels': 16, 'features': 16, 'shared_dim': 16, **halves}
+  tiered = {'shared_dim': 16, **halves}
+  assert _count(20, 28) == (843_304, [80, 104, 104, 104, 72])
+  assert _count(20, 28, shared='3-layer-bn')[0] == 834_248
+  assert _count(5, 84, **mini) == (2_632_146, [80, 176, 176, 176, 433])
+  assert _count(5, 84, **tiered) == (883_954, [64, 104, 104, 104, 233])
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_the_task_has_the_shapes_of_the_network_that_eats_it(name):
+  settings = {**TINY, **SETTINGS[name]}
+  _, params, adapt, predict = _build(**SETTINGS[name])
+  episode = _episode()
+  task = adapt(params, episode.support)
+  strided = settings.get('net') == 'strided'
+  net = conv.ConvNet(
+    channels=(settings['channels'],) * settings['depth'],
+    padding='VALID' if strided else 'SAME',
+    pool=not strided,
+    norm=settings.get('norm', 'batch'),
+    order='conv_act_pool_norm',
+    head=WAY,
+    features='mean' if strided else 'flatten',
+  )
+  wanted = jax.eval_shape(net.init, jax.random.key(0), episode.query.x)
+  shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
+  assert shapes(task) == shapes(wanted['params'])
+  logits = predict(params, task, episode.query.x)
+  assert logits.shape == (12, WAY)
+  assert np.isfinite(logits).all()
+
+
+def _numpy_block(p, x):
+  """Convolution, ReLU, max-pooling, batch norm, one window at a time."""
+  n, height, width, _ = x.shape
+  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  z = np.zeros((n, height, width, p['kernel'].shape[-1]))
+  for i in range(height):
+    for j in range(width):
+      window = padded[:, i : i + 3, j : j + 3]
+      z[:, i, j] = np.tensordot(window, p['kernel'], 3)
+  z = np.maximum(z, 0)
+  z = z[:, : height // 2 * 2, : width // 2 * 2]
+  z = z.reshape(n, height // 2, 2, width // 2, 2, -1).max((2, 4))
+  z = (z - z.mean((0, 1, 2))) / np.sqrt(z.var((0, 1, 2)) + 1e-5)
+  return z * p['scale'] + p['bias']
+
+
+def _numpy_conv(x, p, index, stride, pad):
+  kernel, bias = p[f'kernel{index}'], p[f'bias{index}']
+  x = np.pad(x, ((0, 0), pad, pad, (0, 0)))
+  size = kernel.shape[0]
+  starts = range(0, x.shape[1] - size + 1, stride)
+  windows = lambda i, j: x[:, i : i + size, j : j + size]
+  rows = [
+    [np.tensordot(windows(i, j), kernel, 3) for j in starts] for i in starts
+  ]
+  return np.asarray(rows).transpose(2, 0, 1, 3) + bias
+
+
+def _numpy_slices(layer, h, shared, y, slices_shape):
+  tokens, size = slices_shape
+  features = np.concatenate([h, shared], axis=-1)
+  width = max(size, features.shape[1])
+  sequence = np.zeros((tokens + len(y), 6 + width))
+  sequence[:tokens, :6] = layer['weights']
+  sequence[tokens:, :6] = layer['labels'][y]
+  sequence[tokens:, 6 : 6 + features.shape[1]] = features
+  mask = np.zeros(len(sequence))
+  out = transformer_test.numpy_encoder(layer['encoder'], sequence, mask)
+  return out[:tokens, 6 : 6 + size]
+
+
+def test_the_written_network_is_what_numpy_writes():
+  _, params, adapt, predict = _build()
+  episode = _episode(unlabelled=2)
+  p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+  writer, y = p['writer'], np.asarray(episode.support.y)
+  relu = lambda x: np.maximum(x, 0)
+  z = 2 * np.asarray(episode.support.x, np.float64) - 1
+  # SAME with stride 2 pads 12 rows by (0, 1).
+  shared = relu(_numpy_conv(z, writer['shared'], 0, 2, (0, 1)))
+  shared = relu(_numpy_conv(shared, writer['shared'], 1, 1, (1, 1)))
+  shared = shared.mean((1, 2))
+  task = {}
+  for name, cin in (('block0', 1), ('block1', 4)):
+    one = _numpy_conv(z, writer[f'{name}_features'], 0, 2, (0, 0))
+    h = one.mean((1, 2))
+    if name == 'block0':  # the map of block 1 is too small for the second
+      two = _numpy_conv(relu(one), writer[f'{name}_features'], 1, 1, (0, 0))
+      h = np.concatenate([h, two.mean((1, 2))], axis=-1)
+    slices = _numpy_slices(writer[name], h, shared, y, (4, 9 * cin))
+    kernel = np.stack([s.reshape(3, 3, cin) for s in slices], axis=-1)
+    task[name] = {**p['net'][name], 'kernel': kernel}
+    z = _numpy_block(task[name], z)
+  h = _numpy_conv(z, writer['head_features'], 0, 1, (0, 0)).mean((1, 2))
+  slices = _numpy_slices(writer['head'], h, shared, y, (WAY, 37))
+  task['head'] = {'kernel': slices[:, :36].T, 'bias': slices[:, 36]}
+  ours = adapt(params, episode.support)
+  for name in ('block0', 'block1'):
+    assert not np.any(ours[name].pop('conv_bias'))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3),
+    ours,
+    task,
+  )
+  z = 2 * np.asarray(episode.query.x, np.float64) - 1
+  for name in ('block0', 'block1'):
+    z = _numpy_block(task[name], z)
+  logits = z.reshape(12, -1) @ task['head']['kernel'] + task['head']['bias']
+  ours = predict(params, adapt(params, episode.support), episode.query.x)
+  np.testing.assert_allclose(ours, logits, rtol=1e-2, atol=1e-2)
+
+
+def test_the_order_of_support_rows_does_not_matter():
+  _, params, adapt, _ = _build()
+  support = _episode(unlabelled=2).support
+  order = np.array([3, 0, 5, 2, 4, 1])
+  shuffled = core.Examples(support.x[order], support.y[order])
+  _tasks_close(adapt(params, support), adapt(params, shuffled))
+
+
+def test_the_labels_of_support_rows_matter():
+  _, params, adapt, _ = _build()
+  support = _episode().support
+  swapped = support._replace(y=(support.y + 1) % WAY)
+  one, other = adapt(params, support), adapt(params, swapped)
+  assert np.abs(one['head']['kernel'] - other['head']['kernel']).max() > 0.01
+
+
+def test_only_unlabelled_rows_read_the_row_without_label():
+  _, params, adapt, _ = _build()
+  moved = jax.tree.map(lambda leaf: leaf, params)
+  for name in ('block0', 'block1', 'head'):
+    layer = moved['writer'][name]
+    layer['labels'] = layer['labels'].at[WAY].add(3.0)
+  labelled, mixed = _episode().support, _episode(unlabelled=2).support
+  _tasks_close(adapt(params, labelled), adapt(moved, labelled))
+  one, other = adapt(params, mixed), adapt(moved, mixed)
+  assert np.isfinite(one['head']['kernel']).all()
+  assert np.abs(one['head']['kernel'] - other['head']['kernel']).max() > 0.01
+
+
+def test_with_all_convolutions_learned_only_the_logits_are_written():
+  _, params, adapt, _ = _build(**SETTINGS['logits only'])
+  assert set(params['writer']) == {
+    *('shared', 'head_features', 'head'),
+    'logits_scale',
+  }
+  one = adapt(params, _episode(seed=0).support)
+  other = adapt(params, _episode(seed=1).support)
+  for name in ('block0', 'block1'):
+    np.testing.assert_array_equal(
+      one[name]['kernel'], params['net'][name]['kernel']
+    )
+    np.testing.assert_array_equal(one[name]['kernel'], other[name]['kernel'])
+  assert np.abs(one['head']['kernel'] - other['head']['kernel']).max() > 0.01
+
+
+@pytest.mark.parametrize('trained, learned', [(1, 'block0'), (-1, 'block1')])
+def test_learned_layers_are_the_first_or_the_last(trained, learned):
+  learner = hypertransformer.make(WAY, **TINY, trained_layers=trained)
+  params = jax.eval_shape(learner.init, jax.random.key(0), _episode())
+  assert {n for n, layer in params['net'].items() if 'kernel' in layer} == {
+    learned
+  }
+  assert learned not in params['writer']
+
+
+def test_bias_and_norm_are_the_entries_behind_the_kernel():
+  _, params, adapt, _ = _build(**SETTINGS['everything written'])
+  assert 'net' not in params
+  block = adapt(params, _episode().support)['block1']
+  extra = jnp.stack([block['conv_bias'], block['scale'], block['bias']])
+  slices = emit.disassemble(block['kernel'], 'output', extra)
+  assert slices.shape == (4, 9 * 4 + 3)
+  norm = params['writer']['block1']['encoder']['norm1b']
+  # Entries of the encoder's output: before the last scale and bias they are
+  # normalised, over all of its 6 + 39 entries.
+  used = slice(6, 6 + 39)
+  raw = (slices - norm['bias'][used]) / norm['scale'][used]
+  assert raw.shape == (4, 39)
+  assert np.abs(raw).max() < np.sqrt(45)
+  assert 0.5 < np.mean(np.square(raw)) < 1.5
+
+
+def test_the_scale_of_the_logits_is_a_factor():
+  _, params, adapt, _ = _build(**SETTINGS['logits only'])
+  support = _episode().support
+  one = adapt(params, support)['head']
+  writer = {**params['writer']}
+  writer['logits_scale'] = 2 * writer['logits_scale']
+  other = adapt({**params, 'writer': writer}, support)['head']
+  _tasks_close(jax.tree.map(lambda leaf: 2 * leaf, one), other)
+
+
+@pytest.mark.parametrize(
+  'norm, transductive', [('batch', True), ('layer', False)]
+)
+def test_only_batch_statistics_let_queries_see_each_other(norm, transductive):
+  _, params, adapt, predict = _build(norm=norm)
+  episode = _episode()
+  task = adapt(params, episode.support)
+  x = episode.query.x
+  one = predict(params, task, x)[0]
+  other = predict(params, task, x.at[1:].multiply(0.1))[0]
+  assert (np.abs(one - other).max() > 1e-3) == transductive
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_the_gradient_reaches_every_leaf(name):
+  learner, params, _, _ = _build(**SETTINGS[name])
+  grads, metrics = jax.jit(jax.grad(learner.loss, has_aux=True))(
+    params, _episode(unlabelled=1), jax.random.key(2), 0
+  )
+  norms = jax.tree.map(lambda leaf: float(jnp.linalg.norm(leaf)), grads)
+  assert min(jax.tree.leaves(norms)) > 1e-7, norms
+  assert np.isfinite(list(metrics.values())).all()
+
+
+def test_regularisers_are_what_their_formulas_say():
+  smoothing, weight = 0.2, 0.03
+  learner, params, adapt, predict = _build(
+    label_smoothing=smoothing, l2_reg_weight=weight
+  )
+  episode = _episode()
+  value, metrics = jax.jit(learner.loss)(params, episode, jax.random.key(2), 0)
+  task = adapt(params, episode.support)
+  logits = predict(params, task, episode.query.x)
+  targets = (1 - smoothing) * np.eye(WAY)[episode.query.y] + smoothing / WAY
+  expected = optax.softmax_cross_entropy(logits, targets).mean()
+  squares = sum(
+    np.sum(np.square(task[name]['kernel']))
+    for name in ('block0', 'block1', 'head')
+  )
+  np.testing.assert_allclose(metrics['cross_entropy'], expected, rtol=1e-3)
+  np.testing.assert_allclose(metrics['regularisation'], weight * squares, 1e-3)
+  np.testing.assert_allclose(value, expected + weight * squares, rtol=1e-3)
+
+
+def test_dropout_acts_in_training_only():
+  rates = {'dropout': 0.3, 'shared_dropout': 0.3, 'feature_dropout': 0.3}
+  learner, params, adapt, _ = _build(**rates)
+  _, _, plain, _ = _build()
+  support = _episode().support
+  _tasks_close(adapt(params, support), plain(params, support))
+  train = jax.jit(functools.partial(learner.adapt, train=True))
+  one = train(params, support, jax.random.key(0))['head']['kernel']
+  other = train(params, support, jax.random.key(1))['head']['kernel']
+  assert np.abs(one - other).max() > 0.01
+
+
+def test_25_steps_lower_the_loss_on_a_fixed_episode():
+  learner = hypertransformer.make(WAY, **TINY)
+  optimizer = optax.adam(3e-3)
+  episode = _episode(unlabelled=1)
+
+  @jax.jit
+  def train(key):
+    params = learner.init(key, episode)
+
+    def step(carry, _):
+      params, state = carry
+      (value, _), grads = jax.value_and_grad(learner.loss, has_aux=True)(
+        params, episode, key, 0
+      )
+      updates, state = optimizer.update(grads, state)
+      return (optax.apply_updates(params, updates), state), value
+
+    start = (params, optimizer.init(params))
+    return jax.lax.scan(step, start, None, length=25)[1]
+
+  values = train(jax.random.key(0))
+  assert values[-1] < 0.5 * values[0]
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'net': 'resnet'}, 'maxpool, strided'),
+    ({'shared': '5-layer'}, 'none, 2-layer, 3-layer'),
+    ({'shared_padding': 'same'}, 'SAME, VALID'),
+    ({'allocation': 'input'}, 'output, spatial'),
+    ({'allocation': 'spatial', 'generate_bias': True}, "use allocation='out"),
+    ({'norm': 'instance'}, 'batch'),
+    ({'activation': 'tanh'}, 'lrelu'),
+    ({'attention': 'linear'}, 'softmax, sigmoid'),
+    ({'nonlinearity': 'tanh'}, 'relu, gelu, lrelu'),
+    ({'logits_features': 'none'}, 'default, passthrough, mix'),
+    ({'logits_features': 'mix', 'net': 'strided'}, "needs net='maxpool'"),
+    ({'trained_layers': -5}, 'depth=4'),
+    ({'generate_norm': True, 'norm': 'none'}, 'needs a norm'),
+    ({'features': 0, 'shared': 'none'}, 'without features'),
+    ({'dropout': 1.0}, 'dropout=1.0'),
+    ({'embedding': 0}, 'embedding=0'),
+    ({'inner': 33, 'heads': 2}, 'not a multiple'),
+    ({'value': 0.0}, 'value=0.0'),
+  ],
+  ids=str,
+)
+def test_wrong_settings_are_refused_in_make(settings, message):
+  with pytest.raises(ValueError, match=message):
+    hypertransformer.make(WAY, **settings)

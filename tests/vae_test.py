@@ -1,0 +1,111 @@
+"""The autoencoder: its ELBO by Monte Carlo, its moments by counting."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from hyperudl import core
+from hyperudl.learners import vae
+from hyperudl.nets import vae as vae_net
+
+NET = vae_net.VAE((6, 6, 1), 2, (8,))
+
+
+@functools.cache
+def images_and_variables():
+  x = jax.random.uniform(jax.random.key(0), (5, 6, 6, 1))
+  variables = jax.jit(NET.init)(jax.random.key(1), x, jnp.zeros((5, 2)))
+  return x, variables
+
+
+def test_the_elbo_is_a_lower_bound_of_the_evidence():
+  x, variables = images_and_variables()
+  rng = np.random.default_rng(0)
+  draws = jnp.asarray(rng.normal(size=(4000, 2)), jnp.float32)
+  decode = jax.jit(functools.partial(NET.apply, method='decode'))
+  spread = float(np.exp(0.5 * variables['params']['log_variance']))
+
+  def log_likelihood(i, z):
+    means = np.asarray(decode(variables, z)).reshape(len(z), -1)
+    return stats.norm.logpdf(np.asarray(x[i]).ravel(), means, spread).sum(1)
+
+  apply = jax.jit(NET.apply)
+  terms = [
+    apply(variables, x, jnp.asarray(rng.normal(size=(5, 2)), jnp.float32))
+    for _ in range(300)
+  ]
+  elbo = -np.mean([t['nll'] + t['kl'] for t in terms], axis=0)
+  for i in range(5):
+    # Importance sampling from the posterior: unbiased for the evidence.
+    mean, log_variance = terms[0]['mean'][i], terms[0]['log_variance'][i]
+    z = mean + jnp.exp(0.5 * log_variance) * draws
+    weight = log_likelihood(i, z) + stats.norm.logpdf(z).sum(1)
+    weight -= stats.norm.logpdf(z, mean, np.exp(0.5 * log_variance)).sum(1)
+    evidence = np.logaddexp.reduce(weight) - np.log(len(weight))
+    assert elbo[i] <= evidence + 0.05
+    assert evidence - elbo[i] < 10
+
+
+def test_error_and_nll_say_the_same():
+  x, variables = images_and_variables()
+  terms = NET.apply(variables, x, jnp.zeros((5, 2)))
+  log_variance = variables['params']['log_variance']
+  expected = 0.5 * (
+    terms['error'] / np.exp(log_variance)
+    + 36 * (log_variance + np.log(2 * np.pi))
+  )
+  np.testing.assert_allclose(terms['nll'], expected, rtol=1e-5)
+
+
+def test_standard_scores_of_a_typical_image_are_zero():
+  moments = {
+    'error_mean': 4.0,
+    'error_std': 2.0,
+    'kl_mean': 3.0,
+    'kl_std': 1.0,
+  }
+  terms = {
+    'error': jnp.array([4.0, 8.0, 2.0]),
+    'kl': jnp.array([3.0, 5.0, 1.0]),
+  }
+  r, q = vae_net.standardise(terms, moments)
+  np.testing.assert_allclose(r, [0, np.log(3), -np.log(2)], rtol=1e-6)
+  np.testing.assert_allclose(q, [0, np.log(2), -np.log(2)], rtol=1e-6)
+
+
+def test_moments_are_learned_and_travel_with_the_parameters():
+  learner = vae.make(2, latent=3, hidden=(8,), beta_steps=10)
+  x = jax.random.uniform(jax.random.key(0), (40, 6, 6, 1))
+  examples = core.Examples(x[:20], jnp.arange(20) % 2)
+  query = core.Examples(x[20:], jnp.arange(20) % 2)
+  episode = core.Episode(examples, query)
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
+
+  @jax.jit
+  def step(params, key):
+    # Only the moments move, so that what they should become stays put.
+    grads = jax.grad(lambda p: learner.loss(p, episode, key, 0)[0])(params)
+    moments = jax.tree.map(
+      lambda p, g: p - 0.2 * g, params['moments'], grads['moments']
+    )
+    return {**params, 'moments': moments}
+
+  for i in range(200):
+    params = step(params, jax.random.key(i))
+  net = vae_net.VAE((6, 6, 1), 3, (8,))
+  terms = net.apply({'params': params['net']}, x, jnp.zeros((40, 3)))
+  moments = vae.read_moments(params)
+  noise = jax.random.normal(jax.random.key(9), (50, 40, 3))
+  sampled = jax.jit(
+    jax.vmap(lambda n: net.apply({'params': params['net']}, x, n))
+  )
+  error = sampled(noise)['error'].mean()
+  np.testing.assert_allclose(moments['error_mean'], error, rtol=0.05)
+  np.testing.assert_allclose(moments['kl_mean'], terms['kl'].mean(), rtol=0.05)
+  np.testing.assert_allclose(moments['kl_std'], terms['kl'].std(), rtol=0.05)
+  np.testing.assert_allclose(
+    params['moments']['latent_mean'], terms['mean'].mean(0), atol=0.02
+  )
