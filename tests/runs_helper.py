@@ -21,7 +21,7 @@ from hyperudl import storage
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 200
-SECONDS = 180  # no process here takes as long, whatever else runs
+SECONDS = 600  # no process here takes as long, whatever else runs
 
 # Runs `python -m <module> <flags>` for many flags: imports once, then forks.
 _FORKS = """

@@ -45,9 +45,8 @@ def _linear(params, x):
 def _layer_norm(params, x):
   mean = x.mean(-1, keepdims=True)
   variance = ((x - mean) ** 2).mean(-1, keepdims=True)
-  return (x - mean) / np.sqrt(variance + 1e-6) * params['scale'] + params[
-    'bias'
-  ]
+  x = (x - mean) / np.sqrt(variance + 1e-6) * params['scale']
+  return x + params.get('bias', 0.0)
 
 
 def _attention(params, x, kind, mask):
@@ -92,14 +91,19 @@ def numpy_encoder(
   activation='relu',
   inner=1.0,
   skip_last_nonlinearity=False,
+  last_bias=True,
+  layers=2,
 ):
+  """The encoder in float64; `params` and settings as in `Encoder`."""
   params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+  last = 'norm' if norm == 'pre' else f'norm{layers - 1}{"b" if inner else "a"}'
+  assert ('bias' in params[last]) == last_bias
   x = np.asarray(x, np.float64)
-  for index in range(2):
+  for index in range(layers):
 
     def feed(x, index=index):
       hidden = _linear(params[f'hidden{index}'], x)
-      if not (skip_last_nonlinearity and index == 1):
+      if not (skip_last_nonlinearity and index == layers - 1):
         hidden = NONLINEAR[activation](hidden)
       return _linear(params[f'out{index}'], hidden)
 
@@ -123,7 +127,7 @@ def numpy_encoder(
     {'norm': 'pre', 'activation': 'gelu'},
     {'attention': 'sigmoid', 'activation': 'lrelu'},
     {'skip_last_nonlinearity': True},
-    {'inner': 0.0},
+    {'inner': 0.0, 'last_bias': False},
   ],
   ids=str,
 )

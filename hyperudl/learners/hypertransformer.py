@@ -15,6 +15,8 @@ Differs from the reference (TensorFlow code of the authors):
     of the support set while writing, of the queries while answering, which
     is transductive at query time. 'group', 'layer' and 'none' are not.
   * Dropout acts in training only (there also in evaluation).
+  * The encoder of the logits layer has no bias in its last layer norm: it
+    would move all logits of an image alike and has no gradient.
   * Images in [0, 1] are mapped to [-1, 1] (there x / 128 - 1 of 0..255).
   * Max-pooling stands before the activation, which is increasing: the same
     numbers from a quarter of the work.
@@ -24,9 +26,9 @@ Differs from the reference (TensorFlow code of the authors):
 Published: Omniglot 20-way 1-shot, 8 channels: 87.2% (support and query
 overlap in 5% of the draws there, batch statistics of the queries).
 The defaults are the authors' Omniglot 1-shot script (20-way, 60 queries,
-SGD at .02, one episode per update, 843,304 parameters). Their CNN
-'maxpool-4-layer' is net='maxpool', depth=4; '3-layer' and '4-layer' are
-net='strided', stride=2, depth=3 and 4.
+SGD at .02, one episode per update; 843,232 parameters, theirs 72 more, that
+bias). Their CNN 'maxpool-4-layer' is net='maxpool', depth=4; '3-layer' and
+'4-layer' are net='strided', stride=2, depth=3 and 4.
 """
 
 import jax

@@ -79,9 +79,11 @@ def _dense(name, *widths):
   return nn.Dense(sum(widths), kernel_init=init, name=name)
 
 
-def _layer_norm(name):
+def _layer_norm(name, use_bias=True):
   # The fast variance, E[x^2] - E[x]^2, loses digits.
-  return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
+  return nn.LayerNorm(
+    epsilon=_EPSILON, use_bias=use_bias, use_fast_variance=False, name=name
+  )
 
 
 class Attention(nn.Module):
@@ -144,6 +146,7 @@ class Encoder(nn.Module):
     activation: of the feed-forward net, 'relu', 'gelu' or 'lrelu' (0.1).
     skip_last_nonlinearity: make the last feed-forward net linear.
     norm: 'post' or 'pre'.
+    last_bias: whether the last layer norm has a bias.
     dropout: rate on both residual branches, in training only (needs the
       rng 'dropout' then).
   """
@@ -157,6 +160,7 @@ class Encoder(nn.Module):
   activation: str = 'relu'
   skip_last_nonlinearity: bool = False
   norm: str = 'post'
+  last_bias: bool = True
   dropout: float = 0.0
 
   @nn.compact
@@ -194,11 +198,13 @@ class Encoder(nn.Module):
         feed = lambda x: self._feed_forward(x, index)
         tokens = self._residual(tokens, feed, f'norm{index}b', train)
     if self.norm == 'pre':
-      tokens = _layer_norm('norm')(tokens)
+      tokens = _layer_norm('norm', self.last_bias)(tokens)
     return tokens
 
   def _residual(self, tokens, branch, name, train):
-    normalise = _layer_norm(name)
+    last = f'norm{self.layers - 1}{"b" if self.inner else "a"}'
+    is_last = self.norm == 'post' and name == last
+    normalise = _layer_norm(name, self.last_bias or not is_last)
     drop = nn.Dropout(self.dropout, deterministic=not train)
     if self.norm == 'post':
       return normalise(tokens + drop(branch(tokens)))

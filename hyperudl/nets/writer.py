@@ -278,6 +278,8 @@ class Writer(nn.Module):
       attention=s.attention,
       activation=s.nonlinearity,
       skip_last_nonlinearity=s.skip_last_nonlinearity,
+      # It would move the logits of all classes alike: no gradient.
+      last_bias=name != 'head',
       dropout=s.dropout,
     )
     return layerwise.LayerGenerator(

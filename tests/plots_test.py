@@ -1,0 +1,62 @@
+"""Plots are pictures of the run's numbers; nothing to plot is an error."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from hyperudl import core
+from hyperudl import metrics
+from hyperudl import plots
+from tests import runs_helper as runs
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+  """(folder, results) of drawing curves and an episode."""
+  folder = tmp_path_factory.mktemp('plots')
+  workdir = runs.finished()
+  copy = runs.copy(workdir, folder / 'copy')
+  (folder / 'empty').mkdir()
+  commands = [
+    ['--kind=curves', f'--workdir={workdir},{copy}', f'--out={folder}/c.png'],
+    ['--kind=episode', f'--workdir={copy}'],
+    ['--kind=curves', f'--workdir={folder}/empty'],
+    ['--kind=episode', f'--workdir={folder}/empty'],
+    ['--kind=pie', f'--workdir={copy}'],
+    [f'--workdir={copy}', f'--out={folder}/nowhere/c.png'],
+  ]
+  return folder, runs.forks('plots', commands)
+
+
+def test_curves_and_episodes_are_drawn(drawn):
+  folder, results = drawn
+  assert [result.code for result in results[:2]] == [0, 0], results[:2]
+  curves = np.asarray(Image.open(folder / 'c.png').convert('RGB'))
+  assert curves.shape == (480, 1200, 3)
+  assert 5 < curves.std() < 127
+  episode = np.asarray(Image.open(folder / 'copy' / 'episode.png'))
+  assert episode.shape[1] == 1200 and episode.shape[0] >= 300
+  assert episode[..., :3].std() > 5
+
+
+def test_nothing_to_plot_is_one_line(drawn):
+  folder, results = drawn
+  assert [result.code for result in results[2:]] == [2, 2, 2, 5]
+  words = ('has neither train.jsonl', 'no run in', '--kind=pie', 'nowhere')
+  for result, word in zip(results[2:], words):
+    assert word in result.err.splitlines()[-1]
+    assert 'Traceback' not in result.err
+  assert not list((folder / 'empty').iterdir())
+
+
+def test_a_curve_goes_through_the_last_result_of_each_step(tmp_path):
+  path = tmp_path / 'eval' / 'test.jsonl'
+  path.parent.mkdir()
+  for step, value in ((10, 0.5), (20, 0.7), (10, 0.4)):
+    row = {'step': step, 'accuracy': value, 'accuracy_ci95': None}
+    metrics.append_jsonl(str(path), row)
+  (line,) = plots.curves([tmp_path]).axes[1].lines
+  assert line.get_xdata().tolist() == [10, 20]
+  assert line.get_ydata().tolist() == [0.4, 0.7]
+  with pytest.raises(core.BadInput, match='has neither'):
+    plots.curves([tmp_path / 'eval'])
