@@ -12,7 +12,7 @@ from configs import common
 
 def get_config(arg=None):
   config = common.base()
-  config.steps = 2_000
+  config.steps = 4_000
   config.batch = 8
   config.checkpoint_steps = 500
   config.learner.name = 'protonet'
