@@ -62,36 +62,22 @@ class Row:
 def make_rows():
   """All rows, in the order of printing."""
   rows = []
+  change = dataclasses.replace
   for channels, batch in ((8, 8), (64, 4)):
-    for order in ('second-order', 'first-order'):
-      row = Row(
-        f'maml conv4-{channels} {order}',
-        channels,
-        batch,
-        first_order=order == 'first-order',
+    name = f'maml conv4-{channels}'
+    second = Row(f'{name} second-order', channels, batch)
+    first = change(second, name=f'{name} first-order', first_order=True)
+    for row in (second, first):
+      rows += [row, change(row, devices=2, strategy='sharded')]
+    for form, strategy in (('slices', 'scan'), ('naive', 'vmap')):
+      label = f'{second.name} {form}'
+      rows.append(
+        change(second, name=label, formulation=form, strategy=strategy)
       )
-      rows += [row, dataclasses.replace(row, devices=2, strategy='sharded')]
-      if row.first_order:
-        continue
-      rows += [
-        dataclasses.replace(
-          row, name=f'{row.name} slices', formulation='slices'
-        ),
-        dataclasses.replace(
-          row, name=f'{row.name} naive', formulation='naive', strategy='vmap'
-        ),
-      ]
-  for strategy, batches in (('scan', (1, 4, 16)), ('vmap', (1, 4))):
-    rows += [
-      Row(
-        f'maml conv4-64 second-order memory B={batch}',
-        64,
-        batch,
-        strategy,
-        'auto' if strategy == 'scan' else 'slices',
-      )
-      for batch in batches
-    ]
+  for form, strategy in (('auto', 'scan'), ('slices', 'vmap')):
+    for batch in (1, 4, 16) if strategy == 'scan' else (1, 4):
+      name = f'maml conv4-64 second-order memory B={batch}'
+      rows.append(Row(name, 64, batch, strategy, form))
   return rows
 
 

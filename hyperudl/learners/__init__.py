@@ -59,7 +59,6 @@ def _module(name):
     near = difflib.get_close_matches(name, names(), 1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
     raise BadInput(
-      f'there is no learner {name!r}.{hint} Choose one of '
-      f'{", ".join(names())}.'
+      f'there is no learner {name!r}.{hint} Choose one of {", ".join(names())}.'
     )
   return importlib.import_module(f'hyperudl.learners.{name}')
