@@ -1,6 +1,7 @@
 """HyperTransformer: sizes of the reference, a second route, and its laws."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,25 +29,30 @@ TINY = {
 SETTINGS = {
   'reference': {},
   'everything written': {
+    'depth': 1,
     'generate_bias': True,
     'generate_norm': True,
     'attention': 'sigmoid',
   },
-  'spatial': {'allocation': 'spatial', 'net': 'strided', 'features': -1},
+  'spatial': {
+    'depth': 1,
+    'allocation': 'spatial',
+    'net': 'strided',
+    'norm': 'none',
+    'features': -1,
+    'shared': 'none',
+    'inner': 0.0,
+  },
   'logits only': {
-    'trained_layers': 2,
+    'depth': 1,
+    'trained_layers': 1,
     'logits_scale': 0.5,
     'logits_features': 'mix',
     'dropout': 0.3,
     'shared_dropout': 0.3,
     'feature_dropout': 0.3,
-  },
-  'no norm': {
-    'trained_layers': -1,
-    'norm': 'none',
-    'generate_bias': True,
-    'shared': 'none',
-    'inner': 0.0,
+    'label_smoothing': 0.2,
+    'l2_reg_weight': 0.03,
   },
 }
 
@@ -81,35 +87,34 @@ def _random(shapes):
   )
 
 
+class Run(NamedTuple):
+  value: jax.Array
+  metrics: dict
+  task: dict
+  logits: jax.Array
+  grads: dict
+
+
 @functools.cache
-def _build(**settings):
-  """(learner, parameters, jitted (params, episode) -> (task, logits))."""
-  learner = hypertransformer.make(WAY, **{**TINY, **settings})
+def _build(name='reference'):
+  """(parameters, jitted (params, episode) -> Run in training)."""
+  learner = hypertransformer.make(WAY, **{**TINY, **SETTINGS[name]})
   init = lambda: learner.init(jax.random.key(0), _episode())
-
-  @jax.jit
-  def run(params, episode):
-    key = jax.random.key(1)
-    task = learner.adapt(params, episode.support, key, train=False)
-    return task, learner.predict(params, task, episode.query.x, None)
-
-  return learner, _random(jax.eval_shape(init)), run
-
-
-@functools.cache
-def _gradient(name):
-  """(params, gradient, task, logits) for SETTINGS[name]."""
-  learner, params, _ = _build(**SETTINGS[name])
 
   def loss(params, episode):
     key = jax.random.key(1)
+    value, metrics = learner.loss(params, episode, key, 0)
     task = learner.adapt(params, episode.support, key, train=True)
     logits = learner.predict(params, task, episode.query.x, None)
-    return core.cross_entropy(logits, episode.query.y), (task, logits)
+    return value, (metrics, task, logits)
 
-  run = jax.jit(jax.grad(loss, has_aux=True))
-  grads, (task, logits) = run(params, _episode(unlabelled=1))
-  return params, grads, task, logits
+  @jax.jit
+  def run(params, episode):
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    (value, aux), grads = value_and_grad(params, episode)
+    return Run(value, *aux, grads)
+
+  return _random(jax.eval_shape(init)), run
 
 
 def _tasks_close(one, other):
@@ -154,7 +159,8 @@ def test_sizes_are_those_of_the_reference_scripts():
 @pytest.mark.parametrize('name', SETTINGS)
 def test_the_task_has_the_shapes_of_the_network_that_eats_it(name):
   settings = {**TINY, **SETTINGS[name]}
-  _, _, task, logits = _gradient(name)
+  params, run = _build(name)
+  _, metrics, task, logits, _ = run(params, _episode(unlabelled=1))
   strided = settings.get('net') == 'strided'
   net = conv.ConvNet(
     channels=(settings['channels'],) * settings['depth'],
@@ -170,11 +176,13 @@ def test_the_task_has_the_shapes_of_the_network_that_eats_it(name):
   assert shapes(task) == shapes(wanted['params'])
   assert logits.shape == (12, WAY)
   assert np.isfinite(logits).all()
+  assert np.isfinite(list(metrics.values())).all()
 
 
 @pytest.mark.parametrize('name', SETTINGS)
 def test_the_gradient_reaches_every_leaf(name):
-  _, grads, _, _ = _gradient(name)
+  params, run = _build(name)
+  grads = run(params, _episode(unlabelled=1)).grads
   norms = jax.tree.map(lambda leaf: float(jnp.linalg.norm(leaf)), grads)
   assert min(jax.tree.leaves(norms)) > 1e-6, norms
 
@@ -223,7 +231,7 @@ def _numpy_slices(layer, h, shared, y, slices_shape, last_bias=True):
 
 
 def test_the_written_network_is_what_numpy_writes():
-  _, params, run = _build()
+  params, run = _build()
   episode = _episode(unlabelled=2)
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
   writer, y = p['writer'], np.asarray(episode.support.y)
@@ -247,7 +255,8 @@ def test_the_written_network_is_what_numpy_writes():
   h = _numpy_conv(z, writer['head_features'], 0, 1, (0, 0)).mean((1, 2))
   slices = _numpy_slices(writer['head'], h, shared, y, (WAY, 37), False)
   task['head'] = {'kernel': slices[:, :36].T, 'bias': slices[:, 36]}
-  ours, our_logits = run(params, episode)
+  result = run(params, episode)
+  ours, our_logits = result.task, result.logits
   for name in ('block0', 'block1'):
     assert not np.any(ours[name].pop('conv_bias'))
   jax.tree.map(
@@ -263,47 +272,46 @@ def test_the_written_network_is_what_numpy_writes():
 
 
 def test_the_order_of_support_rows_does_not_matter():
-  _, params, run = _build()
+  params, run = _build()
   episode = _episode(unlabelled=2)
   order = np.array([3, 0, 5, 2, 4, 1])
   support = core.Examples(episode.support.x[order], episode.support.y[order])
   shuffled = episode._replace(support=support)
-  _tasks_close(run(params, episode)[0], run(params, shuffled)[0])
+  _tasks_close(run(params, episode).task, run(params, shuffled).task)
 
 
 def test_the_labels_of_support_rows_matter():
-  _, params, run = _build()
+  params, run = _build()
   episode = _episode()
   support = episode.support._replace(y=(episode.support.y + 1) % WAY)
-  one = run(params, episode)[1]
-  other = run(params, episode._replace(support=support))[1]
+  one = run(params, episode).logits
+  other = run(params, episode._replace(support=support)).logits
   assert np.abs(one - other).max() > 0.01
 
 
 def test_only_unlabelled_rows_read_the_row_without_label():
-  _, params, run = _build()
+  params, run = _build()
   moved = jax.tree.map(np.copy, params)
   for name in ('block0', 'block1', 'head'):
     moved['writer'][name]['labels'][WAY] += 3.0
   labelled, mixed = _episode(), _episode(unlabelled=2)
-  _tasks_close(run(params, labelled)[0], run(moved, labelled)[0])
-  one, other = run(params, mixed)[1], run(moved, mixed)[1]
+  _tasks_close(run(params, labelled).task, run(moved, labelled).task)
+  one, other = run(params, mixed).logits, run(moved, mixed).logits
   assert np.isfinite(one).all()
   assert np.abs(one - other).max() > 0.01
 
 
 def test_with_all_convolutions_learned_only_the_logits_are_written():
-  _, params, run = _build(**SETTINGS['logits only'])
+  params, run = _build('logits only')
   assert set(params['writer']) == {
     *('shared', 'head_features', 'head'),
     'logits_scale',
   }
-  one, _ = run(params, _episode(seed=0))
-  other, _ = run(params, _episode(seed=1))
-  for name in ('block0', 'block1'):
-    kernel = params['net'][name]['kernel']
-    np.testing.assert_array_equal(one[name]['kernel'], kernel)
-    np.testing.assert_array_equal(other[name]['kernel'], kernel)
+  one = run(params, _episode(seed=0)).task
+  other = run(params, _episode(seed=1)).task
+  kernel = params['net']['block0']['kernel']
+  np.testing.assert_array_equal(one['block0']['kernel'], kernel)
+  np.testing.assert_array_equal(other['block0']['kernel'], kernel)
   assert np.abs(one['head']['kernel'] - other['head']['kernel']).max() > 0.01
 
 
@@ -318,105 +326,90 @@ def test_learned_layers_are_the_first_or_the_last(trained, learned):
 
 
 def test_bias_and_norm_are_the_entries_behind_the_kernel():
-  params, _, task, _ = _gradient('everything written')
+  params, run = _build('everything written')
   assert 'net' not in params
-  block = task['block1']
+  block = run(params, _episode()).task['block0']
   extra = jnp.stack([block['conv_bias'], block['scale'], block['bias']])
   slices = emit.disassemble(block['kernel'], 'output', extra)
-  assert slices.shape == (4, 9 * 4 + 3)
-  # The encoder ends in a layer norm over its 6 + 39 entries; undoing its
+  assert slices.shape == (4, 9 + 3)
+  # The encoder ends in a layer norm over its 6 + 12 entries; undoing its
   # scale and bias entry by entry gives back what has unit variance.
-  norm = params['writer']['block1']['encoder']['norm0b']
-  used = slice(6, 6 + 39)
-  raw = (slices - norm['bias'][used]) / norm['scale'][used]
-  assert np.abs(raw).max() < np.sqrt(45)
+  norm = params['writer']['block0']['encoder']['norm0b']
+  assert norm['scale'].shape == (18,)
+  raw = (slices - norm['bias'][6:]) / norm['scale'][6:]
+  assert np.abs(raw).max() < np.sqrt(18)
   assert 0.5 < np.mean(np.square(raw)) < 1.5
 
 
 def test_the_scale_of_the_logits_is_a_factor():
-  _, params, run = _build(**SETTINGS['logits only'])
+  params, run = _build('logits only')
   writer = {**params['writer']}
   writer['logits_scale'] = 2 * writer['logits_scale']
-  one, logits = run(params, _episode())
-  other, doubled = run({**params, 'writer': writer}, _episode())
-  _tasks_close(jax.tree.map(lambda leaf: 2 * leaf, one['head']), other['head'])
-  np.testing.assert_allclose(doubled, 2 * logits, rtol=1e-3, atol=1e-3)
+  one = run(params, _episode())
+  other = run({**params, 'writer': writer}, _episode())
+  twice = jax.tree.map(lambda leaf: 2 * leaf, one.task['head'])
+  _tasks_close(twice, other.task['head'])
+  np.testing.assert_allclose(other.logits, 2 * one.logits, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
   'norm, transductive', [('batch', True), ('layer', False), ('group', False)]
 )
 def test_only_batch_statistics_let_queries_see_each_other(norm, transductive):
-  settings = {**TINY, 'trained_layers': 2, 'norm': norm}
-  learner = hypertransformer.make(WAY, **settings)
+  params, run = _build('logits only')
   episode = _episode()
-  key = jax.random.key(0)
-
-  @jax.jit
-  def logits(x):
-    params = learner.init(key, episode)
-    task = learner.adapt(params, episode.support, key, train=False)
-    return learner.predict(params, task, x, None)
-
-  one = logits(episode.query.x)[0]
-  other = logits(episode.query.x.at[1:].multiply(0.1))[0]
+  task = run(params, episode).task
+  settings = {**TINY, 'depth': 1, 'norm': norm}
+  learner = hypertransformer.make(WAY, **settings)
+  predict = jax.jit(lambda x: learner.predict(params, task, x, None))
+  one = predict(episode.query.x)[0]
+  other = predict(episode.query.x.at[1:].multiply(0.1))[0]
   assert (np.abs(one - other).max() > 1e-3) == transductive
 
 
 def test_regularisers_are_what_their_formulas_say():
-  smoothing, weight = 0.2, 0.03
-  learner, params, run = _build(
-    label_smoothing=smoothing, l2_reg_weight=weight, trained_layers=2
-  )
+  params, run = _build('logits only')
   episode = _episode()
-  value, metrics = jax.jit(learner.loss)(params, episode, jax.random.key(2), 0)
-  task, logits = run(params, episode)
-  targets = (1 - smoothing) * np.eye(WAY)[episode.query.y] + smoothing / WAY
-  expected = optax.softmax_cross_entropy(logits, targets).mean()
+  result = run(params, episode)
+  targets = 0.8 * np.eye(WAY)[episode.query.y] + 0.2 / WAY
+  fit = optax.softmax_cross_entropy(result.logits, targets).mean()
   squares = sum(
-    np.sum(np.square(task[name]['kernel']))
-    for name in ('block0', 'block1', 'head')
+    np.sum(np.square(result.task[name]['kernel'])) for name in result.task
   )
-  np.testing.assert_allclose(metrics['cross_entropy'], expected, rtol=1e-3)
-  np.testing.assert_allclose(metrics['regularisation'], weight * squares, 1e-3)
-  np.testing.assert_allclose(value, expected + weight * squares, rtol=1e-3)
+  decay = 0.03 * squares
+  np.testing.assert_allclose(result.metrics['cross_entropy'], fit, rtol=1e-4)
+  np.testing.assert_allclose(result.metrics['regularisation'], decay, 1e-4)
+  np.testing.assert_allclose(result.value, fit + decay, rtol=1e-4)
 
 
 def test_dropout_acts_in_training_only():
-  learner, params, _ = _build(**SETTINGS['logits only'])
+  learner = hypertransformer.make(WAY, **{**TINY, **SETTINGS['logits only']})
+  params, _ = _build('logits only')
   support = _episode().support
 
-  def heads(train):
-    adapt = jax.jit(functools.partial(learner.adapt, train=train))
-    keys = jax.random.split(jax.random.key(0), 2)
-    return [adapt(params, support, key)['head']['kernel'] for key in keys]
+  @jax.jit
+  def heads(keys):
+    one = lambda key, train: learner.adapt(params, support, key, train=train)
+    both = lambda key: (one(key, True)['head'], one(key, False)['head'])
+    return jax.lax.map(both, keys)
 
-  np.testing.assert_array_equal(*heads(False))
-  one, other = heads(True)
-  assert np.abs(one - other).max() > 0.01
+  trained, still = heads(jax.random.split(jax.random.key(0), 2))
+  np.testing.assert_array_equal(*still['kernel'])
+  assert np.abs(np.subtract(*trained['kernel'])).max() > 0.01
 
 
 def test_25_steps_lower_the_loss_on_a_fixed_episode():
-  learner = hypertransformer.make(WAY, **TINY)
-  optimizer = optax.adam(3e-3)
+  params, run = _build()
   episode = _episode(unlabelled=1)
-
-  @jax.jit
-  def train(key):
-    params = learner.init(key, episode)
-
-    def step(carry, _):
-      params, state = carry
-      (value, _), grads = jax.value_and_grad(learner.loss, has_aux=True)(
-        params, episode, key, 0
-      )
-      updates, state = optimizer.update(grads, state)
-      return (optax.apply_updates(params, updates), state), value
-
-    start = (params, optimizer.init(params))
-    return jax.lax.scan(step, start, None, length=25)[1]
-
-  values = train(jax.random.key(0))
+  values = []
+  for _ in range(26):
+    result = run(params, episode)
+    values.append(result.value)
+    params = jax.tree.map(
+      lambda leaf, grad: leaf - np.float32(0.02) * np.asarray(grad),
+      params,
+      result.grads,
+    )
   assert values[-1] < 0.5 * values[0]
 
 

@@ -203,15 +203,19 @@ def test_each_projection_starts_within_its_own_glorot_bound():
 
 
 def test_dropout_acts_in_training_only():
-  encoder = transformer.Encoder(layers=1, heads=HEADS, dropout=0.5)
-  variables = encoder.init(jax.random.key(0), _tokens())
-  still = encoder.apply(variables, _tokens())
-  again = encoder.apply(variables, _tokens(), train=False)
-  dropped = encoder.apply(
-    variables, _tokens(), train=True, rngs={'dropout': jax.random.key(1)}
+  apply, params = _build(dropout=0.5)
+  plain, _ = _build()
+  encoder = transformer.Encoder(layers=2, heads=HEADS, dropout=0.5)
+  train = jax.jit(
+    lambda key: encoder.apply(
+      {'params': params}, _tokens(), train=True, rngs={'dropout': key}
+    )
   )
-  np.testing.assert_array_equal(still, again)
-  assert np.abs(np.asarray(dropped - still)).max() > 0.1
+  still = apply(params, _tokens())
+  np.testing.assert_array_equal(still, plain(params, _tokens()))
+  one, other = train(jax.random.key(0)), train(jax.random.key(1))
+  assert np.abs(np.asarray(one - still)).max() > 0.1
+  assert np.abs(np.asarray(one - other)).max() > 0.1
 
 
 def test_unknown_settings_are_refused_listing_the_choices():
