@@ -130,14 +130,8 @@ def train(config, workdir, stop=()):
     (path / 'DONE').unlink(missing_ok=True)
   state = loop.place(state, mesh)
   step = loop.make_train_step(learner, optimizer, strategy, mesh)
-  logging.info(
-    '%s on %s: step %d of %d, strategy %s',
-    config.learner.name,
-    config.data.dataset,
-    start,
-    config.steps,
-    strategy,
-  )
+  about = f'{config.learner.name} on {config.data.dataset}'
+  logging.info('%s: step %d of %d, %s', about, start, config.steps, strategy)
   manager = checkpoint.open_manager(workdir, resumed=start)
   writer = metrics.open_writer(
     workdir, 'train', purge_step=start + 1 if start else None

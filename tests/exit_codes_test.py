@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import resource
 
 import numpy as np
 import pytest
@@ -154,8 +153,7 @@ def test_a_full_disk_is_exit_code_5_and_can_be_resumed(tmp_path):
   (first / 'DONE').unlink()
   newest = runs.newest(workdir)
   runs.flip(workdir, newest)
-  limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-  full = runs.call('train', *runs.tiny(workdir), preexec_fn=limit)
+  full = runs.call('train', *runs.tiny(workdir), file_limit=9)
   assert full.code == 5, full.err
   last = full.err.splitlines()[-1]
   assert last.startswith(f'train: cannot write {workdir}')

@@ -45,7 +45,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', [1, 2])
 def test_twenty_kills(tmp_path, seed):
-  options = '--config.checkpoint_steps=2', f'--config.seed={seed}'
+  options = '--config.checkpoint_steps=5', f'--config.seed={seed}'
   flags = runs.tiny(tmp_path / 'killed', *options, steps=1000)
   last = kill_until_done(flags, tmp_path / 'killed', 20, 0.5, seed)
   assert last.code == 0

@@ -121,16 +121,26 @@ def environment():
   }
 
 
-def start(main, *flags, **options):
-  """The process `python -m hyperudl.<main> <flags>`."""
+def start(main, *flags, file_limit=None):
+  """The process `python -m hyperudl.<main> <flags>`.
+
+  Args:
+    main: str.
+    flags: of the command line.
+    file_limit: kilobytes that a file may have, as on a full disk, or None.
+  """
+  command = [sys.executable, '-m', f'hyperudl.{main}', *map(str, flags)]
+  if file_limit:
+    # Not `preexec_fn`: this process has threads of JAX.
+    limit = f'ulimit -f {file_limit}; exec "$@"'
+    command = ['bash', '-c', limit, 'bash', *command]
   return subprocess.Popen(
-    [sys.executable, '-m', f'hyperudl.{main}', *map(str, flags)],
+    command,
     cwd=ROOT,
     env=environment(),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    **options,
   )
 
 
