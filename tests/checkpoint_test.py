@@ -199,7 +199,11 @@ def test_a_state_of_four_devices_is_restored_on_one(tmp_path):
     checkpoint.close(manager)
     """,
     tmp_path,
-    env={'XLA_FLAGS': '--xla_force_host_platform_device_count=4'},
+    # Added to the flags here, so that both processes round alike.
+    env={
+      'XLA_FLAGS': os.environ.get('XLA_FLAGS', '')
+      + ' --xla_force_host_platform_device_count=4'
+    },
   )
   assert result.returncode == 0, result.stderr
   assert len(jax.devices()) == 1

@@ -24,29 +24,15 @@ SHARED = (
 )
 LOGITS_FEATURES = ('default', 'passthrough', 'mix')
 PADDINGS = ('SAME', 'VALID')
-BELOW_ONE = (
-  'dropout',
-  'shared_dropout',
-  'feature_dropout',
-  'label_smoothing',
-)
+# Smallest legal values; rates are also below one.
+RATES = ('dropout', 'shared_dropout', 'feature_dropout', 'label_smoothing')
+POSITIVE = ('way', 'channels', 'depth', 'kernel_size', 'stride', 'shared_dim')
 MINIMUM = {
-  'way': 1,
-  'channels': 1,
-  'depth': 1,
-  'kernel_size': 1,
-  'stride': 1,
+  **dict.fromkeys(POSITIVE, 1),
+  **dict.fromkeys(('embedding', 'layers'), 1),
+  **dict.fromkeys(RATES, 0),
+  **dict.fromkeys(('inner', 'logits_scale', 'l2_reg_weight'), 0),
   'features': -1,
-  'shared_dim': 1,
-  'embedding': 1,
-  'layers': 1,
-  'inner': 0.0,
-  'dropout': 0.0,
-  'shared_dropout': 0.0,
-  'feature_dropout': 0.0,
-  'logits_scale': 0.0,
-  'label_smoothing': 0.0,
-  'l2_reg_weight': 0.0,
 }
 
 
@@ -106,7 +92,7 @@ def check(s):
       raise core.BadInput(
         f'{name}={getattr(s, name)}; expected at least {smallest}'
       )
-  for name in BELOW_ONE:
+  for name in RATES:
     if getattr(s, name) >= 1:
       raise core.BadInput(f'{name}={getattr(s, name)}; expected below 1')
   for name in ('key_query', 'value'):
