@@ -31,18 +31,19 @@ train --config=configs/udl.py:inner --workdir="$run" \
   --config.init_from.base="$run-base" "$@"
 wait "$evaluator"
 
-say 'Results on the test alphabets: 5-way 1-shot, 600 episodes each'
+say 'Results on the test alphabets, 5-way 1-shot'
 measure() {
-  local tag=$1
-  shift
-  python -m hyperudl.evaluate --workdir="$run" --once --episodes=600 \
-    --tag="$tag" "$@"
+  local tag=$1 episodes=$2
+  shift 2
+  python -m hyperudl.evaluate --workdir="$run" --once --tag="$tag" \
+    --episodes="$episodes" "$@"
 }
 for shift in none training heldout; do
-  measure "$shift" --config.data.shift="$shift"
+  measure "$shift" 600 --config.data.shift="$shift"
 done
+# Is the emission needed? Weights from other supports, own prototypes.
 for source in mean other; do
-  measure "emit-$source" --config.data.shift=training \
+  measure "training-emit-$source" 300 --config.data.shift=training \
     --config.episode.emit_from="$source"
 done
 python launch/table.py "$run"
