@@ -1,5 +1,6 @@
 """JSON lines, results of evaluations, and disks that refuse metrics."""
 
+import contextlib
 import errno
 import json
 import math
@@ -26,25 +27,32 @@ def warnings(monkeypatch):
   return lines
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-  """() -> None: from then on no file of this process passes 4 kB."""
+  """While it lasts, no file of this process passes 4 kB.
+
+  Not a fixture: pytest writes its report before fixtures end, and its own
+  output may be a longer file.
+  """
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-  resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_fills_is_told_once_and_training_goes_on(
-  tmp_path, warnings, small_files
+  tmp_path, warnings
 ):
   writer = metrics.open_writer(tmp_path, 'train')
   metrics.write_row(writer, {'step': 0})
   images = np.random.default_rng(0).random((4, 32, 32, 3))
-  small_files()
-  for step in range(1, 200):
-    metrics.write_images(writer, step, 'x', images)
-    metrics.write_row(writer, {'step': step, 'text': 'x' * 100})
-  metrics.close_writer(writer)
+  with small_files():
+    for step in range(1, 200):
+      metrics.write_images(writer, step, 'x', images)
+      metrics.write_row(writer, {'step': step, 'text': 'x' * 100})
+    metrics.close_writer(writer)
   assert len(warnings) == 2, warnings  # TensorBoard, and the rows
   assert 'cannot write' in warnings[0] and 'cannot write' in warnings[1]
   rows = metrics.read_jsonl(tmp_path / 'train.jsonl')
@@ -191,17 +199,18 @@ def test_a_tag_is_a_name_not_a_path(tmp_path, tag):
   assert os.listdir(tmp_path) == []
 
 
-def test_results_that_cannot_be_written_are_an_error(
-  tmp_path, small_files, monkeypatch
-):
+def test_results_that_cannot_be_written_are_an_error(tmp_path, monkeypatch):
   metrics.write_evaluation(tmp_path, 'test', 1, {'a': 1}, {'x': np.ones(2)})
   files = {p: p.read_bytes() for p in (tmp_path / 'eval').iterdir()}
-  small_files()
   noise = np.random.default_rng(0).random(2000)
-  with pytest.raises(core.Unwritable, match=r'test_episodes.npz: File too'):
+  path = tmp_path / 'eval' / 'test.jsonl'
+  with (
+    small_files(),
+    pytest.raises(core.Unwritable, match=r'test_episodes.npz: File too'),
+  ):
     metrics.write_evaluation(tmp_path, 'test', 2, {'a': 2}, {'x': noise})
-  with pytest.raises(core.Unwritable, match=r'test.jsonl: '):
-    metrics.append_jsonl(tmp_path / 'eval' / 'test.jsonl', {'t': 'x' * 9000})
+  with small_files(), pytest.raises(core.Unwritable, match=r'test.jsonl: '):
+    metrics.append_jsonl(path, {'t': 'x' * 9000})
   assert {p: p.read_bytes() for p in (tmp_path / 'eval').iterdir()} == files
   (tmp_path / 'file').write_text('')
   with pytest.raises(core.Unwritable) as raised:
