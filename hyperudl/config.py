@@ -68,6 +68,12 @@ def validate(config):
     BadInput: naming the field, its value and what is legal.
   """
   flat = flatten(config)
+  missing = sorted({*CHOICES, *MINIMUM} - set(flat))
+  if missing:
+    raise BadInput(
+      f'the config lacks {", ".join(missing)}: start from common.base() of '
+      'configs/common.py; a run of another version needs its own workdir'
+    )
   for field, value in flat.items():
     numbers = value if isinstance(value, tuple) else (value,)
     for number in numbers:

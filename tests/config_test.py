@@ -63,6 +63,14 @@ def test_a_bad_value_is_named_with_what_is_legal(field, value, message):
   assert field.replace('__', '.') in str(caught.value)
 
 
+def test_a_config_of_another_version_is_refused_with_what_it_lacks():
+  config = protonet().unlock()
+  del config['batch']
+  del config.episode['shot']
+  with pytest.raises(core.BadInput, match='lacks batch, episode.shot'):
+    config_lib.validate(config)
+
+
 def test_transductive_and_unlabelled_exclude_each_other():
   config = protonet(episode__transductive='true', episode__unlabelled='2')
   with pytest.raises(core.BadInput, match=r'unlabelled = 0 \(it is 2\)'):

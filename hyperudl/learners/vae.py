@@ -46,7 +46,8 @@ def _moment_loss(stored, terms):
   log_variance = jnp.log(jnp.var(terms['mean'], axis=0) + 1e-6)
   mean, log_variance, seen = jax.lax.stop_gradient((mean, log_variance, seen))
   total = jnp.mean(jnp.square(stored['latent_mean'] - mean))
-  total += jnp.mean(jnp.square(stored['latent_log_variance'] - log_variance))
+  gap = (stored['latent_log_variance'] - log_variance) / MOMENT_SPEED
+  total += jnp.mean(jnp.square(gap))
   for name in MOMENTS:
     target = jnp.log(seen[name] + 1e-6) / MOMENT_SPEED
     total += jnp.square(stored[name] - target)
