@@ -67,7 +67,7 @@ def test_a_config_of_another_version_is_refused_with_what_it_lacks():
   config = protonet().unlock()
   del config['batch']
   del config.episode['shot']
-  with pytest.raises(core.BadInput, match='lacks batch, episode.shot'):
+  with pytest.raises(core.BadInput, match=r'lacks batch, episode\.shot'):
     config_lib.validate(config)
 
 
