@@ -32,7 +32,9 @@ def main(workdir):
     'Accuracy in %, mean +- 95% interval over episodes; gains are paired;\n'
     'placebo = the same inner steps on noise images.\n'
   )
-  print('| result | step | episodes | ' + ' | '.join(c for c, _ in COLUMNS))
+  print(
+    '| result | step | episodes | ' + ' | '.join(c for c, _ in COLUMNS) + ' |'
+  )
   print('|---' * (len(COLUMNS) + 3) + '|')
   for file in files:
     row = json.loads(file.read_text().splitlines()[-1])
