@@ -278,6 +278,7 @@ def _restart_with_two_devices():
 
 
 def main(argv):
+  """Prints one JSON line a row."""
   del argv
   rows = select(make_rows(), FLAGS.filter)
   if FLAGS.repeats < 1:

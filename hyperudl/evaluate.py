@@ -223,6 +223,7 @@ def override(config, changes, flag_values):
 
 
 def main(argv, changes):
+  """Evaluates one checkpoint, or polls until the trainer is done."""
   del argv
   cli.set_up()
   stop = cli.Stop()

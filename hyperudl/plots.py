@@ -133,6 +133,7 @@ def _images(figure, title, images, labels, answers):
 
 
 def main(argv):
+  """Draws the figure and writes it."""
   del argv
   cli.set_up()
   values = flags.FLAGS

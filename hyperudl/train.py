@@ -226,6 +226,7 @@ class _Log:
 
 
 def main(argv):
+  """Trains, or resumes, the run that the flags name."""
   del argv
   cli.set_up()
   stop = cli.Stop()
