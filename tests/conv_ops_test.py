@@ -200,7 +200,7 @@ def test_a_map_of_one_pixel_cannot_be_pooled():
     conv.max_pool(jnp.zeros((1, 1, 3, 2)))
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [1, 3, 8])
 def test_pooled_conv_equals_convolution_moments_and_pooling(channels):
   x, w = _random(0, 3, 6, 4, channels), _random(1, 3, 3, channels, 5)
   weight = _random(2, 3, 3, 2, 5)
@@ -219,13 +219,17 @@ def test_pooled_conv_equals_convolution_moments_and_pooling(channels):
     return function(x, w), gradients, jax.grad(along)(w)
 
   actual, expected = jax.jit(
-    lambda x, w: (compute(pooling.pooled_conv, x, w), compute(plain, x, w))
+    lambda x, w: (
+      compute(pooling.pooled_conv_moments, x, w),
+      compute(plain, x, w),
+    )
   )(x, w)
   _assert_close(actual, expected, 5e-6)
+  _assert_close(pooling.pooled_conv(x, w), actual[0][0], 1e-6)
 
 
 def test_the_variance_of_constant_images_is_not_negative():
   x = jnp.full((5, 8, 8, 1), 0.7)
   w = jnp.asarray([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1) * jnp.ones((3, 3, 1, 9))
-  _, _, variance = pooling.pooled_conv(x, w * _random(0, 9))
+  _, _, variance = pooling.pooled_conv_moments(x, w * _random(0, 9))
   assert float(variance.min()) >= 0

@@ -89,6 +89,7 @@ def _numpy_block(x, params, norm, activation, order, pool):
   [
     ('batch', 'relu', (6, 4, 1), True),
     ('batch', 'relu', (5, 7, 8), True),
+    ('batch', 'relu', (6, 4, 8), True),
     ('batch', 'lrelu', (4, 4, 1), False),
     ('group', 'lrelu', (6, 5, 3), True),
     ('layer', 'relu', (4, 6, 2), True),
