@@ -44,6 +44,7 @@ def get_config(arg=None):
   config.learner.layers = 2
   config.learner.heads = 4
   config.learner.trunk = (16, 32, 32)
+  config.learner.share_trunk = False
   config.learner.allocation = 'output'
   config.learner.strength = 0.1
   config.learner.adapt = 'film'

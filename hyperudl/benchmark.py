@@ -9,7 +9,8 @@ anything. A run starts itself again with two host devices; rows with
   and convolutions of one episode (`count_flops`), without what
   `jax.checkpoint` computes twice.
 * `gemm_peak_gflops` is a 2048 x 2048 float32 matmul on one device, timed
-  just before each repeat of the row, and `share_of_peak` the ratio to it.
+  just before and just after each repeat of the row; `share_of_peak` is the
+  median over repeats of the ratio to the mean of these two.
 * `peak_mb` is what the compiled program of one device asks for: temporary
   buffers and arguments. The arguments hold the images and grow with the
   episodes; under 'scan' the buffers do not.
@@ -200,7 +201,8 @@ def _compile(row):
 def _describe(row, program, times, peaks):
   seconds = statistics.median(times) / row.batch
   peak = statistics.median(peaks)
-  gflops = count_flops(row) / seconds / 1e9
+  work = count_flops(row) * row.batch / 1e9  # GFLOP of the program
+  shares = [work / t / p for t, p in zip(times, peaks)]
   memory = program.memory_analysis()
   size = memory.temp_size_in_bytes + memory.argument_size_in_bytes
   return {
@@ -212,9 +214,9 @@ def _describe(row, program, times, peaks):
     'episodes_per_second': round(1 / seconds, 2),
     'ms_per_episode': round(seconds * 1e3, 3),
     'peak_mb': round(size / 1e6, 1),
-    'gflops': round(gflops, 2),
+    'gflops': round(work / row.batch / seconds, 2),
     'gemm_peak_gflops': round(peak, 1),
-    'share_of_peak': round(gflops / peak, 3),
+    'share_of_peak': round(statistics.median(shares), 3),
   }
 
 
@@ -238,10 +240,12 @@ def measure(rows, repeats=5, matmul=2048):
     programs.append((row, *_compile(row), [], []))
   matrix = jnp.ones((matmul, matmul), jnp.float32)
   multiply = jax.jit(jnp.matmul)
+  gflops = lambda: 2 * matmul**3 / _seconds(multiply, matrix, matrix) / 1e9
   for turn in range(repeats + 1):
     for _, program, inputs, times, peaks in programs:
-      peak = 2 * matmul**3 / _seconds(multiply, matrix, matrix) / 1e9
+      before = gflops()
       seconds = _seconds(program, *inputs)
+      peak = (before + gflops()) / 2
       if turn:  # the first turn warms up
         times.append(seconds)
         peaks.append(peak)
@@ -253,11 +257,7 @@ def measure(rows, repeats=5, matmul=2048):
 
 
 def select(rows, text):
-  """The rows whose name contains `text`.
-
-  Raises:
-    core.BadInput: if there are none.
-  """
+  """The rows whose name contains `text`; core.BadInput if there are none."""
   chosen = [row for row in rows if text in row.name]
   if not chosen:
     names = sorted({row.name for row in rows})

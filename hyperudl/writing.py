@@ -17,6 +17,7 @@ class Writer(NamedTuple):
   way: int
   cnn: conv.ConvNet
   settings: dict  # of `generator.Generator`
+  shared: bool  # whether image tokens read the trunk of the frozen vae
   latent: int  # of the frozen vae
   hidden: tuple  # of the frozen vae
 
@@ -27,12 +28,19 @@ def init(writer, key, support):
   x, y = support.x, support.y
   cnn = writer.cnn.init(cnn_key, x[:1])['params']
   posterior = (jnp.zeros((x.shape[0], writer.latent)),) * 2
+  features = jnp.zeros((x.shape[0], writer.hidden[-1]))
   net = _generator(writer, cnn, width(writer, cnn, x))
+  variables = net.init(
+    generator_key,
+    x,
+    y,
+    posterior,
+    jnp.ones(x.shape[0]),
+    features if writer.shared else None,
+  )
   return {
     'cnn': cnn,
-    'generator': net.init(generator_key, x, y, posterior, jnp.ones(x.shape[0]))[
-      'params'
-    ],
+    'generator': variables['params'],
     'log_scale': jnp.log(jnp.asarray(10.0, jnp.float32)),
   }
 
@@ -120,6 +128,11 @@ def _vae(writer, vae, x):
   return net, {'params': vae['net']}
 
 
+def _trunk(writer, vae, x):
+  net, variables = _vae(writer, vae, x)
+  return net.apply(variables, x, method='trunk')
+
+
 def _generator(writer, cnn, features):
   kernels = tuple((name, cnn[name]['kernel'].shape) for name in sorted(cnn))
   return generator.Generator(
@@ -130,4 +143,6 @@ def _generator(writer, cnn, features):
 def _corrections(writer, base, vae, x, y, mask):
   net = _generator(writer, base['cnn'], width(writer, base['cnn'], x))
   posterior = encode(writer, vae, x)
-  return net.apply({'params': base['generator']}, x, y, posterior, mask)
+  features = _trunk(writer, vae, x) if writer.shared else None
+  variables = {'params': base['generator']}
+  return net.apply(variables, x, y, posterior, mask, features)

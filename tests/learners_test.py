@@ -13,8 +13,8 @@ from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import learners
 from hyperudl import loop
-from hyperudl.data import arrays
 from hyperudl.data import episodes
+from hyperudl.data import example
 
 NAMES = learners.names()
 HEAVY = ('udl', 'hypertransformer')  # strategies are compared in slow tests
@@ -47,31 +47,6 @@ RATES = {'hypertransformer': 0.005}
 STEPS = {'hypertransformer': 300}
 
 
-def easy_data(seed, classes=12, per_class=16, size=14):
-  """Classes are points of one smooth plane of images, under strong noise.
-
-  New classes are new points of the same plane, so there is something to
-  learn that helps with them: to look at the plane and not at the noise.
-  """
-  rng = np.random.default_rng(seed)
-  grid = np.arange(size) * 2 * np.pi / size
-  waves = [np.cos(k * grid)[:, None] * np.sin(grid + k) for k in (1, 2)]
-  waves += [np.sin(k * grid + 1) * np.ones((size, 1)) for k in (1, 2)]
-  points = rng.normal(size=(classes, 4))
-  images = 0.5 + 0.12 * np.einsum('ck,khw->chw', points, np.stack(waves))
-  images = np.repeat(images[:, None], per_class, axis=1)
-  images += 0.3 * rng.normal(size=images.shape)
-  pixels = np.clip(255 * images, 0, 255).astype(np.uint8)
-  counts = np.full(classes, per_class)
-  return arrays.Dataset(
-    pixels.reshape(-1, size, size, 1),
-    np.cumsum(counts) - counts,
-    counts,
-    tuple(f'c{i}' for i in range(classes)),
-    None,
-  )
-
-
 class Case:
   """A learner with tiny sizes, a batch of its episodes and one program."""
 
@@ -90,7 +65,7 @@ class Case:
     config_lib.validate(config)
     self.name, self.config = name, config
     self.learner = learners.make(name, 3, config_lib.learner_settings(config))
-    data = easy_data(0)
+    data = example.example_set(0)
     self.draw = episodes.make_draw(config, data, train=True)
     self.batch, self.keys = self.at(0)
     self.episode = jax.tree.map(lambda leaf: leaf[0], self.batch)
@@ -138,6 +113,21 @@ def test_every_learner_has_a_config_with_all_its_hyperparameters():
     listed = set(config_lib.learner_settings(config))
     assert listed == set(learners.hyperparameters(name)), name
     learners.make(name, 5, config_lib.learner_settings(config))
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('size, channels', [(14, 1), (20, 3)])
+def test_an_example_episode_fits_every_config(name, size, channels):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  episode = example.example_episode(config, size, channels)
+  rules = config.episode
+  unlabelled = 0 if rules.transductive else rules.unlabelled
+  support, query = episode.support.x, episode.query.x
+  pixels = (size, size, channels)
+  assert support.shape == (rules.way * (rules.shot + unlabelled), *pixels)
+  assert query.shape == (rules.way * rules.query, *pixels)
+  again = example.example_episode(config, size, channels)
+  chex.assert_trees_all_equal(episode, again)
 
 
 def test_an_unknown_learner_is_told_with_a_suggestion():
@@ -220,7 +210,7 @@ def test_a_trained_learner_beats_its_untrained_self_and_a_constant(case):
   untrained = jax.device_get(state.params)
   for t in range(case.config.steps):
     state, _ = case.step(state, *case.at(t))
-  draw = episodes.make_draw(case.config, easy_data(1), train=False)
+  draw = episodes.make_draw(case.config, example.example_set(1), train=False)
   keys = episodes.eval_keys('test', 0, 60)
   evaluate = loop.make_eval_step(case.learner)
   score = lambda params: np.mean(evaluate(params, draw(keys), keys)['accuracy'])

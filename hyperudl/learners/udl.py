@@ -57,6 +57,7 @@ def make(
   layers=2,
   heads=4,
   trunk=(16, 32, 32),
+  share_trunk=False,
   allocation='output',
   strength=0.1,
   adapt='film',
@@ -80,6 +81,8 @@ def make(
     channels: filters of the emitted CNN's stride-2 3x3 convolutions.
     width, layers, heads: of the transformer.
     trunk: channels of the feature extractor of the image tokens; () = none.
+    share_trunk: image tokens read the layer of the frozen vae's encoder that
+      its posterior reads, in place of a `trunk` of their own.
     allocation: 'output' or 'spatial' (see `emit`).
     strength: initial size s of the emission.
     adapt: v: 'film', 'transform' or 'film+transform'.
@@ -128,7 +131,9 @@ def make(
     'allocation': allocation,
     'strength': strength,
   }
-  writer = writing.Writer(way, cnn, settings, vae_latent, tuple(vae_hidden))
+  writer = writing.Writer(
+    way, cnn, settings, share_trunk, vae_latent, tuple(vae_hidden)
+  )
   s = _Settings(phase, writer, options, unadapted_weight, auxiliary_weight)
   return core.make_learner(
     lambda key, episode: _init(s, key, episode),

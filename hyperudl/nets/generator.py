@@ -51,7 +51,8 @@ class Generator(nn.Module):
     way: N.
     width, layers, heads: of the encoder.
     trunk: channels of a stride-2 feature extractor whose output joins the
-      posterior in the image tokens; () for none.
+      posterior in the image tokens; () for none. Not used where the caller
+      gives features.
     allocation: 'output' (slots are output channels; norm scale and bias are
       emitted too) or 'spatial' (slots are kernel positions).
     strength: initial size of the corrections, in units of the initial
@@ -69,7 +70,7 @@ class Generator(nn.Module):
   strength: float = 0.1
 
   @nn.compact
-  def __call__(self, x, y, posterior, mask):
+  def __call__(self, x, y, posterior, mask, features=None):
     """Corrections for one episode.
 
     Args:
@@ -77,13 +78,14 @@ class Generator(nn.Module):
       y: i32[n] in [-1, N).
       posterior: (mean, log-variance) f32[n, L] of the images.
       mask: f32[n]; rows with 0 are ignored.
+      features: f32[n, F] of the images, in place of an own trunk, or None.
 
     Returns:
       dict: block name -> {'kernel', 'scale', 'bias'} (only 'kernel' for
       'spatial'), 'head' -> f32[N, D].
     """
     labels = self.param('labels', _normal, (self.way + 1, self.width))
-    images = self._image_tokens(x, posterior) + labels[y]
+    images = self._image_tokens(x, posterior, features) + labels[y]
     slots = [
       self.param(f'slots_{name}', _normal, (count, self.width))
       for name, count, _ in self._slices()
@@ -100,10 +102,10 @@ class Generator(nn.Module):
     )
     return self._write(encoder(tokens, ignore))
 
-  def _image_tokens(self, x, posterior):
+  def _image_tokens(self, x, posterior, features):
     stats = jnp.concatenate(posterior, axis=-1)
     tokens = nn.Dense(self.width, name='from_posterior')(stats)
-    if self.trunk:
+    if features is None and self.trunk:
       net = conv.ConvNet(
         channels=self.trunk,
         stride=2,
@@ -113,7 +115,9 @@ class Generator(nn.Module):
         features='mean',
         name='trunk',
       )
-      tokens += nn.Dense(self.width, name='from_trunk')(net(x))
+      features = net(x)
+    if features is not None:
+      tokens += nn.Dense(self.width, name='from_trunk')(features)
     return tokens
 
   def _set_tokens(self, y, posterior, mask):

@@ -32,12 +32,16 @@ class VAE(nn.Module):
       'log_variance', lambda _: jnp.asarray(-2.0, jnp.float32)
     )
 
-  def encode(self, x):
-    """Posterior of images f32[n, H, W, C]: (mean, log-variance) f32[n, L]."""
+  def trunk(self, x):
+    """What the posterior reads: f32[n, H, W, C] -> f32[n, hidden[-1]]."""
     h = x.reshape(x.shape[0], -1)
     for layer in self.encoder:
       h = nn.silu(layer(h))
-    mean, log_variance = jnp.split(self.posterior(h), 2, axis=-1)
+    return h
+
+  def encode(self, x):
+    """Posterior of images f32[n, H, W, C]: (mean, log-variance) f32[n, L]."""
+    mean, log_variance = jnp.split(self.posterior(self.trunk(x)), 2, axis=-1)
     return mean, jnp.clip(log_variance, -8.0, 4.0)
 
   def decode(self, z):
