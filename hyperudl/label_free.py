@@ -1,9 +1,8 @@
-"""The label-free inner loop of `udl`: what adapts, on what loss, how far.
+"""The label-free inner loop of `udl`: on what loss v moves, and how far.
 
-The adapted variable v is 'film' (an increment to scale and bias of every
-norm of the CNN), 'transform' (the input canonicaliser), or both. Every loss
-is computed through v, or `check` refuses the pair: an ELBO of a network that
-v does not touch would be an exact no-op.
+Every loss is computed through the adapted variable v (`variables.py`), or
+`check` refuses the pair: an ELBO of a network that v does not touch would be
+an exact no-op.
 """
 
 from collections.abc import Callable
@@ -12,21 +11,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hyperudl import gating
 from hyperudl import inner
 from hyperudl import losses
 from hyperudl import unsupervised
-from hyperudl.core import PyTree
-from hyperudl.nets import canonical
+from hyperudl import variables
 
 CHOICES = {
-  'adapt': ('film', 'transform', 'film+transform'),
   'elbo': ('none', 'features', 'images'),
-  'ssl': ('none', 'geometry', 'byol'),
   'critic': ('none', 'predictions', 'predictions+elbo'),
-  'gate': ('none', 'elbo'),
+  'gate': ('none', 'elbo', 'predictions', 'predictions+elbo'),
+  'rates': ('learned', 'positive', 'fixed'),
+  'norm': inner.NORMS,
+  'meta_grad': ('full', 'first_order', 'none'),
+}
+# What a self-supervised loss is computed on.
+SSL = {
+  'geometry': 'features',
+  'byol': 'features',
+  'infonce': 'features',
+  'displacement': 'features',
+  'entropy': 'predictions',
 }
 BETA = 0.25  # KL weight of the ELBO on features
 LATENT = 16  # of the ELBO on features
+GATES = 2  # of the steps and of the clustering
 
 
 class Options(NamedTuple):
@@ -39,21 +48,30 @@ class Options(NamedTuple):
   critic: str
   gate: str
   rate: float
-  first_order: bool
+  rates: str
+  norm: str
+  meta_grad: str
 
 
 class View(NamedTuple):
   """What the loop sees of one episode."""
 
-  weights: PyTree  # of the generated CNN: block -> kernel, scale, bias
+  start: dict  # v_0
+  write: Callable  # v -> (CNN weights, head f32[N, D])
   embed: Callable  # (weights, x) -> features f32[n, D]
-  classify: Callable  # features -> logits f32[n, N]
-  reconstruct: Callable  # x -> ELBO terms under the frozen vae
+  classify: Callable  # (features, head) -> logits f32[n, N]
+  reconstruct: Callable  # (v, x) -> ELBO terms under the frozen vae
   moments: dict  # of ELBO terms over clean training images
   population: tuple  # (mean, log-variance) f32[L] of posterior means
-  support: dict  # ELBO terms of the support and 'mask' of its labelled rows
+  support: jax.Array  # f32[m, H, W, C], rows of the support
+  labelled: jax.Array  # f32[m], which of them are labelled
   x: jax.Array  # f32[n, H, W, C], images of the inner loss
   mask: jax.Array  # f32[n], rows that count
+
+
+def ssl_names(options):
+  """'geometry+byol' -> ('geometry', 'byol'); 'none' -> ()."""
+  return () if options.ssl == 'none' else tuple(options.ssl.split('+'))
 
 
 def check(options):
@@ -62,110 +80,104 @@ def check(options):
   Raises:
     ValueError: saying what to choose instead.
   """
+  parts = variables.parse(options.adapt)
   for field, choices in CHOICES.items():
     value = getattr(options, field)
     if value not in choices:
       raise ValueError(f'{field} must be one of {choices}, not {value!r}')
+  names = ssl_names(options)
+  if any(n not in SSL for n in names) or len(set(names)) < len(names):
+    raise ValueError(
+      f"ssl must be 'none', one of {tuple(SSL)} or several joined by +, not "
+      f'{options.ssl!r}'
+    )
   if options.steps < 0:
     raise ValueError(f'inner_steps must be >= 0, not {options.steps}')
-  if not options.steps:
-    return
-  if options.elbo == 'images' and 'transform' not in options.adapt:
+  if options.steps:
+    _check_reach(options, parts)
+
+
+def _check_reach(options, parts):
+  losses_on = {SSL[name] for name in ssl_names(options)}
+  losses_on |= {options.elbo} - {'none'}
+  losses_on |= {'predictions'} if options.critic != 'none' else set()
+  if options.elbo == 'images' and not set(parts) & set(
+    variables.REACH['images']
+  ):
     raise ValueError(
-      "elbo='images' has no gradient with respect to adapt='film': the "
-      "frozen vae never sees the adapted network. Use elbo='features', or "
-      "adapt='transform'"
+      f"elbo='images' has no gradient with respect to adapt="
+      f'{options.adapt!r}: the frozen vae never sees the adapted network. Use '
+      "elbo='features', or adapt='transform' or 'encoder'"
     )
-  on_features = (
-    options.elbo == 'features'
-    or options.ssl != 'none'
-    or options.critic != 'none'
-  )
-  if not on_features and ('film' in options.adapt or options.elbo == 'none'):
-    raise ValueError(
-      f'no inner loss reaches adapt={options.adapt!r}: elbo='
-      f"{options.elbo!r}, ssl='none', critic='none'; choose "
-      "elbo='features', an ssl or a critic, or inner_steps=0"
-    )
+  for part in parts:
+    if not any(part in variables.REACH[on] for on in losses_on):
+      raise ValueError(
+        f'no inner loss reaches adapt={part!r}: elbo={options.elbo!r}, '
+        f'ssl={options.ssl!r}, critic={options.critic!r}; choose '
+        "elbo='features', another ssl or a critic, or inner_steps=0"
+      )
 
 
-def identity(options, weights):
-  """v_0, under which nothing changes: a dict of float32 zeros."""
-  value = {}
-  if 'film' in options.adapt:
-    sizes = [b['scale'].size + b['bias'].size for b in weights.values()]
-    value['film'] = jnp.zeros((sum(sizes),), jnp.float32)
-  if 'transform' in options.adapt:
-    value['transform'] = canonical.identity()
-  return value
-
-
-def film(weights, increment):
-  """`weights` with the flat f32[F] added to every scale and bias."""
-  new, start = {}, 0
-  for name in sorted(weights):
-    new[name] = dict(weights[name])
-    for leaf in ('scale', 'bias'):
-      stop = start + weights[name][leaf].size
-      new[name][leaf] = weights[name][leaf] + increment[start:stop]
-      start = stop
-  return new
-
-
-def through(embed, weights, value, x):
-  """(features f32[n, D], images f32[n, H, W, C]) as seen through v."""
-  if 'transform' in value:
-    x = canonical.apply(value['transform'], x)
-  if 'film' in value:
-    weights = film(weights, value['film'])
-  return embed(weights, x), x
-
-
-def init(options, key, weights, way, features, x):
+def init(options, key, start, way, features, x):
   """Parameters that the inner loop owns.
 
   Args:
     options: `Options`.
     key: PRNG key.
-    weights: of the CNN, for shapes.
+    start: v_0.
     way: N.
     features: D.
     x: f32[n, H, W, C], for shapes.
   """
-  keys = jax.random.split(key, 4)
+  keys = dict(zip(('elbo', 'critic', 'gate', *SSL), jax.random.split(key, 8)))
   scalar = lambda value: jnp.asarray(value, jnp.float32)
-  value = identity(options, weights)
-  rates = {}
-  if 'film' in value:
-    rates['film'] = inner.make_rates(
-      value['film'], options.steps, options.rate, 'element'
-    )
-  if 'transform' in value:
-    rates['transform'] = {
-      name: jnp.full((options.steps,), options.rate * rate, jnp.float32)
-      for name, rate in canonical.RATES.items()
-    }
-  params = {
-    'rates': rates,
-    'log_epsilon': jax.tree.map(lambda _: scalar(-3.0), value),
-    'weights': {},
-  }
-  for name in ('elbo', 'ssl'):
-    if getattr(options, name) != 'none':
-      params['weights'][name] = scalar(0.1)
+  params = {}
+  if options.steps:
+    params.update(_init_steps(options, start, scalar))
   if options.elbo == 'features':
     pixels = unsupervised.small_images(x[:1]).shape[1]
     params['elbo'] = unsupervised.init_feature_elbo(
-      keys[0], features, pixels, LATENT
+      keys['elbo'], features, pixels, LATENT
     )
-  if options.ssl == 'byol':
-    params['byol'] = unsupervised.init_byol(keys[1], features)
+  for name, make in (
+    ('byol', unsupervised.init_byol),
+    ('infonce', unsupervised.init_projector),
+    ('displacement', unsupervised.init_displacement),
+  ):
+    if name in ssl_names(options):
+      params[name] = make(keys[name], features)
   if options.critic != 'none':
     inputs = way + 2 + (6 if options.critic == 'predictions+elbo' else 0)
-    params['critic'] = unsupervised.init_critic(keys[2], inputs)
-  if options.gate == 'elbo':
-    params['gate'] = unsupervised.init_gate(keys[3])
+    params['critic'] = gating.init_critic(keys['critic'], inputs)
+  if options.gate != 'none':
+    inputs = gating.PREDICTION_INPUTS * ('predictions' in options.gate)
+    inputs += gating.ELBO_INPUTS * ('elbo' in options.gate)
+    params['gate'] = gating.init_gate(keys['gate'], inputs, GATES)
   return params
+
+
+def _init_steps(options, start, scalar):
+  names = [*ssl_names(options)]
+  if options.elbo != 'none':
+    names.append('elbo')
+  params = {'weights': {name: scalar(0.1) for name in names}}
+  if options.norm == 'unit':
+    params['log_epsilon'] = jax.tree.map(lambda _: scalar(-3.0), start)
+  if options.rates != 'fixed':
+    rates = variables.rates(start, options.steps, options.rate)
+    if options.rates == 'positive':
+      rates = jax.tree.map(jnp.log, rates)
+    params['rates'] = rates
+  return params
+
+
+def step_sizes(options, params, start):
+  """alpha for `inner.descend`: learned with its sign, positive, or fixed."""
+  if options.rates == 'fixed':
+    return variables.rates(start, options.steps, options.rate)
+  if options.rates == 'positive':
+    return jax.tree.map(jnp.exp, params['rates'])
+  return params['rates']
 
 
 def make_losses(options, params, view, key):
@@ -178,65 +190,108 @@ def make_losses(options, params, view, key):
     key: PRNG key of the ELBO's noise and of the views; fixed over the steps.
 
   Returns:
-    v -> {name: f32[]} with the configured ones of 'elbo', 'ssl', 'critic'.
-    All share one pass through the network.
+    v -> {name: f32[]} with the configured ones of 'elbo', the names in
+    `SSL`, and 'critic'. All share one pass through the network.
   """
   noise_key, views_key = jax.random.split(key)
   noise = jax.random.normal(noise_key, (view.x.shape[0], LATENT))
-  see = lambda value, x: through(view.embed, view.weights, value, x)
   # The image before v is the target: a v that blanks its output cannot cheat.
   targets = unsupervised.small_images(view.x)
-  reference = view.reconstruct(view.x)['mean']
-  first, second = unsupervised.views(views_key, view.x)
+  original = view.reconstruct(view.start, view.x)
+  names = ssl_names(options)
+  first, second, moved = unsupervised.views(views_key, view.x)
 
-  def elbo(features, seen):
+  def elbo(value, features, seen):
     if options.elbo == 'features':
       return unsupervised.feature_elbo(
         params['elbo'], features, targets, noise, BETA, view.mask
       )
-    terms = view.reconstruct(seen)
+    terms = view.reconstruct(value, seen)
     total = terms['nll'] + terms['kl']
     return losses.masked_mean(total, view.mask) / view.x[0].size
 
-  def ssl(value, features):
-    if options.ssl == 'geometry':
-      return losses.geometry(features, reference, view.mask)
-    pair = see(value, first)[0], see(value, second)[0]
-    return unsupervised.byol(params['byol'], *pair, view.mask)
+  def of_views(value, weights):
+    see = lambda x: view.embed(weights, variables.see(value, x))
+    pair = see(first), see(second)
+    terms = {}
+    for name in {'byol', 'infonce'} & set(names):
+      terms[name] = getattr(unsupervised, name)(params[name], *pair, view.mask)
+    if 'displacement' in names:
+      terms['displacement'] = unsupervised.displacement(
+        params['displacement'], *pair, moved, view.mask
+      )
+    return terms
 
-  def critic(features, seen):
-    inputs = unsupervised.critic_inputs(view.classify(features), view.mask)
+  def critic(value, logits, seen):
+    inputs = gating.critic_inputs(logits, view.mask)
     if options.critic == 'predictions+elbo':
-      terms = view.reconstruct(seen)
-      extra = unsupervised.elbo_inputs(terms, view.support, view.moments)
+      terms = view.reconstruct(value, seen)
+      known = {**view.reconstruct(view.start, view.support)}
+      known['mask'] = view.labelled
+      extra = gating.elbo_inputs(terms, known, view.moments)
       inputs = jnp.concatenate([inputs, extra], axis=-1)
-    return unsupervised.critic(params['critic'], inputs, view.mask)
+    return gating.critic(params['critic'], inputs, view.mask)
 
   def evaluate(value):
-    features, seen = see(value, view.x)
-    terms = {}
+    weights, head = view.write(value)
+    seen = variables.see(value, view.x)
+    features = view.embed(weights, seen)
+    logits = view.classify(features, head)
+    terms = of_views(value, weights)
     if options.elbo != 'none':
-      terms['elbo'] = elbo(features, seen)
-    if options.ssl != 'none':
-      terms['ssl'] = ssl(value, features)
+      terms['elbo'] = elbo(value, features, seen)
+    if 'geometry' in names:
+      terms['geometry'] = losses.geometry(features, original['mean'], view.mask)
+    if 'entropy' in names:
+      terms['entropy'] = unsupervised.balanced_entropy(logits, view.mask)
     if options.critic != 'none':
-      terms['critic'] = critic(features, seen)
+      terms['critic'] = critic(value, logits, seen)
     return terms
 
   return evaluate
 
 
-def refine(options, params, view, key):
+def gates(options, params, view):
+  """How far the steps and the clustering may go: f32[2] in (0, 1]."""
+  if options.gate == 'none':
+    return jnp.ones(GATES)
+  inputs = []
+  if 'elbo' in options.gate:
+    known = {**view.reconstruct(view.start, view.support)}
+    known['mask'] = view.labelled
+    terms = view.reconstruct(view.start, view.x)
+    inputs.append(
+      gating.elbo_gate_inputs(
+        terms, known, view.moments, view.population, view.mask
+      )
+    )
+  if 'predictions' in options.gate:
+    weights, head = view.write(view.start)
+    features = view.embed(weights, view.x)
+    inputs.append(
+      gating.prediction_gate_inputs(
+        features,
+        view.classify(features, head),
+        view.embed(weights, view.support),
+        view.mask,
+        view.labelled,
+      )
+    )
+  return gating.gate(params['gate'], jnp.concatenate(inputs))
+
+
+def refine(options, params, view, opening, key):
   """K label-free steps from the identity.
 
   Args:
     options: `Options` with steps >= 1.
     params: from `init`.
     view: `View`.
+    opening: f32[], factor of all step sizes.
     key: PRNG key.
 
   Returns:
-    (v_K, gate f32[], inner.Trace).
+    (v_K, inner.Trace).
   """
   terms = make_losses(options, params, view, key)
   weights = params['weights']
@@ -247,23 +302,19 @@ def refine(options, params, view, key):
       term * weights.get(name, 1.0) for name, term in terms(value).items()
     )
 
-  opening = jnp.ones(())
-  if options.gate == 'elbo':
-    statistics = unsupervised.gate_inputs(
-      view.reconstruct(view.x),
-      view.support,
-      view.moments,
-      view.population,
-      view.mask,
-    )
-    opening = unsupervised.gate(params['gate'], statistics)
+  epsilon = 1e-8
+  if options.norm == 'unit':
+    epsilon = jax.tree.map(jnp.exp, params['log_epsilon'])
+  rates = step_sizes(options, params, view.start)
   value, trace = inner.descend(
     loss,
-    identity(options, view.weights),
-    jax.tree.map(lambda rate: opening * rate, params['rates']),
-    norm='unit',
-    epsilon=jax.tree.map(jnp.exp, params['log_epsilon']),
+    view.start,
+    jax.tree.map(lambda rate: opening * rate, rates),
+    norm=options.norm,
+    epsilon=epsilon,
     per_leaf=True,
-    first_order=options.first_order,
+    first_order=options.meta_grad != 'full',
   )
-  return value, opening, trace
+  if options.meta_grad == 'none':
+    value = jax.lax.stop_gradient(value)
+  return value, trace

@@ -18,6 +18,7 @@ class Writer(NamedTuple):
   cnn: conv.ConvNet
   settings: dict  # of `generator.Generator`
   shared: bool  # whether image tokens read the trunk of the frozen vae
+  emit: bool  # False: the base weights and prototypes alone
   latent: int  # of the frozen vae
   hidden: tuple  # of the frozen vae
 
@@ -74,7 +75,7 @@ def reconstruct(writer, vae, x):
   return net.apply(variables, x, jnp.zeros((x.shape[0], writer.latent)))
 
 
-def write(writer, base, vae, support):
+def write(writer, base, vae, support, shift=None):
   """The CNN and head for one episode.
 
   Args:
@@ -84,6 +85,7 @@ def write(writer, base, vae, support):
     support: Examples; `context` may hold 'emit_from' (Examples with a leading
       axis: the mean of what they emit is taken) or 'cond' (images in place of
       the unlabelled rows), see the design of placebos.
+    shift: f32[2, width] added to the tokens of the sets, or None.
 
   Returns:
     (weights: block -> {'kernel', 'scale', 'bias'}, head f32[N, D]). The head
@@ -91,7 +93,10 @@ def write(writer, base, vae, support):
   """
   context = support.context or {}
   x, y = support.x, support.y
-  emit = lambda *rows: _corrections(writer, base, vae, *rows)
+  emit = lambda *rows: _corrections(writer, base, vae, *rows, shift)
+  if not writer.emit:
+    weights = base['cnn']
+    return weights, losses.class_means(embed(writer, weights, x), y, writer.way)
   if 'emit_from' in context:
     others = context['emit_from']
     every = jax.vmap(lambda x, y: emit(x, y, jnp.ones(y.shape)))(
@@ -140,9 +145,9 @@ def _generator(writer, cnn, features):
   )
 
 
-def _corrections(writer, base, vae, x, y, mask):
+def _corrections(writer, base, vae, x, y, mask, shift):
   net = _generator(writer, base['cnn'], width(writer, base['cnn'], x))
   posterior = encode(writer, vae, x)
   features = _trunk(writer, vae, x) if writer.shared else None
   variables = {'params': base['generator']}
-  return net.apply(variables, x, y, posterior, mask, features)
+  return net.apply(variables, x, y, posterior, mask, features, shift)

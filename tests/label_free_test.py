@@ -1,127 +1,142 @@
 """The label-free loop: what reaches what, what is refused, what is neutral."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperudl import core
+from hyperudl import gating
 from hyperudl import label_free
+from hyperudl import refining
+from hyperudl import variables
+from hyperudl import writing
+from hyperudl.learners import vae
 from hyperudl.nets import canonical
 from hyperudl.nets import conv
-from hyperudl.nets import vae as vae_net
 
 WAY = 3
 OPTIONS = label_free.Options(
-  adapt='film+transform',
+  adapt='film',
   steps=2,
   elbo='features',
   ssl='geometry',
   critic='predictions',
   gate='elbo',
   rate=0.3,
-  first_order=False,
+  rates='learned',
+  norm='unit',
+  meta_grad='full',
 )
+ALL_SSL = '+'.join(label_free.SSL)
 
 
-def view_of(options, seed=0, size=10, rows=6):
-  """A random episode's View, and parameters for it."""
-  keys = jax.random.split(jax.random.key(seed), 6)
-  net = conv.ConvNet(
+def settings_of(options):
+  cnn = conv.ConvNet(
     channels=(4, 5), stride=2, pool=False, norm='layer', head=None
   )
-  # Compiled once each: eager tests would compile every operation alone.
-  x = jax.random.uniform(keys[0], (rows, size, size, 1))
-  weights = jax.jit(net.init)(keys[1], x[:1])['params']
-  embed = jax.jit(lambda weights, x: net.apply({'params': weights}, x))
-  features = embed(weights, x[:1]).shape[-1]
-  head = jax.random.normal(keys[2], (features, WAY))
-  vae = vae_net.VAE((size, size, 1), 3, (8,))
-  noise = jnp.zeros((rows, 3))
-  variables = jax.jit(vae.init)(keys[3], x, noise)
-  reconstruct = jax.jit(
-    lambda x: vae.apply(variables, x, jnp.zeros((x.shape[0], 3)))
-  )
-  moments = {
-    'error_mean': jnp.asarray(8.0),
-    'error_std': jnp.asarray(2.0),
-    'kl_mean': jnp.asarray(0.5),
-    'kl_std': jnp.asarray(0.3),
+  sizes = {
+    'width': 8,
+    'layers': 1,
+    'heads': 2,
+    'trunk': (),
+    'allocation': 'output',
+    'strength': 0.1,
   }
-  view = label_free.View(
-    weights=weights,
-    embed=embed,
-    classify=lambda features: features @ head,
-    reconstruct=reconstruct,
-    moments=moments,
-    population=(jnp.zeros(3), jnp.zeros(3)),
-    support={**reconstruct(x[:WAY]), 'mask': jnp.ones(WAY)},
-    x=x,
-    mask=jnp.array([1.0] * (rows - 2) + [0.0, 0.0]),
+  writer = writing.Writer(WAY, cnn, sizes, False, True, 3, (8,))
+  return refining.Settings('joint', writer, options, 0, 0.25, 0.1)
+
+
+def parameters(s, support, seed=0):
+  """Random ones: at their initial values some paths are shut."""
+
+  def init(key):
+    keys = jax.random.split(key, 3)
+    upstream = vae.make(WAY, latent=3, hidden=(8,))
+    params = writing.init(s.writer, keys[0], support)
+    episode = core.Episode(support, support)
+    params['frozen'] = {'vae': upstream.init(keys[1], episode)}
+    width = writing.width(s.writer, params['cnn'], support.x)
+    start = refining.start_of(s, params, jnp.zeros((WAY, width)))
+    params['inner'] = label_free.init(
+      s.inner, keys[2], start, WAY, width, support.x
+    )
+    return params
+
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32),
+    jax.eval_shape(init, jax.random.key(0)),
   )
-  params = label_free.init(options, keys[4], weights, WAY, features, x)
-  return view, params
 
 
-LOSSES = (
-  ('features', 'none', 'none'),
-  ('images', 'none', 'none'),
-  ('none', 'geometry', 'none'),
-  ('none', 'byol', 'none'),
-  ('none', 'none', 'predictions'),
-  ('none', 'none', 'predictions+elbo'),
-)
-LEGAL = [
-  (adapt, *losses)
-  for adapt, losses in itertools.product(('film', 'transform'), LOSSES)
-  if (adapt, losses[0]) != ('film', 'images')
-]
+def support_of(rows=6, size=10, seed=0):
+  x = jax.random.uniform(jax.random.key(seed), (WAY + rows, size, size, 1))
+  return core.Examples(x, jnp.array([*range(WAY), *[-1] * rows]))
 
 
-@pytest.mark.parametrize('choice', LEGAL, ids='-'.join)
-def test_every_configured_loss_has_a_gradient_in_the_adapted_variable(choice):
-  adapt, elbo, ssl, critic = choice
-  options = OPTIONS._replace(adapt=adapt, elbo=elbo, ssl=ssl, critic=critic)
-  label_free.check(options)
-  view, params = view_of(options)
-  terms = label_free.make_losses(options, params, view, jax.random.key(1))
-  start = label_free.identity(options, view.weights)
-  (name,) = jax.eval_shape(terms, start)
-  grads = jax.jit(jax.grad(lambda v: terms(v)[name]))(start)
-  for leaf in jax.tree.leaves(grads):
-    assert jnp.isfinite(leaf).all()
-  for part, tree in grads.items():
-    norm = sum(float(jnp.sum(g * g)) for g in jax.tree.leaves(tree)) ** 0.5
-    assert norm > 1e-8, part
+def with_view(options, function, params=None):
+  """function(view, inner parameters) compiled as one program."""
+  s, support = settings_of(options), support_of()
+  params = parameters(s, support) if params is None else params
+
+  @jax.jit
+  def run(params, support):
+    task = refining.written(s, params, support)
+    view = refining.view_of(s, params, support, task)
+    return function(view, params['inner'])
+
+  return lambda x=None: run(
+    params, support if x is None else support._replace(x=x)
+  )
 
 
-def test_an_elbo_that_never_sees_the_variable_is_refused_and_would_be_a_no_op():
+@pytest.mark.parametrize('elbo', ['features', 'images'])
+@pytest.mark.parametrize('part', variables.PARTS)
+def test_a_loss_has_a_gradient_exactly_where_the_table_of_reach_says(
+  part, elbo
+):
   options = OPTIONS._replace(
-    adapt='film', elbo='images', ssl='none', critic='none'
+    adapt=part, elbo=elbo, ssl=ALL_SSL, critic='predictions+elbo'
   )
-  with pytest.raises(ValueError, match="elbo='images' has no gradient"):
-    label_free.check(options)
-  view, params = view_of(options)
-  terms = label_free.make_losses(options, params, view, jax.random.key(1))
-  start = label_free.identity(options, view.weights)
-  grads = jax.grad(lambda v: terms(v)['elbo'])(start)
-  assert float(jnp.abs(grads['film']).max()) == 0
+
+  def jacobian(view, params):
+    terms = label_free.make_losses(options, params, view, jax.random.key(1))
+    return jax.jacrev(terms)(view.start)
+
+  found = with_view(options, jacobian)()
+  on = {**label_free.SSL, 'elbo': elbo, 'critic': 'predictions'}
+  assert set(found) == set(on)
+  for name, value in found.items():
+    leaves = jax.tree.leaves(value)
+    assert all(jnp.isfinite(leaf).all() for leaf in leaves)
+    norm = sum(float(jnp.sum(jnp.square(leaf))) for leaf in leaves) ** 0.5
+    if part in variables.REACH[on[name]]:
+      assert norm > 1e-8, name
+    else:
+      assert norm == 0, name
 
 
 @pytest.mark.parametrize(
   'changes, message',
   [
-    ({'adapt': 'head'}, 'adapt must be one of'),
+    ({'adapt': 'stem'}, 'adapt must be one of'),
+    ({'adapt': 'film+film'}, 'adapt must be one of'),
     ({'elbo': 'pixels'}, 'elbo must be one of'),
-    ({'ssl': 'rotation'}, 'ssl must be one of'),
+    ({'ssl': 'rotation'}, "ssl must be 'none', one of"),
+    ({'ssl': 'byol+byol'}, "ssl must be 'none', one of"),
     ({'critic': 'yes'}, 'critic must be one of'),
     ({'gate': 'open'}, 'gate must be one of'),
+    ({'rates': 'tiny'}, 'rates must be one of'),
+    ({'norm': 'l1'}, 'norm must be one of'),
+    ({'meta_grad': 'half'}, 'meta_grad must be one of'),
     ({'steps': -1}, 'inner_steps must be >= 0'),
     (
       {'elbo': 'none', 'ssl': 'none', 'critic': 'none'},
       'no inner loss reaches',
     ),
+    ({'elbo': 'images'}, "elbo='images' has no gradient"),
+    ({'adapt': 'film+head', 'critic': 'none'}, "reaches adapt='head'"),
   ],
 )
 def test_illegal_options_are_refused(changes, message):
@@ -129,123 +144,122 @@ def test_illegal_options_are_refused(changes, message):
     label_free.check(OPTIONS._replace(**changes))
 
 
-def test_no_steps_need_no_loss():
-  label_free.check(
-    OPTIONS._replace(steps=0, elbo='none', ssl='none', critic='none')
-  )
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'steps': 0, 'elbo': 'none', 'ssl': 'none', 'critic': 'none'},
+    {'adapt': 'encoder', 'elbo': 'images', 'ssl': 'none', 'critic': 'none'},
+    {'adapt': 'head', 'elbo': 'none', 'ssl': 'entropy', 'critic': 'none'},
+    {'adapt': 'film+head', 'ssl': 'byol+entropy', 'critic': 'none'},
+  ],
+)
+def test_legal_options_pass(changes):
+  label_free.check(OPTIONS._replace(**changes))
 
 
 def test_the_identity_changes_nothing():
-  view, _ = view_of(OPTIONS)
-  start = label_free.identity(OPTIONS, view.weights)
-  features, seen = label_free.through(view.embed, view.weights, start, view.x)
-  np.testing.assert_allclose(seen, view.x, atol=1e-5)
-  np.testing.assert_allclose(
-    features, view.embed(view.weights, view.x), atol=1e-4
-  )
+  everything = OPTIONS._replace(adapt='+'.join(variables.PARTS))
+
+  def compare(view, params):
+    del params
+    start = view.write({})
+    return view.write(view.start), start, variables.see(view.start, view.x)
+
+  written, start, seen = with_view(everything, compare)()
+  for a, b in zip(jax.tree.leaves(written), jax.tree.leaves(start)):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+  np.testing.assert_allclose(seen, support_of().x, atol=1e-5)
 
 
 def test_film_adds_each_number_once_and_leaves_kernels_alone():
-  view, _ = view_of(OPTIONS)
-  sizes = [b[k].size for b in view.weights.values() for k in ('scale', 'bias')]
+  support = support_of()
+  weights = parameters(settings_of(OPTIONS), support)['cnn']
+  sizes = [b[k].size for b in weights.values() for k in ('scale', 'bias')]
   increment = jnp.arange(1.0, sum(sizes) + 1)
-  new = label_free.film(view.weights, increment)
+  new = variables.film(weights, increment)
   added = []
   for name in sorted(new):
-    np.testing.assert_array_equal(
-      new[name]['kernel'], view.weights[name]['kernel']
-    )
+    np.testing.assert_array_equal(new[name]['kernel'], weights[name]['kernel'])
     for leaf in ('scale', 'bias'):
-      added.extend(np.asarray(new[name][leaf] - view.weights[name][leaf]))
+      added.extend(np.asarray(new[name][leaf] - weights[name][leaf]))
   np.testing.assert_allclose(sorted(added), increment, rtol=1e-4)
 
 
-def test_masked_images_do_not_move_the_variable():
-  view, params = view_of(OPTIONS)
-  run = jax.jit(
-    lambda x: label_free.refine(
-      OPTIONS, params, view._replace(x=x), jax.random.key(2)
-    )[0]
-  )
-  changed = view.x.at[-2:].set(0.9)
-  first, second = run(view.x), run(changed)
-  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
-    np.testing.assert_allclose(a, b, atol=1e-5)
-  moved = run(view.x.at[0].set(0.9))
-  assert float(jnp.abs(moved['film'] - first['film']).max()) > 1e-4
+def test_a_canonicaliser_leaves_labelled_images_alone():
+  support = support_of()
+  value = {'transform': canonical.identity()}
+  value['transform']['bias'] = jnp.array([0.5])
+  seen = variables.see_unlabelled(value, support)
+  np.testing.assert_array_equal(seen.x[:WAY], support.x[:WAY])
+  np.testing.assert_allclose(seen.x[WAY:], support.x[WAY:] + 0.5, atol=1e-5)
+
+
+def test_labelled_images_do_not_enter_the_loss_but_through_the_network():
+  """What the steps look at are the -1 rows: the others are masked."""
+  mask = with_view(OPTIONS, lambda view, params: (view.mask, view.labelled))()
+  np.testing.assert_array_equal(mask[0], [0] * WAY + [1] * 6)
+  np.testing.assert_array_equal(mask[1], [1] * WAY + [0] * 6)
 
 
 def test_the_gate_scales_the_whole_step():
-  options = OPTIONS._replace(adapt='film', steps=1)
-  view, params = view_of(options)
-  shut = {**params, 'gate': jax.tree.map(jnp.zeros_like, params['gate'])}
-  refine = jax.jit(
-    lambda p: label_free.refine(options, p, view, jax.random.key(2))
-  )
-  value, gate, trace = refine(params)
-  half, half_gate, _ = refine(shut)
-  np.testing.assert_allclose(gate, 1 / (1 + np.exp(-1.0)), rtol=1e-5)
-  np.testing.assert_allclose(half_gate, 0.5)
+  options = OPTIONS._replace(steps=1)
+
+  def run(view, params):
+    step = lambda opening: label_free.refine(
+      options, params, view, opening, jax.random.key(2)
+    )
+    return step(1.0)[0], step(0.5)[0], step(1.0)[1]
+
+  whole, half, trace = with_view(options, run)()
   np.testing.assert_allclose(
-    half['film'] / half_gate, value['film'] / gate, rtol=1e-4, atol=1e-6
+    2 * half['film'], whole['film'], rtol=1e-4, atol=1e-6
   )
   assert trace.update_norm[0] > 0
 
 
-def test_the_critic_cannot_tell_classes_apart():
-  from hyperudl import unsupervised
+@pytest.mark.parametrize(
+  'gate, inputs', [('elbo', 13), ('predictions', 8), ('predictions+elbo', 21)]
+)
+def test_gates_start_open_and_are_functions_of_the_images(gate, inputs):
+  options = OPTIONS._replace(gate=gate, steps=0)
+  s, support = settings_of(options), support_of()
+  params = parameters(s, support)
+  assert params['inner']['gate']['first']['kernel'].shape[0] == inputs
+  run = lambda params: with_view(
+    options, lambda view, inner: label_free.gates(options, inner, view), params
+  )
+  opening = run(params)
+  here, there = opening(), opening(1 - support.x)
+  assert ((here > 0) & (here < 1)).all()
+  assert float(jnp.abs(here - there).max()) > 1e-6
+  fresh = gating.init_gate(jax.random.key(0), inputs, 2)
+  params['inner']['gate'] = fresh
+  np.testing.assert_allclose(run(params)(), 1 / (1 + np.exp(-1.0)), rtol=1e-5)
 
+
+def test_step_sizes_are_signed_positive_or_fixed():
+  start = {'film': jnp.zeros(3), 'head': jnp.zeros((2, 2))}
+  for rates in ('learned', 'positive'):
+    options = OPTIONS._replace(rates=rates, adapt='film+head', steps=2)
+    params = label_free._init_steps(options, start, jnp.asarray)
+    sizes = label_free.step_sizes(options, params, start)
+    np.testing.assert_allclose(sizes['film'], np.full((2, 3), 0.3), rtol=1e-6)
+    np.testing.assert_allclose(sizes['head'], [0.3, 0.3], rtol=1e-6)
+    moved = jax.tree.map(lambda leaf: leaf - 1.0, params['rates'])
+    sizes = label_free.step_sizes(options, {'rates': moved}, start)
+    assert bool((sizes['film'] < 0).all()) == (rates == 'learned')
+  options = OPTIONS._replace(rates='fixed')
+  assert 'rates' not in label_free._init_steps(options, start, jnp.asarray)
+  sizes = label_free.step_sizes(options, {}, start)
+  np.testing.assert_allclose(sizes['film'], np.full((2, 3), 0.3))
+
+
+def test_the_critic_cannot_tell_classes_apart():
   logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
   mask = jnp.ones(6)
   turned = logits[:, jnp.array([2, 0, 3, 1])]
   np.testing.assert_allclose(
-    unsupervised.critic_inputs(logits, mask),
-    unsupervised.critic_inputs(turned, mask),
+    gating.critic_inputs(logits, mask),
+    gating.critic_inputs(turned, mask),
     rtol=1e-5,
   )
-
-
-def test_canonicaliser_is_the_identity_at_zero_and_moves_what_it_says():
-  x = np.zeros((1, 12, 12, 1), np.float32)
-  x[0, 5, 4] = 1.0
-  v = canonical.identity()
-  np.testing.assert_allclose(canonical.apply(v, x), x, atol=1e-6)
-  # One pixel down and two to the right (tens of pixels; source = target + v).
-  v['translation'] = jnp.array([-0.1, -0.2])
-  moved = canonical.apply(v, x)
-  assert np.unravel_index(np.argmax(moved), moved.shape)[1:3] == (6, 6)
-  v = canonical.identity()
-  v['gain'], v['bias'] = jnp.array([1.0]), jnp.array([0.25])
-  np.testing.assert_allclose(canonical.apply(v, x), 2 * x + 0.25, atol=1e-5)
-
-
-def test_canonicaliser_has_a_gradient_in_every_number_at_the_identity():
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.uniform(-0.3, 1.3, size=(2, 9, 9, 1)), jnp.float32)
-  target = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)), jnp.float32)
-  loss = lambda v: jnp.sum(jnp.square(canonical.apply(v, x) - target))
-  grads = jax.grad(loss)(canonical.identity())
-  for name, leaf in grads.items():
-    assert (jnp.abs(leaf) > 1e-4).all(), name
-
-
-def test_canonicaliser_gradients_agree_with_finite_differences():
-  with jax.enable_x64(True):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)))
-    target = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)))
-    v = {
-      name: jnp.asarray(0.03 * rng.normal(size=size))
-      for name, size in canonical.GROUPS.items()
-    }
-    loss = jax.jit(
-      lambda v: jnp.sum(jnp.square(canonical.apply(v, x) - target))
-    )
-    grads = jax.jit(jax.grad(loss))(v)
-    for name, leaf in v.items():
-      for i in range(leaf.size):
-        ends = [loss({**v, name: leaf.at[i].add(h)}) for h in (1e-6, -1e-6)]
-        numeric = (ends[0] - ends[1]) / 2e-6
-        np.testing.assert_allclose(
-          grads[name][i], numeric, rtol=1e-5, atol=1e-6
-        )

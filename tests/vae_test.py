@@ -97,7 +97,7 @@ def test_moments_are_learned_and_travel_with_the_parameters():
     params = step(params, jax.random.key(i))
   net = vae_net.VAE((6, 6, 1), 3, (8,))
   terms = net.apply({'params': params['net']}, x, jnp.zeros((40, 3)))
-  moments = vae.read_moments(params)
+  moments = vae_net.read_moments(params['moments'])
   noise = jax.random.normal(jax.random.key(9), (50, 40, 3))
   sampled = jax.jit(
     jax.vmap(lambda n: net.apply({'params': params['net']}, x, n))

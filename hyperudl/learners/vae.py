@@ -22,17 +22,6 @@ from hyperudl import core
 from hyperudl import losses
 from hyperudl.nets import vae as vae_net
 
-# Moments are stored as log(value) / MOMENT_SPEED, so that one Adam step can
-# follow a quantity that falls by orders of magnitude early in training.
-MOMENT_SPEED = 10.0
-MOMENTS = ('error_mean', 'error_std', 'kl_mean', 'kl_std')
-
-
-def read_moments(params):
-  """Population moments as plain numbers: dict of f32[] (see MOMENTS)."""
-  stored = params['moments']
-  return {name: jnp.exp(MOMENT_SPEED * stored[name]) for name in MOMENTS}
-
 
 def _moment_loss(stored, terms):
   """Squared distance of the stored moments from those of this batch."""
@@ -46,10 +35,10 @@ def _moment_loss(stored, terms):
   log_variance = jnp.log(jnp.var(terms['mean'], axis=0) + 1e-6)
   mean, log_variance, seen = jax.lax.stop_gradient((mean, log_variance, seen))
   total = jnp.mean(jnp.square(stored['latent_mean'] - mean))
-  gap = (stored['latent_log_variance'] - log_variance) / MOMENT_SPEED
+  gap = (stored['latent_log_variance'] - log_variance) / vae_net.MOMENT_SPEED
   total += jnp.mean(jnp.square(gap))
-  for name in MOMENTS:
-    target = jnp.log(seen[name] + 1e-6) / MOMENT_SPEED
+  for name in vae_net.MOMENTS:
+    target = jnp.log(seen[name] + 1e-6) / vae_net.MOMENT_SPEED
     total += jnp.square(stored[name] - target)
   return total
 
@@ -89,7 +78,7 @@ def make(
   def init(key, episode):
     x = episode.support.x[:1]
     noise = jnp.zeros((1, latent), jnp.float32)
-    moments = {name: jnp.zeros((), jnp.float32) for name in MOMENTS}
+    moments = {name: jnp.zeros((), jnp.float32) for name in vae_net.MOMENTS}
     moments['latent_mean'] = jnp.zeros((latent,), jnp.float32)
     moments['latent_log_variance'] = jnp.zeros((latent,), jnp.float32)
     return {

@@ -70,7 +70,7 @@ class Generator(nn.Module):
   strength: float = 0.1
 
   @nn.compact
-  def __call__(self, x, y, posterior, mask, features=None):
+  def __call__(self, x, y, posterior, mask, features=None, shift=None):
     """Corrections for one episode.
 
     Args:
@@ -79,6 +79,7 @@ class Generator(nn.Module):
       posterior: (mean, log-variance) f32[n, L] of the images.
       mask: f32[n]; rows with 0 are ignored.
       features: f32[n, F] of the images, in place of an own trunk, or None.
+      shift: f32[2, width], added to the tokens of the two sets, or None.
 
     Returns:
       dict: block name -> {'kernel', 'scale', 'bias'} (only 'kernel' for
@@ -93,6 +94,8 @@ class Generator(nn.Module):
     head = self.param('slot_head', _normal, (1, self.width))
     head = head + labels[: self.way]
     described = self._set_tokens(y, posterior, mask)
+    if shift is not None:
+      described += shift
     tokens = jnp.concatenate([*slots, head, described, images])
     ignore = jnp.concatenate(
       [jnp.zeros(tokens.shape[0] - x.shape[0]), 1.0 - mask]

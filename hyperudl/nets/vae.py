@@ -8,6 +8,16 @@ import jax.numpy as jnp
 
 from hyperudl import losses
 
+# Moments are stored as log(value) / MOMENT_SPEED, so that one Adam step can
+# follow a quantity that falls by orders of magnitude early in training.
+MOMENT_SPEED = 10.0
+MOMENTS = ('error_mean', 'error_std', 'kl_mean', 'kl_std')
+
+
+def read_moments(stored):
+  """Population moments as plain numbers: dict of f32[] (see MOMENTS)."""
+  return {name: jnp.exp(MOMENT_SPEED * stored[name]) for name in MOMENTS}
+
 
 class VAE(nn.Module):
   """Perceptron encoder and decoder with a Gaussian likelihood.

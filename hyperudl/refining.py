@@ -1,0 +1,172 @@
+"""One episode of `udl` without its labels: written, seen, refined, answered."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from hyperudl import clustering
+from hyperudl import core
+from hyperudl import label_free
+from hyperudl import variables
+from hyperudl import writing
+from hyperudl.nets import vae as vae_net
+
+KMEANS = (0.5, 1.0, 2.0)  # scales of the unlearned soft k-means, in tau
+KMEANS_STEPS = 3
+
+
+class Settings(NamedTuple):
+  """Static choices; see `udl.make`."""
+
+  phase: str
+  writer: writing.Writer
+  inner: label_free.Options
+  cluster: int
+  unadapted_weight: float
+  auxiliary_weight: float
+
+
+def moves(s):
+  """Whether anything happens without labels."""
+  return bool(s.inner.steps or s.cluster)
+
+
+def base_of(params):
+  """Parameters of `writing.init`, wherever the phase has them."""
+  return params['frozen'].get('base', params)
+
+
+def start_of(s, params, head):
+  """v_0; `head` f32[N, D] gives shapes."""
+  vae = params['frozen']['vae']['net']
+  return variables.identity(s.inner.adapt, base_of(params), vae, head)
+
+
+def written(s, params, support):
+  """The task before any inner step."""
+  weights, head = writing.write(
+    s.writer, base_of(params), params['frozen']['vae'], support
+  )
+  return {'weights': weights, 'head': head}
+
+
+def _network(s, params, support, task, value):
+  """(CNN weights, head) of the episode under v."""
+  weights, head = task['weights'], task['head']
+  if variables.rewrites(s.inner.adapt):
+    base = dict(base_of(params))
+    base['generator'] = variables.add(base['generator'], value.get('hyper'))
+    weights, head = writing.write(
+      s.writer,
+      base,
+      _vae(params, value),
+      variables.see_unlabelled(value, support),
+      value.get('tokens'),
+    )
+  return variables.network(value, weights, head)
+
+
+def _vae(params, value):
+  vae = params['frozen']['vae']
+  net = dict(vae['net'])
+  net['posterior'] = variables.add(net['posterior'], value.get('encoder'))
+  return {**vae, 'net': net}
+
+
+def view_of(s, params, support, task):
+  """What the inner loop sees: the -1 rows, or the images set in their place.
+
+  Without any -1 row it works on the support images themselves.
+  """
+  context = support.context or {}
+  unlabelled = (support.y < 0).astype(jnp.float32)
+  x, mask = support.x, jnp.where(unlabelled.any(), unlabelled, 1.0)
+  if 'inner' in context:
+    x, mask = context['inner'], jnp.ones(context['inner'].shape[0])
+  vae = params['frozen']['vae']
+  moments = vae['moments']
+  return label_free.View(
+    start=start_of(s, params, task['head']),
+    write=lambda value: _network(s, params, support, task, value),
+    embed=lambda weights, x: writing.embed(s.writer, weights, x),
+    classify=lambda features, head: writing.logits(
+      base_of(params), features, head
+    ),
+    reconstruct=lambda value, x: writing.reconstruct(
+      s.writer, _vae(params, value), x
+    ),
+    moments=vae_net.read_moments(moments),
+    population=(moments['latent_mean'], moments['latent_log_variance']),
+    support=support.x,
+    labelled=1.0 - unlabelled,
+    x=x,
+    mask=mask,
+  )
+
+
+def refined(s, params, support, task, key):
+  """(task after K steps and clustering, metrics)."""
+  view = view_of(s, params, support, task)
+  if not moves(s) or not view.x.shape[0]:
+    return task, {}
+  inner = params['inner']
+  opening = label_free.gates(s.inner, inner, view)
+  value, metrics = view.start, {'gate': opening[0]}
+  if s.inner.steps:
+    value, trace = label_free.refine(s.inner, inner, view, opening[0], key)
+    metrics.update(
+      inner_loss_first=trace.loss[0],
+      inner_loss_last=trace.loss[-1],
+      inner_grad_norm=trace.grad_norm[0],
+      inner_update_norm=trace.update_norm.sum(),
+    )
+  weights, head = view.write(value)
+  task = {'weights': weights, 'head': head}
+  if 'transform' in value:
+    task['transform'] = value['transform']
+  if s.cluster:
+    metrics['gate_cluster'] = opening[1]
+    tau = jnp.exp(base_of(params)['log_scale'])
+    task['head'] = _clustered(
+      s,
+      view,
+      task,
+      tau * jnp.exp(inner['cluster']['log_scale']),
+      opening[1] * jnp.exp(inner['cluster']['log_mass']),
+      s.cluster,
+    )
+  return task, metrics
+
+
+def _clustered(s, view, task, scale, mass, iterations):
+  """The head after soft k-means on the images of the inner loop."""
+  features = view.embed(task['weights'], variables.see(task, view.x))
+  return clustering.refine_prototypes(
+    task['head'],
+    features,
+    # Images of the support are in its prototypes already.
+    view.mask * (1.0 - view.labelled) if view.x is view.support else view.mask,
+    prior=jnp.maximum(jnp.sum(view.labelled) / s.writer.way, 1.0),
+    mass=mass,
+    scale=scale,
+    iterations=iterations,
+  )
+
+
+def predict(s, params, task, x):
+  features = writing.embed(s.writer, task['weights'], variables.see(task, x))
+  return writing.logits(base_of(params), features, task['head'])
+
+
+def kmeans(s, params, support, task, x, y):
+  """Accuracies of soft k-means on the unadapted network, nothing learned."""
+  view = view_of(s, params, support, task)
+  if not view.x.shape[0]:
+    return {}
+  tau = jnp.exp(base_of(params)['log_scale'])
+  found = {}
+  for scale in KMEANS:
+    head = _clustered(s, view, task, scale * tau, 1.0, KMEANS_STEPS)
+    logits = predict(s, params, {**task, 'head': head}, x)
+    found[f'accuracy_kmeans_{scale:g}'] = core.accuracy(logits, y)
+  return found

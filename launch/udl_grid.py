@@ -1,0 +1,149 @@
+"""Trains and evaluates the variants of `udl`; resumable.
+
+  python launch/udl_grid.py --runs=runs/grid --dataset=omniglot_background \
+    --data_dir=DIR --seeds=0 --split=valid --variants=default,no_vae
+
+Finished trainings and evaluations are not repeated. `launch/udl_tables.py`
+makes the tables. Variants differ from `default` (configs/udl.py:inner) in what
+is written here and share the vae and the frozen phase `base` of their seed.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+
+VARIANTS = {
+  'default': {},
+  # Twins without any autoencoder in the inner loop.
+  'no_vae': {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'},
+  'no_vae_cluster': {
+    'elbo': 'none',
+    'ssl': 'none',
+    'gate': 'predictions',
+    'cluster': 3,
+  },
+  'cluster': {'cluster': 3},
+  'cluster_alone': {
+    'cluster': 3,
+    'inner_steps': 0,
+    'elbo': 'none',
+    'ssl': 'none',
+    'critic': 'none',
+  },
+  'no_elbo': {'elbo': 'none'},
+  'no_ssl': {'ssl': 'none'},
+  'no_critic': {'critic': 'none'},
+  'no_gate': {'gate': 'none'},
+  'gate_predictions': {'gate': 'predictions'},
+  'gate_both': {'gate': 'predictions+elbo'},
+  'critic_elbo': {'critic': 'predictions+elbo'},
+  'byol': {'ssl': 'byol'},
+  'infonce': {'ssl': 'infonce'},
+  'displacement': {'ssl': 'displacement'},
+  'entropy': {'ssl': 'entropy'},
+  'adapt_head': {'adapt': 'head'},
+  'adapt_weights': {'adapt': 'weights'},
+  'adapt_tokens': {'adapt': 'tokens'},
+  'adapt_encoder': {'adapt': 'encoder', 'elbo': 'images'},
+  'adapt_transform': {
+    'adapt': 'transform',
+    'elbo': 'images',
+    'critic': 'predictions+elbo',
+  },
+  'adapt_film_transform': {
+    'adapt': 'film+transform',
+    'elbo': 'images',
+    'critic': 'predictions+elbo',
+  },
+  'steps_1': {'inner_steps': 1},
+  'steps_5': {'inner_steps': 5},
+  'positive_rates': {'inner_rates': 'positive'},
+  'fixed_rates': {'inner_rates': 'fixed'},
+  'first_order': {'meta_grad': 'first_order'},
+  'clip': {'inner_norm': 'clip'},
+}
+SHIFTS = ('none', 'training', 'adaptation', 'shear')
+
+
+def parse_arguments():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--runs', default='runs/udl_grid', type=pathlib.Path)
+  parser.add_argument('--dataset', default='glyphs')
+  parser.add_argument('--data_dir', default='data_numpy_dir')
+  parser.add_argument('--seeds', default='0')
+  parser.add_argument('--variants', default=','.join(VARIANTS))
+  parser.add_argument('--split', default='valid', choices=('valid', 'test'))
+  parser.add_argument('--shifts', default=','.join(SHIFTS))
+  parser.add_argument('--proportions', default='dirichlet')
+  parser.add_argument('--episodes', default=1000, type=int)
+  parser.add_argument('--steps', default=0, type=int, help='of phase inner')
+  arguments = parser.parse_args()
+  unknown = set(arguments.variants.split(',')) - set(VARIANTS)
+  if unknown:
+    parser.error(f'unknown variants: {", ".join(sorted(unknown))}')
+  return arguments
+
+
+def call(module, *options):
+  """Runs one of the mains; ends with its exit code if it fails."""
+  command = [sys.executable, '-m', f'hyperudl.{module}', *options]
+  code = subprocess.run(command, check=False).returncode
+  if code:
+    sys.exit(code)
+
+
+def train(arguments, config, workdir, seed, **fields):
+  """One training, or nothing if it is done."""
+  if (workdir / 'DONE').exists():
+    return
+  call(
+    'train',
+    f'--config=configs/{config},{arguments.dataset}'.replace(
+      'vae.py,', 'vae.py:'
+    ),
+    f'--workdir={workdir}',
+    f'--config.data.dir={arguments.data_dir}',
+    f'--config.seed={seed}',
+    *[f'--config.{name}={value}' for name, value in fields.items()],
+  )
+
+
+def evaluate(arguments, workdir):
+  """One result for each shift, or nothing where there is one."""
+  for shift in arguments.shifts.split(','):
+    tag = f'{shift}-{arguments.proportions}'
+    done = workdir / 'eval' / f'{tag}-{arguments.split}.jsonl'
+    if done.exists():
+      continue
+    call(
+      'evaluate',
+      f'--workdir={workdir}',
+      '--once',
+      f'--split={arguments.split}',
+      f'--episodes={arguments.episodes}',
+      f'--config.data.shift={shift}',
+      f'--config.episode.proportions={arguments.proportions}',
+      f'--tag={tag}',
+    )
+
+
+def main():
+  """Upstreams of each seed, then every variant of it."""
+  arguments = parse_arguments()
+  for seed in arguments.seeds.split(','):
+    place = lambda name, seed=seed: arguments.runs / f'{name}-{seed}'
+    train(arguments, 'vae.py', place('vae'), seed, steps=3000)
+    upstream = {'init_from.vae': place('vae')}
+    train(arguments, 'udl.py:base', place('base'), seed, **upstream)
+    for name in arguments.variants.split(','):
+      fields = {f'learner.{k}': v for k, v in VARIANTS[name].items()}
+      if arguments.steps:
+        fields['steps'] = arguments.steps
+      fields['init_from.base'] = place('base')
+      train(arguments, 'udl.py:inner', place(name), seed, **fields)
+      evaluate(arguments, place(name))
+
+
+if __name__ == '__main__':
+  main()
