@@ -32,10 +32,12 @@ SSL = {
   'infonce': 'features',
   'displacement': 'features',
   'entropy': 'predictions',
+  'certainty': 'predictions',
 }
 BETA = 0.25  # KL weight of the ELBO on features
 LATENT = 16  # of the ELBO on features
-GATES = 2  # of the steps and of the clustering
+GATES = 3  # of the steps, of the clustering and of its sharpness
+OPEN = 0.7310586  # of a fresh gate, sigmoid(1)
 
 
 class Options(NamedTuple):
@@ -129,7 +131,7 @@ def init(options, key, start, way, features, x):
     features: D.
     x: f32[n, H, W, C], for shapes.
   """
-  keys = dict(zip(('elbo', 'critic', 'gate', *SSL), jax.random.split(key, 8)))
+  keys = dict(zip(('elbo', 'critic', 'gate', *SSL), jax.random.split(key, 9)))
   scalar = lambda value: jnp.asarray(value, jnp.float32)
   params = {}
   if options.steps:
@@ -244,6 +246,8 @@ def make_losses(options, params, view, key):
       terms['geometry'] = losses.geometry(features, original['mean'], view.mask)
     if 'entropy' in names:
       terms['entropy'] = unsupervised.balanced_entropy(logits, view.mask)
+    if 'certainty' in names:
+      terms['certainty'] = unsupervised.mean_entropy(logits, view.mask)
     if options.critic != 'none':
       terms['critic'] = critic(value, logits, seen)
     return terms
@@ -252,7 +256,10 @@ def make_losses(options, params, view, key):
 
 
 def gates(options, params, view):
-  """How far the steps and the clustering may go: f32[2] in (0, 1]."""
+  """Factors of the steps, of the clustering's mass, of its scale: f32[3].
+
+  The first two are in (0, 1]; the third is 1 at first, between 0.2 and 1.7.
+  """
   if options.gate == 'none':
     return jnp.ones(GATES)
   inputs = []
@@ -277,7 +284,8 @@ def gates(options, params, view):
         view.labelled,
       )
     )
-  return gating.gate(params['gate'], jnp.concatenate(inputs))
+  opening = gating.gate(params['gate'], jnp.concatenate(inputs))
+  return opening.at[2].set(jnp.exp(2 * (opening[2] - OPEN)))
 
 
 def refine(options, params, view, opening, key):

@@ -125,13 +125,13 @@ def refined(s, params, support, task, key):
   if 'transform' in value:
     task['transform'] = value['transform']
   if s.cluster:
-    metrics['gate_cluster'] = opening[1]
+    metrics['gate_cluster'], metrics['gate_scale'] = opening[1], opening[2]
     tau = jnp.exp(base_of(params)['log_scale'])
     task['head'] = _clustered(
       s,
       view,
       task,
-      tau * jnp.exp(inner['cluster']['log_scale']),
+      tau * opening[2] * jnp.exp(inner['cluster']['log_scale']),
       opening[1] * jnp.exp(inner['cluster']['log_mass']),
       s.cluster,
     )

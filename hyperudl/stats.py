@@ -46,6 +46,39 @@ def paired_ci95(values, others):
   return mean_ci95(values.astype(np.float64) - others)
 
 
+def seeds_ci95(values, draws=2000):
+  """Mean over training seeds and half width of its 95% interval.
+
+  Hierarchical bootstrap: seeds are drawn with replacement, then episodes, the
+  same ones for every seed, since all seeds meet the same episodes. With few
+  seeds it cannot know the spread between them well; with one it is the
+  interval over episodes alone.
+
+  Args:
+    values: [seeds, episodes], for example of paired differences.
+    draws: int, of the bootstrap.
+
+  Returns:
+    (mean, half the distance between the 2.5% and 97.5% points).
+
+  Raises:
+    core.BadInput: there is no value.
+  """
+  values = np.asarray(values, np.float64)
+  if values.ndim != 2 or not values.size:
+    raise core.BadInput(f'expected [seeds, episodes], not {values.shape}')
+  seeds, n = values.shape
+  if seeds == 1:
+    return mean_ci95(values[0])
+  rng = np.random.default_rng(0)
+  means = np.empty(draws)
+  for i in range(draws):
+    rows = values[rng.integers(seeds, size=seeds)].mean(axis=0)
+    means[i] = rows[rng.integers(n, size=n)].mean()
+  low, high = np.quantile(means, (0.025, 0.975))
+  return float(values.mean()), float((high - low) / 2)
+
+
 def progress_line(
   step, total, scalars, steps_per_second, episodes_per_second, seconds_left
 ):

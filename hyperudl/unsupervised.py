@@ -177,13 +177,17 @@ def displacement(params, first, second, moved, mask):
   return losses.masked_mean(jnp.sum(error, axis=-1), mask)
 
 
+def mean_entropy(logits, mask):
+  """Mean entropy of the predictions, nats (TENT, arXiv:2006.10726, eq. 1)."""
+  return losses.masked_mean(losses.entropy(jax.nn.log_softmax(logits)), mask)
+
+
 def balanced_entropy(logits, mask):
   """Mean entropy minus entropy of the mean prediction, nats.
 
   The negative mutual information of image and class (Bridle et al. 1992):
   certain of each image, and all classes in use.
   """
-  log_p = jax.nn.log_softmax(logits)
-  marginal = losses.masked_mean(jnp.exp(log_p), mask)
+  marginal = losses.masked_mean(jax.nn.softmax(logits), mask)
   overall = -jnp.sum(marginal * jnp.log(marginal + 1e-6))
-  return losses.masked_mean(losses.entropy(log_p), mask) - overall
+  return mean_entropy(logits, mask) - overall

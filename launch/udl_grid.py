@@ -13,30 +13,27 @@ import pathlib
 import subprocess
 import sys
 
+_NO_VAE = {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'}
+_NO_STEPS = {
+  'inner_steps': 0,
+  'elbo': 'none',
+  'ssl': 'none',
+  'critic': 'none',
+}
 VARIANTS = {
   'default': {},
   # Twins without any autoencoder in the inner loop.
-  'no_vae': {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'},
-  'no_vae_cluster': {
-    'elbo': 'none',
-    'ssl': 'none',
-    'gate': 'predictions',
-    'cluster': 3,
-  },
-  'cluster': {'cluster': 3},
-  'cluster_alone': {
-    'cluster': 3,
-    'inner_steps': 0,
-    'elbo': 'none',
-    'ssl': 'none',
-    'critic': 'none',
-  },
+  'no_vae': _NO_VAE,
+  'steps_alone': {'cluster': 0},
+  'steps_alone_no_vae': {'cluster': 0, **_NO_VAE},
+  'cluster_alone': _NO_STEPS,
+  'cluster_alone_no_vae': {**_NO_STEPS, 'gate': 'predictions'},
   'no_elbo': {'elbo': 'none'},
   'no_ssl': {'ssl': 'none'},
   'no_critic': {'critic': 'none'},
   'no_gate': {'gate': 'none'},
   'gate_predictions': {'gate': 'predictions'},
-  'gate_both': {'gate': 'predictions+elbo'},
+  'gate_elbo': {'gate': 'elbo'},
   'critic_elbo': {'critic': 'predictions+elbo'},
   'byol': {'ssl': 'byol'},
   'infonce': {'ssl': 'infonce'},
@@ -56,12 +53,23 @@ VARIANTS = {
     'elbo': 'images',
     'critic': 'predictions+elbo',
   },
+  'adapt_film_transform_no_vae': {'adapt': 'film+transform', **_NO_VAE},
   'steps_1': {'inner_steps': 1},
   'steps_5': {'inner_steps': 5},
   'positive_rates': {'inner_rates': 'positive'},
   'fixed_rates': {'inner_rates': 'fixed'},
   'first_order': {'meta_grad': 'first_order'},
   'clip': {'inner_norm': 'clip'},
+  # Nothing of the inner loop is trained but its own heads.
+  'tent': {
+    'elbo': 'none',
+    'ssl': 'certainty',
+    'critic': 'none',
+    'gate': 'none',
+    'cluster': 0,
+    'inner_rates': 'fixed',
+    'meta_grad': 'none',
+  },
 }
 SHIFTS = ('none', 'training', 'adaptation', 'shear')
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 from hyperudl import core
 from hyperudl.data import shifts
 
-NAMES = [shifts.family_name(i) for i in range(14)]
+NAMES = [shifts.family_name(i) for i in range(15)]
 APPLY = jax.jit(shifts.apply, static_argnames='group')
 # 40 episodes of one family at once.
 MANY = jax.jit(
@@ -56,10 +56,10 @@ def line(shifted, images):
 
 def test_groups_are_disjoint_but_for_clean():
   groups = [set(names) - {'clean'} for names in shifts.FAMILIES.values()]
-  assert [len(names) for names in groups] == [5, 5, 3]
-  assert len(set.union(*groups)) == 13
+  assert [len(names) for names in groups] == [5, 5, 3, 1]
+  assert len(set.union(*groups)) == 14
   assert sorted(NAMES) == sorted(set.union(*groups) | {'clean'})
-  assert [shifts.family_index(name) for name in NAMES] == list(range(14))
+  assert [shifts.family_index(name) for name in NAMES] == list(range(15))
 
 
 def test_an_unknown_group_lists_the_choices():
@@ -239,6 +239,24 @@ def test_salt_and_pepper_hits_a_fifth_of_the_pixels():
   assert (hit[:, 0] != hit[:, 1]).mean() > 0.2
 
 
+def test_occlusion_covers_one_square_of_each_image_with_one_value():
+  images = 2 + random_images(3, 24, 16, 2)
+  shifted = many('occlusion', images)
+  hit = shifted != np.stack([images] * 40)
+  np.testing.assert_array_equal(hit.sum(axis=(2, 3, 4)), 9 * 6 * 2)
+  corners = set()
+  for episode, mask in zip(shifted, hit):
+    values = np.unique(episode[mask])
+    assert len(values) == 1 and 0 <= values[0] <= 1
+    for image in mask[..., 0]:
+      rows, columns = np.where(image)
+      assert np.ptp(rows) == 8 and np.ptp(columns) == 5  # a full block
+      corners.add((rows.min(), columns.min()))
+  rows, columns = np.array(sorted(corners)).T
+  assert {rows.min(), rows.max()} == {0, 15}
+  assert {columns.min(), columns.max()} == {0, 10}
+
+
 @pytest.mark.parametrize(
   'group,clean,others',
   [
@@ -246,13 +264,14 @@ def test_salt_and_pepper_hits_a_fifth_of_the_pixels():
     ('heldout', 0, 1 / 3),
     ('training+adaptation', 1 / 11, 1 / 11),
     ('phase2', 1 / 6, 1 / 12),
+    ('final', 0, 1 / 3),
   ],
 )
 def test_groups_draw_families_with_their_frequency(group, clean, others):
   keys = jax.random.split(jax.random.key(0), 4000)
   tiny = jnp.zeros((1, 1, 1, 1))
   draw = jax.vmap(lambda key: shifts.apply(key, tiny, group)[1])
-  share = np.bincount(jax.jit(draw)(keys), minlength=14) / 4000
+  share = np.bincount(jax.jit(draw)(keys), minlength=15) / 4000
   names = set(shifts.families(group))
   expected = [
     0 if n not in names else clean if n == 'clean' else others for n in NAMES

@@ -87,3 +87,26 @@ def test_the_progress_line_shows_all(seconds, shown):
     'step 250/1000 (25%)  loss 1.235  accuracy 0.5  34.6 steps/s  '
     f'138 episodes/s  {shown} left'
   )
+
+
+def test_the_interval_over_seeds_knows_both_spreads():
+  rng = np.random.default_rng(0)
+  noise = rng.normal(size=(4, 400))
+  mean, half = stats.seeds_ci95(noise)
+  assert abs(mean - noise.mean()) < 1e-12
+  # Independent episodes in each seed: 1.96 / sqrt(1600) or a little more.
+  assert 0.9 * 0.049 < half < 2 * 0.049
+  # Seeds that disagree: their spread, 1.96 s / sqrt(4), dominates.
+  shifted = noise + np.array([-1, 1, -1, 1])[:, None]
+  assert 0.7 * 0.98 < stats.seeds_ci95(shifted)[1] < 1.3 * 0.98
+  # The same episodes are hard for all seeds: no gain from more seeds.
+  common = np.tile(noise[:1], (4, 1))
+  one = stats.mean_ci95(noise[0])
+  np.testing.assert_allclose(stats.seeds_ci95(common)[1], one[1], rtol=0.1)
+  assert stats.seeds_ci95(noise[:1]) == one
+
+
+@pytest.mark.parametrize('shape', [(0, 5), (2, 0), (3,)])
+def test_an_interval_over_seeds_needs_values(shape):
+  with pytest.raises(core.BadInput, match=r'expected \[seeds, episodes\]'):
+    stats.seeds_ci95(np.zeros(shape))

@@ -66,7 +66,7 @@ def test_zero_steps_are_the_unadapted_path_bit_for_bit():
   data = episode()
   base = tiny_udl(phase='base')
   params = fresh(base)
-  none = tiny_udl(phase='joint', inner_steps=0)
+  none = tiny_udl(phase='joint', inner_steps=0, cluster=0)
   np.testing.assert_array_equal(
     answer(base, params, data), answer(none, params, data)
   )
@@ -163,6 +163,55 @@ def test_a_shared_trunk_lets_tokens_see_what_the_posterior_reads(shared):
   assert ('from_trunk' in params['generator']) == shared
 
 
+def test_clusters_form_around_the_prototypes_of_unlabelled_images_alone():
+  learner = tiny_udl(inner_steps=0, cluster=2, gate='none')
+  params = fresh(learner)
+  adapt, _ = compiled(learner)
+  written, _ = compiled(tiny_udl(phase='base'))
+  base = {k: v for k, v in params.items() if k != 'inner'}
+  key = jax.random.key(1)
+  unit = lambda head: head / jnp.linalg.norm(head, axis=1, keepdims=True)
+
+  def turned(support):
+    before = unit(written(base, support, key)['head'])
+    after = unit(adapt(params, support, key)['head'])
+    return float(jnp.abs(after - before).max())
+
+  data = episode()
+  assert turned(data.support) > 1e-3
+  labelled = core.Examples(data.support.x[:WAY], data.support.y[:WAY])
+  assert turned(labelled) < 1e-5
+
+
+def test_without_emission_every_episode_has_the_same_weights():
+  learner = tiny_udl(phase='base', emit='none')
+  params = fresh(learner)
+  adapt, _ = compiled(learner)
+  data = episode()
+  task = adapt(params, data.support, jax.random.key(1))
+  for a, b in zip(
+    jax.tree.leaves(task['weights']), jax.tree.leaves(params['cnn'])
+  ):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('adapt', ['tokens', 'encoder', 'hyper', 'transform'])
+def test_what_the_generator_reads_changes_what_it_writes(adapt):
+  learner = tiny_udl(adapt=adapt, cluster=0, gate='none', inner_rate=1.0)
+  params = jax.jit(learner.init)(jax.random.key(0), episode())
+  written, _ = compiled(tiny_udl(phase='base'))
+  base = {k: v for k, v in params.items() if k != 'inner'}
+  run, _ = compiled(learner)
+  key, support = jax.random.key(1), episode().support
+  before, after = written(base, support, key), run(params, support, key)
+  gap = (
+    after['weights']['block0']['kernel']
+    - (before['weights']['block0']['kernel'])
+  )
+  assert float(jnp.abs(gap).max()) > 1e-6
+  assert ('transform' in after) == (adapt == 'transform')
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [
@@ -170,6 +219,9 @@ def test_a_shared_trunk_lets_tokens_see_what_the_posterior_reads(shared):
     ({'unadapted_weight': 1.5}, r'unadapted_weight must be in \[0, 1\]'),
     ({'channels': ()}, 'channels and width must be >= 1'),
     ({'width': 9, 'heads': 2}, 'multiple of heads'),
+    ({'emit': 'some'}, 'emit must be one of'),
+    ({'cluster': -1}, 'cluster >= 0'),
+    ({'emit': 'none', 'adapt': 'tokens'}, "has no 'tokens' to adapt"),
   ],
 )
 def test_illegal_hyperparameters_are_refused(changes, message):

@@ -1,0 +1,173 @@
+"""Tables of the runs of `launch/udl_grid.py`, in markdown.
+
+  python launch/udl_tables.py --runs=runs/grid --split=valid
+
+Accuracies in %, mean +- 95% interval: over episodes for one seed, by a
+hierarchical bootstrap for several. Differences are paired by episode.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+
+from hyperudl import stats
+from hyperudl.data import shifts
+
+
+class Results:
+  """Per-episode numbers of all variants and seeds of one folder."""
+
+  def __init__(self, folder, split, proportions):
+    self.folder, self.end = folder, f'-{proportions}-{split}_episodes.npz'
+    self.cache = {}
+
+  def runs(self, variant, shift):
+    """{seed: arrays} of what has been evaluated."""
+    if (variant, shift) not in self.cache:
+      found = {}
+      for path in sorted(self.folder.glob(f'{variant}-*')):
+        name, _, seed = path.name.rpartition('-')
+        file = path / 'eval' / f'{shift}{self.end}'
+        if name == variant and file.exists():
+          with np.load(file) as arrays:
+            found[seed] = dict(arrays)
+      self.cache[variant, shift] = found
+    return self.cache[variant, shift]
+
+  def table(self, variant, shift, name, minus=None, family=None):
+    """[seeds, episodes] of a number, or of its difference to another one.
+
+    Args:
+      variant, shift: of the runs.
+      name: of the number.
+      minus: None, the name of another number of the same run, or
+        'variant:name'.
+      family: only episodes of this family.
+    """
+    rows = []
+    for seed, arrays in self.runs(variant, shift).items():
+      values, others = arrays[name], None
+      if minus and ':' in minus:
+        other, minus_name = minus.split(':')
+        others = self.runs(other, shift).get(seed)
+        if others is None:
+          continue
+        others = others[minus_name]
+      elif minus:
+        others = arrays[minus]
+      if others is not None:
+        count = min(len(values), len(others))
+        values = values[:count] - others[:count]
+      if family:
+        chosen = arrays['family'] == shifts.family_index(family)
+        values = values[chosen[: len(values)]]
+      rows.append(values)
+    return np.array(rows)
+
+  def cell(self, *args, signed=False, **options):
+    """'12.3 +- 0.4', or nothing."""
+    values = self.table(*args, **options)
+    if not values.size:
+      return ''
+    mean, half = stats.seeds_ci95(values)
+    return f'{100 * mean:{"+" if signed else ""}.1f} +- {100 * half:.1f}'
+
+
+def variants(folder):
+  """Names of the runs with results, `default` first."""
+  names = {
+    path.parent.name.rpartition('-')[0] for path in folder.glob('*-*/eval')
+  }
+  return sorted(names, key=lambda name: (name != 'default', name))
+
+
+def print_table(header, rows):
+  print('| ' + ' | '.join(header) + ' |')
+  print('|---' * len(header) + '|')
+  for row in rows:
+    print('| ' + ' | '.join(row) + ' |')
+  print()
+
+
+def gains(results, names, chosen):
+  """One line for each variant: adapted accuracy and gains by shift."""
+  for shift in chosen:
+    rows = []
+    for name in names:
+      cell = lambda *a, **o: results.cell(name, shift, *a, **o)
+      if not cell('accuracy'):
+        continue
+      adapted = bool(cell('accuracy_unadapted'))
+      row = [name, str(len(results.runs(name, shift)))]
+      row += [cell('accuracy_unadapted') if adapted else cell('accuracy')]
+      row += [cell('accuracy')] if adapted else ['']
+      for minus in ('accuracy_unadapted', 'accuracy_placebo'):
+        row += [cell('accuracy', minus=minus, signed=True)] if adapted else ['']
+      for minus in ('accuracy_kmeans_0.5', 'accuracy_kmeans_1'):
+        row.append(cell('accuracy', minus=minus, signed=True))
+      row.append(cell('accuracy', minus='default:accuracy', signed=True))
+      rows.append(row)
+    print(f'### Queries under `{shift}`\n')
+    print_table(
+      (
+        'variant',
+        'seeds',
+        'unadapted',
+        'adapted',
+        'gain',
+        'over placebo',
+        'over soft k-means .5',
+        'over soft k-means 1',
+        'over default',
+      ),
+      rows,
+    )
+
+
+def families(results, names, chosen):
+  """The gain of each variant in every single family."""
+  listed = [
+    (shift, family)
+    for shift in chosen
+    for family in dict.fromkeys(shifts.families(shift))
+  ]
+  rows = []
+  for name in names:
+    row = [name]
+    for shift, family in listed:
+      row.append(
+        results.cell(
+          name,
+          shift,
+          'accuracy',
+          minus='accuracy_unadapted',
+          family=family,
+          signed=True,
+        )
+      )
+    if any(row[1:]):
+      rows.append(row)
+  print('### Gain by family\n')
+  print_table(('variant', *[f'{f} ({s})' for s, f in listed]), rows)
+
+
+def main():
+  """Prints all tables."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--runs', default='runs/udl_grid', type=pathlib.Path)
+  parser.add_argument('--split', default='valid')
+  parser.add_argument('--proportions', default='dirichlet')
+  parser.add_argument('--shifts', default='none,training,adaptation,shear')
+  parser.add_argument('--variants', default='')
+  arguments = parser.parse_args()
+  results = Results(arguments.runs, arguments.split, arguments.proportions)
+  names = [n for n in arguments.variants.split(',') if n]
+  names = names or variants(arguments.runs)
+  chosen = arguments.shifts.split(',')
+  gains(results, names, chosen)
+  families(results, names, [s for s in chosen if len(shifts.families(s)) > 1])
+
+
+if __name__ == '__main__':
+  main()
