@@ -288,7 +288,7 @@ def gates(options, params, view):
   return opening.at[2].set(jnp.exp(2 * (opening[2] - OPEN)))
 
 
-def refine(options, params, view, opening, key):
+def refine(options, params, view, opening, key, keep_values=False):
   """K label-free steps from the identity.
 
   Args:
@@ -297,6 +297,7 @@ def refine(options, params, view, opening, key):
     view: `View`.
     opening: f32[], factor of all step sizes.
     key: PRNG key.
+    keep_values: whether the trace holds v after each step.
 
   Returns:
     (v_K, inner.Trace).
@@ -322,6 +323,7 @@ def refine(options, params, view, opening, key):
     epsilon=epsilon,
     per_leaf=True,
     first_order=options.meta_grad != 'full',
+    keep_values=keep_values,
   )
   if options.meta_grad == 'none':
     value = jax.lax.stop_gradient(value)

@@ -4,6 +4,8 @@ curves   accuracy on the evaluated splits with 95% intervals, and the training
          loss, over steps; one colour a workdir.
 episode  an episode as the run sees it: support, unlabelled, queries, and the
          answers of the newest checkpoint.
+adaptation  accuracy after each label-free step and gain by shift family, with
+         95% intervals, of everything that was evaluated in one workdir.
 
 Writes a PNG: --out, by default <first workdir>/<kind>.png. Exit codes: 0
 done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
@@ -24,6 +26,8 @@ from hyperudl import evaluation
 from hyperudl import metrics
 from hyperudl import runs
 from hyperudl import selection
+from hyperudl import stats
+from hyperudl.data import shifts
 
 
 def curves(workdirs):
@@ -132,16 +136,71 @@ def _images(figure, title, images, labels, answers):
       ax.set_title(str(labels[i]), fontsize=8)
 
 
+def adaptation(workdir):
+  """A figure of accuracy by inner step and of gain by shift family.
+
+  Args:
+    workdir: path of a run with eval/*_episodes.npz.
+
+  Raises:
+    core.BadInput: if there is no result with inner steps.
+  """
+  figure = Figure(figsize=(11, 4.5), layout='constrained')
+  left, right = figure.subplots(1, 2)
+  gains = {}
+  files = sorted(pathlib.Path(workdir, 'eval').glob('*_episodes.npz'))
+  for file in files:
+    with np.load(file) as stored:
+      arrays = dict(stored)
+    if 'accuracy_unadapted' not in arrays:
+      continue
+    name = file.name.removesuffix('_episodes.npz')
+    _by_step(left, arrays, name)
+    change = arrays['accuracy'] - arrays['accuracy_unadapted']
+    for family in np.unique(arrays['family']):
+      gains.setdefault(shifts.family_name(family), []).append(
+        change[arrays['family'] == family]
+      )
+  if not gains:
+    raise core.BadInput(
+      f'{workdir} has no result with label-free steps; run python -m '
+      f'hyperudl.evaluate --workdir={workdir} --once'
+    )
+  left.set(ylabel='accuracy, 95% interval', xlabel='label-free steps')
+  left.legend(fontsize='small')
+  results = [stats.mean_ci95(np.concatenate(g)) for g in gains.values()]
+  mean, half = np.array(results).T
+  right.errorbar(mean, np.arange(len(mean)), xerr=half, fmt='o', capsize=3)
+  right.axvline(0, color='black', linewidth=0.8)
+  right.set_yticks(np.arange(len(mean)), list(gains))
+  right.set(xlabel='adapted - unadapted accuracy, paired, 95% interval')
+  for axes in (left, right):
+    axes.grid(alpha=0.3)
+  return figure
+
+
+def _by_step(axes, arrays, name):
+  """Unadapted, after steps 1, 2, ..., and the end, which may cluster too."""
+  names = ['accuracy_unadapted']
+  while f'accuracy_step_{len(names)}' in arrays:
+    names.append(f'accuracy_step_{len(names)}')
+  names.append('accuracy')
+  mean, half = np.array([stats.mean_ci95(arrays[n]) for n in names]).T
+  axes.errorbar(range(len(names)), mean, yerr=half, label=name, capsize=3)
+  labels = [str(k) for k in range(len(names) - 1)]
+  axes.set_xticks(range(len(names)), [*labels, 'end'])
+
+
 def main(argv):
   """Draws the figure and writes it."""
   del argv
   cli.set_up()
   values = flags.FLAGS
-  figure = (
-    curves(values.workdir)
-    if values.kind == 'curves'
-    else episode(values.workdir[0])
-  )
+  if values.kind == 'curves':
+    figure = curves(values.workdir)
+  else:
+    draw = {'episode': episode, 'adaptation': adaptation}[values.kind]
+    figure = draw(values.workdir[0])
   out = values.out or str(pathlib.Path(values.workdir[0], f'{values.kind}.png'))
   backend_agg.FigureCanvasAgg(figure)
   try:
@@ -152,7 +211,9 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.DEFINE_enum('kind', 'curves', ['curves', 'episode'], 'What to plot.')
+  flags.DEFINE_enum(
+    'kind', 'curves', ['curves', 'episode', 'adaptation'], 'What to plot.'
+  )
   flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
   flags.DEFINE_string('out', None, 'Picture to write.')
   cli.run(main)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from hyperudl import clustering
@@ -105,25 +106,29 @@ def view_of(s, params, support, task):
 
 
 def refined(s, params, support, task, key):
-  """(task after K steps and clustering, metrics)."""
+  """(task after K steps and clustering, metrics, tasks after each step).
+
+  The last is a list of K functions () -> task, without clustering.
+  """
   view = view_of(s, params, support, task)
   if not moves(s) or not view.x.shape[0]:
-    return task, {}
+    return task, {}, []
   inner = params['inner']
   opening = label_free.gates(s.inner, inner, view)
-  value, metrics = view.start, {'gate': opening[0]}
+  value, metrics, tasks = view.start, {'gate': opening[0]}, []
   if s.inner.steps:
-    value, trace = label_free.refine(s.inner, inner, view, opening[0], key)
+    value, trace = label_free.refine(
+      s.inner, inner, view, opening[0], key, keep_values=True
+    )
+    at = lambda k: jax.tree.map(lambda leaf: leaf[k], trace.values)
+    tasks = [lambda k=k: _task(view, at(k)) for k in range(s.inner.steps)]
     metrics.update(
       inner_loss_first=trace.loss[0],
       inner_loss_last=trace.loss[-1],
       inner_grad_norm=trace.grad_norm[0],
       inner_update_norm=trace.update_norm.sum(),
     )
-  weights, head = view.write(value)
-  task = {'weights': weights, 'head': head}
-  if 'transform' in value:
-    task['transform'] = value['transform']
+  task = _task(view, value)
   if s.cluster:
     metrics['gate_cluster'], metrics['gate_scale'] = opening[1], opening[2]
     tau = jnp.exp(base_of(params)['log_scale'])
@@ -135,7 +140,16 @@ def refined(s, params, support, task, key):
       opening[1] * jnp.exp(inner['cluster']['log_mass']),
       s.cluster,
     )
-  return task, metrics
+  return task, metrics, tasks
+
+
+def _task(view, value):
+  """What `predict` needs, under v."""
+  weights, head = view.write(value)
+  task = {'weights': weights, 'head': head}
+  if 'transform' in value:
+    task['transform'] = value['transform']
+  return task
 
 
 def _clustered(s, view, task, scale, mass, iterations):

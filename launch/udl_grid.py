@@ -71,6 +71,13 @@ VARIANTS = {
     'meta_grad': 'none',
   },
 }
+# K = 0 all the way: phase `base` trained on for the steps of phase `inner`, the
+# same under the families that phase `inner` meets, and without emission.
+CONTROLS = {
+  'longer_base': {'steps': 4800},
+  'wider_base': {'steps': 4800, 'data.shift': 'phase2'},
+  'no_emission': {'learner.emit': 'none'},
+}
 SHIFTS = ('none', 'training', 'adaptation', 'shear')
 
 
@@ -80,14 +87,15 @@ def parse_arguments():
   parser.add_argument('--dataset', default='glyphs')
   parser.add_argument('--data_dir', default='data_numpy_dir')
   parser.add_argument('--seeds', default='0')
-  parser.add_argument('--variants', default=','.join(VARIANTS))
+  parser.add_argument('--variants', default=','.join((*VARIANTS, *CONTROLS)))
   parser.add_argument('--split', default='valid', choices=('valid', 'test'))
   parser.add_argument('--shifts', default=','.join(SHIFTS))
   parser.add_argument('--proportions', default='dirichlet')
   parser.add_argument('--episodes', default=1000, type=int)
   parser.add_argument('--steps', default=0, type=int, help='of phase inner')
   arguments = parser.parse_args()
-  unknown = set(arguments.variants.split(',')) - set(VARIANTS)
+  unknown = set(arguments.variants.split(','))
+  unknown -= {*VARIANTS, *CONTROLS}
   if unknown:
     parser.error(f'unknown variants: {", ".join(sorted(unknown))}')
   return arguments
@@ -145,6 +153,11 @@ def main():
     upstream = {'init_from.vae': place('vae')}
     train(arguments, 'udl.py:base', place('base'), seed, **upstream)
     for name in arguments.variants.split(','):
+      if name in CONTROLS:
+        fields = {**CONTROLS[name], **upstream}
+        train(arguments, 'udl.py:base', place(name), seed, **fields)
+        evaluate(arguments, place(name))
+        continue
       fields = {f'learner.{k}': v for k, v in VARIANTS[name].items()}
       if arguments.steps:
         fields['steps'] = arguments.steps

@@ -98,7 +98,8 @@ def gains(results, names, chosen):
       cell = lambda *a, **o: results.cell(name, shift, *a, **o)
       if not cell('accuracy'):
         continue
-      adapted = bool(cell('accuracy_unadapted'))
+      runs = results.runs(name, shift).values()
+      adapted = all('accuracy_unadapted' in arrays for arrays in runs)
       row = [name, str(len(results.runs(name, shift)))]
       row += [cell('accuracy_unadapted') if adapted else cell('accuracy')]
       row += [cell('accuracy')] if adapted else ['']

@@ -20,6 +20,7 @@ EPISODE = {
   'shot': 2,
   'query': 3,
   'unlabelled': 2,
+  'distractors': 0,
   'tasks': 0,
   'proportions': 'balanced',
   'transductive': False,

@@ -49,6 +49,31 @@ def test_nothing_to_plot_is_one_line(drawn):
   assert not list((folder / 'empty').iterdir())
 
 
+def test_adaptation_is_drawn_by_step_and_by_family(tmp_path):
+  rng = np.random.default_rng(0)
+  start = rng.uniform(0.2, 0.6, size=40)
+  arrays = {
+    'accuracy_unadapted': start,
+    'accuracy_step_1': start + 0.1,
+    'accuracy_step_2': start + 0.2,
+    'accuracy': start + np.where(np.arange(40) < 20, 0.3, 0.1),
+    'family': np.repeat([1, 11], 20),
+  }
+  row = {'accuracy': 0.6}
+  metrics.write_evaluation(str(tmp_path), 'heldout-test', 5, row, arrays)
+  figure = plots.adaptation(tmp_path)
+  line = figure.axes[0].lines[0]
+  np.testing.assert_allclose(
+    line.get_ydata() - start.mean(), [0, 0.1, 0.2, 0.2], atol=1e-6
+  )
+  gains = figure.axes[1].lines[0].get_xdata()
+  np.testing.assert_allclose(gains, [0.3, 0.1])
+  names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+  assert names == ['contrast', 'shear']
+  with pytest.raises(core.BadInput, match='no result with label-free steps'):
+    plots.adaptation(tmp_path / 'eval')
+
+
 def test_a_curve_goes_through_the_last_result_of_each_step(tmp_path):
   path = tmp_path / 'eval' / 'test.jsonl'
   path.parent.mkdir()

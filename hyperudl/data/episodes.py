@@ -40,10 +40,11 @@ def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
 
   Returns:
     draw: key[B] -> core.Episode whose leaves have the leading axis B, or B, T
-      when `episode.tasks` is T. `extra` has unlabelled_y i32[U], class_ids
-      i32[N] and family i32[] (see `shifts.family_name`). `support.context` is
-      None or has what is asked for: inner f32[U, H, W, C], cond f32[U, H, W,
-      C] (U = 0 for 'none') and emit_from (Examples with the axis M = 64 or 1).
+      when `episode.tasks` is T. `extra` has unlabelled_y i32[U] (from N on for
+      distractors), class_ids i32[N] and family i32[] (see
+      `shifts.family_name`). `support.context` is None or has what is asked
+      for: inner f32[U, H, W, C], cond f32[U, H, W, C] (U = 0 for 'none') and
+      emit_from (Examples with the axis M = 64 or 1).
 
   Raises:
     core.BadInput: a choice that does not exist or does not fit the data.

@@ -20,7 +20,14 @@ _CHOICES = {
   'emit_from': ('own', 'mean', 'other'),
 }
 _AUGMENT = ('none', 'rot90', 'images')
-_LEAST = {'way': 1, 'shot': 1, 'query': 1, 'unlabelled': 0, 'tasks': 0}
+_LEAST = {
+  'way': 1,
+  'shot': 1,
+  'query': 1,
+  'unlabelled': 0,
+  'distractors': 0,
+  'tasks': 0,
+}
 
 
 class Rules(NamedTuple):
@@ -30,6 +37,7 @@ class Rules(NamedTuple):
   shot: int
   query: int
   unlabelled: int
+  distractors: int  # classes that only unlabelled rows have
   tasks: int
   proportions: str
   transductive: bool
@@ -38,6 +46,11 @@ class Rules(NamedTuple):
   emit_from: str
   shift: str
   augment: str
+
+  @property
+  def classes(self):
+    """Classes of an episode, with the distractors."""
+    return self.way + self.distractors
 
   @property
   def targets(self):
@@ -57,20 +70,28 @@ def read(config, train):
   """The `Rules` in a config.
 
   Args:
-    config: `episode` with way, shot, query, unlabelled, tasks (0: no task
-      axis), proportions, transductive, inner_data, cond_data, emit_from;
+    config: `episode` with way, shot, query, unlabelled, distractors, tasks (0:
+      no task axis), proportions, transductive, inner_data, cond_data,
+      emit_from;
       `data` with shift, augment.
     train: without it `data.augment` does not apply.
 
   Raises:
     core.BadInput: a count that is too small or a choice that does not exist.
   """
-  episode = {name: getattr(config.episode, name) for name in Rules._fields[:10]}
+  episode = {name: getattr(config.episode, name) for name in Rules._fields[:11]}
   for name, least in _LEAST.items():
     if episode[name] < least:
       raise core.BadInput(
         f'episode.{name}={episode[name]}: it must be at least {least}'
       )
+  if episode['distractors'] and (
+    episode['transductive'] or not episode['unlabelled']
+  ):
+    raise core.BadInput(
+      f'episode.distractors={episode["distractors"]} are among the unlabelled '
+      'rows: set episode.unlabelled >= 1 and episode.transductive=False'
+    )
   chosen = {
     f'episode.{name}': (episode[name], _CHOICES[name]) for name in _CHOICES
   }
@@ -97,12 +118,21 @@ def check(rules, dataset, name):
     name: str, what the message calls the data.
   """
   counts = np.sort(np.asarray(dataset.counts))
-  classes = rules.way * max(rules.tasks, 1)
+  classes = rules.classes * max(rules.tasks, 1)
   if classes > len(counts):
+    way = f'episode.way={rules.way}'
+    if rules.distractors:
+      way = f'({way} + episode.distractors={rules.distractors})'
     times = f' x episode.tasks={rules.tasks}' if rules.tasks else ''
     raise core.BadInput(
-      f'{name}: episode.way={rules.way}{times} takes {classes} classes, there '
-      f'are {len(counts)}: lower it or choose other data'
+      f'{name}: {way}{times} takes {classes} classes, there are '
+      f'{len(counts)}: lower it or choose other data'
+    )
+  if rules.distractors and rules.unlabelled > counts[0]:
+    raise core.BadInput(
+      f'{name}: episode.distractors need episode.unlabelled='
+      f'{rules.unlabelled} images per class, the smallest class has '
+      f'{counts[0]}: lower it or choose other data'
     )
   height, width = dataset.images.shape[1:3]
   if rules.augment == 'rot90' and height != width:

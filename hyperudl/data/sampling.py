@@ -16,7 +16,7 @@ class Tasks(NamedTuple):
   class_ids: jax.Array  # i32[E, N], class of the data set behind each label
   support: jax.Array  # i32[E, N x shot], row of the data set, class by class
   targets: jax.Array  # i32[E, n], queries, then unlabelled rows
-  target_y: jax.Array  # i32[E, n]
+  target_y: jax.Array  # i32[E, n], N, N + 1, ... for distractors
 
 
 def draw_tasks(keys, rules, dataset):
@@ -32,14 +32,15 @@ def draw_tasks(keys, rules, dataset):
   """
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
   # The largest of uniform numbers: without replacement, in random order.
-  classes = jax.lax.top_k(scores, (len(keys) - 1) * rules.way)[1]
+  classes = jax.lax.top_k(scores, (len(keys) - 1) * rules.classes)[1]
   draw = lambda *args: _draw_task(*args, rules, dataset)
-  return jax.vmap(draw)(keys[1:], classes.reshape(-1, rules.way))
+  return jax.vmap(draw)(keys[1:], classes.reshape(-1, rules.classes))
 
 
 def _draw_task(key, classes, rules, dataset):
-  """The `Tasks` of one episode with the classes i32[N], without E."""
+  """The `Tasks` of one episode without E; classes i32[N + distractors]."""
   keys = jax.random.split(key, 7)
+  classes, distractors = classes[: rules.way], classes[rules.way :]
   counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
   longest = int(np.max(dataset.counts))
   # All in one call, since XLA takes long to compile each.
@@ -52,13 +53,39 @@ def _draw_task(key, classes, rules, dataset):
   rows = jax.lax.top_k(scores, min(longest, rules.most_per_class))[1]
   rows += jnp.asarray(dataset.starts, jnp.int32)[classes][:, None]
   y, place = _target_slots(keys[1], order, rules, counts - rules.shot)
+  targets = rows[y, rules.shot + place]
+  if rules.distractors:
+    # A key of its own: with and without distractors the rest is the same.
+    key = jax.random.fold_in(key, 1)
+    targets, y = _mix_in(key, targets, y, distractors, rules, dataset)
   return Tasks(
     keys=keys[2:],
     class_ids=classes,
     support=rows[:, : rules.shot].reshape(-1),
-    targets=rows[y, rules.shot + place],
+    targets=targets,
     target_y=y,
   )
+
+
+def _mix_in(key, targets, y, classes, rules, dataset):
+  """Targets with images of the distractor classes among the unlabelled."""
+  counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
+  longest, each = int(np.max(dataset.counts)), rules.unlabelled
+  size = rules.distractors * longest
+  scores = jax.random.uniform(key, (size + len(y) + rules.distractors * each,))
+  order = scores[size:]
+  scores = scores[:size].reshape(rules.distractors, longest)
+  scores = jnp.where(jnp.arange(longest) < counts[:, None], scores, -1.0)
+  rows = jax.lax.top_k(scores, each)[1]
+  rows += jnp.asarray(dataset.starts, jnp.int32)[classes][:, None]
+  labels = jnp.repeat(rules.way + jnp.arange(rules.distractors), each)
+  targets = jnp.concatenate([targets, rows.reshape(-1)])
+  y = jnp.concatenate([y, labels.astype(y.dtype)])
+  # Queries stay first, in their order; the unlabelled rows are shuffled.
+  queries = rules.way * rules.query
+  order = jnp.where(jnp.arange(len(y)) < queries, 2.0, order)
+  order = jax.lax.top_k(order, len(y))[1]
+  return targets[order], y[order]
 
 
 def _target_slots(key, order, rules, capacity):

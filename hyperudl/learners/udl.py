@@ -213,7 +213,7 @@ def _loss(s, params, episode, key):
   metrics = {'accuracy_unadapted': core.accuracy(logits, y)}
   if not refining.moves(s):
     return unadapted, {'accuracy': metrics['accuracy_unadapted']}
-  task_k, trace = refining.refined(s, params, episode.support, task, key)
+  task_k, trace, _ = refining.refined(s, params, episode.support, task, key)
   logits = refining.predict(s, params, task_k, x)
   adapted = core.cross_entropy(logits, y)
   metrics = {**metrics, **trace, 'accuracy': core.accuracy(logits, y)}
@@ -243,7 +243,7 @@ def _evaluate(s, params, episode, key):
   visuals.update(refining.kmeans(s, params, support, task, x, y))
   if not refining.moves(s):
     return {**before, **visuals}
-  task_k, trace = refining.refined(s, params, support, task, key)
+  task_k, trace, steps = refining.refined(s, params, support, task, key)
   metrics = core.classification_metrics(
     refining.predict(s, params, task_k, x), y
   )
@@ -256,6 +256,9 @@ def _evaluate(s, params, episode, key):
   for name, rate in params['inner'].get('rates', {}).items():
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
     visuals[f'histogram/rates_{name}'] = jnp.concatenate(flat)
+  for k, after in enumerate(steps, 1):
+    logits = refining.predict(s, params, after(), x)
+    metrics[f'accuracy_step_{k}'] = core.accuracy(logits, y)
   if 'transform' in task_k:
     seen = variables.see(task_k, x)
     visuals['image/canonicalised'] = jnp.stack([x, seen])
