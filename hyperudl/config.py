@@ -31,6 +31,7 @@ MINIMUM = {
   'episode.shot': 1,
   'episode.query': 1,
   'episode.unlabelled': 0,
+  'episode.distractors': 0,
   'episode.tasks': 0,
   'data.classes': 0,
   'data.image_size': 0,

@@ -1,0 +1,94 @@
+"""The grid of variants and its tables."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import udl as udl_config
+from hyperudl import config as config_lib
+from hyperudl import metrics
+from hyperudl.learners import udl
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'launch'))
+
+import udl_grid  # noqa: E402
+
+
+def run(script, *options):
+  return subprocess.run(
+    [sys.executable, str(ROOT / 'launch' / script), *options],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+    env={'PATH': '', 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+  )
+
+
+@pytest.mark.parametrize('name', udl_grid.VARIANTS)
+def test_every_variant_is_legal_and_changes_something(name):
+  config = udl_config.get_config('inner').unlock()
+  before = config_lib.learner_settings(config)
+  for field, value in udl_grid.VARIANTS[name].items():
+    assert field in config.learner, field
+    config.learner[field] = value
+  settings = config_lib.learner_settings(config)
+  udl.make(5, **settings)
+  assert (settings == before) == (name == 'default')
+
+
+@pytest.mark.parametrize('name', udl_grid.CONTROLS)
+def test_every_control_is_a_config_of_phase_base(name):
+  config = udl_config.get_config('base').unlock()
+  for field, value in udl_grid.CONTROLS[name].items():
+    config_lib.set_field(config, field, str(value))
+  config_lib.validate(config)
+  udl.make(5, **config_lib.learner_settings(config))
+
+
+def finished(folder, name, rng):
+  """A run that needs neither training nor evaluation."""
+  path = folder / f'{name}-0'
+  path.mkdir(parents=True)
+  (path / 'DONE').touch()
+  start = rng.uniform(0.2, 0.5, size=30)
+  arrays = {
+    'accuracy_unadapted': start,
+    'accuracy_placebo': start - 0.1,
+    'accuracy_kmeans_0.5': start + 0.05,
+    'accuracy_kmeans_1': start + 0.02,
+    'accuracy': start + 0.2,
+    'family': np.repeat([0, 11, 12], 10),
+  }
+  metrics.write_evaluation(
+    str(path), 'heldout-balanced-valid', 8, {'accuracy': 0.5}, arrays
+  )
+
+
+def test_finished_work_is_not_repeated_and_tables_pair_episodes(tmp_path):
+  rng = np.random.default_rng(0)
+  for name in ('vae', 'base', 'default', 'no_vae'):
+    finished(tmp_path, name, rng)
+  where = [f'--runs={tmp_path}', '--proportions=balanced', '--shifts=heldout']
+  # Without a PATH to anything it can only look.
+  result = run('udl_grid.py', *where, '--variants=default,no_vae')
+  assert result.returncode == 0, result.stderr
+  result = run('udl_tables.py', *where, '--variants=default,no_vae')
+  assert result.returncode == 0, result.stderr
+  lines = result.stdout.splitlines()
+  (line,) = [line for line in lines if line.startswith('| default | 1')]
+  cells = [cell.strip() for cell in line.split('|')[1:-1]]
+  gains = ['+20.0 +- 0.0', '+30.0 +- 0.0', '+15.0 +- 0.0', '+18.0 +- 0.0']
+  assert cells[4:] == [*gains, '+0.0 +- 0.0']
+  assert '| default | +20.0 +- 0.0 | +20.0 +- 0.0 |' in result.stdout
+
+
+def test_an_unknown_variant_is_refused(tmp_path):
+  result = run('udl_grid.py', f'--runs={tmp_path}', '--variants=defalt')
+  assert result.returncode == 2
+  assert 'unknown variants: defalt' in result.stderr
+  assert not list(tmp_path.iterdir())
