@@ -39,6 +39,7 @@ def get_config(arg=None):
     config.optimizer.clip = 1.0
   config.learner.name = 'udl'
   config.learner.phase = phase
+  config.learner.setting = 'classes'
   config.learner.channels = (32, 32, 64)
   config.learner.width = 64
   config.learner.layers = 2

@@ -5,9 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hyperudl import anonymous
 from hyperudl import clustering
 from hyperudl import core
 from hyperudl import label_free
+from hyperudl import losses
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.nets import vae as vae_net
@@ -20,6 +22,7 @@ class Settings(NamedTuple):
   """Static choices; see `udl.make`."""
 
   phase: str
+  setting: str
   writer: writing.Writer
   inner: label_free.Options
   cluster: int
@@ -48,6 +51,9 @@ def written(s, params, support):
   weights, head = writing.write(
     s.writer, base_of(params), params['frozen']['vae'], support
   )
+  if s.setting == 'clusters':
+    features = writing.embed(s.writer, weights, support.x)
+    head = anonymous.start(features, s.writer.way)
   return {'weights': weights, 'head': head}
 
 
@@ -64,6 +70,8 @@ def _network(s, params, support, task, value):
       variables.see_unlabelled(value, support),
       value.get('tokens'),
     )
+    # Clusters keep the names that they have, so their centres stay.
+    head = task['head'] if s.setting == 'clusters' else head
   return variables.network(value, weights, head)
 
 
@@ -184,3 +192,39 @@ def kmeans(s, params, support, task, x, y):
     logits = predict(s, params, {**task, 'head': head}, x)
     found[f'accuracy_kmeans_{scale:g}'] = core.accuracy(logits, y)
   return found
+
+
+def visible(s, support):
+  """The support with the labels that the setting allows."""
+  return anonymous.unnamed(support) if s.setting == 'clusters' else support
+
+
+def answer(s, params, task, episode):
+  """Query logits f32[m, N]; clusters are named by the support's classes."""
+  logits = predict(s, params, task, episode.query.x)
+  if s.setting == 'clusters':
+    seen = predict(s, params, task, episode.support.x)
+    logits = anonymous.name(seen, logits, episode, s.writer.way)
+  return logits
+
+
+def scores(s, params, task, episode):
+  logits = predict(s, params, task, episode.query.x)
+  if s.setting == 'classes':
+    return core.classification_metrics(logits, episode.query.y)
+  seen = predict(s, params, task, episode.support.x)
+  return anonymous.scores(seen, logits, episode, s.writer.way)
+
+
+def baselines(s, params, episode, support, task):
+  """The lines to beat: k-means that needs no learning beyond the network."""
+  if s.setting == 'classes':
+    x, y = episode.query.x, episode.query.y
+    return kmeans(s, params, support, task, x, y)
+  vae = params['frozen']['vae']
+  features = lambda x: writing.embed(s.writer, task['weights'], x)
+  encoders = {
+    'posterior': lambda x: writing.encode(s.writer, vae, x)[0],
+    'features': lambda x: losses.unit(features(x)),
+  }
+  return anonymous.baselines(episode, s.writer.way, encoders)

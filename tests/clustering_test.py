@@ -1,7 +1,10 @@
-"""Soft k-means of prototypes against plain loops."""
+"""Soft k-means of prototypes against plain loops, k-means against SciPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from scipy.cluster import vq
 
 from hyperudl import clustering
 
@@ -72,3 +75,42 @@ def test_two_clear_clusters_are_found_from_skewed_prototypes():
   start = skewed / np.linalg.norm(skewed, axis=1, keepdims=True)
   angle = lambda rows: np.sum(rows * centres, axis=1)
   assert (angle(np.asarray(found)) > angle(start) + 0.1).all()
+
+
+def _inertia(x, centres):
+  return np.sum(np.min(((x[:, None] - centres) ** 2).sum(-1), axis=1))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_k_means_is_as_good_as_that_of_scipy(seed):
+  rng = np.random.default_rng(seed)
+  x = rng.normal(size=(60, 3)) + 3 * rng.normal(size=(4, 3)).repeat(15, axis=0)
+  found = clustering.k_means(
+    jax.random.key(seed), jnp.asarray(x, jnp.float32), jnp.ones(60), 4
+  )
+  peers = [vq.kmeans2(x, 4, minit='++', rng=rng)[0] for _ in range(10)]
+  best = min(_inertia(x, peer) for peer in peers)
+  assert _inertia(x, np.asarray(found)) < 1.02 * best
+
+
+def test_masked_rows_neither_seed_nor_move_a_centre():
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(12, 2)), jnp.float32)
+  mask = jnp.array([1.0] * 9 + [0.0] * 3)
+  run = lambda x: clustering.k_means(jax.random.key(0), x, mask, 3)
+  np.testing.assert_allclose(run(x), run(x.at[9:].set(50.0)), rtol=1e-5)
+  assert float(jnp.abs(run(x)).max()) < 5
+
+
+def test_centres_have_the_gradient_of_a_mean():
+  x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
+  total = lambda x: jnp.sum(
+    clustering.k_means(jax.random.key(0), x, jnp.ones(4), 2)
+  )
+  np.testing.assert_allclose(jax.grad(total)(x)[:, 0], 0.5, rtol=1e-6)
+
+
+def test_equal_rows_are_clustered_without_harm():
+  x = jnp.ones((5, 2))
+  found = clustering.k_means(jax.random.key(0), x, jnp.ones(5), 3)
+  assert jnp.isfinite(found).all()

@@ -44,7 +44,7 @@ def settings_of(options):
     'strength': 0.1,
   }
   writer = writing.Writer(WAY, cnn, sizes, False, True, 3, (8,))
-  return refining.Settings('joint', writer, options, 0, 0.25, 0.1)
+  return refining.Settings('joint', 'classes', writer, options, 0, 0.25, 0.1)
 
 
 def parameters(s, support, seed=0):

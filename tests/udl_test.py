@@ -195,6 +195,58 @@ def test_without_emission_every_episode_has_the_same_weights():
     np.testing.assert_array_equal(a, b)
 
 
+def clusters_episode(unlabelled=9):
+  """Three clear classes, of which the learner is told nothing."""
+  rng = np.random.default_rng(0)
+  middle = rng.uniform(size=(WAY, 10, 10, 1))
+
+  def images(y):
+    noise = 0.05 * rng.normal(size=(len(y), 10, 10, 1))
+    return jnp.asarray(middle[y] + noise, jnp.float32)
+
+  hidden = np.arange(unlabelled) % WAY
+  y = np.arange(12) % WAY
+  support = core.Examples(
+    images(np.concatenate([np.arange(WAY), hidden])),
+    jnp.array([*range(WAY), *[-1] * unlabelled]),
+  )
+  extra = {'unlabelled_y': jnp.asarray(hidden)}
+  return core.Episode(support, core.Examples(images(y), jnp.asarray(y)), extra)
+
+
+def test_clusters_are_made_without_labels_and_named_for_scores_alone():
+  learner = tiny_udl(setting='clusters', phase='base')
+  data = clusters_episode()
+  params = jax.jit(learner.init)(jax.random.key(0), data)
+  renamed = data._replace(
+    support=data.support._replace(y=(data.support.y + 1) % WAY)
+  )
+  np.testing.assert_array_equal(
+    answer(learner, params, data), answer(learner, params, renamed)
+  )
+  metrics = jax.jit(learner.evaluate)(params, data, jax.random.key(1))
+  for name in ('accuracy', 'ari', 'nmi', 'accuracy_kmeans_pixels'):
+    np.testing.assert_allclose(metrics[name], 1.0, rtol=1e-5)
+  # Other classes of the support: other names, so all answers are wrong.
+  extra = {'unlabelled_y': (data.extra['unlabelled_y'] + 1) % WAY}
+  wrong = renamed._replace(extra=extra)
+  metrics = jax.jit(learner.evaluate)(params, wrong, jax.random.key(1))
+  assert metrics['accuracy'] == 0
+  np.testing.assert_allclose(metrics['ari'], 1.0, rtol=1e-5)
+
+
+def test_clusters_can_be_trained_through_their_alignment():
+  learner = tiny_udl(setting='clusters')
+  data = clusters_episode()
+  params = jax.jit(learner.init)(jax.random.key(0), data)
+  loss = lambda p: learner.loss(p, data, jax.random.key(1), 0)[0]
+  grads = jax.jit(jax.grad(loss))(params)
+  for name in ('cnn', 'inner', 'log_scale'):
+    leaves = jax.tree.leaves(grads[name])
+    assert all(jnp.isfinite(leaf).all() for leaf in leaves)
+    assert sum(float(jnp.abs(leaf).sum()) for leaf in leaves) > 0
+
+
 @pytest.mark.parametrize('adapt', ['tokens', 'encoder', 'hyper', 'transform'])
 def test_what_the_generator_reads_changes_what_it_writes(adapt):
   learner = tiny_udl(adapt=adapt, cluster=0, gate='none', inner_rate=1.0)
@@ -212,6 +264,11 @@ def test_what_the_generator_reads_changes_what_it_writes(adapt):
   assert ('transform' in after) == (adapt == 'transform')
 
 
+def test_clusters_of_too_many_classes_cannot_be_named():
+  with pytest.raises(ValueError, match='1 to 7 classes'):
+    udl.make(20, setting='clusters')
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [
@@ -219,6 +276,7 @@ def test_what_the_generator_reads_changes_what_it_writes(adapt):
     ({'unadapted_weight': 1.5}, r'unadapted_weight must be in \[0, 1\]'),
     ({'channels': ()}, 'channels and width must be >= 1'),
     ({'width': 9, 'heads': 2}, 'multiple of heads'),
+    ({'setting': 'guess'}, 'setting of'),
     ({'emit': 'some'}, 'emit must be one of'),
     ({'cluster': -1}, 'cluster >= 0'),
     ({'emit': 'none', 'adapt': 'tokens'}, "has no 'tokens' to adapt"),

@@ -23,6 +23,7 @@ Expected: see docs/results/first.md.
 import jax
 import jax.numpy as jnp
 
+from hyperudl import aligning
 from hyperudl import core
 from hyperudl import label_free
 from hyperudl import refining
@@ -32,6 +33,7 @@ from hyperudl.data import augment
 from hyperudl.learners import vae as vae_learner
 from hyperudl.nets import conv
 
+SETTINGS = ('classes', 'clusters')
 PHASES = ('base', 'inner', 'joint')
 EMIT = ('all', 'none')
 RELATIVE = 0.2  # floor of the relative outer loss, nats
@@ -41,6 +43,7 @@ def make(
   way,
   *,
   phase='joint',
+  setting='classes',
   channels=(32, 32, 64),
   width=64,
   layers=2,
@@ -71,6 +74,7 @@ def make(
   Args:
     way: N.
     phase: 'base', 'inner' or 'joint' (see the module's docstring).
+    setting: 'classes', or 'clusters': without any label, see `anonymous.py`.
     channels: filters of the emitted CNN's stride-2 3x3 convolutions.
     width, layers, heads: of the transformer.
     trunk: channels of the feature extractor of the image tokens; () = none.
@@ -103,8 +107,13 @@ def make(
     ValueError: for an unknown choice, a number out of range, or a loss and a
       variable between which there is no gradient.
   """
-  if phase not in PHASES:
-    raise ValueError(f'phase must be one of {PHASES}, not {phase!r}')
+  if phase not in PHASES or setting not in SETTINGS:
+    raise ValueError(
+      f'phase must be one of {PHASES} and setting of {SETTINGS}, not '
+      f'{phase!r} and {setting!r}'
+    )
+  if setting == 'clusters':
+    aligning.permutations(way)
   if not 0 <= unadapted_weight <= 1 or auxiliary_weight < 0:
     raise ValueError(
       'unadapted_weight must be in [0, 1] and auxiliary_weight >= 0, not '
@@ -158,7 +167,7 @@ def make(
     tuple(vae_hidden),
   )
   s = refining.Settings(
-    phase, writer, options, cluster, unadapted_weight, auxiliary_weight
+    phase, setting, writer, options, cluster, unadapted_weight, auxiliary_weight
   )
   return core.make_learner(
     lambda key, episode: _init(s, key, episode),
@@ -191,6 +200,7 @@ def _init(s, key, episode):
 
 
 def _adapt(s, params, support, key):
+  support = refining.visible(s, support)
   task = refining.written(s, params, support)
   return refining.refined(s, params, support, task, key)[0]
 
@@ -206,15 +216,15 @@ def _auxiliary(s, params, support, task, key):
 
 
 def _loss(s, params, episode, key):
-  x, y = episode.query.x, episode.query.y
-  task = refining.written(s, params, episode.support)
-  logits = refining.predict(s, params, task, x)
+  y, support = episode.query.y, refining.visible(s, episode.support)
+  task = refining.written(s, params, support)
+  logits = refining.answer(s, params, task, episode)
   unadapted = core.cross_entropy(logits, y)
   metrics = {'accuracy_unadapted': core.accuracy(logits, y)}
   if not refining.moves(s):
     return unadapted, {'accuracy': metrics['accuracy_unadapted']}
-  task_k, trace, _ = refining.refined(s, params, episode.support, task, key)
-  logits = refining.predict(s, params, task_k, x)
+  task_k, trace, _ = refining.refined(s, params, support, task, key)
+  logits = refining.answer(s, params, task_k, episode)
   adapted = core.cross_entropy(logits, y)
   metrics = {**metrics, **trace, 'accuracy': core.accuracy(logits, y)}
   metrics['gain_step'] = metrics['accuracy'] - metrics['accuracy_unadapted']
@@ -228,7 +238,7 @@ def _loss(s, params, episode, key):
     value = s.unadapted_weight * unadapted
     value += (1 - s.unadapted_weight) * adapted
   if s.auxiliary_weight and s.inner.steps:
-    extra = _auxiliary(s, params, episode.support, task, key)
+    extra = _auxiliary(s, params, support, task, key)
     metrics['auxiliary'] = extra
     value += s.auxiliary_weight * extra
   return value, metrics
@@ -236,38 +246,37 @@ def _loss(s, params, episode, key):
 
 def _evaluate(s, params, episode, key):
   x, y = episode.query.x, episode.query.y
-  support = episode.support
+  support = refining.visible(s, episode.support)
+  score = lambda task: refining.scores(s, params, task, episode)
   task = refining.written(s, params, support)
-  before = core.classification_metrics(refining.predict(s, params, task, x), y)
+  before = score(task)
   visuals = {'image/filters': writing.filters(task['weights'])}
-  visuals.update(refining.kmeans(s, params, support, task, x, y))
+  visuals.update(refining.baselines(s, params, episode, support, task))
   if not refining.moves(s):
     return {**before, **visuals}
   task_k, trace, steps = refining.refined(s, params, support, task, key)
-  metrics = core.classification_metrics(
-    refining.predict(s, params, task_k, x), y
-  )
+  metrics = score(task_k)
   # The placebo of systems/udl.md (d.6): the same steps on noise images.
   rows = refining.view_of(s, params, support, task).x
   noise = augment.noise_images(jax.random.fold_in(key, 1), rows.shape)
   blind = support._replace(context={**(support.context or {}), 'inner': noise})
   placebo = refining.refined(s, params, blind, task, key)[0]
-  placebo = core.accuracy(refining.predict(s, params, placebo, x), y)
+  placebo = core.accuracy(refining.answer(s, params, placebo, episode), y)
   for name, rate in params['inner'].get('rates', {}).items():
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
     visuals[f'histogram/rates_{name}'] = jnp.concatenate(flat)
   for k, after in enumerate(steps, 1):
-    logits = refining.predict(s, params, after(), x)
+    logits = refining.answer(s, params, after(), episode)
     metrics[f'accuracy_step_{k}'] = core.accuracy(logits, y)
   if 'transform' in task_k:
     seen = variables.see(task_k, x)
     visuals['image/canonicalised'] = jnp.stack([x, seen])
+  own = {f'{k}_unadapted': v for k, v in before.items() if v.ndim == 0}
   return {
     **metrics,
     **trace,
     **visuals,
-    'accuracy_unadapted': before['accuracy'],
-    'nll_unadapted': before['nll'],
+    **own,
     'accuracy_placebo': placebo,
     'gain_step': metrics['accuracy'] - before['accuracy'],
     'gain_data': metrics['accuracy'] - placebo,
