@@ -13,7 +13,9 @@ them): a `vae` (configs/vae.py), then `learner.phase=base` and
 Queries and unlabelled images of an episode share one random shift and random
 class proportions; the support is clean. Phase 'inner' also sees shift
 families that phase 'base' never met, or nothing would be left to learn.
-Expected accuracy with commands: docs/results/first.md.
+Expected accuracy with commands: docs/results/first.md and udl.md. With
+`learner.setting=clusters` no label is used at all; give it many images a class,
+for instance `unlabelled=12,query=7`.
 """
 
 from configs import common
@@ -49,6 +51,7 @@ def get_config(arg=None):
   config.learner.emit = 'all'
   config.learner.allocation = 'output'
   config.learner.strength = 0.1
+  config.learner.norm = 'layer'
   config.learner.adapt = 'film'
   config.learner.inner_steps = 3
   config.learner.elbo = 'features'
@@ -60,6 +63,9 @@ def get_config(arg=None):
   config.learner.inner_rates = 'learned'
   config.learner.inner_norm = 'unit'
   config.learner.meta_grad = 'full'
+  config.learner.direction = 'learned'
+  config.learner.amortise = False
+  config.learner.multi_step = 0
   config.learner.unadapted_weight = 0.25
   config.learner.auxiliary_weight = 0.1
   config.learner.vae_latent = 24

@@ -24,6 +24,7 @@ CHOICES = {
   'rates': ('learned', 'positive', 'fixed'),
   'norm': inner.NORMS,
   'meta_grad': ('full', 'first_order', 'none'),
+  'direction': ('learned', 'flipped', 'random'),
 }
 # What a self-supervised loss is computed on.
 SSL = {
@@ -37,7 +38,6 @@ SSL = {
 BETA = 0.25  # KL weight of the ELBO on features
 LATENT = 16  # of the ELBO on features
 GATES = 3  # of the steps, of the clustering and of its sharpness
-OPEN = 0.7310586  # of a fresh gate, sigmoid(1)
 
 
 class Options(NamedTuple):
@@ -53,6 +53,7 @@ class Options(NamedTuple):
   rates: str
   norm: str
   meta_grad: str
+  direction: str
 
 
 class View(NamedTuple):
@@ -173,15 +174,6 @@ def _init_steps(options, start, scalar):
   return params
 
 
-def step_sizes(options, params, start):
-  """alpha for `inner.descend`: learned with its sign, positive, or fixed."""
-  if options.rates == 'fixed':
-    return variables.rates(start, options.steps, options.rate)
-  if options.rates == 'positive':
-    return jax.tree.map(jnp.exp, params['rates'])
-  return params['rates']
-
-
 def make_losses(options, params, view, key):
   """The inner losses of one episode, unweighted.
 
@@ -253,78 +245,3 @@ def make_losses(options, params, view, key):
     return terms
 
   return evaluate
-
-
-def gates(options, params, view):
-  """Factors of the steps, of the clustering's mass, of its scale: f32[3].
-
-  The first two are in (0, 1]; the third is 1 at first, between 0.2 and 1.7.
-  """
-  if options.gate == 'none':
-    return jnp.ones(GATES)
-  inputs = []
-  if 'elbo' in options.gate:
-    known = {**view.reconstruct(view.start, view.support)}
-    known['mask'] = view.labelled
-    terms = view.reconstruct(view.start, view.x)
-    inputs.append(
-      gating.elbo_gate_inputs(
-        terms, known, view.moments, view.population, view.mask
-      )
-    )
-  if 'predictions' in options.gate:
-    weights, head = view.write(view.start)
-    features = view.embed(weights, view.x)
-    inputs.append(
-      gating.prediction_gate_inputs(
-        features,
-        view.classify(features, head),
-        view.embed(weights, view.support),
-        view.mask,
-        view.labelled,
-      )
-    )
-  opening = gating.gate(params['gate'], jnp.concatenate(inputs))
-  return opening.at[2].set(jnp.exp(2 * (opening[2] - OPEN)))
-
-
-def refine(options, params, view, opening, key, keep_values=False):
-  """K label-free steps from the identity.
-
-  Args:
-    options: `Options` with steps >= 1.
-    params: from `init`.
-    view: `View`.
-    opening: f32[], factor of all step sizes.
-    key: PRNG key.
-    keep_values: whether the trace holds v after each step.
-
-  Returns:
-    (v_K, inner.Trace).
-  """
-  terms = make_losses(options, params, view, key)
-  weights = params['weights']
-
-  def loss(value, k):
-    del k
-    return sum(
-      term * weights.get(name, 1.0) for name, term in terms(value).items()
-    )
-
-  epsilon = 1e-8
-  if options.norm == 'unit':
-    epsilon = jax.tree.map(jnp.exp, params['log_epsilon'])
-  rates = step_sizes(options, params, view.start)
-  value, trace = inner.descend(
-    loss,
-    view.start,
-    jax.tree.map(lambda rate: opening * rate, rates),
-    norm=options.norm,
-    epsilon=epsilon,
-    per_leaf=True,
-    first_order=options.meta_grad != 'full',
-    keep_values=keep_values,
-  )
-  if options.meta_grad == 'none':
-    value = jax.lax.stop_gradient(value)
-  return value, trace

@@ -10,6 +10,7 @@ from hyperudl import clustering
 from hyperudl import core
 from hyperudl import label_free
 from hyperudl import losses
+from hyperudl import stepping
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.nets import vae as vae_net
@@ -26,13 +27,15 @@ class Settings(NamedTuple):
   writer: writing.Writer
   inner: label_free.Options
   cluster: int
+  amortise: bool
+  multi_step: int
   unadapted_weight: float
   auxiliary_weight: float
 
 
 def moves(s):
   """Whether anything happens without labels."""
-  return bool(s.inner.steps or s.cluster)
+  return bool(s.inner.steps or s.cluster or s.amortise)
 
 
 def base_of(params):
@@ -122,11 +125,13 @@ def refined(s, params, support, task, key):
   if not moves(s) or not view.x.shape[0]:
     return task, {}, []
   inner = params['inner']
-  opening = label_free.gates(s.inner, inner, view)
+  opening = stepping.gates(s.inner, inner, view)
   value, metrics, tasks = view.start, {'gate': opening[0]}, []
+  if s.amortise:
+    value = stepping.amortised(inner['amortised'], view)
   if s.inner.steps:
-    value, trace = label_free.refine(
-      s.inner, inner, view, opening[0], key, keep_values=True
+    value, trace = stepping.refine(
+      s.inner, inner, view, value, opening[0], key, keep_values=True
     )
     at = lambda k: jax.tree.map(lambda leaf: leaf[k], trace.values)
     tasks = [lambda k=k: _task(view, at(k)) for k in range(s.inner.steps)]
@@ -228,3 +233,37 @@ def baselines(s, params, episode, support, task):
     'features': lambda x: losses.unit(features(x)),
   }
   return anonymous.baselines(episode, s.writer.way, encoders)
+
+
+def auxiliary(s, params, support, task, key):
+  """ELBO and SSL at v_0: what gives networks of their own a meaning."""
+  view = view_of(s, params, support, task)
+  terms = label_free.make_losses(s.inner, params['inner'], view, key)
+  values = terms(view.start)
+  return sum(
+    v for name, v in values.items() if name not in ('critic', 'entropy')
+  )
+
+
+def outer_loss(s, params, logits, steps, episode, step):
+  """CE at v_K; in the beginning with that after the other steps.
+
+  Args:
+    s: `Settings`.
+    params: of the learner.
+    logits: f32[m, N] at v_K.
+    steps: from `refined`.
+    episode: whose queries are asked.
+    step: i32[], outer step.
+  """
+  y = episode.query.y
+  last = core.cross_entropy(logits, y)
+  if not s.multi_step or not steps[:-1]:
+    return last
+  share = jnp.maximum(0.0, 1 - step / s.multi_step)
+  earlier = [
+    core.cross_entropy(answer(s, params, after(), episode), y)
+    for after in steps[:-1]
+  ]
+  mean = (sum(earlier) + last) / len(steps)
+  return share * mean + (1 - share) * last

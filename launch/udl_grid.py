@@ -60,6 +60,14 @@ VARIANTS = {
   'fixed_rates': {'inner_rates': 'fixed'},
   'first_order': {'meta_grad': 'first_order'},
   'clip': {'inner_norm': 'clip'},
+  # Feed-forward adaptation, no gradient steps.
+  'amortised_transform': {
+    **_NO_STEPS,
+    'cluster': 0,
+    'adapt': 'transform',
+    'amortise': True,
+  },
+  'amortised_film': {**_NO_STEPS, 'cluster': 0, 'amortise': True},
   # Nothing of the inner loop is trained but its own heads.
   'tent': {
     'elbo': 'none',
@@ -77,6 +85,7 @@ CONTROLS = {
   'longer_base': {'steps': 4800},
   'wider_base': {'steps': 4800, 'data.shift': 'phase2'},
   'no_emission': {'learner.emit': 'none'},
+  'batch_statistics': {'learner.norm': 'batch'},
 }
 SHIFTS = ('none', 'training', 'adaptation', 'shear')
 

@@ -9,6 +9,7 @@ from hyperudl import core
 from hyperudl import gating
 from hyperudl import label_free
 from hyperudl import refining
+from hyperudl import stepping
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.learners import vae
@@ -27,6 +28,7 @@ OPTIONS = label_free.Options(
   rates='learned',
   norm='unit',
   meta_grad='full',
+  direction='learned',
 )
 ALL_SSL = '+'.join(label_free.SSL)
 
@@ -44,7 +46,9 @@ def settings_of(options):
     'strength': 0.1,
   }
   writer = writing.Writer(WAY, cnn, sizes, False, True, 3, (8,))
-  return refining.Settings('joint', 'classes', writer, options, 0, 0.25, 0.1)
+  return refining.Settings(
+    'joint', 'classes', writer, options, 0, False, 0, 0.25, 0.1
+  )
 
 
 def parameters(s, support, seed=0):
@@ -205,8 +209,8 @@ def test_the_gate_scales_the_whole_step():
   options = OPTIONS._replace(steps=1)
 
   def run(view, params):
-    step = lambda opening: label_free.refine(
-      options, params, view, opening, jax.random.key(2)
+    step = lambda opening: stepping.refine(
+      options, params, view, view.start, opening, jax.random.key(2)
     )
     return step(1.0)[0], step(0.5)[0], step(1.0)[1]
 
@@ -226,7 +230,7 @@ def test_gates_start_open_and_are_functions_of_the_images(gate, inputs):
   params = parameters(s, support)
   assert params['inner']['gate']['first']['kernel'].shape[0] == inputs
   run = lambda params: with_view(
-    options, lambda view, inner: label_free.gates(options, inner, view), params
+    options, lambda view, inner: stepping.gates(options, inner, view), params
   )
   opening = run(params)
   here, there = opening(), opening(1 - support.x)
@@ -245,15 +249,15 @@ def test_step_sizes_are_signed_positive_or_fixed():
   for rates in ('learned', 'positive'):
     options = OPTIONS._replace(rates=rates, adapt='film+head', steps=2)
     params = label_free._init_steps(options, start, jnp.asarray)
-    sizes = label_free.step_sizes(options, params, start)
+    sizes = stepping.step_sizes(options, params, start)
     np.testing.assert_allclose(sizes['film'], np.full((2, 3), 0.3), rtol=1e-6)
     np.testing.assert_allclose(sizes['head'], [0.3, 0.3], rtol=1e-6)
     moved = jax.tree.map(lambda leaf: leaf - 1.0, params['rates'])
-    sizes = label_free.step_sizes(options, {'rates': moved}, start)
+    sizes = stepping.step_sizes(options, {'rates': moved}, start)
     assert bool((sizes['film'] < 0).all()) == (rates == 'learned')
   options = OPTIONS._replace(rates='fixed')
   assert 'rates' not in label_free._init_steps(options, start, jnp.asarray)
-  sizes = label_free.step_sizes(options, {}, start)
+  sizes = stepping.step_sizes(options, {}, start)
   np.testing.assert_allclose(sizes['film'], np.full((2, 3), 0.3))
 
 

@@ -247,6 +247,57 @@ def test_clusters_can_be_trained_through_their_alignment():
     assert sum(float(jnp.abs(leaf).sum()) for leaf in leaves) > 0
 
 
+def test_an_amortised_start_is_the_identity_until_it_is_trained():
+  sizes = {'inner_steps': 0, 'cluster': 0, 'amortise': True, 'gate': 'none'}
+  learner = tiny_udl(**sizes)
+  params = jax.jit(learner.init)(jax.random.key(0), episode())
+  base = {k: v for k, v in params.items() if k != 'inner'}
+  data = episode()
+  before = answer(tiny_udl(phase='base'), base, data)
+  np.testing.assert_allclose(answer(learner, params, data), before, rtol=1e-5)
+  loss = lambda p: learner.loss(p, data, jax.random.key(1), 0)[0]
+  grads = jax.jit(jax.grad(loss))(params)['inner']['amortised']
+  last = params['inner']['amortised'][1]
+  last['kernel'] -= 10 * grads[1]['kernel']
+  after = answer(learner, params, data)
+  assert float(jnp.abs(after - before).max()) > 1e-4
+
+
+def test_the_multi_step_loss_ends_as_that_of_the_last_step():
+  data = episode()
+  plain, multi = tiny_udl(), tiny_udl(multi_step=10)
+  params = fresh(plain)
+  # Together with the accuracies after each step this is one number by hand.
+  value = lambda learner: jax.jit(
+    lambda step: learner.loss(params, data, jax.random.key(1), step)[0]
+  )
+  last, early, middle, late = (
+    value(plain)(0),
+    *(value(multi)(jnp.asarray(step)) for step in (0, 5, 10)),
+  )
+  np.testing.assert_allclose(late, last, rtol=1e-6)
+  assert abs(float(early - last)) > 1e-6
+  np.testing.assert_allclose(middle, (early + last) / 2, rtol=1e-5)
+
+
+def test_placebo_directions_go_back_or_anywhere():
+  sizes = {'inner_steps': 1, 'cluster': 0, 'gate': 'none'}
+  params = fresh(tiny_udl(**sizes))
+  base = {k: v for k, v in params.items() if k != 'inner'}
+  key, support = jax.random.key(1), episode().support
+  start = compiled(tiny_udl(phase='base'))[0](base, support, key)['weights']
+
+  def moved(direction, support=support):
+    learner = tiny_udl(direction=direction, **sizes)
+    task = compiled(learner)[0](params, support, key)
+    return task['weights']['block0']['scale'] - start['block0']['scale']
+
+  np.testing.assert_allclose(
+    moved('flipped'), -moved('learned'), rtol=1e-3, atol=1e-6
+  )
+  assert float(jnp.abs(moved('random') - moved('learned')).max()) > 1e-4
+
+
 @pytest.mark.parametrize('adapt', ['tokens', 'encoder', 'hyper', 'transform'])
 def test_what_the_generator_reads_changes_what_it_writes(adapt):
   learner = tiny_udl(adapt=adapt, cluster=0, gate='none', inner_rate=1.0)
@@ -277,6 +328,9 @@ def test_clusters_of_too_many_classes_cannot_be_named():
     ({'channels': ()}, 'channels and width must be >= 1'),
     ({'width': 9, 'heads': 2}, 'multiple of heads'),
     ({'setting': 'guess'}, 'setting of'),
+    ({'norm': 'none'}, "norm must be 'layer'"),
+    ({'multi_step': -1}, 'multi_step >= 0'),
+    ({'direction': 'up'}, 'direction must be one of'),
     ({'emit': 'some'}, 'emit must be one of'),
     ({'cluster': -1}, 'cluster >= 0'),
     ({'emit': 'none', 'adapt': 'tokens'}, "has no 'tokens' to adapt"),

@@ -9,15 +9,16 @@ After UDL-MetaTrainingHyperNetwork, HyperFast (arXiv:2402.14335), MT3
   w     = soft k-means of the unlabelled features around w, if `cluster`
   logits = tau cos(f_(theta + v)(x), w)
 v: see `variables.py`; by default the scale and bias of each norm. `gate` reads
-ELBO statistics of a frozen `vae`; alpha, a and b are signed and learned, so
-the outer loop decides how much of each label-free step is good for accuracy.
+predictions and ELBO statistics of a frozen `vae`; alpha, a and b are signed and
+learned, so the outer loop decides how much of each label-free step is good.
 
 phase 'base': K = 0. 'inner': everything of 'base' is frozen
 (`init_from.base`), and only what the inner loop owns is trained on
   mean CE(v_K) / (stop(CE(v_0)) + .2)
 so the unadapted model is the K = 0 control by construction. 'joint' trains
-all at once on w_0 CE(v_0) + (1 - w_0) CE(v_K).
-Expected: see docs/results/first.md.
+all at once on w_0 CE(v_0) + (1 - w_0) CE(v_K), where CE(v_K) may at first be
+the mean over all steps (multi-step loss, arXiv:1810.09502).
+Expected: see docs/results/first.md and udl.md.
 """
 
 import jax
@@ -27,6 +28,7 @@ from hyperudl import aligning
 from hyperudl import core
 from hyperudl import label_free
 from hyperudl import refining
+from hyperudl import stepping
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.data import augment
@@ -53,6 +55,7 @@ def make(
   emit='all',
   allocation='output',
   strength=0.1,
+  norm='layer',
   adapt='film',
   inner_steps=3,
   elbo='features',
@@ -64,6 +67,9 @@ def make(
   inner_rates='learned',
   inner_norm='unit',
   meta_grad='full',
+  direction='learned',
+  amortise=False,
+  multi_step=0,
   unadapted_weight=0.25,
   auxiliary_weight=0.1,
   vae_latent=24,
@@ -84,6 +90,8 @@ def make(
       ones (an ablation).
     allocation: 'output' or 'spatial' (see `emit`).
     strength: initial size s of the emission.
+    norm: of the CNN: 'layer', 'group', or 'batch' (statistics of the images at
+      hand, which is transductive).
     adapt: v, one or several of `variables.PARTS` joined by +.
     inner_steps: K >= 0.
     elbo: 'features' (mounted on the CNN's features), 'images' (of the frozen
@@ -99,6 +107,12 @@ def make(
     inner_norm: of inner gradients, 'unit', 'clip' or 'none'.
     meta_grad: 'full', 'first_order' (stop the outer gradient at the inner
       gradients) or 'none' (joint training; steps at test time alone).
+    direction: of the steps: 'learned', or as placebos 'flipped' or 'random'.
+    amortise: v starts where a network sends it that reads the posterior
+      moments of labelled and unlabelled images; with inner_steps=0 this is a
+      feed-forward adaptation without any gradient.
+    multi_step: outer steps over which the weight of the steps before the last
+      falls from uniform to nothing; 0 for the last step alone.
     unadapted_weight: w_0 of phase 'joint', in [0, 1].
     auxiliary_weight: weight of ELBO and SSL at v_0 in the outer loss.
     vae_latent, vae_hidden: sizes of the upstream `vae`.
@@ -142,12 +156,18 @@ def make(
     inner_rates,
     inner_norm,
     meta_grad,
+    direction,
   )
   label_free.check(options)
+  if norm not in ('layer', 'group', 'batch') or multi_step < 0:
+    raise ValueError(
+      "norm must be 'layer', 'group' or 'batch' and multi_step >= 0, not "
+      f'{norm!r} and {multi_step}'
+    )
   if phase == 'base':
-    options, cluster = options._replace(steps=0), 0
+    options, cluster, amortise = options._replace(steps=0), 0, False
   cnn = conv.ConvNet(
-    channels=tuple(channels), stride=2, pool=False, norm='layer', head=None
+    channels=tuple(channels), stride=2, pool=False, norm=norm, head=None
   )
   settings = {
     'width': width,
@@ -167,13 +187,21 @@ def make(
     tuple(vae_hidden),
   )
   s = refining.Settings(
-    phase, setting, writer, options, cluster, unadapted_weight, auxiliary_weight
+    phase,
+    setting,
+    writer,
+    options,
+    cluster,
+    amortise,
+    multi_step,
+    unadapted_weight,
+    auxiliary_weight,
   )
   return core.make_learner(
     lambda key, episode: _init(s, key, episode),
     lambda params, support, key, *, train: _adapt(s, params, support, key),
     lambda params, task, x, context: refining.predict(s, params, task, x),
-    lambda params, episode, key, step: _loss(s, params, episode, key),
+    lambda params, episode, key, step: _loss(s, params, episode, key, step),
     lambda params, episode, key: _evaluate(s, params, episode, key),
   )
 
@@ -195,6 +223,8 @@ def _init(s, key, episode):
     if s.cluster:
       zero = lambda: jnp.zeros((), jnp.float32)
       inner['cluster'] = {'log_scale': zero(), 'log_mass': zero()}
+    if s.amortise:
+      inner['amortised'] = stepping.init_amortised(keys[2], start, w.latent)
     params['inner'] = inner
   return params
 
@@ -205,17 +235,7 @@ def _adapt(s, params, support, key):
   return refining.refined(s, params, support, task, key)[0]
 
 
-def _auxiliary(s, params, support, task, key):
-  """ELBO and SSL at v_0: what gives networks of their own a meaning."""
-  view = refining.view_of(s, params, support, task)
-  terms = label_free.make_losses(s.inner, params['inner'], view, key)
-  values = terms(view.start)
-  return sum(
-    v for name, v in values.items() if name not in ('critic', 'entropy')
-  )
-
-
-def _loss(s, params, episode, key):
+def _loss(s, params, episode, key, step):
   y, support = episode.query.y, refining.visible(s, episode.support)
   task = refining.written(s, params, support)
   logits = refining.answer(s, params, task, episode)
@@ -223,9 +243,9 @@ def _loss(s, params, episode, key):
   metrics = {'accuracy_unadapted': core.accuracy(logits, y)}
   if not refining.moves(s):
     return unadapted, {'accuracy': metrics['accuracy_unadapted']}
-  task_k, trace, _ = refining.refined(s, params, support, task, key)
+  task_k, trace, steps = refining.refined(s, params, support, task, key)
   logits = refining.answer(s, params, task_k, episode)
-  adapted = core.cross_entropy(logits, y)
+  adapted = refining.outer_loss(s, params, logits, steps, episode, step)
   metrics = {**metrics, **trace, 'accuracy': core.accuracy(logits, y)}
   metrics['gain_step'] = metrics['accuracy'] - metrics['accuracy_unadapted']
   for name, weight in params['inner'].get('weights', {}).items():
@@ -238,7 +258,7 @@ def _loss(s, params, episode, key):
     value = s.unadapted_weight * unadapted
     value += (1 - s.unadapted_weight) * adapted
   if s.auxiliary_weight and s.inner.steps:
-    extra = _auxiliary(s, params, support, task, key)
+    extra = refining.auxiliary(s, params, support, task, key)
     metrics['auxiliary'] = extra
     value += s.auxiliary_weight * extra
   return value, metrics

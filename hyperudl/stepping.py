@@ -1,0 +1,135 @@
+"""How far and where to the label-free steps of `udl` go: gates and descent."""
+
+import jax
+from jax import flatten_util
+import jax.numpy as jnp
+
+from hyperudl import gating
+from hyperudl import inner
+from hyperudl import label_free
+from hyperudl import unsupervised
+from hyperudl import variables
+from hyperudl.nets import generator
+
+OPEN = 0.7310586  # of a fresh gate, sigmoid(1)
+
+
+def step_sizes(options, params, start):
+  """alpha for `inner.descend`: learned with its sign, positive, or fixed."""
+  if options.rates == 'fixed':
+    return variables.rates(start, options.steps, options.rate)
+  if options.rates == 'positive':
+    return jax.tree.map(jnp.exp, params['rates'])
+  return params['rates']
+
+
+def gates(options, params, view):
+  """Factors of the steps, of the clustering's mass, of its scale: f32[3].
+
+  The first two are in (0, 1]; the third is 1 at first, between 0.2 and 1.7.
+  """
+  if options.gate == 'none':
+    return jnp.ones(label_free.GATES)
+  inputs = []
+  if 'elbo' in options.gate:
+    known = {**view.reconstruct(view.start, view.support)}
+    known['mask'] = view.labelled
+    terms = view.reconstruct(view.start, view.x)
+    inputs.append(
+      gating.elbo_gate_inputs(
+        terms, known, view.moments, view.population, view.mask
+      )
+    )
+  if 'predictions' in options.gate:
+    weights, head = view.write(view.start)
+    features = view.embed(weights, view.x)
+    inputs.append(
+      gating.prediction_gate_inputs(
+        features,
+        view.classify(features, head),
+        view.embed(weights, view.support),
+        view.mask,
+        view.labelled,
+      )
+    )
+  opening = gating.gate(params['gate'], jnp.concatenate(inputs))
+  return opening.at[2].set(jnp.exp(2 * (opening[2] - OPEN)))
+
+
+def init_amortised(key, start, latent, hidden=32):
+  """A perceptron from posterior moments of both sets to v; zero at first."""
+  first, last = jax.random.split(key)
+  size = sum(leaf.size for leaf in jax.tree.leaves(start))
+  inputs = 2 * (3 * latent + 1)
+  return (
+    unsupervised.dense(first, inputs, hidden),
+    unsupervised.dense(last, hidden, size, 0.0),
+  )
+
+
+def amortised(params, view):
+  """v without any gradient step, from `init_amortised` parameters."""
+  stats = []
+  for x, mask in ((view.x, view.mask), (view.support, view.labelled)):
+    terms = view.reconstruct(view.start, x)
+    stats.append(
+      generator.distribution(terms['mean'], terms['log_variance'], mask)
+    )
+  hidden = unsupervised.apply_dense(params[0], jnp.concatenate(stats))
+  flat = unsupervised.apply_dense(params[1], jax.nn.silu(hidden))
+  return flatten_util.ravel_pytree(view.start)[1](flat)
+
+
+def refine(options, params, view, start, opening, key, keep_values=False):
+  """K label-free steps.
+
+  Args:
+    options: `Options` with steps >= 1.
+    params: from `init`.
+    view: `View`.
+    start: v before the first step.
+    opening: f32[], factor of all step sizes.
+    key: PRNG key.
+    keep_values: whether the trace holds v after each step.
+
+  Returns:
+    (v_K, inner.Trace).
+  """
+  terms = label_free.make_losses(options, params, view, key)
+  weights = params['weights']
+
+  def loss(value, k):
+    if options.direction == 'random':
+      return _random_slope(jax.random.fold_in(key, k), value)
+    return sum(
+      term * weights.get(name, 1.0) for name, term in terms(value).items()
+    )
+
+  epsilon = 1e-8
+  if options.norm == 'unit':
+    epsilon = jax.tree.map(jnp.exp, params['log_epsilon'])
+  rates = step_sizes(options, params, view.start)
+  factor = -opening if options.direction == 'flipped' else opening
+  value, trace = inner.descend(
+    loss,
+    start,
+    jax.tree.map(lambda rate: factor * rate, rates),
+    norm=options.norm,
+    epsilon=epsilon,
+    per_leaf=True,
+    first_order=options.meta_grad != 'full',
+    keep_values=keep_values,
+  )
+  if options.meta_grad == 'none':
+    value = jax.lax.stop_gradient(value)
+  return value, trace
+
+
+def _random_slope(key, value):
+  """A linear function of v with a random gradient."""
+  leaves = jax.tree.leaves(value)
+  keys = jax.random.split(key, len(leaves))
+  return sum(
+    jnp.vdot(jax.random.normal(k, leaf.shape), leaf)
+    for k, leaf in zip(keys, leaves)
+  )
