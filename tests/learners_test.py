@@ -43,8 +43,18 @@ TINY = {
     'vae_hidden': (8,),
   },
 }
-RATES = {'hypertransformer': 0.005}
-STEPS = {'hypertransformer': 300}
+TINY['udl_original'] = {
+  'latent': 24,
+  'vae_width': 8,
+  'rows': 16,
+  'head_hidden': 8,
+  'hidden': (6,),
+  'inner_steps': 2,
+  'inner_batch': 6,
+}
+RATES = {'hypertransformer': 0.005, 'udl_original': 0.02}
+SIZES = {'udl_original': 16}  # pixels per side, else 14
+STEPS = {'hypertransformer': 300, 'udl_original': 400}
 
 
 class Case:
@@ -58,6 +68,7 @@ class Case:
     config.episode.way = 3
     config.episode.shot = 2
     config.episode.query = 3
+    config.episode.unlabelled = min(config.episode.unlabelled, 5)
     config.data.augment = 'none'
     config.learner.update(TINY[name])
     config.optimizer.learning_rate = RATES.get(name, 0.01)
@@ -65,7 +76,7 @@ class Case:
     config_lib.validate(config)
     self.name, self.config = name, config
     self.learner = learners.make(name, 3, config_lib.learner_settings(config))
-    data = example.example_set(0)
+    data = example.example_set(0, size=SIZES.get(name, 14))
     self.draw = episodes.make_draw(config, data, train=True)
     self.batch, self.keys = self.at(0)
     self.episode = jax.tree.map(lambda leaf: leaf[0], self.batch)
@@ -210,7 +221,11 @@ def test_a_trained_learner_beats_its_untrained_self_and_a_constant(case):
   untrained = jax.device_get(state.params)
   for t in range(case.config.steps):
     state, _ = case.step(state, *case.at(t))
-  draw = episodes.make_draw(case.config, example.example_set(1), train=False)
+  draw = episodes.make_draw(
+    case.config,
+    example.example_set(1, size=SIZES.get(case.name, 14)),
+    train=False,
+  )
   keys = episodes.eval_keys('test', 0, 60)
   evaluate = loop.make_eval_step(case.learner)
   score = lambda params: np.mean(evaluate(params, draw(keys), keys)['accuracy'])

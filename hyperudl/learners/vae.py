@@ -21,6 +21,9 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl import losses
 from hyperudl.nets import vae as vae_net
+from hyperudl.nets import vae_residual
+
+ARCHITECTURES = ('perceptron', 'residual')
 
 
 def _moment_loss(stored, terms):
@@ -48,6 +51,8 @@ def make(
   *,
   latent=24,
   hidden=(256, 128),
+  architecture='perceptron',
+  width=32,
   beta_start=0.25,
   beta_end=1.0,
   beta_steps=2000,
@@ -58,14 +63,24 @@ def make(
     way: N.
     latent: L, latent dimensions.
     hidden: widths of the encoder; the decoder mirrors them.
+    architecture: 'perceptron', or 'residual' (convolutions, as in the original
+      of UDL; `width` in place of `hidden`).
+    width: filters of the first residual block.
     beta_start, beta_end: KL weight at first and after `beta_steps` steps.
     beta_steps: outer steps of the warm-up.
 
   Raises:
     ValueError: for sizes below 1 or a negative KL weight.
   """
-  if latent < 1 or not hidden or min(hidden) < 1:
-    raise ValueError(f'sizes must be >= 1: latent={latent}, hidden={hidden}')
+  if latent < 1 or not hidden or min(hidden) < 1 or width < 4:
+    raise ValueError(
+      f'sizes must be >= 1 and width >= 4: latent={latent}, hidden={hidden}, '
+      f'width={width}'
+    )
+  if architecture not in ARCHITECTURES:
+    raise ValueError(
+      f'architecture must be one of {ARCHITECTURES}, not {architecture!r}'
+    )
   if beta_start < 0 or beta_end < 0 or beta_steps < 0:
     raise ValueError(
       f'beta_start, beta_end and beta_steps must be >= 0, not '
@@ -73,6 +88,8 @@ def make(
     )
 
   def network(x):
+    if architecture == 'residual':
+      return vae_residual.ResidualVAE(tuple(x.shape[1:]), latent, width)
     return vae_net.VAE(tuple(x.shape[1:]), latent, tuple(hidden))
 
   def init(key, episode):

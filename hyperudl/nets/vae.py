@@ -71,16 +71,21 @@ class VAE(nn.Module):
       dict: mean, log_variance f32[n, L]; nll f32[n] nats; kl f32[n] nats;
       error f32[n], the squared error of the image.
     """
-    mean, log_variance = self.encode(x)
-    z = mean + jnp.exp(0.5 * log_variance) * noise
-    image = self.decode(z)
-    return {
-      'mean': mean,
-      'log_variance': log_variance,
-      'nll': losses.gaussian_nll(x, image, self.log_variance),
-      'kl': losses.kl_standard_normal(mean, log_variance),
-      'error': jnp.sum(jnp.square(x - image), axis=(1, 2, 3)),
-    }
+    return elbo_terms(self, x, noise)
+
+
+def elbo_terms(net, x, noise):
+  """Terms of the ELBO of a bound autoencoder; see `VAE.__call__`."""
+  mean, log_variance = net.encode(x)
+  z = mean + jnp.exp(0.5 * log_variance) * noise
+  image = net.decode(z)
+  return {
+    'mean': mean,
+    'log_variance': log_variance,
+    'nll': losses.gaussian_nll(x, image, net.log_variance),
+    'kl': losses.kl_standard_normal(mean, log_variance),
+    'error': jnp.sum(jnp.square(x - image), axis=(1, 2, 3)),
+  }
 
 
 def standardise(terms, moments):

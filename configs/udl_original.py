@@ -1,0 +1,44 @@
+"""UDL as its authors built it: four classes, no labels, a row of the VAE in.
+
+Settings of the shipped experiments: 130 outer steps of one batch of 16, Adam
+1e-5, 3 inner steps. The autoencoder is a run of its own:
+
+  python -m hyperudl.train --config=configs/vae.py:mnist,way=4 \
+    --config.learner.architecture=residual --config.learner.latent=128 \
+    --workdir=runs/original-vae
+  python -m hyperudl.train --config=configs/udl_original.py:mnist \
+    --config.init_from.vae=runs/original-vae --workdir=runs/original
+
+`accuracy_legacy` is what the original reported, with outputs named on the
+images that are scored; random answers reach .43 there.
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  config = common.base()
+  config.batch = 1
+  config.steps = 130
+  config.log_steps = 10
+  config.checkpoint_steps = 130
+  # The support is the data set: rows of C and inner batches come from it.
+  config.episode.way = 4
+  config.episode.query = 4
+  config.episode.unlabelled = 15
+  config.data.augment = 'none'
+  config.optimizer.learning_rate = 1e-5
+  config.optimizer.schedule = 'constant'
+  config.learner.name = 'udl_original'
+  config.learner.latent = 128
+  config.learner.vae_width = 32
+  config.learner.rows = 1024
+  config.learner.head_hidden = 256
+  config.learner.hidden = (400, 200)
+  config.learner.inner_steps = 3
+  config.learner.inner_rate = 5e-3
+  config.learner.geometry_weight = 3.0
+  config.learner.inner_batch = 16
+  config.learner.conditioning = 'true'
+  config.init_from.vae = ''
+  return common.apply_variant(config, arg)
