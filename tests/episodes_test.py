@@ -390,7 +390,7 @@ def test_none_is_no_image_at_all():
     ({'inner_data': 'fake'}, "inner_data='fake': choose one of true, noise"),
     ({'emit_from': 'all'}, "emit_from='all': choose one of own, mean, other"),
     ({'augment': 'flip'}, "data.augment='flip': choose one of none, rot90"),
-    ({'shift': 'fog'}, "unknown shift 'fog'"),
+    ({'shift': 'snow'}, "unknown shift 'snow'"),
   ],
 )
 def test_what_does_not_fit_is_said_before_tracing(config, message):

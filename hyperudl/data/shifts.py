@@ -18,6 +18,10 @@ one draw per call except for N, which differs per pixel, channel and image:
   fresh       occlusion by a square of 3/8 of the size, at a place per image,
               of one value U(0, 1): for the last test of a chosen method
 
+For colour images there are three groups of the same kind, with the corruptions
+of `corruptions.py`: color_training, color_adaptation, color_heldout, and
+color_phase2 for both of the first.
+
 Values are not clipped: noise, stripes and polarity may leave [0, 1], and a
 network that adapts can see that they do. What a geometric family draws in from
 outside the image is 0; the blur repeats the border instead.
@@ -28,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
+from hyperudl.data import corruptions
 
 FAMILIES = {
   'training': ('clean', 'contrast', 'polarity', 'noise', 'blur', 'zoom'),
@@ -42,11 +47,39 @@ FAMILIES = {
   'heldout': ('shear', 'pixelate', 'salt_and_pepper'),
   'fresh': ('occlusion',),
 }
-_NAMES = tuple(dict.fromkeys(sum(FAMILIES.values(), ())))
+COLOR_FAMILIES = {
+  'color_training': (
+    'clean',
+    'contrast',
+    'noise',
+    'blur',
+    'brightness',
+    'saturation',
+  ),
+  'color_adaptation': (
+    'clean',
+    'strong_noise',
+    'rotation',
+    'shot_noise',
+    'defocus',
+    'tint',
+  ),
+  'color_heldout': ('fog', 'motion_blur', 'impulse_noise', 'zoom_blur'),
+}
+_NAMES = tuple(
+  dict.fromkeys(
+    sum((*FAMILIES.values(), *COLOR_FAMILIES.values()), ()),
+  )
+)
 _SEEN = FAMILIES['training'] + FAMILIES['adaptation']
 _GROUPS = {
   'none': ('clean',),
   **FAMILIES,
+  **COLOR_FAMILIES,
+  'color_phase2': (
+    *COLOR_FAMILIES['color_training'],
+    *COLOR_FAMILIES['color_adaptation'],
+  ),
   'training+adaptation': tuple(dict.fromkeys(_SEEN)),
   # The two groups are equally long, so this draws the group with probability
   # 1/2 and then the family; `clean` comes twice as often as the others.
@@ -306,4 +339,5 @@ _SHIFTS = {
   'pixelate': lambda key, x: pixelate(x),
   'salt_and_pepper': _salt_and_pepper,
   'occlusion': _occlusion,
+  **corruptions.CORRUPTIONS,
 }
