@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from configs import mt3
 from configs import udl as udl_config
 from hyperudl import config as config_lib
 from hyperudl import metrics
@@ -48,6 +49,31 @@ def test_every_control_is_a_config_of_phase_base(name):
     config_lib.set_field(config, field, str(value))
   config_lib.validate(config)
   udl.make(5, **config_lib.learner_settings(config))
+
+
+@pytest.mark.parametrize(
+  'arg, dataset, meta_grad',
+  [
+    (None, 'cifar10', 'full'),
+    ('cifar_fs,way=3', 'cifar_fs', 'full'),
+    ('joint', 'cifar10', 'none'),
+    ('joint,cifar_fs', 'cifar_fs', 'none'),
+  ],
+)
+def test_mt3_and_its_control_differ_in_the_outer_gradient_alone(
+  arg, dataset, meta_grad
+):
+  config = mt3.get_config(arg)
+  config_lib.validate(config)
+  udl.make(config.episode.way, **config_lib.learner_settings(config))
+  assert config.data.dataset == dataset
+  plain = config_lib.learner_settings(mt3.get_config())
+  different = {
+    name
+    for name, value in config_lib.learner_settings(config).items()
+    if value != plain[name]
+  }
+  assert different == ({'meta_grad'} if meta_grad == 'none' else set())
 
 
 def finished(folder, name, rng):
