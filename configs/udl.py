@@ -61,6 +61,7 @@ def get_config(arg=None):
   config.learner.cluster = 3
   config.learner.inner_rate = 0.3
   config.learner.inner_rates = 'learned'
+  config.learner.inner_weight = 0.1
   config.learner.inner_norm = 'unit'
   config.learner.meta_grad = 'full'
   config.learner.direction = 'learned'

@@ -9,8 +9,8 @@ Settings of the shipped experiments: 130 outer steps of one batch of 16, Adam
   python -m hyperudl.train --config=configs/udl_original.py:mnist \
     --config.init_from.vae=runs/original-vae --workdir=runs/original
 
-`accuracy_legacy` is what the original reported, with outputs named on the
-images that are scored; random answers reach .43 there.
+`accuracy_legacy` has the outputs named on the images that are scored, as in the
+original; random answers reach .43 there.
 """
 
 from configs import common

@@ -115,6 +115,15 @@ def _validate_episode(config):
       f'config.episode.transductive copies the queries as unlabelled rows; '
       f'set config.episode.unlabelled = 0 (it is {episode.unlabelled})'
     )
+  learner = config.learner.to_dict()
+  named = learner.get('setting') == 'clusters' or learner.get('name') == (
+    'udl_original'
+  )
+  if episode.transductive and named:
+    raise BadInput(
+      'config.episode.transductive would name clusters by the labels of the '
+      'queries that are scored: set it to False and episode.unlabelled >= 1'
+    )
   has_unlabelled = episode.transductive or episode.unlabelled
   if episode.proportions != 'balanced' and not has_unlabelled:
     # Class counts of the queries alone are legal, and random as well.

@@ -6,6 +6,7 @@ an exact no-op.
 """
 
 from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import jax
@@ -51,6 +52,7 @@ class Options(NamedTuple):
   gate: str
   rate: float
   rates: str
+  weight: float
   norm: str
   meta_grad: str
   direction: str
@@ -75,6 +77,11 @@ class View(NamedTuple):
 def ssl_names(options):
   """'geometry+byol' -> ('geometry', 'byol'); 'none' -> ()."""
   return () if options.ssl == 'none' else tuple(options.ssl.split('+'))
+
+
+def weighted(options):
+  """Names of the inner losses that have a weight: all but the critic."""
+  return (*ssl_names(options), *(('elbo',) if options.elbo != 'none' else ()))
 
 
 def check(options):
@@ -160,10 +167,7 @@ def init(options, key, start, way, features, x):
 
 
 def _init_steps(options, start, scalar):
-  names = [*ssl_names(options)]
-  if options.elbo != 'none':
-    names.append('elbo')
-  params = {'weights': {name: scalar(0.1) for name in names}}
+  params = {}
   if options.norm == 'unit':
     params['log_epsilon'] = jax.tree.map(lambda _: scalar(-3.0), start)
   if options.rates != 'fixed':
@@ -171,6 +175,9 @@ def _init_steps(options, start, scalar):
     if options.rates == 'positive':
       rates = jax.tree.map(jnp.log, rates)
     params['rates'] = rates
+    params['weights'] = {
+      name: scalar(options.weight) for name in weighted(options)
+    }
   return params
 
 
@@ -202,7 +209,7 @@ def make_losses(options, params, view, key):
       )
     terms = view.reconstruct(value, seen)
     total = terms['nll'] + terms['kl']
-    return losses.masked_mean(total, view.mask) / view.x[0].size
+    return losses.masked_mean(total, view.mask) / math.prod(view.x.shape[1:])
 
   def of_views(value, weights):
     see = lambda x: view.embed(weights, variables.see(value, x))

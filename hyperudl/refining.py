@@ -116,12 +116,13 @@ def view_of(s, params, support, task):
   )
 
 
-def refined(s, params, support, task, key):
+def refined(s, params, support, task, key, view=None):
   """(task after K steps and clustering, metrics, tasks after each step).
 
-  The last is a list of K functions () -> task, without clustering.
+  The last is a list of K functions () -> task, without clustering. `view` is
+  what the loop sees, by default that of the support.
   """
-  view = view_of(s, params, support, task)
+  view = view or view_of(s, params, support, task)
   if not moves(s) or not view.x.shape[0]:
     return task, {}, []
   inner = params['inner']
@@ -240,9 +241,8 @@ def auxiliary(s, params, support, task, key):
   view = view_of(s, params, support, task)
   terms = label_free.make_losses(s.inner, params['inner'], view, key)
   values = terms(view.start)
-  return sum(
-    v for name, v in values.items() if name not in ('critic', 'entropy')
-  )
+  without = ('critic', 'entropy', 'certainty')
+  return sum(v for name, v in values.items() if name not in without)
 
 
 def outer_loss(s, params, logits, steps, episode, step):

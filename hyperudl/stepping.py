@@ -96,14 +96,20 @@ def refine(options, params, view, start, opening, key, keep_values=False):
     (v_K, inner.Trace).
   """
   terms = label_free.make_losses(options, params, view, key)
-  weights = params['weights']
+  constant = dict.fromkeys(label_free.weighted(options), options.weight)
+  weights = params.get('weights', constant)
 
-  def loss(value, k):
-    if options.direction == 'random':
-      return _random_slope(jax.random.fold_in(key, k), value)
+  def true_loss(value):
     return sum(
       term * weights.get(name, 1.0) for name, term in terms(value).items()
     )
+
+  def loss(value, k):
+    if options.direction != 'random':
+      return true_loss(value)
+    here = jax.lax.stop_gradient(value)
+    slope = _turned(jax.random.fold_in(key, k), jax.grad(true_loss)(here))
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, slope, value)))
 
   epsilon = 1e-8
   if options.norm == 'unit':
@@ -121,15 +127,16 @@ def refine(options, params, view, start, opening, key, keep_values=False):
     keep_values=keep_values,
   )
   if options.meta_grad == 'none':
-    value = jax.lax.stop_gradient(value)
+    value, trace = jax.lax.stop_gradient((value, trace))
   return value, trace
 
 
-def _random_slope(key, value):
-  """A linear function of v with a random gradient."""
-  leaves = jax.tree.leaves(value)
-  keys = jax.random.split(key, len(leaves))
-  return sum(
-    jnp.vdot(jax.random.normal(k, leaf.shape), leaf)
-    for k, leaf in zip(keys, leaves)
-  )
+def _turned(key, grads):
+  """Gradients of random directions and the same norms, leaf by leaf."""
+  leaves, structure = jax.tree.flatten(jax.lax.stop_gradient(grads))
+  turned = []
+  for k, leaf in zip(jax.random.split(key, len(leaves)), leaves):
+    random = jax.random.normal(k, leaf.shape)
+    size = jnp.linalg.norm(leaf) / jnp.linalg.norm(random)
+    turned.append(size * random)
+  return jax.tree.unflatten(structure, turned)

@@ -79,11 +79,15 @@ VARIANTS = {
     'meta_grad': 'none',
   },
 }
-# K = 0 all the way: phase `base` trained on for the steps of phase `inner`, the
-# same under the families that phase `inner` meets, and without emission.
+# K = 0 all the way, from scratch: as many steps as both phases together, the
+# same under the families that phase `inner` meets, and other networks.
+BASE_STEPS, INNER_STEPS = 4000, 800  # of configs/udl.py
 CONTROLS = {
-  'longer_base': {'steps': 4800},
-  'wider_base': {'steps': 4800, 'data.shift': 'phase2'},
+  'longer_base': {'steps': BASE_STEPS + INNER_STEPS},
+  'wider_base': {
+    'steps': BASE_STEPS + INNER_STEPS,
+    'data.shift': 'phase2',
+  },
   'no_emission': {'learner.emit': 'none'},
   'batch_statistics': {'learner.norm': 'batch'},
 }
@@ -164,6 +168,8 @@ def main():
     for name in arguments.variants.split(','):
       if name in CONTROLS:
         fields = {**CONTROLS[name], **upstream}
+        if 'steps' in fields and arguments.steps:
+          fields['steps'] = BASE_STEPS + arguments.steps
         train(arguments, 'udl.py:base', place(name), seed, **fields)
         evaluate(arguments, place(name))
         continue

@@ -14,6 +14,8 @@ import numpy as np
 from hyperudl import stats
 from hyperudl.data import shifts
 
+KMEANS = ('0.5', '1', '2')  # scales
+
 
 class Results:
   """Per-episode numbers of all variants and seeds of one folder."""
@@ -47,6 +49,9 @@ class Results:
     """
     rows = []
     for seed, arrays in self.runs(variant, shift).items():
+      here = minus and ':' not in minus
+      if name not in arrays or (here and minus not in arrays):
+        continue
       values, others = arrays[name], None
       if minus and ':' in minus:
         other, minus_name = minus.split(':')
@@ -59,11 +64,14 @@ class Results:
       if others is not None:
         count = min(len(values), len(others))
         values = values[:count] - others[:count]
-      if family:
-        chosen = arrays['family'] == shifts.family_index(family)
-        values = values[chosen[: len(values)]]
-      rows.append(values)
-    return np.array(rows)
+      rows.append((values, arrays['family']))
+    # All seeds meet the same episodes in the same order.
+    count = min((len(values) for values, _ in rows), default=0)
+    rows = [(values[:count], families[:count]) for values, families in rows]
+    if family:
+      number = shifts.family_index(family)
+      rows = [(values[of == number], of) for values, of in rows]
+    return np.array([values for values, _ in rows])
 
   def cell(self, *args, signed=False, **options):
     """'12.3 +- 0.4', or nothing."""
@@ -105,9 +113,11 @@ def gains(results, names, chosen):
       row += [cell('accuracy')] if adapted else ['']
       for minus in ('accuracy_unadapted', 'accuracy_placebo'):
         row += [cell('accuracy', minus=minus, signed=True)] if adapted else ['']
-      for minus in ('accuracy_kmeans_0.5', 'accuracy_kmeans_1'):
+      for scale in KMEANS:
+        minus = f'accuracy_kmeans_{scale}'
         row.append(cell('accuracy', minus=minus, signed=True))
-      row.append(cell('accuracy', minus='default:accuracy', signed=True))
+      for other in ('longer_base', 'default'):
+        row.append(cell('accuracy', minus=f'{other}:accuracy', signed=True))
       rows.append(row)
     print(f'### Queries under `{shift}`\n')
     print_table(
@@ -118,8 +128,8 @@ def gains(results, names, chosen):
         'adapted',
         'gain',
         'over placebo',
-        'over soft k-means .5',
-        'over soft k-means 1',
+        *(f'over soft k-means {scale}' for scale in KMEANS),
+        'over longer_base',
         'over default',
       ),
       rows,

@@ -36,6 +36,18 @@ def test_every_config_is_legal_and_has_the_shared_fields(name, arg):
     assert config.data.dataset == 'cifar_fs'
 
 
+@pytest.mark.parametrize('name', ['udl', 'udl_original'])
+def test_clusters_are_not_named_by_the_queries_that_are_scored(name):
+  config = importlib.import_module(f'configs.{name}').get_config().unlock()
+  config.episode.unlabelled = 0
+  config.episode.transductive = True
+  if name == 'udl':
+    config_lib.validate(config)
+    config.learner.setting = 'clusters'
+  with pytest.raises(core.BadInput, match='would name clusters'):
+    config_lib.validate(config)
+
+
 @pytest.mark.parametrize(
   'field, value, message',
   [

@@ -26,6 +26,7 @@ OPTIONS = label_free.Options(
   gate='elbo',
   rate=0.3,
   rates='learned',
+  weight=0.1,
   norm='unit',
   meta_grad='full',
   direction='learned',
@@ -221,6 +222,63 @@ def test_the_gate_scales_the_whole_step():
   assert trace.update_norm[0] > 0
 
 
+def test_a_placebo_of_noise_counts_as_many_images_as_the_real_steps():
+  """Noise in the whole view, and noise given as context, do the same."""
+  options = OPTIONS._replace(elbo='none')  # the rest draws nothing
+  s, support = settings_of(options)._replace(cluster=2), support_of()
+  params = parameters(s, support)
+  zero = jnp.zeros(())
+  params['inner']['cluster'] = {'log_scale': zero, 'log_mass': zero}
+  noise = jax.random.uniform(jax.random.key(5), support.x.shape)
+
+  @jax.jit
+  def run(params):
+    task = refining.written(s, params, support)
+    key = jax.random.key(1)
+    view = refining.view_of(s, params, support, task)._replace(x=noise)
+    blind = refining.refined(s, params, support, task, key, view)[0]
+    given = support._replace(context={'inner': noise[WAY:]})
+    same = refining.refined(s, params, given, task, key)[0]
+    real = refining.refined(s, params, support, task, key)[0]
+    return blind, same, real
+
+  blind, same, real = run(params)
+  for a, b in zip(jax.tree.leaves(blind), jax.tree.leaves(same)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  assert float(jnp.abs(blind['head'] - real['head']).max()) > 1e-4
+
+
+def test_random_directions_are_as_long_as_the_true_gradients():
+  options = OPTIONS._replace(steps=1, norm='none', rates='fixed')
+
+  def run(view, params):
+    step = lambda o: stepping.refine(
+      o, params, view, view.start, 1.0, jax.random.key(2)
+    )[0]
+    return step(options), step(options._replace(direction='random'))
+
+  true, turned = (v['film'] for v in with_view(options, run)())
+  size = jnp.linalg.norm
+  np.testing.assert_allclose(size(turned), size(true), rtol=1e-4)
+  assert float(jnp.vdot(true, turned) / size(true) ** 2) < 0.9
+
+
+def test_without_an_outer_gradient_there_is_none_through_any_step():
+  options = OPTIONS._replace(meta_grad='none')
+
+  def run(view, params):
+    def total(params):
+      value, trace = stepping.refine(
+        options, params, view, view.start, 1.0, jax.random.key(2), True
+      )
+      return jnp.sum(value['film']) + jnp.sum(trace.values['film'])
+
+    return jax.grad(total)(params)
+
+  for leaf in jax.tree.leaves(with_view(options, run)()):
+    assert float(jnp.abs(leaf).max()) == 0
+
+
 @pytest.mark.parametrize(
   'gate, inputs', [('elbo', 13), ('predictions', 8), ('predictions+elbo', 21)]
 )
@@ -256,7 +314,8 @@ def test_step_sizes_are_signed_positive_or_fixed():
     sizes = stepping.step_sizes(options, {'rates': moved}, start)
     assert bool((sizes['film'] < 0).all()) == (rates == 'learned')
   options = OPTIONS._replace(rates='fixed')
-  assert 'rates' not in label_free._init_steps(options, start, jnp.asarray)
+  found = label_free._init_steps(options, start, jnp.asarray)
+  assert not {'rates', 'weights'} & set(found)
   sizes = stepping.step_sizes(options, {}, start)
   np.testing.assert_allclose(sizes['film'], np.full((2, 3), 0.3))
 

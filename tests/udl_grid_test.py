@@ -67,6 +67,9 @@ def test_mt3_and_its_control_differ_in_the_outer_gradient_alone(
   config_lib.validate(config)
   udl.make(config.episode.way, **config_lib.learner_settings(config))
   assert config.data.dataset == dataset
+  assert config.data.shift == 'color_training'
+  elsewhere = mt3.get_config('cifar10,shift=fog')
+  assert elsewhere.data.shift == 'fog'
   plain = config_lib.learner_settings(mt3.get_config())
   different = {
     name
@@ -76,9 +79,9 @@ def test_mt3_and_its_control_differ_in_the_outer_gradient_alone(
   assert different == ({'meta_grad'} if meta_grad == 'none' else set())
 
 
-def finished(folder, name, rng):
+def finished(folder, name, rng, steps=True, seed=0, episodes=30):
   """A run that needs neither training nor evaluation."""
-  path = folder / f'{name}-0'
+  path = folder / f'{name}-{seed}'
   path.mkdir(parents=True)
   (path / 'DONE').touch()
   start = rng.uniform(0.2, 0.5, size=30)
@@ -87,8 +90,14 @@ def finished(folder, name, rng):
     'accuracy_placebo': start - 0.1,
     'accuracy_kmeans_0.5': start + 0.05,
     'accuracy_kmeans_1': start + 0.02,
+    'accuracy_kmeans_2': start + 0.01,
     'accuracy': start + 0.2,
     'family': np.repeat([0, 11, 12], 10),
+  }
+  arrays = {
+    k: v[:episodes]
+    for k, v in arrays.items()
+    if steps or k not in ('accuracy_unadapted', 'accuracy_placebo')
   }
   metrics.write_evaluation(
     str(path), 'heldout-balanced-valid', 8, {'accuracy': 0.5}, arrays
@@ -99,17 +108,25 @@ def test_finished_work_is_not_repeated_and_tables_pair_episodes(tmp_path):
   rng = np.random.default_rng(0)
   for name in ('vae', 'base', 'default', 'no_vae'):
     finished(tmp_path, name, rng)
+  # A control has no steps; a second seed was evaluated on fewer episodes.
+  finished(tmp_path, 'longer_base', rng, steps=False)
+  finished(tmp_path, 'no_vae', rng, seed=1, episodes=24)
   where = [f'--runs={tmp_path}', '--proportions=balanced', '--shifts=heldout']
   # Without a PATH to anything it can only look.
   result = run('udl_grid.py', *where, '--variants=default,no_vae')
   assert result.returncode == 0, result.stderr
-  result = run('udl_tables.py', *where, '--variants=default,no_vae')
+  result = run('udl_tables.py', *where, '--variants=default,no_vae,longer_base')
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
   (line,) = [line for line in lines if line.startswith('| default | 1')]
   cells = [cell.strip() for cell in line.split('|')[1:-1]]
-  gains = ['+20.0 +- 0.0', '+30.0 +- 0.0', '+15.0 +- 0.0', '+18.0 +- 0.0']
-  assert cells[4:] == [*gains, '+0.0 +- 0.0']
+  gains = [f'+{v}.0 +- 0.0' for v in (20, 30, 15, 18, 19)]
+  assert cells[4:9] == gains and cells[10] == '+0.0 +- 0.0'
+  assert '+-' in cells[9]
+  (line,) = [line for line in lines if line.startswith('| longer_base | 1')]
+  assert line.split('|')[4].strip() == ''
+  (line,) = [line for line in lines if line.startswith('| no_vae | 2')]
+  assert '+20.0 +- 0.0' in line
   assert '| default | +20.0 +- 0.0 | +20.0 +- 0.0 |' in result.stdout
 
 

@@ -55,7 +55,7 @@ def _draw_task(key, classes, rules, dataset):
   y, place = _target_slots(keys[1], order, rules, counts - rules.shot)
   targets = rows[y, rules.shot + place]
   if rules.distractors:
-    # A key of its own: with and without distractors the rest is the same.
+    # A key of its own: a single task is the same with and without them.
     key = jax.random.fold_in(key, 1)
     targets, y = _mix_in(key, targets, y, distractors, rules, dataset)
   return Tasks(

@@ -65,6 +65,7 @@ def make(
   cluster=3,
   inner_rate=0.3,
   inner_rates='learned',
+  inner_weight=0.1,
   inner_norm='unit',
   meta_grad='full',
   direction='learned',
@@ -104,10 +105,14 @@ def make(
       images and its gate are learned.
     inner_rate: initial alpha, for 'transform' in units of `canonical.RATES`.
     inner_rates: 'learned' (with their signs), 'positive' or 'fixed'.
+    inner_weight: initial weight of ELBO and SSL in the inner loss; learned
+      unless inner_rates='fixed'.
     inner_norm: of inner gradients, 'unit', 'clip' or 'none'.
     meta_grad: 'full', 'first_order' (stop the outer gradient at the inner
-      gradients) or 'none' (joint training; steps at test time alone).
-    direction: of the steps: 'learned', or as placebos 'flipped' or 'random'.
+      gradients: the critic and the weights of the losses then get no outer
+      gradient) or 'none' (joint training; steps at test time alone).
+    direction: of the steps: 'learned', or as placebos in an evaluation of what
+      was trained with it 'flipped' or 'random' (as long as the true ones).
     amortise: v starts where a network sends it that reads the posterior
       moments of labelled and unlabelled images; with inner_steps=0 this is a
       feed-forward adaptation without any gradient.
@@ -154,6 +159,7 @@ def make(
     gate,
     inner_rate,
     inner_rates,
+    inner_weight,
     inner_norm,
     meta_grad,
     direction,
@@ -277,10 +283,10 @@ def _evaluate(s, params, episode, key):
   task_k, trace, steps = refining.refined(s, params, support, task, key)
   metrics = score(task_k)
   # The placebo of systems/udl.md (d.6): the same steps on noise images.
-  rows = refining.view_of(s, params, support, task).x
-  noise = augment.noise_images(jax.random.fold_in(key, 1), rows.shape)
-  blind = support._replace(context={**(support.context or {}), 'inner': noise})
-  placebo = refining.refined(s, params, blind, task, key)[0]
+  view = refining.view_of(s, params, support, task)
+  noise = augment.noise_images(jax.random.fold_in(key, 1), view.x.shape)
+  blind = view._replace(x=noise)
+  placebo = refining.refined(s, params, support, task, key, blind)[0]
   placebo = core.accuracy(refining.answer(s, params, placebo, episode), y)
   for name, rate in params['inner'].get('rates', {}).items():
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]

@@ -11,8 +11,10 @@ entropy on other images of the data set after naming the outputs.
 
 What misleads in the original is kept as `accuracy_legacy`: outputs are named
 greedily on the very images that are scored. `accuracy` names them on the
-support and scores queries. Differences: all images of a data set stand in for
-"one data set" as the support of an episode; the autoencoder is the `vae`
+support and scores queries. Differences: the images of an episode stand in for
+a data set, its classes are drawn anew for each (not fixed blocks of labels of
+two sets), evaluation takes the K steps of training and fresh queries (not 40
+steps and the last batch that was stepped on); the autoencoder is the `vae`
 learner (`init_from.vae`, architecture 'residual') without the SSIM term, whose
 weight made it irrelevant.
 """
@@ -180,6 +182,13 @@ def _target(weights, rows):
 def _pool(s, params, support, key):
   """The rows that C is drawn from."""
   x = support.x
+  context = support.context or {}
+  if 'emit_from' in context:
+    raise core.BadInput(
+      "udl_original has no episode.emit_from; use episode.cond_data='other'"
+    )
+  if 'cond' in context and context['cond'].shape[0]:
+    x = context['cond']
   if s.conditioning == 'noise':
     x = jnp.clip(NOISE * jax.random.normal(key, x.shape), 0.0, 1.0)
   return _encode(s, params, x)
@@ -187,7 +196,7 @@ def _pool(s, params, support, key):
 
 def _descend(s, theta, rows, pool, key):
   """K steps on all of theta; `rows` f32[n, 2 L] of unlabelled images."""
-  if not s.steps:
+  if not s.steps or not rows.shape[0]:
     return theta
 
   def loss(theta, k):
@@ -207,11 +216,13 @@ def _draw(s, pool, key):
   return pool[jax.random.randint(key, (s.rows,), 0, pool.shape[0])]
 
 
-def _tasks(s, params, support, key):
-  """(unadapted weights, adapted weights)."""
+def _tasks(s, params, support, key, x=None):
+  """(unadapted weights, adapted weights); steps on images x or the support."""
   pool_key, inner_key, draw_key = jax.random.split(key, 3)
   pool = _pool(s, params, support, pool_key)
-  rows = _encode(s, params, support.x)
+  if x is None:
+    x = (support.context or {}).get('inner', support.x)
+  rows = _encode(s, params, x)
   theta = params['theta']
   adapted = _descend(s, theta, rows, pool, inner_key)
   drawn = _draw(s, pool, draw_key)
@@ -260,7 +271,8 @@ def _loss(s, params, episode, key):
   x, y = episode.query.x, episode.query.y
   weights = _adapt(s, params, episode.support, key)
   logits = _named(_target(weights, _encode(s, params, x)), y, s.way)
-  return core.cross_entropy(logits, y), {'accuracy': core.accuracy(logits, y)}
+  legacy = {'accuracy_legacy': core.accuracy(logits, y)}
+  return core.cross_entropy(logits, y), legacy
 
 
 def _evaluate(s, params, episode, key):
@@ -279,7 +291,7 @@ def _evaluate(s, params, episode, key):
   noise = augment.noise_images(
     jax.random.fold_in(key, 1), episode.support.x.shape
   )
-  blind = _adapt(s, params, episode.support._replace(x=noise), key)
+  blind = _tasks(s, params, episode.support, key, noise)[1]
   blind = anonymous.name(
     _target(blind, support), _target(blind, rows), episode, s.way
   )

@@ -72,10 +72,10 @@ def make(
   Raises:
     ValueError: for sizes below 1 or a negative KL weight.
   """
-  if latent < 1 or not hidden or min(hidden) < 1 or width < 4:
+  if latent < 1 or not hidden or min(hidden) < 1 or width < 4 or width % 4:
     raise ValueError(
-      f'sizes must be >= 1 and width >= 4: latent={latent}, hidden={hidden}, '
-      f'width={width}'
+      'sizes must be >= 1 and width a multiple of 4: '
+      f'latent={latent}, hidden={hidden}, width={width}'
     )
   if architecture not in ARCHITECTURES:
     raise ValueError(
