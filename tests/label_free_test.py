@@ -96,8 +96,18 @@ def with_view(options, function, params=None):
   )
 
 
-@pytest.mark.parametrize('elbo', ['features', 'images'])
-@pytest.mark.parametrize('part', variables.PARTS)
+@pytest.mark.parametrize(
+  'part, elbo',
+  [
+    *(pytest.param(part, 'features') for part in ('film', 'head', 'transform')),
+    ('encoder', 'images'),
+    *(
+      pytest.param(part, elbo, marks=pytest.mark.slow)
+      for part in variables.PARTS
+      for elbo in ('features', 'images')
+    ),
+  ],
+)
 def test_a_loss_has_a_gradient_exactly_where_the_table_of_reach_says(
   part, elbo
 ):

@@ -17,7 +17,8 @@ from hyperudl.data import episodes
 from hyperudl.data import example
 
 NAMES = learners.names()
-HEAVY = ('udl', 'hypertransformer')  # strategies are compared in slow tests
+# Their strategies are compared in slow tests.
+HEAVY = ('udl', 'hypertransformer', 'udl_original')
 
 # Small sizes; everything else is as in the learner's config.
 TINY = {

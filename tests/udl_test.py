@@ -146,9 +146,7 @@ def test_the_order_of_images_does_not_matter():
 @pytest.mark.parametrize('shared', [False, True])
 def test_a_shared_trunk_lets_tokens_see_what_the_posterior_reads(shared):
   learner = tiny_udl(phase='base', trunk=(), share_trunk=shared)
-  params = jax.tree.map(
-    lambda leaf: leaf, learner.init(jax.random.key(0), episode())
-  )
+  params = jax.jit(learner.init)(jax.random.key(0), episode())
   # A posterior that is the same for all images: what is left is the trunk.
   posterior = params['frozen']['vae']['net']['posterior']
   posterior.update(jax.tree.map(jnp.zeros_like, posterior))
@@ -263,6 +261,7 @@ def test_an_amortised_start_is_the_identity_until_it_is_trained():
   assert float(jnp.abs(after - before).max()) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_multi_step_loss_ends_as_that_of_the_last_step():
   data = episode()
   plain, multi = tiny_udl(), tiny_udl(multi_step=10)
@@ -280,6 +279,7 @@ def test_the_multi_step_loss_ends_as_that_of_the_last_step():
   np.testing.assert_allclose(middle, (early + last) / 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_placebo_directions_go_back_or_anywhere():
   sizes = {'inner_steps': 1, 'cluster': 0, 'gate': 'none'}
   params = fresh(tiny_udl(**sizes))
@@ -298,7 +298,16 @@ def test_placebo_directions_go_back_or_anywhere():
   assert float(jnp.abs(moved('random') - moved('learned')).max()) > 1e-4
 
 
-@pytest.mark.parametrize('adapt', ['tokens', 'encoder', 'hyper', 'transform'])
+@pytest.mark.parametrize(
+  'adapt',
+  [
+    'encoder',
+    *(
+      pytest.param(part, marks=pytest.mark.slow)
+      for part in ('tokens', 'hyper', 'transform')
+    ),
+  ],
+)
 def test_what_the_generator_reads_changes_what_it_writes(adapt):
   learner = tiny_udl(adapt=adapt, cluster=0, gate='none', inner_rate=1.0)
   params = jax.jit(learner.init)(jax.random.key(0), episode())
