@@ -28,8 +28,10 @@ def draw(name, seed=0, **sizes):
   return x, np.asarray(APPLY(jax.random.key(seed), x, group=name)[0])
 
 
-@pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('size, channels', [(32, 3), (20, 1)])
+@pytest.mark.parametrize(
+  'name, size, channels',
+  [*((name, 32, 3) for name in NAMES), ('saturation', 20, 1), ('fog', 20, 1)],
+)
 def test_results_are_images_unlike_the_input(name, size, channels):
   x, y = draw(name, size=size, channels=channels)
   assert y.shape == x.shape and y.dtype == np.float32
