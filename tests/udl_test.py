@@ -233,6 +233,7 @@ def test_clusters_are_made_without_labels_and_named_for_scores_alone():
   np.testing.assert_allclose(metrics['ari'], 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_clusters_can_be_trained_through_their_alignment():
   learner = tiny_udl(setting='clusters')
   data = clusters_episode()
@@ -245,6 +246,7 @@ def test_clusters_can_be_trained_through_their_alignment():
     assert sum(float(jnp.abs(leaf).sum()) for leaf in leaves) > 0
 
 
+@pytest.mark.slow
 def test_an_amortised_start_is_the_identity_until_it_is_trained():
   sizes = {'inner_steps': 0, 'cluster': 0, 'amortise': True, 'gate': 'none'}
   learner = tiny_udl(**sizes)
