@@ -27,8 +27,7 @@ def critic_inputs(logits, mask):
   """
   log_p = jax.nn.log_softmax(logits)
   p = jnp.exp(log_p)
-  marginal = losses.masked_mean(p, mask)
-  overall = -jnp.sum(marginal * jnp.log(marginal + 1e-6))
+  overall = losses.marginal_entropy(p, mask)
   return jnp.concatenate(
     [
       jnp.sort(p, axis=-1)[:, ::-1],
@@ -139,9 +138,9 @@ def prediction_gate_inputs(features, logits, labelled, mask, labelled_mask):
     f32[8], squashed into (-2, 2).
   """
   log_p = jax.nn.log_softmax(logits)
-  likely = jnp.sort(jnp.exp(log_p), axis=-1)
+  p = jnp.exp(log_p)
+  likely = jnp.sort(p, axis=-1)
   entropies = losses.entropy(log_p)
-  marginal = losses.masked_mean(jnp.exp(log_p), mask)
   features, labelled = losses.unit(features), losses.unit(labelled)
   spread = lambda x, m: jnp.mean(losses.masked_variance(x, m)) + 1e-6
   center = losses.masked_mean(features, mask)
@@ -153,7 +152,7 @@ def prediction_gate_inputs(features, logits, labelled, mask, labelled_mask):
       losses.masked_mean(likely[:, -1] - likely[:, -2], mask),
       losses.masked_mean(entropies, mask),
       jnp.sqrt(losses.masked_variance(entropies, mask) + 1e-6),
-      -jnp.sum(marginal * jnp.log(marginal + 1e-6)),
+      losses.marginal_entropy(p, mask),
       losses.squared_distances(center[None], reference[None])[0, 0],
       jnp.log(spread(features, mask) / spread(labelled, labelled_mask)),
     ]

@@ -71,7 +71,8 @@ class View(NamedTuple):
   support: jax.Array  # f32[m, H, W, C], rows of the support
   labelled: jax.Array  # f32[m], which of them are labelled
   x: jax.Array  # f32[n, H, W, C], images of the inner loss
-  mask: jax.Array  # f32[n], rows that count
+  mask: jax.Array  # f32[n], rows of x that count in the losses
+  unlabelled: jax.Array  # f32[n], rows of x that are in no prototype
 
 
 def ssl_names(options):
@@ -139,7 +140,8 @@ def init(options, key, start, way, features, x):
     features: D.
     x: f32[n, H, W, C], for shapes.
   """
-  keys = dict(zip(('elbo', 'critic', 'gate', *SSL), jax.random.split(key, 9)))
+  names = ('elbo', 'critic', 'gate', *SSL)
+  keys = dict(zip(names, jax.random.split(key, len(names))))
   scalar = lambda value: jnp.asarray(value, jnp.float32)
   params = {}
   if options.steps:
@@ -181,6 +183,12 @@ def _init_steps(options, start, scalar):
   return params
 
 
+def known_terms(view):
+  """ELBO terms of the rows of the support; 'mask' says which are labelled."""
+  terms = view.reconstruct(view.start, view.support)
+  return {**terms, 'mask': view.labelled}
+
+
 def make_losses(options, params, view, key):
   """The inner losses of one episode, unweighted.
 
@@ -195,12 +203,37 @@ def make_losses(options, params, view, key):
     `SSL`, and 'critic'. All share one pass through the network.
   """
   noise_key, views_key = jax.random.split(key)
-  noise = jax.random.normal(noise_key, (view.x.shape[0], LATENT))
+  elbo = _make_elbo(options, params, view, noise_key)
+  of_views = _make_of_views(options, params, view, views_key)
+  names = ssl_names(options)
+  reference = view.reconstruct(view.start, view.x)['mean']
+
+  def evaluate(value):
+    weights, head = view.write(value)
+    seen = variables.see(value, view.x)
+    features = view.embed(weights, seen)
+    logits = view.classify(features, head)
+    terms = of_views(value, weights)
+    if options.elbo != 'none':
+      terms['elbo'] = elbo(value, features, seen)
+    if 'geometry' in names:
+      terms['geometry'] = losses.geometry(features, reference, view.mask)
+    if 'entropy' in names:
+      terms['entropy'] = unsupervised.balanced_entropy(logits, view.mask)
+    if 'certainty' in names:
+      terms['certainty'] = unsupervised.mean_entropy(logits, view.mask)
+    if options.critic != 'none':
+      terms['critic'] = _critic(options, params, view, value, logits, seen)
+    return terms
+
+  return evaluate
+
+
+def _make_elbo(options, params, view, key):
+  """(v, features, images that v shows) -> f32[], nats a pixel."""
+  noise = jax.random.normal(key, (view.x.shape[0], LATENT))
   # The image before v is the target: a v that blanks its output cannot cheat.
   targets = unsupervised.small_images(view.x)
-  original = view.reconstruct(view.start, view.x)
-  names = ssl_names(options)
-  first, second, moved = unsupervised.views(views_key, view.x)
 
   def elbo(value, features, seen):
     if options.elbo == 'features':
@@ -210,6 +243,16 @@ def make_losses(options, params, view, key):
     terms = view.reconstruct(value, seen)
     total = terms['nll'] + terms['kl']
     return losses.masked_mean(total, view.mask) / math.prod(view.x.shape[1:])
+
+  return elbo
+
+
+def _make_of_views(options, params, view, key):
+  """(v, CNN weights) -> the losses on two views of every image."""
+  names = ssl_names(options)
+  if not {'byol', 'infonce', 'displacement'} & set(names):
+    return lambda value, weights: {}
+  first, second, moved = unsupervised.views(key, view.x)
 
   def of_views(value, weights):
     see = lambda x: view.embed(weights, variables.see(value, x))
@@ -223,32 +266,13 @@ def make_losses(options, params, view, key):
       )
     return terms
 
-  def critic(value, logits, seen):
-    inputs = gating.critic_inputs(logits, view.mask)
-    if options.critic == 'predictions+elbo':
-      terms = view.reconstruct(value, seen)
-      known = {**view.reconstruct(view.start, view.support)}
-      known['mask'] = view.labelled
-      extra = gating.elbo_inputs(terms, known, view.moments)
-      inputs = jnp.concatenate([inputs, extra], axis=-1)
-    return gating.critic(params['critic'], inputs, view.mask)
+  return of_views
 
-  def evaluate(value):
-    weights, head = view.write(value)
-    seen = variables.see(value, view.x)
-    features = view.embed(weights, seen)
-    logits = view.classify(features, head)
-    terms = of_views(value, weights)
-    if options.elbo != 'none':
-      terms['elbo'] = elbo(value, features, seen)
-    if 'geometry' in names:
-      terms['geometry'] = losses.geometry(features, original['mean'], view.mask)
-    if 'entropy' in names:
-      terms['entropy'] = unsupervised.balanced_entropy(logits, view.mask)
-    if 'certainty' in names:
-      terms['certainty'] = unsupervised.mean_entropy(logits, view.mask)
-    if options.critic != 'none':
-      terms['critic'] = critic(value, logits, seen)
-    return terms
 
-  return evaluate
+def _critic(options, params, view, value, logits, seen):
+  inputs = gating.critic_inputs(logits, view.mask)
+  if options.critic == 'predictions+elbo':
+    terms = view.reconstruct(value, seen)
+    extra = gating.elbo_inputs(terms, known_terms(view), view.moments)
+    inputs = jnp.concatenate([inputs, extra], axis=-1)
+  return gating.critic(params['critic'], inputs, view.mask)

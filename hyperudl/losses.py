@@ -105,6 +105,12 @@ def entropy(log_probabilities):
   return -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=-1)
 
 
+def marginal_entropy(p, mask):
+  """Entropy in nats of the mean of distributions f32[n, N]: f32[]."""
+  marginal = masked_mean(p, mask)
+  return -jnp.sum(marginal * jnp.log(marginal + 1e-6))
+
+
 def signed_log(x):
   """sign(x) log(1 + |x|): compresses heavy tails, smooth at zero."""
   return jnp.sign(x) * jnp.log1p(jnp.abs(x))

@@ -91,10 +91,12 @@ def view_of(s, params, support, task):
   Without any -1 row it works on the support images themselves.
   """
   context = support.context or {}
-  unlabelled = (support.y < 0).astype(jnp.float32)
-  x, mask = support.x, jnp.where(unlabelled.any(), unlabelled, 1.0)
+  without_label = (support.y < 0).astype(jnp.float32)
+  x, unlabelled = support.x, without_label
+  mask = jnp.where(unlabelled.any(), unlabelled, 1.0)
   if 'inner' in context:
-    x, mask = context['inner'], jnp.ones(context['inner'].shape[0])
+    x = context['inner']
+    mask = unlabelled = jnp.ones(x.shape[0])
   vae = params['frozen']['vae']
   moments = vae['moments']
   return label_free.View(
@@ -110,9 +112,10 @@ def view_of(s, params, support, task):
     moments=vae_net.read_moments(moments),
     population=(moments['latent_mean'], moments['latent_log_variance']),
     support=support.x,
-    labelled=1.0 - unlabelled,
+    labelled=1.0 - without_label,
     x=x,
     mask=mask,
+    unlabelled=unlabelled,
   )
 
 
@@ -131,9 +134,7 @@ def refined(s, params, support, task, key, view=None):
   if s.amortise:
     value = stepping.amortised(inner['amortised'], view)
   if s.inner.steps:
-    value, trace = stepping.refine(
-      s.inner, inner, view, value, opening[0], key, keep_values=True
-    )
+    value, trace = stepping.refine(s.inner, inner, view, value, opening[0], key)
     at = lambda k: jax.tree.map(lambda leaf: leaf[k], trace.values)
     tasks = [lambda k=k: _task(view, at(k)) for k in range(s.inner.steps)]
     metrics.update(
@@ -172,8 +173,7 @@ def _clustered(s, view, task, scale, mass, iterations):
   return clustering.refine_prototypes(
     task['head'],
     features,
-    # Images of the support are in its prototypes already.
-    view.mask * (1.0 - view.labelled) if view.x is view.support else view.mask,
+    view.unlabelled,
     prior=jnp.maximum(jnp.sum(view.labelled) / s.writer.way, 1.0),
     mass=mass,
     scale=scale,
@@ -182,6 +182,7 @@ def _clustered(s, view, task, scale, mass, iterations):
 
 
 def predict(s, params, task, x):
+  """Logits f32[n, N] of images by the network of the episode."""
   features = writing.embed(s.writer, task['weights'], variables.see(task, x))
   return writing.logits(base_of(params), features, task['head'])
 
@@ -215,6 +216,7 @@ def answer(s, params, task, episode):
 
 
 def scores(s, params, task, episode):
+  """Metrics f32[] of the query predictions, as the setting counts them."""
   logits = predict(s, params, task, episode.query.x)
   if s.setting == 'classes':
     return core.classification_metrics(logits, episode.query.y)

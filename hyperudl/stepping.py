@@ -32,12 +32,13 @@ def gates(options, params, view):
     return jnp.ones(label_free.GATES)
   inputs = []
   if 'elbo' in options.gate:
-    known = {**view.reconstruct(view.start, view.support)}
-    known['mask'] = view.labelled
-    terms = view.reconstruct(view.start, view.x)
     inputs.append(
       gating.elbo_gate_inputs(
-        terms, known, view.moments, view.population, view.mask
+        view.reconstruct(view.start, view.x),
+        label_free.known_terms(view),
+        view.moments,
+        view.population,
+        view.mask,
       )
     )
   if 'predictions' in options.gate:
@@ -80,7 +81,7 @@ def amortised(params, view):
   return flatten_util.ravel_pytree(view.start)[1](flat)
 
 
-def refine(options, params, view, start, opening, key, keep_values=False):
+def refine(options, params, view, start, opening, key):
   """K label-free steps.
 
   Args:
@@ -90,10 +91,9 @@ def refine(options, params, view, start, opening, key, keep_values=False):
     start: v before the first step.
     opening: f32[], factor of all step sizes.
     key: PRNG key.
-    keep_values: whether the trace holds v after each step.
 
   Returns:
-    (v_K, inner.Trace).
+    (v_K, inner.Trace with v after each step).
   """
   terms = label_free.make_losses(options, params, view, key)
   constant = dict.fromkeys(label_free.weighted(options), options.weight)
@@ -124,7 +124,7 @@ def refine(options, params, view, start, opening, key, keep_values=False):
     epsilon=epsilon,
     per_leaf=True,
     first_order=options.meta_grad != 'full',
-    keep_values=keep_values,
+    keep_values=True,
   )
   if options.meta_grad == 'none':
     value, trace = jax.lax.stop_gradient((value, trace))

@@ -188,6 +188,5 @@ def balanced_entropy(logits, mask):
   The negative mutual information of image and class (Bridle et al. 1992):
   certain of each image, and all classes in use.
   """
-  marginal = losses.masked_mean(jax.nn.softmax(logits), mask)
-  overall = -jnp.sum(marginal * jnp.log(marginal + 1e-6))
+  overall = losses.marginal_entropy(jax.nn.softmax(logits), mask)
   return mean_entropy(logits, mask) - overall

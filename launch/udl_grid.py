@@ -57,6 +57,7 @@ VARIANTS = {
   'steps_1': {'inner_steps': 1},
   'steps_5': {'inner_steps': 5},
   'positive_rates': {'inner_rates': 'positive'},
+  # The weights of the losses stay at their first values too.
   'fixed_rates': {'inner_rates': 'fixed'},
   'first_order': {'meta_grad': 'first_order'},
   'clip': {'inner_norm': 'clip'},
@@ -68,7 +69,7 @@ VARIANTS = {
     'amortise': True,
   },
   'amortised_film': {**_NO_STEPS, 'cluster': 0, 'amortise': True},
-  # Nothing of the inner loop is trained but its own heads.
+  # Nothing is trained: gradient steps on the entropy at a fixed rate.
   'tent': {
     'elbo': 'none',
     'ssl': 'certainty',
@@ -95,6 +96,7 @@ SHIFTS = ('none', 'training', 'adaptation', 'shear')
 
 
 def parse_arguments():
+  """The options; ends with code 2 for a variant that does not exist."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--runs', default='runs/udl_grid', type=pathlib.Path)
   parser.add_argument('--dataset', default='glyphs')
@@ -128,9 +130,7 @@ def train(arguments, config, workdir, seed, **fields):
     return
   call(
     'train',
-    f'--config=configs/{config},{arguments.dataset}'.replace(
-      'vae.py,', 'vae.py:'
-    ),
+    f'--config=configs/{config}{arguments.dataset}',
     f'--workdir={workdir}',
     f'--config.data.dir={arguments.data_dir}',
     f'--config.seed={seed}',
@@ -162,22 +162,22 @@ def main():
   arguments = parse_arguments()
   for seed in arguments.seeds.split(','):
     place = lambda name, seed=seed: arguments.runs / f'{name}-{seed}'
-    train(arguments, 'vae.py', place('vae'), seed, steps=3000)
+    train(arguments, 'vae.py:', place('vae'), seed, steps=3000)
     upstream = {'init_from.vae': place('vae')}
-    train(arguments, 'udl.py:base', place('base'), seed, **upstream)
+    train(arguments, 'udl.py:base,', place('base'), seed, **upstream)
     for name in arguments.variants.split(','):
       if name in CONTROLS:
         fields = {**CONTROLS[name], **upstream}
         if 'steps' in fields and arguments.steps:
           fields['steps'] = BASE_STEPS + arguments.steps
-        train(arguments, 'udl.py:base', place(name), seed, **fields)
+        train(arguments, 'udl.py:base,', place(name), seed, **fields)
         evaluate(arguments, place(name))
         continue
       fields = {f'learner.{k}': v for k, v in VARIANTS[name].items()}
       if arguments.steps:
         fields['steps'] = arguments.steps
       fields['init_from.base'] = place('base')
-      train(arguments, 'udl.py:inner', place(name), seed, **fields)
+      train(arguments, 'udl.py:inner,', place(name), seed, **fields)
       evaluate(arguments, place(name))
 
 

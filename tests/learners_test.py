@@ -15,44 +15,12 @@ from hyperudl import learners
 from hyperudl import loop
 from hyperudl.data import episodes
 from hyperudl.data import example
+from tests import sizes_helper
 
 NAMES = learners.names()
 # Their strategies are compared in slow tests.
 HEAVY = ('udl', 'hypertransformer', 'udl_original')
 
-# Small sizes; everything else is as in the learner's config.
-TINY = {
-  'protonet': {'channels': (6, 6)},
-  'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
-  'hypertransformer': {
-    'channels': 3,
-    'depth': 2,
-    'embedding': 4,
-    'layers': 1,
-    'features': 3,
-    'heads': 2,
-    'shared_dim': 4,
-  },
-  'udl': {
-    'channels': (4, 6),
-    'width': 8,
-    'layers': 1,
-    'heads': 2,
-    'trunk': (4,),
-    'inner_steps': 2,
-    'vae_latent': 3,
-    'vae_hidden': (8,),
-  },
-}
-TINY['udl_original'] = {
-  'latent': 24,
-  'vae_width': 8,
-  'rows': 16,
-  'head_hidden': 8,
-  'hidden': (6,),
-  'inner_steps': 2,
-  'inner_batch': 6,
-}
 RATES = {'hypertransformer': 0.005, 'udl_original': 0.02}
 SIZES = {'udl_original': 16}  # pixels per side, else 14
 STEPS = {'hypertransformer': 300, 'udl_original': 400}
@@ -71,7 +39,7 @@ class Case:
     config.episode.query = 3
     config.episode.unlabelled = min(config.episode.unlabelled, 5)
     config.data.augment = 'none'
-    config.learner.update(TINY[name])
+    config.learner.update(sizes_helper.TINY[name])
     config.optimizer.learning_rate = RATES.get(name, 0.01)
     config.optimizer.schedule = 'constant'
     config_lib.validate(config)

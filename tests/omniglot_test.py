@@ -1,13 +1,20 @@
 """Omniglot as its authors publish it becomes a set, drawers in order."""
 
+import collections
 import io
+import pathlib
 import zipfile
 
 import numpy as np
 from PIL import Image
+import pytest
 
 from hyperudl.data import table
 from tests import sets
+
+SPLIT = (
+  pathlib.Path(__file__).parents[1] / 'configs/splits/omniglot_background.txt'
+)
 
 
 def drawing(alphabet, character, drawer):
@@ -120,3 +127,59 @@ def test_omniglot_damaged_or_missing(tmp_path):
     archive.writestr('images_background/A/character01/1.png', b'no image')
   line = sets.refused(tmp_path, 'omniglot', tmp_path / 'zips')
   assert 'A/character01/1.png: not an image file' in line
+
+
+def test_a_file_says_which_alphabet_is_in_which_split(tmp_path):
+  zips = write_omniglot(tmp_path / 'zips', 'background', range(3))
+  split = tmp_path / 'split.txt'
+  split.write_text(
+    '# three alphabets\n\nAlphabet0 test\n Alphabet1 train\nAlphabet2 valid\n'
+    'Alphabet1/character02 test\n'
+  )
+  sets.converted(tmp_path, 'omniglot', zips, f'--split={split}')
+  dataset = sets.load_converted(tmp_path, split='test')
+  assert dataset.class_names == (
+    'Alphabet0/character01',
+    'Alphabet0/character02',
+    'Alphabet1/character02',
+  )
+  dataset = sets.load_converted(tmp_path, split='valid')
+  assert set(dataset.alphabets) == {'Alphabet2'}
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('Alphabet0 test\nAlphabet1 train\n', "class 'Alphabet2/character01'"),
+    ('Alphabet0 tset\n', 'split.txt:1: expected the name of an alphabet'),
+    ('Alphabet0 test\nAlphabet0 train\n', 'split.txt:2: expected the name'),
+    ('test\n', 'split.txt:1: expected the name'),
+    (b'\xff\xfe', 'not UTF-8 text'),
+    (None, 'No such file'),
+  ],
+)
+def test_a_split_file_with_a_fault_is_refused(tmp_path, text, words):
+  zips = write_omniglot(tmp_path / 'zips', 'background', range(3))
+  path = tmp_path / 'split.txt'
+  if text is not None:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  code, _, err = sets.run(
+    '--kind=omniglot',
+    f'--source={zips}',
+    '--name=set',
+    f'--out={tmp_path / "out"}',
+    f'--split={path}',
+  )
+  assert code == 2 and words in err and err.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_the_committed_split_has_the_background_alphabets_once():
+  lines = [
+    line.split()
+    for line in SPLIT.read_text().splitlines()
+    if not line.startswith('#')
+  ]
+  assert len({alphabet for alphabet, _ in lines}) == len(lines) == 30
+  counts = collections.Counter(split for _, split in lines)
+  assert counts == {'train': 20, 'valid': 5, 'test': 5}

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from hyperudl import core
+from hyperudl.data import resampling
 from hyperudl.data import shifts
 
 NAMES = [shifts.family_name(i) for i in range(15)]  # of gray images
@@ -82,7 +83,7 @@ def test_blur_is_five_taps_twice_in_both_directions(height, width, channels):
   for axis in (1, 1, 2, 2):
     taps = np.array([1, 2, 3, 2, 1]) / 9
     expected = ndimage.correlate1d(expected, taps, axis, mode='nearest')
-  blurred = jax.jit(shifts.blur)(images)
+  blurred = jax.jit(resampling.blur)(images)
   np.testing.assert_allclose(blurred, expected, atol=1e-6)
 
 
@@ -98,7 +99,7 @@ def test_pixelate_fills_blocks_with_their_mean(height, width, blocks):
       columns = [c for c in range(width) if c * blocks[1] // width == j]
       at = np.ix_(range(2), rows, columns)
       expected[at] = images[at].mean(axis=(1, 2), keepdims=True)
-  coarse = jax.jit(shifts.pixelate)(images)
+  coarse = jax.jit(resampling.pixelate)(images)
   np.testing.assert_allclose(coarse, expected, atol=1e-6)
 
 
@@ -121,16 +122,16 @@ def test_geometry_is_that_of_scipy(height, width):
   def check(ours, matrix):
     np.testing.assert_allclose(ours, reference(matrix), atol=1e-5)
 
-  scaled = jax.jit(shifts.scale)(images, 1.5, 0.7)
+  scaled = jax.jit(resampling.scale)(images, 1.5, 0.7)
   check(scaled, [[1.5, 0], [0, 0.7]])
-  check(jax.jit(shifts.shear)(images, -0.6), [[1, 0], [-0.6, 1]])
+  check(jax.jit(resampling.shear)(images, -0.6), [[1, 0], [-0.6, 1]])
   cos, sin = np.cos(0.5), np.sin(0.5)
-  check(jax.jit(shifts.rotate)(images, 0.5), [[cos, sin], [-sin, cos]])
+  check(jax.jit(resampling.rotate)(images, 0.5), [[cos, sin], [-sin, cos]])
 
 
 def test_a_quarter_turn_is_rot90():
   images = random_images(2, 7, 7)
-  turned = jax.jit(shifts.rotate)(images, np.pi / 2)
+  turned = jax.jit(resampling.rotate)(images, np.pi / 2)
   np.testing.assert_allclose(turned, np.rot90(images, 1, (1, 2)), atol=1e-5)
 
 

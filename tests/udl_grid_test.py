@@ -104,7 +104,60 @@ def finished(folder, name, rng, steps=True, seed=0, episodes=30):
   )
 
 
-def test_finished_work_is_not_repeated_and_tables_pair_episodes(tmp_path):
+def calls_of(monkeypatch, *options):
+  """What the grid would run: (module, options) each."""
+  made = []
+  monkeypatch.setattr(
+    udl_grid, 'call', lambda module, *given: made.append((module, given))
+  )
+  monkeypatch.setattr(sys, 'argv', ['udl_grid.py', *options])
+  udl_grid.main()
+  return made
+
+
+def test_what_is_missing_is_trained_and_evaluated_in_order(
+  tmp_path, monkeypatch
+):
+  rng = np.random.default_rng(0)
+  for name in ('vae', 'default'):
+    finished(tmp_path, name, rng)
+  options = (
+    f'--runs={tmp_path}',
+    '--dataset=mnist',
+    '--proportions=balanced',
+    '--variants=default,no_vae,longer_base',
+    '--shifts=heldout,none',
+  )
+  made = calls_of(monkeypatch, *options)
+  place = lambda name: f'--workdir={tmp_path}/{name}-0'
+  assert [(module, *given[:2]) for module, given in made] == [
+    ('train', '--config=configs/udl.py:base,mnist', place('base')),
+    ('evaluate', place('default'), '--once'),  # under `none` alone
+    ('train', '--config=configs/udl.py:inner,mnist', place('no_vae')),
+    ('evaluate', place('no_vae'), '--once'),
+    ('evaluate', place('no_vae'), '--once'),
+    ('train', '--config=configs/udl.py:base,mnist', place('longer_base')),
+    ('evaluate', place('longer_base'), '--once'),
+    ('evaluate', place('longer_base'), '--once'),
+  ]
+  assert '--tag=none-balanced' in made[1][1]
+  assert f'--config.init_from.base={tmp_path}/base-0' in made[2][1]
+  assert '--config.learner.elbo=none' in made[2][1]
+  assert '--config.steps=4800' in made[5][1]
+  made = calls_of(monkeypatch, f'--runs={tmp_path / "new"}', '--variants=tent')
+  first = ('train', ('--config=configs/vae.py:glyphs',))
+  assert (made[0][0], made[0][1][:1]) == first
+
+
+def test_finished_work_is_not_repeated(tmp_path, monkeypatch):
+  rng = np.random.default_rng(0)
+  for name in ('vae', 'base', 'default', 'no_vae'):
+    finished(tmp_path, name, rng)
+  where = [f'--runs={tmp_path}', '--proportions=balanced', '--shifts=heldout']
+  assert not calls_of(monkeypatch, *where, '--variants=default,no_vae')
+
+
+def test_tables_pair_episodes(tmp_path):
   rng = np.random.default_rng(0)
   for name in ('vae', 'base', 'default', 'no_vae'):
     finished(tmp_path, name, rng)
@@ -112,9 +165,6 @@ def test_finished_work_is_not_repeated_and_tables_pair_episodes(tmp_path):
   finished(tmp_path, 'longer_base', rng, steps=False)
   finished(tmp_path, 'no_vae', rng, seed=1, episodes=24)
   where = [f'--runs={tmp_path}', '--proportions=balanced', '--shifts=heldout']
-  # Without a PATH to anything it can only look.
-  result = run('udl_grid.py', *where, '--variants=default,no_vae')
-  assert result.returncode == 0, result.stderr
   result = run('udl_tables.py', *where, '--variants=default,no_vae,longer_base')
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()

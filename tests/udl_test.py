@@ -9,23 +9,14 @@ import pytest
 
 from hyperudl import core
 from hyperudl.learners import udl
+from tests import sizes_helper
 
 WAY = 3
 
 
 @functools.cache
 def tiny_udl(**changes):
-  sizes = {
-    'channels': (4, 6),
-    'width': 8,
-    'layers': 1,
-    'heads': 2,
-    'trunk': (4,),
-    'inner_steps': 2,
-    'vae_latent': 3,
-    'vae_hidden': (8,),
-  }
-  return udl.make(WAY, **{**sizes, **changes})
+  return udl.make(WAY, **{**sizes_helper.TINY['udl'], **changes})
 
 
 def episode(unlabelled=4, size=10, context=None):

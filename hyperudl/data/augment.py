@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
-from hyperudl.data import shifts
+from hyperudl.data import resampling
 
 _TINY = 1e-12  # keeps the hue of grey pixels finite
 
@@ -114,7 +114,7 @@ def crop(key, images):
 
 def noise_images(key, shape):
   """Images that show nothing: f32[shape], N(.5, .5) clipped to [0, 1]."""
-  return jnp.clip(0.5 + 0.5 * shifts.normal(key, shape), 0, 1)
+  return jnp.clip(0.5 + 0.5 * resampling.normal(key, shape), 0, 1)
 
 
 def _between(key, low, high):

@@ -18,6 +18,10 @@ npy       HyperTransformer's cache: NAME.npy, NAME_ch_first.npy, or a folder of
 tfds      a set that tensorflow-datasets prepared as array_record, such as
           ~/tensorflow_datasets/mnist/3.0.1; needs no TensorFlow
 
+--split=FILE says which class goes where: lines `<alphabet or class> <train,
+valid or test>`. configs/splits/omniglot_background.txt is the one of the
+Omniglot results in docs/results, for images_background.zip alone as --source.
+
 Pickles are read without running them. What is written is NAME.npz (images,
 class_names, alphabets and split as far as they are known) and its checksum,
 NAME.npz.sha256. Train on it with --config.data.dataset=NAME.
@@ -40,6 +44,7 @@ from hyperudl.data import formats
 from hyperudl.data import images
 from hyperudl.data import npy
 from hyperudl.data import omniglot
+from hyperudl.data import splits
 from hyperudl.data import table
 from hyperudl.data import tfds_sets
 
@@ -59,6 +64,7 @@ def make_flags():
     ('name', None, 'Name of the set: NAME.npz is written.'),
     ('out', 'data_numpy_dir', 'Folder to write to; made if missing.'),
     ('download', '', 'omniglot: address of the folder with the zip files.'),
+    ('split', '', 'File that says which class goes to which split.'),
   ):
     flags.DEFINE_string(name, default, text, flag_values=values)
   flags.DEFINE_enum(
@@ -235,6 +241,8 @@ def run(values):
     image_size=values.image_size,
     seed=values.seed,
   )
+  if values.split:
+    data = data._replace(split=splits.from_file(values.split, data))
   if data.split:
     table.check_disjoint(data, data.split)
   write(data, path)

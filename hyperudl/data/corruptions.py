@@ -6,17 +6,13 @@ redrawn from their descriptions, so accuracies do not compare with its files.
 Results lie in [0, 1] where the input does. Noise differs per image.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperudl.data import resampling
+
 GRAY = (0.299, 0.587, 0.114)  # luma of RGB, ITU-R BT.601
-
-
-# On a GPU the default precision would round pixels to ten bits.
-_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def _uniform(key, low, high, shape=()):
@@ -65,7 +61,7 @@ def shot_noise(key, images):
   """Photon counts: variance x / L with L from 8 to 60, Gaussian for Poisson."""
   level_key, noise_key = jax.random.split(key)
   level = jnp.exp(_uniform(level_key, np.log(8.0), np.log(60.0)))
-  noise = jax.random.normal(noise_key, (images.size,)).reshape(images.shape)
+  noise = resampling.normal(noise_key, images.shape)
   return _clip(images + jnp.sqrt(jnp.maximum(images, 0.0) / level) * noise)
 
 
@@ -73,7 +69,7 @@ def impulse_noise(key, images):
   """Sets 5 to 20% of all numbers (not pixels) to 0 or 1."""
   rate_key, draw_key = jax.random.split(key)
   rate = _uniform(rate_key, 0.05, 0.2)
-  draw = jax.random.uniform(draw_key, (images.size,)).reshape(images.shape)
+  draw = resampling.uniform(draw_key, images.shape)
   changed = jnp.where(draw < rate / 2, 0.0, 1.0)
   return jnp.where(draw < rate, changed, images)
 
@@ -121,20 +117,8 @@ def zoom_blur(key, images):
   """The mean of eight zooms from 1 to U(1.1, 1.35)."""
   largest = _uniform(key, 1.1, 1.35)
   factors = 1 + (largest - 1) * jnp.linspace(0.0, 1.0, 8)
-  height, width = images.shape[1:3]
-  total = 0.0
-  for i in range(8):
-    rows, columns = (_zoom_matrix(s, factors[i]) for s in (height, width))
-    seen = _einsum('yh,nhwc->nywc', rows, images)
-    total += _einsum('xw,nywc->nyxc', columns, seen)
-  return total / 8
-
-
-def _zoom_matrix(size, factor):
-  """f32[size, size] of a linear zoom in around the centre."""
-  centre = (size - 1) / 2
-  source = centre + (jnp.arange(size) - centre) / factor
-  return jnp.maximum(0.0, 1.0 - jnp.abs(source[:, None] - jnp.arange(size)))
+  zoom = lambda factor: resampling.scale(images, 1 / factor, 1 / factor)
+  return sum(zoom(factors[i]) for i in range(8)) / 8
 
 
 def fog(key, images):
@@ -148,10 +132,10 @@ def fog(key, images):
       jax.random.fold_in(cloud_key, octave), 0.0, 1.0, (n, cells, cells)
     )
     rows, columns = (_stretch_matrix(s, cells) for s in (height, width))
-    layer = _einsum('yh,nhw,xw->nyx', rows, grid, columns)
+    layer = resampling.separable(grid[..., None], rows, columns)
     clouds += layer / 2**octave
   clouds = 0.5 + 0.5 * clouds / 1.75
-  return (1 - share) * images + share * clouds[..., None]
+  return (1 - share) * images + share * clouds
 
 
 def _stretch_matrix(size, cells):

@@ -39,6 +39,50 @@ def published(name, classes):
   return None
 
 
+def from_file(path, data):
+  """The split that a text file lists.
+
+  Args:
+    path: str; each line is the name of an alphabet or of a class, a space and
+      train, valid or test. Empty lines and those that start with # are skipped.
+    data: `table.Table` whose classes it deals.
+
+  Returns:
+    Tuple of train, valid or test per class; the line of a class wins over that
+    of its alphabet.
+
+  Raises:
+    BadInput: not readable, an odd line, or a class that no line names.
+  """
+  try:
+    with open(path, encoding='utf-8') as stream:
+      lines = stream.read().splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
+    raise BadInput(f'--split={path}: {reason}') from None
+  listed = {}
+  for number, line in enumerate(lines, 1):
+    name, _, split = line.strip().rpartition(' ')
+    if not line.strip() or line.startswith('#'):
+      continue
+    name = name.strip()
+    if split not in table.SPLITS or not name or name in listed:
+      raise BadInput(
+        f'{path}:{number}: expected the name of an alphabet or class, once, '
+        f'and one of {", ".join(table.SPLITS)}, not {line.strip()!r}'
+      )
+    listed[name] = split
+  alphabets = data.alphabets or data.class_names
+  split = [
+    listed.get(name, listed.get(alphabet))
+    for name, alphabet in zip(data.class_names, alphabets)
+  ]
+  if None in split:
+    missing = data.class_names[split.index(None)]
+    raise BadInput(f'{path}: no line for the class {missing!r} of {data.where}')
+  return tuple(split)
+
+
 def by_group(groups, seed, shares=_SHARES):
   """Deals groups of classes to the splits by a seeded shuffle.
 

@@ -1,0 +1,114 @@
+"""Blurs and linear maps of images f32[n, H, W, C], for shifts and corruptions.
+
+What a geometric map draws in from outside an image is 0; blurs repeat the
+border instead.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def normal(key, shape):
+  """Standard normal f32[shape], as `jax.random.normal` but faster."""
+  # Drawn flat: with a short last axis XLA does not vectorise it on a CPU.
+  return jax.random.normal(key, (np.prod(shape, dtype=int),)).reshape(shape)
+
+
+def uniform(key, shape):
+  """f32[shape] in [0, 1), as `jax.random.uniform` but faster."""
+  return jax.random.uniform(key, (np.prod(shape, dtype=int),)).reshape(shape)
+
+
+def separable(images, rows, columns):
+  """Multiplies rows and columns of all images by f32[y, H] and f32[x, W]."""
+  # On a GPU the default precision would round pixels to ten bits.
+  exact = jax.lax.Precision.HIGHEST
+  images = jnp.einsum('yh,nhwc->nywc', rows, images, precision=exact)
+  return jnp.einsum('xw,nywc->nyxc', columns, images, precision=exact)
+
+
+def blur(images):
+  """Blurs f32[n, H, W, C] twice with the taps 1 2 3 2 1 in both directions."""
+  return separable(images, *(_blur_matrix(s) for s in images.shape[1:3]))
+
+
+def pixelate(images):
+  """Averages f32[n, H, W, C] over H/3 x W/3 blocks (28 pixels: 9 blocks)."""
+  return separable(images, *(_block_matrix(s) for s in images.shape[1:3]))
+
+
+def scale(images, rows, columns):
+  """Shrinks images around their centre, bilinear, zeros from outside.
+
+  Args:
+    images: f32[n, H, W, C].
+    rows: f32[] factor of the height: 2 halves the content, .5 doubles it.
+    columns: f32[] factor of the width.
+  """
+  factors = (rows, columns)
+  matrices = (_scale_matrix(s, f) for s, f in zip(images.shape[1:3], factors))
+  return separable(images, *matrices)
+
+
+def warp(images, matrix):
+  """Resamples images linearly around their centre, zeros from outside.
+
+  A gather: as fast as matrix products at 28 pixels, faster at 84, and exact.
+
+  Args:
+    images: f32[n, H, W, C].
+    matrix: f32[2, 2] from (row, column) of the result to that of the source,
+      both in pixels from the centre.
+  """
+  n, height, width, channels = images.shape
+  centre_row, centre_column = (height - 1) / 2, (width - 1) / 2
+  rows, columns = jnp.mgrid[:height, :width]
+  rows, columns = rows - centre_row, columns - centre_column
+  source_row = matrix[0, 0] * rows + matrix[0, 1] * columns + centre_row
+  source_column = matrix[1, 0] * rows + matrix[1, 1] * columns + centre_column
+  pixels = jnp.reshape(images, (n, height * width, channels))
+  total = 0.0
+  for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    row = jnp.floor(source_row) + down
+    column = jnp.floor(source_column) + right
+    weight = 1 - jnp.abs(source_row - row)
+    weight *= 1 - jnp.abs(source_column - column)
+    weight *= (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
+    index = (row * width + column).astype(jnp.int32).reshape(-1)
+    values = pixels.at[:, index].get(mode='promise_in_bounds')
+    total = total + values * weight.reshape(-1, 1)
+  return total.reshape(images.shape)
+
+
+def rotate(images, angle):
+  """Turns f32[n, H, W, C] by `angle` rad, counter-clockwise as displayed."""
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  return warp(images, jnp.array([[cos, sin], [-sin, cos]]))
+
+
+def shear(images, amount):
+  """Moves each row of f32[n, H, W, C] by `amount` x its height on centre."""
+  return warp(images, jnp.array([[1.0, 0.0], [amount, 1.0]]))
+
+
+def _scale_matrix(size, factor):
+  centre = (size - 1) / 2
+  source = centre + factor * (jnp.arange(size) - centre)
+  distance = jnp.abs(source[:, None] - jnp.arange(size))
+  return jnp.maximum(0.0, 1.0 - distance)
+
+
+def _blur_matrix(size):
+  matrix = np.zeros((size, size), np.float32)
+  for offset, tap in zip(range(-2, 3), (1, 2, 3, 2, 1)):
+    source = np.clip(np.arange(size) + offset, 0, size - 1)
+    np.add.at(matrix, (np.arange(size), source), tap / 9)
+  return matrix @ matrix
+
+
+def _block_matrix(size):
+  block = np.arange(size) * max(1, round(size / 3)) // size
+  same = (block[:, None] == block).astype(np.float32)
+  return same / same.sum(axis=1, keepdims=True)

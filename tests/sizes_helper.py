@@ -1,0 +1,34 @@
+"""Sizes of learners that compile in seconds; the rest is as configured."""
+
+TINY = {
+  'protonet': {'channels': (6, 6)},
+  'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
+  'hypertransformer': {
+    'channels': 3,
+    'depth': 2,
+    'embedding': 4,
+    'layers': 1,
+    'features': 3,
+    'heads': 2,
+    'shared_dim': 4,
+  },
+  'udl': {
+    'channels': (4, 6),
+    'width': 8,
+    'layers': 1,
+    'heads': 2,
+    'trunk': (4,),
+    'inner_steps': 2,
+    'vae_latent': 3,
+    'vae_hidden': (8,),
+  },
+  'udl_original': {
+    'latent': 24,
+    'vae_width': 8,
+    'rows': 16,
+    'head_hidden': 8,
+    'hidden': (6,),
+    'inner_steps': 2,
+    'inner_batch': 6,
+  },
+}
