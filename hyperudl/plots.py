@@ -1,9 +1,13 @@
 """Plots: `python -m hyperudl.plots --kind=curves --workdir=DIR[,DIR...]`.
 
 curves   accuracy on the evaluated splits with 95% intervals, and the training
-         loss, over steps; one colour a workdir.
+         loss, over steps; one colour a workdir. With label-free steps also the
+         inner loss at the first and the last one, the accuracy without them
+         and that of k-means.
 episode  an episode as the run sees it: support, unlabelled, queries, and the
-         answers of the newest checkpoint.
+         answers of the newest checkpoint, before and after label-free steps
+         where it has any; the queries as its canonicaliser shows them and as
+         its autoencoder does. --shift=FAMILY puts them under that shift.
 adaptation  accuracy after each label-free step and gain by shift family, with
          95% intervals, of everything that was evaluated in one workdir.
 
@@ -28,6 +32,13 @@ from hyperudl import runs
 from hyperudl import selection
 from hyperudl import stats
 from hyperudl.data import shifts
+
+# Drawn pale beside the accuracy, where a result has them.
+_REFERENCES = {
+  'accuracy_unadapted': 'unadapted',
+  'accuracy_kmeans_1': 'soft k-means',
+  'accuracy_kmeans_features': 'k-means',
+}
 
 
 def curves(workdirs):
@@ -56,8 +67,16 @@ def curves(workdirs):
     name = path.name
     steps = [row['step'] for row in rows]
     left.plot(steps, [row['loss'] for row in rows], color=color, label=name)
+    for key, style in (('inner_loss_first', ':'), ('inner_loss_last', '--')):
+      if rows and key in rows[-1]:
+        found = [row.get(key, np.nan) for row in rows]
+        label = f'{name} {key.replace("_", " ")}'
+        left.plot(steps, found, style, color=color, label=label)
     for split, style in (('valid', ':'), ('test', '-')):
       _accuracy(right, results[split], color, style, f'{name} {split}')
+      for key in _REFERENCES:
+        label = f'{name} {split} {_REFERENCES[key]}'
+        _accuracy(right, results[split], color, style, label, key)
   left.set(xlabel='outer step', ylabel='training loss')
   right.set(xlabel='outer step', ylabel='accuracy, 95% interval')
   for axes in (left, right):
@@ -67,23 +86,27 @@ def curves(workdirs):
   return figure
 
 
-def _accuracy(axes, rows, color, style, label):
-  if not rows:
+def _accuracy(axes, rows, color, style, label, key='accuracy'):
+  if not rows or key not in rows[-1]:
     return
   # A step may have been evaluated twice by hand; the last line counts.
   rows = sorted({row['step']: row for row in rows}.items())
   steps = np.array([step for step, _ in rows])
-  mean = np.array([row['accuracy'] for _, row in rows])
+  mean = np.array([row.get(key, np.nan) for _, row in rows])
+  if key != 'accuracy':
+    axes.plot(steps, mean, style, color=color, label=label, alpha=0.4)
+    return
   half = np.array([row['accuracy_ci95'] or 0.0 for _, row in rows])
   axes.plot(steps, mean, style, marker='.', color=color, label=label)
   axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.15)
 
 
-def episode(workdir):
+def episode(workdir, shift=''):
   """A figure of one test episode and the newest checkpoint's answers.
 
   Args:
     workdir: path of a run.
+    shift: of the queries, see `shifts.families`; '' for that of the run.
 
   Raises:
     core.BadInput: if there is no run or no checkpoint.
@@ -93,19 +116,28 @@ def episode(workdir):
     raise core.BadInput(
       f'{workdir} trains on sequences of tasks; --kind=episode draws one task'
     )
-  evaluator = evaluation.Evaluator(config, 'test', 1)
+  with config.unlocked():
+    config.data.shift = shift or config.data.shift
   raw, step, _ = selection.restore_step(workdir, 'latest')
-  params = evaluation.fit(raw, evaluation.template(evaluator), step)
-  batch, keys = evaluator.batch(0, 1)
-  values = jax.device_get(evaluator.step(params, batch, keys))
-  answers = values['probabilities'][0].argmax(axis=-1)
-  one = jax.tree.map(lambda leaf: np.asarray(leaf[0]), batch)
+  values, one, shown = _answers(config, raw, step)
+  answers = {'': values['probabilities'].argmax(axis=-1)}
+  if 'accuracy_unadapted' in values:
+    with config.unlocked():
+      config.episode.inner_data = 'none'
+    before, _, _ = _answers(config, raw, step)
+    answers = {'before': before['probabilities'].argmax(-1), **answers}
   y = one.support.y
   rows = [
     ('support', one.support.x[y >= 0], y[y >= 0], None),
     ('unlabelled', one.support.x[y < 0], None, None),
-    ('queries', one.query.x, one.query.y, answers),
+    *[
+      (f'queries {when}'.strip(), one.query.x, one.query.y, given)
+      for when, given in answers.items()
+    ],
   ]
+  for name in ('canonicalised', 'reconstructed'):
+    if f'image/{name}' in shown:
+      rows.append((name, shown[f'image/{name}'][1], None, None))
   rows = [row for row in rows if len(row[1])]
   heights = [-(-len(row[1]) // 10) for row in rows]
   figure = Figure(figsize=(10, 1.2 * sum(heights) + 0.4 * len(rows)))
@@ -114,6 +146,16 @@ def episode(workdir):
     _images(part, *row)
   figure.suptitle(f'{config.learner.name}, step {step}', fontsize=9, y=0.995)
   return figure
+
+
+def _answers(config, raw, step):
+  """(metrics of the first test episode, the episode, what there is to see)."""
+  evaluator = evaluation.Evaluator(config, 'test', 1)
+  params = evaluation.fit(raw, evaluation.template(evaluator), step)
+  batch, keys = evaluator.batch(0, 1)
+  values = jax.device_get(evaluator.step(params, batch, keys))
+  one, shown = evaluator.visuals(params)
+  return {name: value[0] for name, value in values.items()}, one, shown
 
 
 def _images(figure, title, images, labels, answers):
@@ -199,8 +241,11 @@ def main(argv):
   if values.kind == 'curves':
     figure = curves(values.workdir)
   else:
-    draw = {'episode': episode, 'adaptation': adaptation}[values.kind]
-    figure = draw(values.workdir[0])
+    figure = (
+      episode(values.workdir[0], values.shift)
+      if values.kind == 'episode'
+      else adaptation(values.workdir[0])
+    )
   out = values.out or str(pathlib.Path(values.workdir[0], f'{values.kind}.png'))
   backend_agg.FigureCanvasAgg(figure)
   try:
@@ -215,5 +260,6 @@ if __name__ == '__main__':
     'kind', 'curves', ['curves', 'episode', 'adaptation'], 'What to plot.'
   )
   flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
+  flags.DEFINE_string('shift', '', 'Of the episode; the own one of the run.')
   flags.DEFINE_string('out', None, 'Picture to write.')
   cli.run(main)

@@ -9,14 +9,10 @@ from hyperudl import anonymous
 from hyperudl import clustering
 from hyperudl import core
 from hyperudl import label_free
-from hyperudl import losses
 from hyperudl import stepping
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.nets import vae as vae_net
-
-KMEANS = (0.5, 1.0, 2.0)  # scales of the unlearned soft k-means, in tau
-KMEANS_STEPS = 3
 
 
 class Settings(NamedTuple):
@@ -27,7 +23,7 @@ class Settings(NamedTuple):
   writer: writing.Writer
   inner: label_free.Options
   cluster: int
-  amortise: bool
+  start: str
   multi_step: int
   unadapted_weight: float
   auxiliary_weight: float
@@ -35,7 +31,7 @@ class Settings(NamedTuple):
 
 def moves(s):
   """Whether anything happens without labels."""
-  return bool(s.inner.steps or s.cluster or s.amortise)
+  return bool(s.inner.steps or s.cluster or s.start != 'identity')
 
 
 def base_of(params):
@@ -130,9 +126,8 @@ def refined(s, params, support, task, key, view=None):
     return task, {}, []
   inner = params['inner']
   opening = stepping.gates(s.inner, inner, view)
-  value, metrics, tasks = view.start, {'gate': opening[0]}, []
-  if s.amortise:
-    value = stepping.amortised(inner['amortised'], view)
+  value = stepping.opening_value(s.start, s.inner, inner, view, key)
+  metrics, tasks = {'gate': opening[0]}, []
   if s.inner.steps:
     value, trace = stepping.refine(s.inner, inner, view, value, opening[0], key)
     at = lambda k: jax.tree.map(lambda leaf: leaf[k], trace.values)
@@ -147,7 +142,7 @@ def refined(s, params, support, task, key, view=None):
   if s.cluster:
     metrics['gate_cluster'], metrics['gate_scale'] = opening[1], opening[2]
     tau = jnp.exp(base_of(params)['log_scale'])
-    task['head'] = _clustered(
+    task['head'] = clustered(
       s,
       view,
       task,
@@ -167,8 +162,15 @@ def _task(view, value):
   return task
 
 
-def _clustered(s, view, task, scale, mass, iterations):
-  """The head after soft k-means on the images of the inner loop."""
+def clustered(s, view, task, scale, mass, iterations):
+  """The head f32[N, D] after soft k-means on the images of the inner loop.
+
+  Args:
+    s: `Settings`.
+    view: `label_free.View`.
+    task: with 'weights' and 'head'.
+    scale, mass, iterations: see `clustering.refine_prototypes`.
+  """
   features = view.embed(task['weights'], variables.see(task, view.x))
   return clustering.refine_prototypes(
     task['head'],
@@ -185,20 +187,6 @@ def predict(s, params, task, x):
   """Logits f32[n, N] of images by the network of the episode."""
   features = writing.embed(s.writer, task['weights'], variables.see(task, x))
   return writing.logits(base_of(params), features, task['head'])
-
-
-def kmeans(s, params, support, task, x, y):
-  """Accuracies of soft k-means on the unadapted network, nothing learned."""
-  view = view_of(s, params, support, task)
-  if not view.x.shape[0]:
-    return {}
-  tau = jnp.exp(base_of(params)['log_scale'])
-  found = {}
-  for scale in KMEANS:
-    head = _clustered(s, view, task, scale * tau, 1.0, KMEANS_STEPS)
-    logits = predict(s, params, {**task, 'head': head}, x)
-    found[f'accuracy_kmeans_{scale:g}'] = core.accuracy(logits, y)
-  return found
 
 
 def visible(s, support):
@@ -222,20 +210,6 @@ def scores(s, params, task, episode):
     return core.classification_metrics(logits, episode.query.y)
   seen = predict(s, params, task, episode.support.x)
   return anonymous.scores(seen, logits, episode, s.writer.way)
-
-
-def baselines(s, params, episode, support, task):
-  """The lines to beat: k-means that needs no learning beyond the network."""
-  if s.setting == 'classes':
-    x, y = episode.query.x, episode.query.y
-    return kmeans(s, params, support, task, x, y)
-  vae = params['frozen']['vae']
-  features = lambda x: writing.embed(s.writer, task['weights'], x)
-  encoders = {
-    'posterior': lambda x: writing.encode(s.writer, vae, x)[0],
-    'features': lambda x: losses.unit(features(x)),
-  }
-  return anonymous.baselines(episode, s.writer.way, encoders)
 
 
 def auxiliary(s, params, support, task, key):

@@ -81,6 +81,9 @@ def restore_step(workdir, step, target=None, config=None):
 def graft(params, name, upstream):
   """Fills `params['frozen'][name]` with the network trained in `upstream`.
 
+  Where nothing frozen has this name but `params[name]` exists, its leaves are
+  filled with those of the entry `name` of P, and trained on from there.
+
   Of P, the upstream's parameters at its best step (`best/`, where its
   evaluator has chosen one) or else its latest: all but P['frozen'] replaces
   `params['frozen'][name]`, and the entries of P['frozen'] replace those of the
@@ -100,7 +103,9 @@ def graft(params, name, upstream):
   """
   frozen = params.get('frozen', {})
   label = f'init_from.{name}={upstream}'
-  if name not in frozen:
+  warm = name not in frozen and name in params
+  targets = {name: params[name]} if warm else frozen
+  if name not in targets:
     raise core.BadInput(
       f'{label}: this learner has no such upstream, only {sorted(frozen)}'
     )
@@ -110,14 +115,22 @@ def graft(params, name, upstream):
   state, step, _ = restore_step(upstream, source)
   donor = dict(state['params'])
   parts = {**donor.pop('frozen', {}), name: donor}
+  if warm:
+    parts = {name: donor.get(name, {})}
   filled = {}
-  for part in sorted(set(parts) & set(frozen)):
+  for part in sorted(set(parts) & set(targets)):
     leaves = storage.name_leaves(parts[part])
-    problem = storage.mismatch(leaves, storage.name_leaves(frozen[part]))
+    wanted = storage.name_leaves(targets[part])
+    if warm:  # the upstream may have had more, a head for instance
+      leaves = {key: leaf for key, leaf in leaves.items() if key in wanted}
+    problem = storage.mismatch(leaves, wanted)
     if problem:
-      raise core.BadInput(f'{label} (step {step}): frozen/{part}/{problem}')
-    filled[part] = storage.fill(frozen[part], leaves)
+      place = '' if warm else 'frozen/'
+      raise core.BadInput(f'{label} (step {step}): {place}{part}/{problem}')
+    filled[part] = storage.fill(targets[part], leaves)
   logging.info('%s: %s step %d fills %s', label, source, step, sorted(filled))
+  if warm:
+    return {**params, **filled}
   return {**params, 'frozen': {**frozen, **filled}}
 
 

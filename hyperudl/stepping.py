@@ -12,6 +12,8 @@ from hyperudl import variables
 from hyperudl.nets import generator
 
 OPEN = 0.7310586  # of a fresh gate, sigmoid(1)
+STARTS = ('identity', 'learned', 'amortised', 'chosen')
+POINTS = 4  # of 'chosen'
 
 
 def step_sizes(options, params, start):
@@ -57,7 +59,62 @@ def gates(options, params, view):
   return opening.at[2].set(jnp.exp(2 * (opening[2] - OPEN)))
 
 
-def init_amortised(key, start, latent, hidden=32):
+# Where the steps begin. With inner_steps=0 this is all the adaptation there is.
+
+
+def init_opening(kind, key, start, latent, rate):
+  """Parameters of `opening_value`.
+
+  Args:
+    kind: one of `STARTS`.
+    key: PRNG key.
+    start: v_0.
+    latent: of the frozen vae.
+    rate: how far from v_0 the points of 'chosen' begin; for the transform in
+      units of `canonical.RATES`.
+  """
+  if kind == 'learned':
+    return start
+  if kind == 'amortised':
+    return _init_amortised(key, start, latent)
+  sizes = variables.rates(start, 1, rate)
+  flat, unravel = flatten_util.ravel_pytree(start)
+  random = jax.random.normal(key, (POINTS - 1, flat.size))
+  points = jax.vmap(unravel)(random)
+  # The first point is v_0 itself, so that nothing has to be given up.
+  points = jax.tree.map(
+    lambda zero, size, leaf: jnp.concatenate([zero[None], size[0] * leaf]),
+    start,
+    sizes,
+    points,
+  )
+  return {'points': points, 'log_sharpness': jnp.zeros((), jnp.float32)}
+
+
+def opening_value(kind, options, params, view, key):
+  """v before the first step, from parameters of `init_opening`.
+
+  'chosen' is the mean of the points, each weighted by the softmax of minus
+  its inner loss in units of their standard deviation, times a learned
+  sharpness: restarts, chosen by label-free losses, through which gradients
+  flow.
+  """
+  if kind == 'identity':
+    return view.start
+  own = params['start']
+  if kind == 'learned':
+    return own
+  if kind == 'amortised':
+    return _amortised(own, view)
+  found = jax.lax.map(total_loss(options, params, view, key), own['points'])
+  found = (found - found.mean()) / (found.std() + 1e-6)
+  shares = jax.nn.softmax(-jnp.exp(own['log_sharpness']) * found)
+  return jax.tree.map(
+    lambda leaf: jnp.tensordot(shares, leaf, axes=1), own['points']
+  )
+
+
+def _init_amortised(key, start, latent, hidden=32):
   """A perceptron from posterior moments of both sets to v; zero at first."""
   first, last = jax.random.split(key)
   size = sum(leaf.size for leaf in jax.tree.leaves(start))
@@ -68,8 +125,7 @@ def init_amortised(key, start, latent, hidden=32):
   )
 
 
-def amortised(params, view):
-  """v without any gradient step, from `init_amortised` parameters."""
+def _amortised(params, view):
   stats = []
   for x, mask in ((view.x, view.mask), (view.support, view.labelled)):
     terms = view.reconstruct(view.start, x)
@@ -79,6 +135,16 @@ def amortised(params, view):
   hidden = unsupervised.apply_dense(params[0], jnp.concatenate(stats))
   flat = unsupervised.apply_dense(params[1], jax.nn.silu(hidden))
   return flatten_util.ravel_pytree(view.start)[1](flat)
+
+
+def total_loss(options, params, view, key):
+  """v -> f32[], the weighted sum of the inner losses."""
+  terms = label_free.make_losses(options, params, view, key)
+  constant = dict.fromkeys(label_free.weighted(options), options.weight)
+  weights = params.get('weights', constant)
+  return lambda value: sum(
+    term * weights.get(name, 1.0) for name, term in terms(value).items()
+  )
 
 
 def refine(options, params, view, start, opening, key):
@@ -95,14 +161,7 @@ def refine(options, params, view, start, opening, key):
   Returns:
     (v_K, inner.Trace with v after each step).
   """
-  terms = label_free.make_losses(options, params, view, key)
-  constant = dict.fromkeys(label_free.weighted(options), options.weight)
-  weights = params.get('weights', constant)
-
-  def true_loss(value):
-    return sum(
-      term * weights.get(name, 1.0) for name, term in terms(value).items()
-    )
+  true_loss = total_loss(options, params, view, key)
 
   def loss(value, k):
     if options.direction != 'random':

@@ -82,15 +82,15 @@ def initial_state(config, learner, draw, optimizer, graft=True):
 
 def _grafted(config, params):
   for name, workdir in config.init_from.items():
-    if name not in params.get('frozen', {}):
-      if workdir:
-        raise core.BadInput(
-          f'config.init_from.{name} = {workdir!r}, but this configuration of '
-          f'{config.learner.name!r} has no frozen network of that name'
-        )
-    elif workdir:
+    frozen = name in params.get('frozen', {})
+    if workdir and not frozen and name not in params:
+      raise core.BadInput(
+        f'config.init_from.{name} = {workdir!r}, but this configuration of '
+        f'{config.learner.name!r} has no network of that name'
+      )
+    if workdir:
       params = selection.graft(params, name, workdir)
-    elif not any(config.init_from.values()):
+    elif frozen and not any(config.init_from.values()):
       logging.warning(
         'config.init_from.%s is empty: the frozen %r keeps its random '
         'initial weights',

@@ -61,14 +61,24 @@ VARIANTS = {
   'fixed_rates': {'inner_rates': 'fixed'},
   'first_order': {'meta_grad': 'first_order'},
   'clip': {'inner_norm': 'clip'},
+  # A variable that is the same for all episodes.
+  'constant_film': {**_NO_STEPS, 'cluster': 0, 'start': 'learned'},
+  'constant_transform': {
+    **_NO_STEPS,
+    'cluster': 0,
+    'adapt': 'transform',
+    'start': 'learned',
+  },
+  'learned_start': {'start': 'learned'},
+  'chosen_start': {'start': 'chosen'},
   # Feed-forward adaptation, no gradient steps.
   'amortised_transform': {
     **_NO_STEPS,
     'cluster': 0,
     'adapt': 'transform',
-    'amortise': True,
+    'start': 'amortised',
   },
-  'amortised_film': {**_NO_STEPS, 'cluster': 0, 'amortise': True},
+  'amortised_film': {**_NO_STEPS, 'cluster': 0, 'start': 'amortised'},
   # Nothing is trained: gradient steps on the entropy at a fixed rate.
   'tent': {
     'elbo': 'none',
@@ -108,11 +118,30 @@ def parse_arguments():
   parser.add_argument('--proportions', default='dirichlet')
   parser.add_argument('--episodes', default=1000, type=int)
   parser.add_argument('--steps', default=0, type=int, help='of phase inner')
+  pair = lambda text: tuple(text.split('=', 1))
+  parser.add_argument(
+    '--set',
+    default=[],
+    type=pair,
+    action='append',
+    metavar='FIELD=VALUE',
+    help='a field of every training but that of the vae; repeat it for more',
+  )
+  parser.add_argument(
+    '--measure',
+    default=[],
+    type=pair,
+    action='append',
+    metavar='FIELD=VALUE',
+    help='an override of every evaluation, which becomes part of its tag',
+  )
   arguments = parser.parse_args()
   unknown = set(arguments.variants.split(','))
   unknown -= {*VARIANTS, *CONTROLS}
   if unknown:
     parser.error(f'unknown variants: {", ".join(sorted(unknown))}')
+  if any(len(pair) != 2 for pair in (*arguments.set, *arguments.measure)):
+    parser.error('--set and --measure take FIELD=VALUE')
   return arguments
 
 
@@ -142,6 +171,8 @@ def evaluate(arguments, workdir):
   """One result for each shift, or nothing where there is one."""
   for shift in arguments.shifts.split(','):
     tag = f'{shift}-{arguments.proportions}'
+    for field, value in arguments.measure:
+      tag += f'-{field.rpartition(".")[2]}{value}'
     done = workdir / 'eval' / f'{tag}-{arguments.split}.jsonl'
     if done.exists():
       continue
@@ -153,6 +184,7 @@ def evaluate(arguments, workdir):
       f'--episodes={arguments.episodes}',
       f'--config.data.shift={shift}',
       f'--config.episode.proportions={arguments.proportions}',
+      *[f'--config.{field}={value}' for field, value in arguments.measure],
       f'--tag={tag}',
     )
 
@@ -164,16 +196,18 @@ def main():
     place = lambda name, seed=seed: arguments.runs / f'{name}-{seed}'
     train(arguments, 'vae.py:', place('vae'), seed, steps=3000)
     upstream = {'init_from.vae': place('vae')}
+    upstream.update(arguments.set)
     train(arguments, 'udl.py:base,', place('base'), seed, **upstream)
     for name in arguments.variants.split(','):
       if name in CONTROLS:
-        fields = {**CONTROLS[name], **upstream}
+        fields = {**upstream, **CONTROLS[name]}
         if 'steps' in fields and arguments.steps:
           fields['steps'] = BASE_STEPS + arguments.steps
         train(arguments, 'udl.py:base,', place(name), seed, **fields)
         evaluate(arguments, place(name))
         continue
-      fields = {f'learner.{k}': v for k, v in VARIANTS[name].items()}
+      fields = dict(arguments.set)
+      fields.update({f'learner.{k}': v for k, v in VARIANTS[name].items()})
       if arguments.steps:
         fields['steps'] = arguments.steps
       fields['init_from.base'] = place('base')

@@ -1,30 +1,72 @@
 #!/usr/bin/env bash
-# The tables of docs/results/udl.md: trains and evaluates what is missing, then
-# prints them. Hours on 2 cores; run it again to go on where it stopped.
-#   DATASET=omniglot_background DATA_DIR=/data bash launch/udl_results.sh
+# The tables of docs/results/udl_tables.md: trains and evaluates what is missing,
+# then prints them. Hours on 2 cores; run it again to go on where it stopped.
+#   DATASET=omniglot_background DATA_DIR=/data bash launch/udl_results.sh \
+#     > docs/results/udl_tables.md
+# Parts to run, all by default: PARTS="headline settings ablations".
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-make_environment
+make_environment >&2
 runs="${RUN:-runs/udl_grid}"
-grid=(python launch/udl_grid.py --runs="$runs" --dataset="${DATASET:-omniglot}"
-  --data_dir="${DATA_DIR:-data_numpy_dir}")
-headline=default,no_vae,cluster_alone
+dataset="${DATASET:-omniglot}"
+place=(--dataset="$dataset" --data_dir="${DATA_DIR:-data_numpy_dir}")
+parts="${PARTS:-headline settings ablations}"
 all=none,training,adaptation,shear,final
 
-# Headline: three seeds, test alphabets, random and balanced proportions.
-"${grid[@]}" --seeds=0,1,2 --variants="$headline" --split=test --shifts="$all"
-"${grid[@]}" --seeds=0,1,2 --variants=default --split=test --shifts="$all" \
-  --proportions=balanced
-"${grid[@]}" --seeds=0 --variants=longer_base,wider_base --split=test \
-  --shifts="$all"
-# One factor at a time: one seed, validation alphabets.
-"${grid[@]}" --seeds=0 --split=valid --episodes=600
+# grid FOLDER OPTIONS...: what is missing there; its own output is progress.
+grid() { python launch/udl_grid.py --runs="$1" "${place[@]}" "${@:2}" >&2; }
 
-for proportions in dirichlet balanced; do
-  echo "## Test alphabets, $proportions proportions"
-  echo
-  python launch/udl_tables.py --runs="$runs" --split=test --shifts="$all" \
-    --proportions="$proportions"
-done
-echo '## Ablations, validation alphabets, seed 0'
-echo
-python launch/udl_tables.py --runs="$runs" --split=valid
+# tables TITLE FOLDER OPTIONS...
+tables() {
+  printf '## %s\n\n' "$1"
+  python launch/udl_tables.py --runs="$2" "${@:3}"
+}
+
+# both TITLE FOLDER OPTIONS FOR THE GRID ... -- OPTIONS FOR THE TABLES ...
+both() {
+  local title=$1 folder=$2 options=()
+  shift 2
+  while [[ "$1" != -- ]]; do options+=("$1"); shift; done
+  grid "$folder" "${options[@]}"
+  tables "$title" "$folder" "${@:2}"
+}
+
+if [[ " $parts " == *' headline '* ]]; then
+  names=default,no_vae,cluster_alone
+  grid "$runs" --seeds=0 --variants=longer_base --split=test --shifts=$all
+  both "$dataset, test classes, random proportions" "$runs" \
+    --seeds=0,1,2 --variants=$names --split=test --shifts=$all -- \
+    --variants=$names,longer_base --split=test --shifts=$all
+  both "$dataset, test classes, balanced proportions" "$runs" \
+    --seeds=0,1,2 --variants=default --split=test --shifts=$all \
+    --proportions=balanced -- \
+    --variants=default --split=test --shifts=$all --proportions=balanced
+fi
+
+if [[ " $parts " == *' settings '* ]]; then
+  names=default,no_vae,cluster_alone
+  both 'Without any label (setting clusters)' "$runs-clusters" \
+    --set=learner.setting=clusters --set=episode.unlabelled=12 \
+    --set=episode.query=7 --set=data.shift=none \
+    --variants=$names --split=test --shifts=none -- \
+    --variants=$names --split=test --shifts=none
+  # Five more classes among the unlabelled images, in training and test.
+  both 'Semi-supervised with distractors' "$runs-distractors" \
+    --set=episode.distractors=5 --variants=$names --split=test \
+    --shifts=none,shear -- \
+    --variants=$names --split=test --shifts=none,shear
+  # The networks of the headline meet them for the first time.
+  both 'Distractors that training did not know' "$runs" \
+    --measure=episode.distractors=5 --variants=$names --split=test \
+    --shifts=none,shear -- --variants=$names --split=test \
+    --proportions=dirichlet-distractors5 --shifts=none,shear
+  # No unlabelled image: the steps see the support alone, a negative control.
+  both 'Few-shot supervised, no unlabelled images' "$runs-few" \
+    --set=episode.unlabelled=0 --variants=default --split=test \
+    --shifts=none,shear -- --variants=default --split=test --shifts=none,shear
+fi
+
+if [[ " $parts " == *' ablations '* ]]; then
+  # One factor at a time: one seed, validation classes.
+  both 'Ablations, validation classes, seed 0, 600 episodes' "$runs" \
+    --seeds=0 --split=valid --episodes=600 -- --split=valid
+fi

@@ -14,7 +14,8 @@ import numpy as np
 from hyperudl import stats
 from hyperudl.data import shifts
 
-KMEANS = ('0.5', '1', '2')  # scales
+# Scales of soft k-means; what plain k-means runs on in the setting `clusters`.
+KMEANS = ('0.5', '1', '2', 'pixels', 'posterior', 'features')
 
 
 class Results:
@@ -91,6 +92,9 @@ def variants(folder):
 
 
 def print_table(header, rows):
+  """Prints a table in markdown without the columns that are empty."""
+  full = [i for i in range(len(header)) if any(row[i] for row in rows)]
+  header, *rows = ([row[i] for i in full] for row in (header, *rows))
   print('| ' + ' | '.join(header) + ' |')
   print('|---' * len(header) + '|')
   for row in rows:
@@ -98,7 +102,7 @@ def print_table(header, rows):
   print()
 
 
-def gains(results, names, chosen):
+def gains(results, names, chosen, against):
   """One line for each variant: adapted accuracy and gains by shift."""
   for shift in chosen:
     rows = []
@@ -113,11 +117,12 @@ def gains(results, names, chosen):
       row += [cell('accuracy')] if adapted else ['']
       for minus in ('accuracy_unadapted', 'accuracy_placebo'):
         row += [cell('accuracy', minus=minus, signed=True)] if adapted else ['']
-      for scale in KMEANS:
-        minus = f'accuracy_kmeans_{scale}'
+      row += [cell('ari'), cell('ari', minus='ari_unadapted', signed=True)]
+      for kind in KMEANS:
+        minus = f'accuracy_kmeans_{kind}'
         row.append(cell('accuracy', minus=minus, signed=True))
-      for other in ('longer_base', 'default'):
-        row.append(cell('accuracy', minus=f'{other}:accuracy', signed=True))
+      for other in against:
+        row.append(cell('accuracy', minus=other, signed=True))
       rows.append(row)
     print(f'### Queries under `{shift}`\n')
     print_table(
@@ -128,9 +133,10 @@ def gains(results, names, chosen):
         'adapted',
         'gain',
         'over placebo',
-        *(f'over soft k-means {scale}' for scale in KMEANS),
-        'over longer_base',
-        'over default',
+        'ARI',
+        'gain in ARI',
+        *(f'over k-means {kind}' for kind in KMEANS),
+        *('over ' + other.removesuffix(':accuracy') for other in against),
       ),
       rows,
     )
@@ -159,6 +165,8 @@ def families(results, names, chosen):
       )
     if any(row[1:]):
       rows.append(row)
+  if not rows:
+    return
   print('### Gain by family\n')
   print_table(('variant', *[f'{f} ({s})' for s, f in listed]), rows)
 
@@ -171,12 +179,17 @@ def main():
   parser.add_argument('--proportions', default='dirichlet')
   parser.add_argument('--shifts', default='none,training,adaptation,shear')
   parser.add_argument('--variants', default='')
+  parser.add_argument(
+    '--against',
+    default='longer_base:accuracy,default:accuracy',
+    help='VARIANT:NUMBER, commas between: paired differences to these',
+  )
   arguments = parser.parse_args()
   results = Results(arguments.runs, arguments.split, arguments.proportions)
   names = [n for n in arguments.variants.split(',') if n]
   names = names or variants(arguments.runs)
   chosen = arguments.shifts.split(',')
-  gains(results, names, chosen)
+  gains(results, names, chosen, arguments.against.split(','))
   families(results, names, [s for s in chosen if len(shifts.families(s)) > 1])
 
 

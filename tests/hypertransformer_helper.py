@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.learners import hypertransformer
+from hyperudl.nets import conv
 
 WAY = 3
 TINY = {
@@ -49,7 +50,25 @@ SETTINGS = {
     'label_smoothing': 0.2,
     'l2_reg_weight': 0.03,
   },
+  'separate': {
+    'generator': 'separate',
+    'add_learned': True,
+    'variation_weight': 0.01,
+    'block_scale': 0.5,
+    'remove_labelled': 0.5,
+    'remove_unlabelled': 1.0,
+    'shared_head_weight': 0.1,
+    'shared_head_classes': 7,
+    'warmup_steps': 10,
+  },
+  'decoder': {
+    'decoder': True,
+    'separate_norm': True,
+    'block_scale': 0.5,
+  },
+  'prototypes': {'depth': 1, 'head': 'prototypes', 'logits_scale': 0.02},
 }
+STEP = 7  # of the runs
 
 
 def episode_of(unlabelled=0, size=12, seed=0):
@@ -67,16 +86,21 @@ def episode_of(unlabelled=0, size=12, seed=0):
   y[len(y) - unlabelled :] = -1
   to_labels = lambda y: jnp.asarray(y, jnp.int32)
   return core.Episode(
-    core.Examples(x, to_labels(y)), core.Examples(query_x, to_labels(query_y))
+    core.Examples(x, to_labels(y)),
+    core.Examples(query_x, to_labels(query_y)),
+    {'class_ids': jnp.array([6, 0, 3])},
   )
 
 
 def _random(shapes):
   """Parameters of these shapes, none of which is zero."""
   rng = np.random.default_rng(1)
+  # Factors of distances are small, or answers are all but certain.
+  centers = {'scale': 1.0, 'log_scale': -5.0}
   return jax.tree.map_with_path(
     lambda path, leaf: np.float32(
-      0.3 * rng.normal(size=leaf.shape) + (path[-1].key == 'scale')
+      0.3 * rng.normal(size=leaf.shape)
+      + centers.get(getattr(path[-1], 'key', ''), 0.0)
     ),
     shapes,
   )
@@ -98,7 +122,7 @@ def build(name='reference'):
 
   def loss(params, episode):
     key = jax.random.key(1)
-    value, metrics = learner.loss(params, episode, key, 0)
+    value, metrics = learner.loss(params, episode, key, STEP)
     task = learner.adapt(params, episode.support, key, train=True)
     logits = learner.predict(params, task, episode.query.x, None)
     return value, (metrics, task, logits)
@@ -110,3 +134,11 @@ def build(name='reference'):
     return Run(value, *aux, grads)
 
   return _random(jax.eval_shape(init)), run
+
+
+def block_of(name):
+  """The module of one convolution of the CNN of a setting."""
+  settings = {**TINY, **SETTINGS[name]}
+  return conv.ConvBlock(
+    settings['channels'], norm='batch', order='conv_act_pool_norm'
+  )

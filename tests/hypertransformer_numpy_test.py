@@ -58,8 +58,8 @@ def test_the_written_network_is_what_numpy_writes():
   relu = lambda x: np.maximum(x, 0)
   z = 2 * np.asarray(episode.support.x, np.float64) - 1
   # SAME with stride 2 pads 12 rows by (0, 1).
-  shared = relu(_numpy_conv(z, writer['shared'], 0, 2, (0, 1)))
-  shared = relu(_numpy_conv(shared, writer['shared'], 1, 1, (1, 1)))
+  shared = relu(_numpy_conv(z, p['shared']['features'], 0, 2, (0, 1)))
+  shared = relu(_numpy_conv(shared, p['shared']['features'], 1, 1, (1, 1)))
   shared = shared.mean((1, 2))
   task = {}
   for name, cin in (('block0', 1), ('block1', 4)):

@@ -58,13 +58,17 @@ def test_the_task_has_the_shapes_of_the_network_that_eats_it(name):
   params, run = helper.build(name)
   _, metrics, task, logits, _ = run(params, helper.episode_of(unlabelled=1))
   strided = settings.get('net') == 'strided'
+  prototypes = settings.get('head') == 'prototypes'
+  if prototypes:
+    assert task['prototypes'].shape[0] == helper.WAY
+    task = task['cnn']
   net = conv.ConvNet(
     channels=(settings['channels'],) * settings['depth'],
     padding='VALID' if strided else 'SAME',
     pool=not strided,
     norm=settings.get('norm', 'batch'),
     order='conv_act_pool_norm',
-    head=helper.WAY,
+    head=None if prototypes else helper.WAY,
     features='mean' if strided else 'flatten',
   )
   x = helper.episode_of().query.x
@@ -116,10 +120,7 @@ def test_only_unlabelled_rows_read_the_row_without_label():
 
 def test_with_all_convolutions_learned_only_the_logits_are_written():
   params, run = helper.build('logits only')
-  assert set(params['writer']) == {
-    *('shared', 'head_features', 'head'),
-    'logits_scale',
-  }
+  assert set(params['writer']) == {'head_features', 'head', 'logits_scale'}
   one = run(params, helper.episode_of(seed=0)).task
   other = run(params, helper.episode_of(seed=1)).task
   kernel = params['net']['block0']['kernel']

@@ -60,7 +60,7 @@ def settings_of(options):
   }
   writer = writing.Writer(WAY, cnn, sizes, False, True, 3, (8,))
   return refining.Settings(
-    'joint', 'classes', writer, options, 0, False, 0, 0.25, 0.1
+    'joint', 'classes', writer, options, 0, 'identity', 0, 0.25, 0.1
   )
 
 
@@ -263,6 +263,28 @@ def test_a_placebo_of_noise_counts_as_many_images_as_the_real_steps():
   for a, b in zip(jax.tree.leaves(blind), jax.tree.leaves(same)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   assert float(jnp.abs(blind['head'] - real['head']).max()) > 1e-4
+
+
+def test_the_point_with_the_lowest_inner_loss_is_chosen():
+  def run(view, params):
+    start = stepping.init_opening(
+      'chosen', jax.random.key(3), view.start, 3, 0.5
+    )
+    key = jax.random.key(2)
+    total = stepping.total_loss(OPTIONS, params, view, key)
+    found = jax.vmap(total)(start['points'])
+    given = {**params, 'start': {**start, 'log_sharpness': jnp.log(200.0)}}
+    chosen = stepping.opening_value('chosen', OPTIONS, given, view, key)
+    given['start']['log_sharpness'] = jnp.float32(-40.0)
+    mixed = stepping.opening_value('chosen', OPTIONS, given, view, key)
+    return start['points']['film'], found, chosen['film'], mixed['film']
+
+  points, found, chosen, mixed = with_view(OPTIONS, run)()
+  assert points.shape[0] == stepping.POINTS
+  np.testing.assert_array_equal(points[0], 0)
+  assert len(np.unique(found)) == stepping.POINTS
+  np.testing.assert_allclose(chosen, points[np.argmin(found)], atol=1e-4)
+  np.testing.assert_allclose(mixed, points.mean(axis=0), atol=1e-5)
 
 
 def test_random_directions_are_as_long_as_the_true_gradients():

@@ -104,8 +104,8 @@ def _capture(features, y, tokens, size):
   def encoder(name):
     assert name == 'encoder'
 
-    def encode(sequence, *, train):
-      assert train
+    def encode(sequence, mask, *, train):
+      assert train and mask is None
       seen.append(sequence)
       return sequence + 100.0
 

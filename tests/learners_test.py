@@ -19,11 +19,16 @@ from tests import sizes_helper
 
 NAMES = learners.names()
 # Their strategies are compared in slow tests.
-HEAVY = ('udl', 'hypertransformer', 'udl_original')
+HEAVY = ('udl', 'hypertransformer', 'continual', 'udl_original')
 
-RATES = {'hypertransformer': 0.005, 'udl_original': 0.02}
+TASKS = {'continual': 2}
+RATES = {
+  'hypertransformer': 0.005,
+  'continual': 0.005,
+  'udl_original': 0.02,
+}
 SIZES = {'udl_original': 16}  # pixels per side, else 14
-STEPS = {'hypertransformer': 300, 'udl_original': 400}
+STEPS = {'hypertransformer': 300, 'continual': 300, 'udl_original': 400}
 
 
 class Case:
@@ -37,6 +42,7 @@ class Case:
     config.episode.way = 3
     config.episode.shot = 2
     config.episode.query = 3
+    config.episode.tasks = TASKS.get(name, 0)
     config.episode.unlabelled = min(config.episode.unlabelled, 5)
     config.data.augment = 'none'
     config.learner.update(sizes_helper.TINY[name])
@@ -103,8 +109,10 @@ def test_an_example_episode_fits_every_config(name, size=20, channels=3):
   unlabelled = 0 if rules.transductive else rules.unlabelled
   support, query = episode.support.x, episode.query.x
   pixels = (size, size, channels)
-  assert support.shape == (rules.way * (rules.shot + unlabelled), *pixels)
-  assert query.shape == (rules.way * rules.query, *pixels)
+  tasks = (rules.tasks,) if rules.tasks else ()
+  rows = rules.way * (rules.shot + unlabelled)
+  assert support.shape == (*tasks, rows, *pixels)
+  assert query.shape == (*tasks, rules.way * rules.query, *pixels)
   again = example.example_episode(config, size, channels)
   chex.assert_trees_all_equal(episode, again)
 
@@ -119,7 +127,8 @@ def test_an_unknown_learner_is_told_with_a_suggestion():
 def test_logits_are_finite_and_shaped(case):
   params = case.state().params
   logits = case.logits(params, case.episode, case.keys[0])
-  assert logits.shape == (9, 3)
+  count = TASKS.get(case.name)
+  assert logits.shape == ((count, 9, 3 * count) if count else (9, 3))
   assert jnp.isfinite(logits).all()
 
 
@@ -157,7 +166,7 @@ def test_query_labels_and_extra_cannot_leak_into_predictions(case):
 
 def test_rows_without_a_label_are_legal(case):
   support = case.episode.support
-  y = support.y.at[jnp.array([1, 3])].set(-1)
+  y = support.y.at[..., jnp.array([1, 3])].set(-1)
   episode = case.episode._replace(support=support._replace(y=y))
   params = case.state().params
   assert jnp.isfinite(case.logits(params, episode, case.keys[0])).all()

@@ -12,6 +12,16 @@ TINY = {
     'heads': 2,
     'shared_dim': 4,
   },
+  'continual': {
+    'channels': 3,
+    'depth': 2,
+    'embedding': 4,
+    'layers': 1,
+    'features': 3,
+    'heads': 2,
+    'shared_dim': 4,
+    'tasks': 2,
+  },
   'udl': {
     'channels': (4, 6),
     'width': 8,

@@ -42,7 +42,7 @@ def _linear(params, x):
   return x @ params['kernel'] + params.get('bias', 0.0)
 
 
-def _layer_norm(params, x):
+def layer_norm(params, x):
   mean = x.mean(-1, keepdims=True)
   variance = ((x - mean) ** 2).mean(-1, keepdims=True)
   x = (x - mean) / np.sqrt(variance + 1e-6) * params['scale']
@@ -112,12 +112,12 @@ def numpy_encoder(
     )
     first, second = params[f'norm{index}a'], params.get(f'norm{index}b')
     if norm == 'post':
-      x = _layer_norm(first, x + attend(x))
-      x = _layer_norm(second, x + feed(x)) if inner else x
+      x = layer_norm(first, x + attend(x))
+      x = layer_norm(second, x + feed(x)) if inner else x
     else:
-      x = x + attend(_layer_norm(first, x))
-      x = x + feed(_layer_norm(second, x)) if inner else x
-  return _layer_norm(params['norm'], x) if norm == 'pre' else x
+      x = x + attend(layer_norm(first, x))
+      x = x + feed(layer_norm(second, x)) if inner else x
+  return layer_norm(params['norm'], x) if norm == 'pre' else x
 
 
 @pytest.mark.parametrize(

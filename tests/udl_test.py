@@ -238,8 +238,14 @@ def test_clusters_can_be_trained_through_their_alignment():
 
 
 @pytest.mark.slow
-def test_an_amortised_start_is_the_identity_until_it_is_trained():
-  sizes = {'inner_steps': 0, 'cluster': 0, 'amortise': True, 'gate': 'none'}
+@pytest.mark.parametrize('kind', ['amortised', 'learned'])
+def test_a_start_is_the_identity_until_it_is_trained(kind):
+  sizes = {
+    'inner_steps': 0,
+    'cluster': 0,
+    'start': kind,
+    'gate': 'none',
+  }
   learner = tiny_udl(**sizes)
   params = jax.jit(learner.init)(jax.random.key(0), episode())
   base = {k: v for k, v in params.items() if k != 'inner'}
@@ -247,9 +253,10 @@ def test_an_amortised_start_is_the_identity_until_it_is_trained():
   before = answer(tiny_udl(phase='base'), base, data)
   np.testing.assert_allclose(answer(learner, params, data), before, rtol=1e-5)
   loss = lambda p: learner.loss(p, data, jax.random.key(1), 0)[0]
-  grads = jax.jit(jax.grad(loss))(params)['inner']['amortised']
-  last = params['inner']['amortised'][1]
-  last['kernel'] -= 10 * grads[1]['kernel']
+  grads = jax.jit(jax.grad(loss))(params)['inner']['start']
+  params['inner']['start'] = jax.tree.map(
+    lambda leaf, grad: leaf - 10 * grad, params['inner']['start'], grads
+  )
   after = answer(learner, params, data)
   assert float(jnp.abs(after - before).max()) > 1e-4
 

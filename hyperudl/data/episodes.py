@@ -189,7 +189,10 @@ def _finish(rules, tasks, pixels):
   episode = core.Episode(support._replace(context=context), query, extra)
   if not rules.tasks:
     return episode
-  group = lambda leaf: leaf.reshape(-1, rules.tasks, *leaf.shape[1:])
+  # No -1: without unlabelled rows there are arrays of size zero.
+  group = lambda leaf: leaf.reshape(
+    leaf.shape[0] // rules.tasks, rules.tasks, *leaf.shape[1:]
+  )
   return jax.tree.map(group, episode)
 
 

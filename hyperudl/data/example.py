@@ -58,8 +58,8 @@ def example_episode(config, size=14, channels=1):
     core.BadInput: a choice in the config that does not exist.
   """
   rules = protocol.read(config, train=True)
-  images = rules.most_per_class * max(rules.tasks, 1)
-  data = example_set(0, 2 * rules.classes, images, size, channels)
+  classes = 2 * rules.classes * max(rules.tasks, 1)
+  data = example_set(0, classes, rules.most_per_class, size, channels)
   draw = episodes.make_draw(config, data, train=True, others=data)
   batch = draw(jax.random.split(jax.random.key(0), 1))
   return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch)

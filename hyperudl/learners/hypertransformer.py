@@ -20,8 +20,7 @@ Differs from the reference (TensorFlow code of the authors):
   * Images in [0, 1] are mapped to [-1, 1] (there x / 128 - 1 of 0..255).
   * Max-pooling stands before the activation, which is increasing: the same
     numbers from a quarter of the work.
-  * The encoder-decoder, the 'separate' generator and learned weights added
-    to written ones are left out: no published script uses them.
+  * Heads of the real classes and of the warm-up exist only where asked for.
 
 Published: Omniglot 20-way 1-shot, 8 channels: 87.2% (support and query
 overlap in 5% of the draws there, batch statistics of the queries).
@@ -37,6 +36,8 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl import losses
 from hyperudl.nets import writer
+from hyperudl.nets import writer_losses
+from hyperudl.nets import writer_settings
 
 
 def make(
@@ -53,6 +54,8 @@ def make(
   allocation='output',
   generate_bias=False,
   generate_norm=False,
+  add_learned=False,
+  separate_norm=False,
   features=8,
   logits_features='default',
   logits_nonlinear=False,
@@ -60,6 +63,8 @@ def make(
   shared_dim=32,
   shared_padding='SAME',
   embedding=32,
+  generator='joint',
+  decoder=False,
   layers=3,
   heads=2,
   key_query=1.0,
@@ -71,9 +76,18 @@ def make(
   dropout=0.0,
   shared_dropout=0.0,
   feature_dropout=0.0,
+  remove_labelled=0.0,
+  remove_unlabelled=0.0,
+  block_scale=0.0,
   logits_scale=0.0,
   label_smoothing=0.0,
   l2_reg_weight=0.0,
+  variation_weight=0.0,
+  shared_head_weight=0.0,
+  shared_head_classes=0,
+  warmup_steps=0,
+  head='written',
+  stage='all',
 ):
   """The `hypertransformer` learner. Its task is the parameters of the CNN.
 
@@ -93,6 +107,9 @@ def make(
     generate_bias: write a bias of each convolution; without, it has none.
     generate_norm: write the scale and bias of its normalisation; without,
       these are learned.
+    add_learned: add learned weights to all that are written.
+    separate_norm: learned norms of the support's activations of their own,
+      apart from those that queries meet.
     features: filters of the layer features; 0 for none, -1 for the wider of
       the layer's input and output.
     logits_features: features of the last layer: 'default' (convolution),
@@ -103,8 +120,11 @@ def make(
     shared_dim: their number.
     shared_padding: 'SAME' or 'VALID'.
     embedding: width of the tables of labels and slices.
-    layers: of each encoder.
-    heads: of each encoder.
+    generator: 'joint', one encoder over tokens of slices and samples, or
+      'separate', an encoder of the samples and a decoder of the slices.
+    decoder: put a decoder behind the encoder of the joint generator.
+    layers: of each encoder, and of each decoder.
+    heads: of each.
     key_query, value, inner: sizes in the encoder, up to 3 as a fraction of
       its width; see `transformer.Encoder`.
     attention: 'softmax' or 'sigmoid'.
@@ -113,74 +133,234 @@ def make(
     dropout: rate in the encoders, in [0, 1).
     shared_dropout: rate on the shared features.
     feature_dropout: rate on the layer features.
-    logits_scale: initial value of a learned factor of the written logits
-      layer; 0 for none (the reference). Written weights have unit variance,
-      so that wide last layers start with large logits: 1 / sqrt(D) helps.
-      Convolutions need none: normalisation undoes their scale.
+    remove_labelled, remove_unlabelled: p in [0, 1]; in training each labelled
+      (unlabelled) support row is hidden from attention with a probability
+      that is drawn from U(0, p) for each episode.
+    block_scale, logits_scale: initial value of a learned factor of what is
+      written, one for each layer; 0 for none (the reference). Written weights
+      have unit variance, so that wide last layers start with large logits:
+      1 / sqrt(D) helps. Under a norm convolutions need none.
     label_smoothing: in [0, 1).
     l2_reg_weight: times the sum of squares of all kernels, added to the
       loss.
+    variation_weight: times |written|^2 / |learned|^2 of each convolution,
+      added to the loss; with add_learned.
+    shared_head_weight: times the cross-entropy of a linear layer that tells
+      from the shared features which training class an image of the support
+      is, added to the loss.
+    shared_head_classes: number of training classes, for that layer.
+    warmup_steps: W > 0 trains layer after layer at first: each convolution
+      but the last has a learned linear head on its mean query activations,
+      and the weight of the loss moves from head to head until step W.
+    head: 'written', or 'prototypes': no layer of logits is written, and queries
+      are compared with the class means of the last activations by squared
+      distance, times logits_scale
+      where it is not 0. The task is then {'cnn', 'prototypes', 'scale'}.
+    stage: 'all', or 'shared': only the shared features and their head are
+      trained, for `init_from.shared` of a later run; then `adapt` takes class
+      means of the shared features.
 
   Raises:
     core.BadInput: for wrong values, listing the choices.
   """
-  s = writer.Settings(**locals())  # first, while these are all the names
-  writer.check(s)
-  cnn, generator = writer.make_net(s), writer.Writer(s)
+  s = settings_of(**locals())  # while these are all the names
+  if s.stage == 'shared':
+    return _shared_learner(s)
+  return core.make_learner(
+    lambda key, episode: init(s, key, episode),
+    lambda params, support, key, *, train: task_of(
+      s, params, support, key, train
+    ),
+    lambda params, task, x, context: _predict(s, task, x),
+    lambda params, episode, key, step: _loss(s, params, episode, key, step),
+  )
 
-  def init(key, episode):
-    learn_key, write_key = jax.random.split(key)
-    x, y = _pixels(episode.support.x), episode.support.y
-    learned, _ = writer.split(s, cnn.init(learn_key, x)['params'])
-    variables = generator.init(write_key, learned, x, y, train=False)
-    params = {'writer': variables['params']}
-    return {**params, 'net': learned} if learned else params
+
+def settings_of(way, **settings):
+  """Checked `Settings` with the defaults of `make`.
+
+  Raises:
+    core.BadInput: for wrong values, listing the choices.
+    TypeError: for a setting that does not exist.
+  """
+  settings = {**make.__kwdefaults__, **settings}
+  s = writer_settings.Settings(way=way, **settings)
+  writer_settings.check(s)
+  writer.make_net(s)  # checks its own choices
+  return s
+
+
+def init(s, key, episode):
+  """Parameters of the learner."""
+  keys = jax.random.split(key, 4)
+  x, y = _pixels(episode.support.x), episode.support.y
+  cnn = writer.make_net(s).init(keys[0], x)['params']
+  learned, _ = writer.split(s, cnn)
+  params = _init_shared(s, keys[1], x)
+  support_norms = writer.norms(learned) if s.separate_norm else None
+  variables = writer.Writer(s).init(
+    keys[2],
+    learned,
+    x,
+    y,
+    _shared(s, params, x),
+    train=False,
+    support_norms=support_norms,
+  )
+  params['writer'] = variables.get('params', {})
+  if learned:
+    params['net'] = learned
+  if s.separate_norm:
+    params['support_norms'] = support_norms
+  if s.head == 'prototypes' and s.logits_scale:
+    params['log_scale'] = jnp.log(jnp.float32(s.logits_scale))
+  if s.warmup_steps:
+    heads = jax.random.split(keys[3], s.depth - 1)
+    params['heads'] = [
+      writer_losses.init_dense(k, s.channels, s.way) for k in heads
+    ]
+  return params
+
+
+def _init_shared(s, key, x):
+  """{'shared': features and, where it is trained, head}, or {}."""
+  if s.shared == 'none':
+    return {}
+  keys = jax.random.split(key)
+  features = writer.shared_features(s).init(keys[0], x)['params']
+  params = {'features': features}
+  if s.shared_head_weight or s.stage == 'shared':
+    width = s.shared_dim
+    params['head'] = writer_losses.init_dense(
+      keys[1], width, s.shared_head_classes
+    )
+  return {'shared': params}
+
+
+def _shared(s, params, x):
+  """Image features f32[n, Fs]; without any, Fs = 0."""
+  if s.shared == 'none':
+    return jnp.zeros((x.shape[0], 0))
+  own = {'params': params['shared']['features']}
+  return writer.shared_features(s).apply(own, x)
+
+
+def write(s, params, support, key, train, previous=None, removed=None):
+  """Parameters of the CNN for one support.
+
+  Args:
+    s: `Settings`.
+    params: of the learner.
+    support: `core.Examples`.
+    key: PRNG key of dropout and removal.
+    train: whether these act.
+    previous: CNN of an earlier task, or None.
+    removed: f32[S], rows that attention does not see, or None.
+  """
+  x = _pixels(support.x)
+  return writer.Writer(s).apply(
+    {'params': params['writer']},
+    params.get('net', {}),
+    x,
+    support.y,
+    _shared(s, params, x),
+    train=train,
+    support_norms=params.get('support_norms'),
+    previous=previous,
+    removed=removed,
+    rngs={'dropout': key},
+  )
+
+
+def embed(s, cnn, x):
+  """What the CNN returns of images f32[n, H, W, C]: logits or features."""
+  return writer.make_net(s).apply({'params': cnn}, _pixels(x))
+
+
+def task_of(s, params, support, key, train):
+  """The CNN of one task, with prototypes where it has no logits."""
+  cnn = write(s, params, support, key, train)
+  if s.head == 'written':
+    return cnn
+  features = embed(s, cnn, support.x)
+  prototypes = losses.class_means(features, support.y, s.way)
+  scale = jnp.exp(params['log_scale']) if s.logits_scale else 1.0
+  return {'cnn': cnn, 'prototypes': prototypes, 'scale': scale}
+
+
+def _predict(s, task, x):
+  if s.head == 'written':
+    return embed(s, task, x)
+  features = embed(s, task['cnn'], x)
+  return -task['scale'] * losses.squared_distances(features, task['prototypes'])
+
+
+def _loss(s, params, episode, key, step):
+  task = task_of(s, params, episode.support, key, True)
+  query = episode.query
+  logits = _predict(s, task, query.x)
+  cnn = task if s.head == 'written' else task['cnn']
+  fit = writer_losses.smoothed_cross_entropy(logits, query.y, s.label_smoothing)
+  decay = s.l2_reg_weight * writer_losses.kernel_squares(cnn)
+  metrics = {
+    'accuracy': core.accuracy(logits, query.y),
+    'cross_entropy': fit,
+    'regularisation': decay,
+  }
+  value = fit
+  if s.warmup_steps:
+    weights = writer_losses.warmup_weights(step, s.warmup_steps, s.depth - 1)
+    value = weights[-1] * fit
+    found = writer_losses.head_losses(
+      writer.block(s), params['heads'], cnn, _pixels(query.x), query.y
+    )
+    value += sum(weight * each for weight, each in zip(weights, found))
+    metrics['warmup'] = 1.0 - weights[-1]
+  value += decay
+  if s.variation_weight:
+    metrics['variation'] = writer_losses.variation(params['net'], cnn)
+    value += s.variation_weight * metrics['variation']
+  if s.shared_head_weight:
+    found, right = _shared_head(s, params, episode)
+    metrics['shared_loss'], metrics['shared_accuracy'] = found, right
+    value += s.shared_head_weight * found
+  return value, metrics
+
+
+def _shared_head(s, params, episode):
+  """(loss, accuracy) of the training classes of the support's images."""
+  support, ids = episode.support, episode.extra['class_ids']
+  logits = writer_losses.dense(
+    params['shared']['head'], _shared(s, params, _pixels(support.x))
+  )
+  y = jnp.where(support.y < 0, -1, ids[support.y])
+  # A class without an output would be a silent loss of zero.
+  fits = jnp.all(ids < s.shared_head_classes)
+  value = jnp.where(fits, core.cross_entropy(logits, y), jnp.nan)
+  right = (jnp.argmax(logits, axis=-1) == y).astype(jnp.float32)
+  return value, losses.masked_mean(right, (y >= 0).astype(jnp.float32))
+
+
+def _shared_learner(s):
+  """Stage 'shared': features that tell the training classes apart."""
 
   def adapt(params, support, key, *, train):
-    return generator.apply(
-      {'params': params['writer']},
-      params.get('net', {}),
-      _pixels(support.x),
-      support.y,
-      train=train,
-      rngs={'dropout': key},
-    )
+    del key, train
+    features = _shared(s, params, _pixels(support.x))
+    return losses.class_means(features, support.y, s.way)
 
   def predict(params, task, x, context):
-    del params, context
-    return cnn.apply({'params': task}, _pixels(x))
+    del context
+    return -losses.squared_distances(_shared(s, params, _pixels(x)), task)
 
   def loss(params, episode, key, step):
-    del step
-    task = adapt(params, episode.support, key, train=True)
-    logits = predict(params, task, episode.query.x, None)
-    fit = _smoothed_cross_entropy(logits, episode.query.y, label_smoothing)
-    decay = l2_reg_weight * _kernel_squares(task)
-    metrics = {
-      'accuracy': core.accuracy(logits, episode.query.y),
-      'cross_entropy': fit,
-      'regularisation': decay,
-    }
-    return fit + decay, metrics
+    del key, step
+    value, right = _shared_head(s, params, episode)
+    return value, {'accuracy': right}
 
+  init = lambda key, episode: _init_shared(s, key, _pixels(episode.support.x))
   return core.make_learner(init, adapt, predict, loss)
 
 
 def _pixels(x):
   return 2.0 * x - 1.0
-
-
-def _smoothed_cross_entropy(logits, y, smoothing):
-  """Cross-entropy against (1 - smoothing) * one-hot + smoothing / N."""
-  fit = core.cross_entropy(logits, y)
-  if not smoothing:
-    return fit
-  labelled = (y >= 0).astype(logits.dtype)
-  uniform = -jnp.mean(jax.nn.log_softmax(logits, axis=-1), axis=-1)
-  even = losses.masked_mean(uniform, labelled)
-  return (1 - smoothing) * fit + smoothing * even
-
-
-def _kernel_squares(task):
-  """Sum of squares of all kernels of the CNN, written or learned."""
-  return sum(jnp.sum(jnp.square(layer['kernel'])) for layer in task.values())

@@ -27,11 +27,11 @@ import jax.numpy as jnp
 from hyperudl import aligning
 from hyperudl import core
 from hyperudl import label_free
+from hyperudl import measuring
 from hyperudl import refining
 from hyperudl import stepping
 from hyperudl import variables
 from hyperudl import writing
-from hyperudl.data import augment
 from hyperudl.learners import vae as vae_learner
 from hyperudl.nets import conv
 
@@ -69,7 +69,7 @@ def make(
   inner_norm='unit',
   meta_grad='full',
   direction='learned',
-  amortise=False,
+  start='identity',
   multi_step=0,
   unadapted_weight=0.25,
   auxiliary_weight=0.1,
@@ -113,9 +113,11 @@ def make(
       gradient) or 'none' (joint training; steps at test time alone).
     direction: of the steps: 'learned', or as placebos in an evaluation of what
       was trained with it 'flipped' or 'random' (as long as the true ones).
-    amortise: v starts where a network sends it that reads the posterior
-      moments of labelled and unlabelled images; with inner_steps=0 this is a
-      feed-forward adaptation without any gradient.
+    start: of v: 'identity'; 'learned', the same for every episode (with
+      inner_steps=0 the control that looks at no image); 'amortised', where a
+      network sends it that reads the posterior moments of labelled and
+      unlabelled images (with inner_steps=0 a feed-forward adaptation); or
+      'chosen' by the inner loss among `stepping.POINTS` learned ones.
     multi_step: outer steps over which the weight of the steps before the last
       falls from uniform to nothing; 0 for the last step alone.
     unadapted_weight: w_0 of phase 'joint', in [0, 1].
@@ -165,13 +167,18 @@ def make(
     direction,
   )
   label_free.check(options)
+  if start not in stepping.STARTS or (start == 'chosen' and not inner_steps):
+    raise ValueError(
+      f'start must be one of {stepping.STARTS}, and with inner_steps=0 not '
+      f"'chosen', for there is no loss then; got {start!r}"
+    )
   if norm not in ('layer', 'group', 'batch') or multi_step < 0:
     raise ValueError(
       "norm must be 'layer', 'group' or 'batch' and multi_step >= 0, not "
       f'{norm!r} and {multi_step}'
     )
   if phase == 'base':
-    options, cluster, amortise = options._replace(steps=0), 0, False
+    options, cluster, start = options._replace(steps=0), 0, 'identity'
   cnn = conv.ConvNet(
     channels=tuple(channels), stride=2, pool=False, norm=norm, head=None
   )
@@ -198,7 +205,7 @@ def make(
     writer,
     options,
     cluster,
-    amortise,
+    start,
     multi_step,
     unadapted_weight,
     auxiliary_weight,
@@ -208,7 +215,7 @@ def make(
     lambda params, support, key, *, train: _adapt(s, params, support, key),
     lambda params, task, x, context: refining.predict(s, params, task, x),
     lambda params, episode, key, step: _loss(s, params, episode, key, step),
-    lambda params, episode, key: _evaluate(s, params, episode, key),
+    lambda params, episode, key: measuring.measure(s, params, episode, key),
   )
 
 
@@ -229,8 +236,10 @@ def _init(s, key, episode):
     if s.cluster:
       zero = lambda: jnp.zeros((), jnp.float32)
       inner['cluster'] = {'log_scale': zero(), 'log_mass': zero()}
-    if s.amortise:
-      inner['amortised'] = stepping.init_amortised(keys[2], start, w.latent)
+    if s.start != 'identity':
+      inner['start'] = stepping.init_opening(
+        s.start, keys[2], start, w.latent, s.inner.rate
+      )
     params['inner'] = inner
   return params
 
@@ -268,42 +277,3 @@ def _loss(s, params, episode, key, step):
     metrics['auxiliary'] = extra
     value += s.auxiliary_weight * extra
   return value, metrics
-
-
-def _evaluate(s, params, episode, key):
-  x, y = episode.query.x, episode.query.y
-  support = refining.visible(s, episode.support)
-  score = lambda task: refining.scores(s, params, task, episode)
-  task = refining.written(s, params, support)
-  before = score(task)
-  visuals = {'image/filters': writing.filters(task['weights'])}
-  visuals.update(refining.baselines(s, params, episode, support, task))
-  if not refining.moves(s):
-    return {**before, **visuals}
-  task_k, trace, steps = refining.refined(s, params, support, task, key)
-  metrics = score(task_k)
-  # The placebo of systems/udl.md (d.6): the same steps on noise images.
-  view = refining.view_of(s, params, support, task)
-  noise = augment.noise_images(jax.random.fold_in(key, 1), view.x.shape)
-  blind = view._replace(x=noise)
-  placebo = refining.refined(s, params, support, task, key, blind)[0]
-  placebo = core.accuracy(refining.answer(s, params, placebo, episode), y)
-  for name, rate in params['inner'].get('rates', {}).items():
-    flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
-    visuals[f'histogram/rates_{name}'] = jnp.concatenate(flat)
-  for k, after in enumerate(steps, 1):
-    logits = refining.answer(s, params, after(), episode)
-    metrics[f'accuracy_step_{k}'] = core.accuracy(logits, y)
-  if 'transform' in task_k:
-    seen = variables.see(task_k, x)
-    visuals['image/canonicalised'] = jnp.stack([x, seen])
-  own = {f'{k}_unadapted': v for k, v in before.items() if v.ndim == 0}
-  return {
-    **metrics,
-    **trace,
-    **visuals,
-    **own,
-    'accuracy_placebo': placebo,
-    'gain_step': metrics['accuracy'] - before['accuracy'],
-    'gain_data': metrics['accuracy'] - placebo,
-  }

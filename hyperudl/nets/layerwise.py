@@ -140,18 +140,26 @@ class LayerFeatures(nn.Module):
 class LayerGenerator(nn.Module):
   """Slices of one layer from labelled features of the support set.
 
-  Tokens, weights first: [table row of slice j; 0] and [row of label y;
-  features; 0]. Unlabelled rows (y = -1) have a row of their own, the last
-  of the label table. Their width is `embedding` plus the wider of a slice
-  and the features. What the encoder leaves behind the embedding of weight
-  token j is slice j.
+  Weight tokens are [table row of slice j; slice j of before or 0], sample
+  tokens [row of label y; features; 0]. Unlabelled rows (y = -1) have a row of
+  their own, the last of the label table. What comes out behind the embedding
+  of weight token j is slice j.
+
+  The 'joint' generator is one encoder over all tokens, weights first, whose
+  width is `embedding` plus the wider of a slice and the features; with a
+  decoder, this looks at what the encoder made of the same tokens. The
+  'separate' one is an encoder over the samples, without padding, and a
+  decoder over the weights.
 
   Attributes:
     way: N.
     tokens: slices of the layer.
     size: entries of a slice.
     embedding: width of the two tables.
-    encoder: () -> module of (f32[T, D], train=) -> f32[T, D].
+    encoder: () -> module like `transformer.Encoder`, called once for the
+      encoder and once for the decoder.
+    separate: whether the generator is the separate one.
+    decoder: whether the joint generator has a decoder.
   """
 
   way: int
@@ -159,15 +167,19 @@ class LayerGenerator(nn.Module):
   size: int
   embedding: int
   encoder: Callable
+  separate: bool = False
+  decoder: bool = False
 
   @nn.compact
-  def __call__(self, features, y, *, train):
+  def __call__(self, features, y, *, train, removed=None, previous=None):
     """Emits.
 
     Args:
       features: f32[S, F] of the support rows.
       y: i32[S] in [-1, way).
       train: whether dropout is on.
+      removed: None or [S]; nobody looks at rows where it is nonzero.
+      previous: None or f32[tokens, size], the slices of an earlier task.
 
     Returns:
       f32[tokens, size].
@@ -177,12 +189,33 @@ class LayerGenerator(nn.Module):
     weights = self.param('weights', normal, (self.tokens, self.embedding))
     # A product with one-hot rows: its gradient is a product, not a scatter.
     rows = jax.nn.one_hot(jnp.where(y < 0, self.way, y), self.way + 1)
-    width = max(self.size, features.shape[-1])
-    pad = lambda x, by: jnp.pad(x, ((0, 0), (0, by)))
     samples = jnp.concatenate([rows @ labels, features], axis=-1)
-    sequence = jnp.concatenate(
-      [pad(weights, width), pad(samples, width - features.shape[-1])]
+    before = jnp.zeros((self.tokens, self.size))
+    weights = jnp.concatenate(
+      [weights, before if previous is None else previous], axis=-1
     )
-    encoded = self.encoder(name='encoder')(sequence, train=train)
-    begin = self.embedding
-    return encoded[: self.tokens, begin : begin + self.size]
+    if self.separate:
+      written = self._separate(weights, samples, removed, train)
+    else:
+      written = self._joint(weights, samples, removed, train)
+    return written[:, self.embedding : self.embedding + self.size]
+
+  def _separate(self, weights, samples, removed, train):
+    seen = self.encoder(name='encoder')(samples, removed, train=train)
+    return self.encoder(name='decoder')(
+      weights, source=seen, source_mask=removed, train=train
+    )
+
+  def _joint(self, weights, samples, removed, train):
+    width = max(weights.shape[1], samples.shape[1])
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, width - x.shape[1])))
+    sequence = jnp.concatenate([pad(weights), pad(samples)])
+    mask = None
+    if removed is not None:
+      mask = jnp.concatenate([jnp.zeros(self.tokens), removed])
+    encoded = self.encoder(name='encoder')(sequence, mask, train=train)
+    if self.decoder:
+      encoded = self.encoder(name='decoder')(
+        sequence, mask, source=encoded, source_mask=mask, train=train
+      )
+    return encoded[: self.tokens]

@@ -1,4 +1,4 @@
-"""A transformer encoder over a set of tokens of ONE episode.
+"""A transformer encoder or decoder over a set of tokens of ONE episode.
 
 No positional encoding: the encoder is equivariant under permutations of its
 tokens, and a token says itself what it is. `norm='post'` is the encoder of
@@ -87,10 +87,11 @@ def _layer_norm(name, use_bias=True):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention with unequal widths.
+  """Multi-head attention with unequal widths, to itself or to a source.
 
   Parameters: 'in' projects to queries, keys and values side by side, 'out'
-  back. (With softmax the bias of the keys has no effect.)
+  back. With a source 'query' projects the tokens and 'source' what they look
+  at, to keys and values. (With softmax the bias of the keys has no effect.)
 
   Attributes:
     heads: attention heads.
@@ -105,12 +106,13 @@ class Attention(nn.Module):
   attention: str = 'softmax'
 
   @nn.compact
-  def __call__(self, tokens, mask=None):
+  def __call__(self, tokens, mask=None, source=None):
     """Attends.
 
     Args:
       tokens: f32[T, D].
-      mask: None or [T]; where it is nonzero, nobody looks.
+      mask: None or [T] (with a source [S]); where it is nonzero, nobody looks.
+      source: f32[S, D'], what the tokens look at; None for themselves.
 
     Returns:
       f32[T, D].
@@ -119,9 +121,16 @@ class Attention(nn.Module):
     heads = self.heads
     key_width = inner_width(self.key_query, width, heads)
     value_width = inner_width(self.value, width, heads)
-    projected = _dense('in', key_width, key_width, value_width)(tokens)
-    parts = jnp.split(projected, [key_width, 2 * key_width], axis=-1)
-    query, key, value = (p.reshape(count, heads, -1) for p in parts)
+    if source is None:
+      projected = _dense('in', key_width, key_width, value_width)(tokens)
+      parts = jnp.split(projected, [key_width, 2 * key_width], axis=-1)
+    else:
+      seen = _dense('source', key_width, value_width)(source)
+      parts = (
+        _dense('query', key_width)(tokens),
+        *jnp.split(seen, [key_width], axis=-1),
+      )
+    query, key, value = (p.reshape(p.shape[0], heads, -1) for p in parts)
     scale = (key_width // heads) ** -0.5
     logits = jnp.einsum('qhd,khd->hqk', query * scale, key)
     if mask is not None:
@@ -133,6 +142,9 @@ class Attention(nn.Module):
 
 class Encoder(nn.Module):
   """`layers` times attention and a feed-forward net, with residuals.
+
+  With a source it is a decoder: after looking at themselves the tokens of each
+  layer look at the source.
 
   Attributes:
     layers: how many; 0 returns the tokens (normalised if norm='pre').
@@ -164,12 +176,16 @@ class Encoder(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, mask=None, *, train=False):
-    """Encodes.
+  def __call__(
+    self, tokens, mask=None, *, source=None, source_mask=None, train=False
+  ):
+    """Encodes, or decodes.
 
     Args:
       tokens: f32[T, D].
       mask: None or [T]; nonzero marks tokens that no token looks at.
+      source: None or f32[S, D'].
+      source_mask: None or [S], the same of the source.
       train: whether dropout is on.
 
     Returns:
@@ -184,27 +200,30 @@ class Encoder(nn.Module):
       activation=self.activation,
       norm=self.norm,
     )
+    end = 'b' if self.inner else 'a' if source is None else 'c'
+    last = f'norm{self.layers - 1}{end}' if self.norm == 'post' else ''
     for index in range(self.layers):
-      attention = Attention(
-        self.heads,
-        self.key_query,
-        self.value,
-        self.attention,
-        name=f'attention{index}',
-      )
-      attend = lambda x: attention(x, mask)
-      tokens = self._residual(tokens, attend, f'norm{index}a', train)
+      attend = lambda x: self._attention(f'attention{index}')(x, mask)
+      tokens = self._residual(tokens, attend, f'norm{index}a', last, train)
+      if source is not None:
+        look = lambda x: self._attention(f'cross{index}')(
+          x, source_mask, source
+        )
+        tokens = self._residual(tokens, look, f'norm{index}c', last, train)
       if self.inner:
         feed = lambda x: self._feed_forward(x, index)
-        tokens = self._residual(tokens, feed, f'norm{index}b', train)
+        tokens = self._residual(tokens, feed, f'norm{index}b', last, train)
     if self.norm == 'pre':
       tokens = _layer_norm('norm', self.last_bias)(tokens)
     return tokens
 
-  def _residual(self, tokens, branch, name, train):
-    last = f'norm{self.layers - 1}{"b" if self.inner else "a"}'
-    is_last = self.norm == 'post' and name == last
-    normalise = _layer_norm(name, self.last_bias or not is_last)
+  def _attention(self, name):
+    return Attention(
+      self.heads, self.key_query, self.value, self.attention, name=name
+    )
+
+  def _residual(self, tokens, branch, name, last, train):
+    normalise = _layer_norm(name, self.last_bias or name != last)
     drop = nn.Dropout(self.dropout, deterministic=not train)
     if self.norm == 'post':
       return normalise(tokens + drop(branch(tokens)))

@@ -85,6 +85,7 @@ def elbo_terms(net, x, noise):
     'nll': losses.gaussian_nll(x, image, net.log_variance),
     'kl': losses.kl_standard_normal(mean, log_variance),
     'error': jnp.sum(jnp.square(x - image), axis=(1, 2, 3)),
+    'image': image,
   }
 
 

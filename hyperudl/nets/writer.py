@@ -5,126 +5,16 @@ what is learned. `learners/hypertransformer.py` explains the settings.
 """
 
 import functools
-from typing import NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
 from hyperudl import emit
 from hyperudl.nets import conv
 from hyperudl.nets import layerwise
 from hyperudl.nets import transformer
-
-NETS = ('maxpool', 'strided')
-SHARED = (
-  'none',
-  *(f'{n}-layer{norm}' for norm in ('', '-bn') for n in (2, 3, 4)),
-)
-LOGITS_FEATURES = ('default', 'passthrough', 'mix')
-PADDINGS = ('SAME', 'VALID')
-# Smallest legal values; rates are also below one.
-RATES = ('dropout', 'shared_dropout', 'feature_dropout', 'label_smoothing')
-POSITIVE = ('way', 'channels', 'depth', 'kernel_size', 'stride', 'shared_dim')
-MINIMUM = {
-  **dict.fromkeys(POSITIVE, 1),
-  **dict.fromkeys(('embedding', 'layers'), 1),
-  **dict.fromkeys(RATES, 0),
-  **dict.fromkeys(('inner', 'logits_scale', 'l2_reg_weight'), 0),
-  'features': -1,
-}
-
-
-class Settings(NamedTuple):
-  """The arguments of `hypertransformer.make`, by the same names."""
-
-  way: int
-  net: str
-  channels: int
-  depth: int
-  kernel_size: int
-  stride: int
-  activation: str
-  norm: str
-  trained_layers: int
-  allocation: str
-  generate_bias: bool
-  generate_norm: bool
-  features: int
-  logits_features: str
-  logits_nonlinear: bool
-  shared: str
-  shared_dim: int
-  shared_padding: str
-  embedding: int
-  layers: int
-  heads: int
-  key_query: float
-  value: float
-  inner: float
-  attention: str
-  nonlinearity: str
-  skip_last_nonlinearity: bool
-  dropout: float
-  shared_dropout: float
-  feature_dropout: float
-  logits_scale: float
-  label_smoothing: float
-  l2_reg_weight: float
-
-
-def check(s):
-  """Raises `core.BadInput`, listing the choices, for wrong settings."""
-  for name, known in (
-    ('net', NETS),
-    ('logits_features', LOGITS_FEATURES),
-    ('shared', SHARED),
-    ('shared_padding', PADDINGS),
-  ):
-    if getattr(s, name) not in known:
-      raise core.BadInput(
-        f'{name}={getattr(s, name)!r} is unknown; choose one of '
-        f'{", ".join(known)}'
-      )
-  for name, smallest in MINIMUM.items():
-    if getattr(s, name) < smallest:
-      raise core.BadInput(
-        f'{name}={getattr(s, name)}; expected at least {smallest}'
-      )
-  for name in RATES:
-    if getattr(s, name) >= 1:
-      raise core.BadInput(f'{name}={getattr(s, name)}; expected below 1')
-  for name in ('key_query', 'value'):
-    if getattr(s, name) <= 0:
-      raise core.BadInput(f'{name}={getattr(s, name)}; expected above 0')
-  emit.check_allocation(s.allocation, s.generate_bias + 2 * s.generate_norm)
-  transformer.check(
-    heads=s.heads, attention=s.attention, activation=s.nonlinearity
-  )
-  for size in (s.key_query, s.value, s.inner):
-    transformer.inner_width(size, 1, s.heads)
-  _check_together(s)
-
-
-def _check_together(s):
-  if abs(s.trained_layers) > s.depth:
-    raise core.BadInput(
-      f'trained_layers={s.trained_layers}; expected -depth..depth, '
-      f'depth={s.depth}'
-    )
-  if s.generate_norm and s.norm == 'none':
-    raise core.BadInput("generate_norm=True needs a norm, not norm='none'")
-  if s.features == 0 and s.shared == 'none':
-    raise core.BadInput(
-      "features=0 with shared='none' leaves the samples without features; set "
-      f'features >= 1 or shared to one of {", ".join(SHARED[1:])}'
-    )
-  if s.logits_features != 'default' and s.net != 'maxpool':
-    raise core.BadInput(
-      f"logits_features={s.logits_features!r} needs net='maxpool', whose last "
-      'layer reads flattened activations'
-    )
+from hyperudl.nets import writer_settings
 
 
 def _is_written(s, name):
@@ -152,20 +42,39 @@ def split(s, cnn):
   """Divides parameters of the CNN into (learned, constant).
 
   What neither holds is written. Without `generate_bias` there is no bias
-  before the activation: it is the constant zero.
+  before the activation: it is the constant zero, as is the last bias of all
+  before prototypes, which has no effect.
   """
   learned, constant = {}, {}
   for name, layer in cnn.items():
-    taken = {'kernel', *_extras(s)} if _is_written(s, name) else set()
-    if name == 'head':
-      taken.add('bias')
-    elif not s.generate_bias:
+    taken = set()
+    if _is_written(s, name) and not s.add_learned:
+      taken = {'kernel', *_extras(s)} | ({'bias'} if name == 'head' else set())
+    if name != 'head' and not s.generate_bias:
       taken.add(_first_bias(s))
       constant[name] = {_first_bias(s): jnp.zeros(s.channels)}
+    if _shifts_alone(s, name):
+      taken.add('bias')
+      constant[name] = {**constant.get(name, {}), 'bias': jnp.zeros(s.channels)}
     rest = {k: v for k, v in layer.items() if k not in taken}
     if rest:
       learned[name] = rest
   return learned, constant
+
+
+def _shifts_alone(s, name):
+  """Whether the bias of a norm moves features and prototypes alike."""
+  last = s.head == 'prototypes' and name == f'block{s.depth - 1}'
+  return last and s.norm != 'none' and not s.generate_norm
+
+
+def norms(learned):
+  """The scales and biases of the normalisations among learned parameters."""
+  found = {}
+  for name, layer in learned.items():
+    if 'scale' in layer:
+      found[name] = {'scale': layer['scale'], 'bias': layer['bias']}
+  return found
 
 
 def _block_settings(s):
@@ -184,51 +93,106 @@ def make_net(s):
   """The CNN, detached from whatever module is being built."""
   return conv.ConvNet(
     channels=(s.channels,) * s.depth,
-    head=s.way,
+    head=s.way if s.head == 'written' else None,
     features='flatten' if s.net == 'maxpool' else 'mean',
     parent=None,
     **_block_settings(s),
   )
 
 
+def block(s):
+  """One block of the CNN, detached as `make_net`."""
+  return conv.ConvBlock(s.channels, parent=None, **_block_settings(s))
+
+
+def shared_features(s):
+  """The module of the image features that all layers see."""
+  return layerwise.SharedFeatures(
+    layers=int(s.shared[0]),
+    width=s.shared_dim,
+    norm=s.shared.endswith('-bn'),
+    padding=s.shared_padding,
+    parent=None,
+  )
+
+
 class Writer(nn.Module):
   """Writes the CNN layer by layer."""
 
-  settings: Settings
+  settings: writer_settings.Settings
 
   @nn.compact
-  def __call__(self, learned, x, y, *, train):
-    """(learned part, f32[S, H, W, C] in [-1, 1], i32[S]) -> CNN."""
+  def __call__(
+    self,
+    learned,
+    x,
+    y,
+    shared,
+    *,
+    train,
+    support_norms=None,
+    previous=None,
+    removed=None,
+  ):
+    """Writes.
+
+    Args:
+      learned: the learned part of the CNN, from `split`.
+      x: f32[S, H, W, C] in [-1, 1], the support.
+      y: i32[S]; -1 has no label.
+      shared: f32[S, Fs], image features.
+      train: whether dropout and the removal of rows are on.
+      support_norms: norms of the support's activations, from `norms`; None
+        for those of the CNN itself.
+      previous: CNN that was written for an earlier task, or None.
+      removed: f32[S], 1 for rows that attention does not see, or None.
+
+    Returns:
+      The parameters of the CNN.
+    """
     s = self.settings
     shapes = jax.eval_shape(make_net(s).init, jax.random.key(0), x)['params']
     _, constant = split(s, shapes)
-    block = conv.ConvBlock(s.channels, parent=None, **_block_settings(s))
-    shared = self._shared(x, train)
+    convolve = block(s)
+    shared = nn.Dropout(s.shared_dropout, deterministic=not train)(shared)
+    removed = self._removed(y, removed, train)
+    write = functools.partial(
+      self._write, y=y, removed=removed, train=train, previous=previous
+    )
     task, z = {}, x
     for index in range(s.depth):
       name = f'block{index}'
       task[name] = {**learned.get(name, {}), **constant.get(name, {})}
       if _is_written(s, name):
-        shape = shapes[name]['kernel'].shape
-        written = self._write_block(name, shape, z, shared, y, train)
-        task[name].update(written)
-      z = block.apply({'params': task[name]}, z)
-    size = shapes['head']['kernel'].shape[0]
-    task['head'] = self._write_head(size, z, shared, y, train)
+        width = max(z.shape[-1], s.channels) if s.features < 0 else s.features
+        features = self._features(name, z, width, shared, train)
+        written = self._block(name, shapes[name]['kernel'], features, write)
+        task[name].update(_sum(written, learned.get(name), s.add_learned))
+      z = convolve.apply(
+        {'params': {**task[name], **(support_norms or {}).get(name, {})}}, z
+      )
+    if 'head' in shapes:
+      width = z.shape[-1] if s.features < 0 else s.features
+      features = self._features('head', z, width, shared, train)
+      written = self._head(shapes['head']['kernel'], features, write)
+      task['head'] = _sum(written, learned.get('head'), s.add_learned)
     return task
 
-  def _shared(self, x, train):
+  def _removed(self, y, removed, train):
+    """f32[S], `removed` and what training hides from attention; or None.
+
+    One share q ~ U(0, p) a task for labelled and one for unlabelled rows.
+    """
     s = self.settings
-    if s.shared == 'none':
-      return jnp.zeros((x.shape[0], 0))
-    shared = layerwise.SharedFeatures(
-      layers=int(s.shared[0]),
-      width=s.shared_dim,
-      norm=s.shared.endswith('-bn'),
-      padding=s.shared_padding,
-      name='shared',
-    )(x)
-    return nn.Dropout(s.shared_dropout, deterministic=not train)(shared)
+    if not train or not (s.remove_labelled or s.remove_unlabelled):
+      return removed
+    keys = jax.random.split(self.make_rng('dropout'), 3)
+    largest = jnp.array([s.remove_labelled, s.remove_unlabelled])
+    shares = largest * jax.random.uniform(keys[0], (2,))
+    share = jnp.where(y < 0, shares[1], shares[0])
+    hidden = jax.random.uniform(keys[1], y.shape) < share
+    hidden = hidden.astype(jnp.float32)
+    return hidden if removed is None else jnp.maximum(hidden, removed)
 
   def _features(self, name, z, width, shared, train):
     """Layer features, without convolutions where `width` is 0."""
@@ -252,7 +216,8 @@ class Writer(nn.Module):
       parts = [drop(jnp.concatenate(parts, axis=-1))]
     return jnp.concatenate([*parts, shared], axis=-1)
 
-  def _write(self, name, slices_shape, features, y, train):
+  def _write(self, name, shape, extras, features, *, previous, **options):
+    """Slices f32[T, B] of the layer `name`, whose shape is `slices_shape`."""
     s = self.settings
     encoder = functools.partial(
       transformer.Encoder,
@@ -268,28 +233,47 @@ class Writer(nn.Module):
       last_bias=name != 'head',
       dropout=s.dropout,
     )
-    return layerwise.LayerGenerator(
-      s.way, *slices_shape, s.embedding, encoder, name=name
-    )(features, y, train=train)
+    generate = layerwise.LayerGenerator(
+      s.way,
+      *shape,
+      s.embedding,
+      encoder,
+      separate=s.generator == 'separate',
+      decoder=s.decoder,
+      name=name,
+    )
+    if previous is not None:
+      layer = previous[name]
+      extra = jnp.stack([layer[k] for k in extras]) if extras else None
+      options['previous'] = emit.disassemble(
+        layer['kernel'], s.allocation, extra
+      )
+    slices = generate(features, **options)
+    scale = s.logits_scale if name == 'head' else s.block_scale
+    if scale:
+      scale_name = 'logits_scale' if name == 'head' else f'{name}_scale'
+      init = lambda _: jnp.asarray(scale, jnp.float32)
+      slices = slices * self.param(scale_name, init)
+    return slices
 
-  def _write_block(self, name, shape, z, shared, y, train):
+  def _block(self, name, kernel, features, write):
     s = self.settings
-    width = max(z.shape[-1], s.channels) if s.features < 0 else s.features
-    features = self._features(name, z, width, shared, train)
     extras = _extras(s)
-    slices_shape = emit.slices_shape(shape, s.allocation, len(extras))
-    slices = self._write(name, slices_shape, features, y, train)
-    block = {'kernel': emit.assemble(slices, shape, s.allocation)}
+    shape = emit.slices_shape(kernel.shape, s.allocation, len(extras))
+    slices = write(name, shape, extras, features)
+    layer = {'kernel': emit.assemble(slices, kernel.shape, s.allocation)}
     if extras:
-      block.update(zip(extras, emit.extras(slices, shape, len(extras))))
-    return block
+      layer.update(zip(extras, emit.extras(slices, kernel.shape, len(extras))))
+    return layer
 
-  def _write_head(self, size, z, shared, y, train):
-    s = self.settings
-    width = z.shape[-1] if s.features < 0 else s.features
-    features = self._features('head', z, width, shared, train)
-    slices = self._write('head', (s.way, size + 1), features, y, train)
-    if s.logits_scale:
-      init = lambda _: jnp.asarray(s.logits_scale, jnp.float32)
-      slices = slices * self.param('logits_scale', init)
+  def _head(self, kernel, features, write):
+    size = kernel.shape[0]
+    slices = write('head', (self.settings.way, size + 1), (), features)
     return emit.assemble_head(slices, size)
+
+
+def _sum(written, learned, add):
+  """Written parameters, with the learned ones added to them if asked for."""
+  if not add:
+    return written
+  return {name: value + learned[name] for name, value in written.items()}

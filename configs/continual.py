@@ -1,0 +1,36 @@
+"""Continual HyperTransformer: sequences of tasks, one CNN rewritten on the way.
+
+The generator of configs/hypertransformer.py with a prototypical loss; five
+tasks of five classes an episode. The kinds 'reset', 'constant' (ConstPN) and
+'merged' (MergedHT) are its baselines:
+
+  python -m hyperudl.train --config=configs/continual.py:omniglot \
+    --workdir=runs/continual
+  python -m hyperudl.train --config=configs/continual.py:omniglot \
+    --config.learner.kind=reset --workdir=runs/continual-reset
+  python -m hyperudl.evaluate --workdir=runs/continual --once --tag=ten \
+    --config.episode.tasks=10
+
+`accuracy` is the mean over tasks after the last one, over all classes met.
+Ours: docs/results/hypertransformer.md.
+"""
+
+from configs import hypertransformer
+from hyperudl.learners import continual
+
+
+def get_config(arg=None):
+  config = hypertransformer.get_config(arg).unlock()
+  if 'tasks=' not in (arg or ''):
+    config.episode.tasks = 5
+  learner = config.learner
+  learner.name = 'continual'
+  learner.kind = 'continual'
+  learner.scenario = 'class'
+  learner.tasks = 5
+  learner.norm = 'layer'
+  learner.logits_scale = 0.1
+  for name in continual.NOT_HERE:
+    del learner[name]
+  del config.init_from['shared']
+  return config.lock()

@@ -1,0 +1,94 @@
+"""What an evaluation of `udl` measures of an episode."""
+
+import jax
+import jax.numpy as jnp
+
+from hyperudl import anonymous
+from hyperudl import core
+from hyperudl import losses
+from hyperudl import refining
+from hyperudl import variables
+from hyperudl import writing
+from hyperudl.data import augment
+
+KMEANS = (0.5, 1.0, 2.0)  # scales of the unlearned soft k-means, in tau
+KMEANS_STEPS = 3
+
+
+def measure(s, params, episode, key):
+  """Metrics of one episode: before and after, placebo, k-means, pictures.
+
+  Args:
+    s: `refining.Settings`.
+    params: of the learner.
+    episode: one episode.
+    key: PRNG key.
+  """
+  x, y = episode.query.x, episode.query.y
+  support = refining.visible(s, episode.support)
+  score = lambda task: refining.scores(s, params, task, episode)
+  task = refining.written(s, params, support)
+  before = score(task)
+  decoded = writing.reconstruct(s.writer, params['frozen']['vae'], x)['image']
+  visuals = {
+    'image/filters': writing.filters(task['weights']),
+    'image/reconstructed': jnp.stack([x, decoded]),
+  }
+  visuals.update(_baselines(s, params, episode, support, task))
+  if not refining.moves(s):
+    return {**before, **visuals}
+  task_k, trace, steps = refining.refined(s, params, support, task, key)
+  metrics = score(task_k)
+  # The placebo: the same steps on noise images.
+  view = refining.view_of(s, params, support, task)
+  noise = augment.noise_images(jax.random.fold_in(key, 1), view.x.shape)
+  blind = view._replace(x=noise)
+  placebo = refining.refined(s, params, support, task, key, blind)[0]
+  placebo = core.accuracy(refining.answer(s, params, placebo, episode), y)
+  for name, rate in params['inner'].get('rates', {}).items():
+    flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
+    visuals[f'histogram/rates_{name}'] = jnp.concatenate(flat)
+  for k, after in enumerate(steps, 1):
+    logits = refining.answer(s, params, after(), episode)
+    metrics[f'accuracy_step_{k}'] = core.accuracy(logits, y)
+  if 'transform' in task_k:
+    seen = variables.see(task_k, x)
+    visuals['image/canonicalised'] = jnp.stack([x, seen])
+  own = {f'{k}_unadapted': v for k, v in before.items() if v.ndim == 0}
+  return {
+    **metrics,
+    **trace,
+    **visuals,
+    **own,
+    'accuracy_placebo': placebo,
+    'gain_step': metrics['accuracy'] - before['accuracy'],
+    'gain_data': metrics['accuracy'] - placebo,
+  }
+
+
+def _baselines(s, params, episode, support, task):
+  """The lines to beat: k-means that needs no learning beyond the network."""
+  if s.setting == 'classes':
+    x, y = episode.query.x, episode.query.y
+    return _kmeans(s, params, support, task, x, y)
+  vae = params['frozen']['vae']
+  features = lambda x: writing.embed(s.writer, task['weights'], x)
+  encoders = {
+    'posterior': lambda x: writing.encode(s.writer, vae, x)[0],
+    'features': lambda x: losses.unit(features(x)),
+  }
+  return anonymous.baselines(episode, s.writer.way, encoders)
+
+
+def _kmeans(s, params, support, task, x, y):
+  """Accuracies of soft k-means on the unadapted network, nothing learned."""
+  view = refining.view_of(s, params, support, task)
+  if not view.x.shape[0]:
+    return {}
+  tau = jnp.exp(refining.base_of(params)['log_scale'])
+  found = {}
+  for scale in KMEANS:
+    head = refining.clustered(s, view, task, scale * tau, 1.0, KMEANS_STEPS)
+    logits = refining.predict(s, params, {**task, 'head': head}, x)
+    found[f'accuracy_kmeans_{scale:g}'] = core.accuracy(logits, y)
+  return found

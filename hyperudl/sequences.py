@@ -1,0 +1,114 @@
+"""CNNs written for a sequence of tasks, and the prototypes that they leave.
+
+`learners/continual.py` says what is written from what.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperudl import core
+from hyperudl import losses
+from hyperudl.learners import hypertransformer
+from hyperudl.nets import writer_settings
+
+
+class Run(NamedTuple):
+  """Static choices; see `learners/continual.py`."""
+
+  s: writer_settings.Settings
+  way: int
+  kind: str
+  scenario: str
+  tasks: int
+
+
+def in_order(r, support):
+  """The supports in their order, with a leading axis T."""
+  if r.scenario != 'batches':
+    if support.x.ndim != 5:
+      raise core.BadInput(
+        'continual learning takes sequences of tasks: set episode.tasks, or '
+        "learner.scenario='batches'"
+      )
+    return core.Examples(support.x, support.y)
+  rows = support.y.shape[0]
+  if support.x.ndim != 4 or rows % (r.way * r.tasks):
+    raise core.BadInput(
+      f"scenario='batches' divides the support of one task, class by class, "
+      f'into learner.tasks={r.tasks} parts: set episode.tasks=0 and '
+      f'episode.shot and unlabelled to multiples of {r.tasks}, not {rows} rows'
+    )
+  # Rows come class by class, then unlabelled ones in random order.
+  order = jnp.arange(rows).reshape(-1, r.tasks).T
+  return core.Examples(support.x[order], support.y[order])
+
+
+def adapt(r, params, support, key, train):
+  """The CNNs theta_1..T, stacked, and the prototypes of every step."""
+  parts = in_order(r, support)
+  keys = jax.random.split(key, parts.y.shape[0])
+  if r.kind == 'merged':
+    cnns = _merged(r, params, parts, keys, train)
+  else:
+    cnns = _in_turn(r, params, parts, keys, train)
+  means = lambda cnn, part: losses.class_means(
+    hypertransformer.embed(r.s, cnn, part.x), part.y, r.way
+  )
+  if r.kind == 'merged':
+    # It sees all supports, so it may compare with what it makes of them now.
+    all_parts = lambda cnn: jax.lax.map(lambda part: means(cnn, part), parts)
+    prototypes = jax.lax.map(all_parts, cnns)
+  else:
+    own = jax.lax.map(lambda pair: means(*pair), (cnns, parts))
+    if r.scenario == 'batches':
+      counts = jnp.arange(1, own.shape[0] + 1)[:, None, None]
+      own = jnp.cumsum(own, axis=0) / counts
+    prototypes = jnp.broadcast_to(own, (own.shape[0], *own.shape))
+  return {'cnns': cnns, 'prototypes': prototypes, 'scale': _scale(r, params)}
+
+
+def _scale(r, params):
+  return jnp.exp(params['log_scale']) if r.s.logits_scale else jnp.float32(1.0)
+
+
+def _in_turn(r, params, parts, keys, train):
+  """theta_1..T, each written from its own support and the one before."""
+  write = functools.partial(hypertransformer.write, r.s, params)
+  first = jax.tree.map(lambda leaf: leaf[0], parts)
+  shapes = jax.eval_shape(lambda: write(first, keys[0], train))
+  start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+
+  def step(before, inputs):
+    part, key = inputs
+    previous = before if r.kind == 'continual' else None
+    cnn = write(part, key, train, previous=previous)
+    return cnn, cnn
+
+  return jax.lax.scan(step, start, (parts, keys))[1]
+
+
+def _merged(r, params, parts, keys, train):
+  """theta_1..T, each written from all supports so far."""
+  count, rows = parts.y.shape
+  if count > r.tasks:
+    raise core.BadInput(
+      f"kind='merged' tells the classes of learner.tasks={r.tasks} tasks "
+      f'apart, and got {count}: it cannot be evaluated on more than it '
+      'trained with'
+    )
+  number = jnp.repeat(jnp.arange(count), rows)
+  y = parts.y.reshape(-1)
+  y = jnp.where(y < 0, -1, y + r.way * number)
+  support = core.Examples(parts.x.reshape(-1, *parts.x.shape[2:]), y)
+
+  def write(inputs):
+    t, key = inputs
+    later = (number > t).astype(jnp.float32)
+    return hypertransformer.write(
+      r.s, params, support, key, train, removed=later
+    )
+
+  return jax.lax.map(write, (jnp.arange(count), keys))

@@ -1,0 +1,273 @@
+"""HyperTransformer: what its less common settings mean."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hyperudl.learners import hypertransformer
+from hyperudl.nets import layerwise
+from hyperudl.nets import transformer
+from hyperudl.nets import writer_losses
+from tests import hypertransformer_helper as helper
+from tests import transformer_test
+
+
+def close(one, other, **options):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **options), one, other
+  )
+
+
+def test_learned_weights_are_added_to_written_ones():
+  params, run = helper.build('separate')
+  episode = helper.episode_of(unlabelled=1)
+  before = run(params, episode)
+  # The last layer: what it adds changes no activation that writes a layer.
+  moved = jax.tree.map(np.copy, params)
+  moved['net']['head']['kernel'] += 0.5
+  after = run(moved, episode)
+  gap = after.task['head']['kernel'] - before.task['head']['kernel']
+  np.testing.assert_allclose(gap, 0.5, rtol=1e-5)
+  own = params['net']['block0']['kernel']
+  written = before.task['block0']['kernel'] - own
+  ratio = np.sum(written**2) / np.sum(own**2)
+  own = params['net']['block1']['kernel']
+  written = before.task['block1']['kernel'] - own
+  ratio += np.sum(written**2) / np.sum(own**2)
+  np.testing.assert_allclose(before.metrics['variation'], ratio, rtol=1e-4)
+
+
+def test_the_total_loss_is_the_sum_of_its_parts():
+  params, run = helper.build('separate')
+  episode = helper.episode_of(unlabelled=1)
+  result = run(params, episode)
+  m = result.metrics
+  fit = optax.softmax_cross_entropy_with_integer_labels(
+    result.logits, episode.query.y
+  ).mean()
+  np.testing.assert_allclose(m['cross_entropy'], fit, rtol=1e-4)
+  np.testing.assert_allclose(m['warmup'], 0.3, rtol=1e-5)
+  # One head, on block 0, at step 7 of 10.
+  z = helper.block_of('separate').apply(
+    {'params': result.task['block0']}, 2 * episode.query.x - 1
+  )
+  head = params['heads'][0]
+  logits = z.mean(axis=(1, 2)) @ head['kernel'] + head['bias']
+  warm = optax.softmax_cross_entropy_with_integer_labels(
+    logits, episode.query.y
+  ).mean()
+  total = 0.7 * fit + 0.3 * warm + 0.01 * m['variation']
+  total += 0.1 * m['shared_loss']
+  np.testing.assert_allclose(result.value, total, rtol=1e-4)
+
+
+def test_the_shared_head_knows_training_classes_by_their_number():
+  params, run = helper.build('separate')
+  episode = helper.episode_of(unlabelled=1)
+  uniform = jax.tree.map(np.copy, params)
+  uniform['shared']['head']['kernel'][:] = 0
+  uniform['shared']['head']['bias'][:] = 0
+  np.testing.assert_allclose(
+    run(uniform, episode).metrics['shared_loss'], np.log(7), rtol=1e-5
+  )
+  # A head that always answers class 3 is right for a third of what is known.
+  uniform['shared']['head']['bias'][3] = 50
+  labels = np.asarray(episode.support.y)
+  share = (labels == 2).sum() / (labels >= 0).sum()
+  found = run(uniform, episode).metrics['shared_accuracy']
+  np.testing.assert_allclose(found, share, rtol=1e-5)
+  episode = episode._replace(extra={'class_ids': jnp.array([6, 7, 3])})
+  assert np.isnan(run(params, episode).value)
+
+
+@pytest.mark.parametrize(
+  'step, weights',
+  [
+    (0, [1, 0, 0, 0]),
+    (15, [0.5, 0.5, 0, 0]),
+    (30, [0, 1, 0, 0]),
+    (84, [0, 0, 0.2, 0.8]),
+    (90, [0, 0, 0, 1]),
+    (1000, [0, 0, 0, 1]),
+  ],
+)
+def test_warm_up_moves_from_layer_to_layer(step, weights):
+  found = writer_losses.warmup_weights(jnp.int32(step), 90, 3)
+  np.testing.assert_allclose(found, weights, atol=1e-6)
+
+
+def generator(separate=False, decoder=False):
+  def encoder(name):
+    return transformer.Encoder(layers=2, heads=2, name=name)
+
+  return layerwise.LayerGenerator(
+    3, 4, 6, 5, encoder, separate=separate, decoder=decoder
+  )
+
+
+@pytest.mark.parametrize(
+  'kind', [{}, {'decoder': True}, {'separate': True}], ids=str
+)
+def test_hiding_a_row_is_as_if_it_were_not_there(kind):
+  net = generator(**kind)
+  rng = np.random.default_rng(0)
+  features = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
+  y = jnp.array([0, 1, 2, -1, -1, 0])
+  hidden = jnp.array([0, 1, 0, 1, 0, 0])
+  variables = net.init(jax.random.key(0), features, y, train=False)
+  apply = lambda *args, **options: net.apply(
+    variables, *args, train=False, **options
+  )
+  kept = np.flatnonzero(hidden == 0)
+  masked = apply(features, y, removed=hidden)
+  np.testing.assert_allclose(
+    masked, apply(features[kept], y[kept]), rtol=1e-4, atol=1e-5
+  )
+  assert np.abs(masked - apply(features, y)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  'kind', [{}, {'decoder': True}, {'separate': True}], ids=str
+)
+def test_slices_of_before_are_an_input_and_zero_by_default(kind):
+  net = generator(**kind)
+  features, y = jnp.ones((3, 7)), jnp.arange(3)
+  variables = net.init(jax.random.key(0), features, y, train=False)
+  apply = lambda **options: net.apply(
+    variables, features, y, train=False, **options
+  )
+  none = apply()
+  np.testing.assert_array_equal(none, apply(previous=jnp.zeros((4, 6))))
+  assert np.abs(none - apply(previous=jnp.ones((4, 6)))).max() > 1e-3
+
+
+def test_the_separate_generator_pads_nothing():
+  net = generator(separate=True)
+  features, y = jnp.ones((3, 7)), jnp.arange(3)
+  init = lambda: net.init(jax.random.key(0), features, y, train=False)
+  params = jax.eval_shape(init)['params']
+  assert params['encoder']['out0']['kernel'].shape[1] == 5 + 7
+  assert params['decoder']['out0']['kernel'].shape[1] == 5 + 6
+  assert params['decoder']['cross0']['source']['kernel'].shape[0] == 5 + 7
+
+
+def test_a_decoder_is_attention_to_itself_then_to_the_source():
+  net = transformer.Encoder(layers=1, heads=2)
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  tokens, source = draw(4, 8), draw(5, 6)
+  mask = jnp.array([0, 0, 1, 0, 0])
+  options = {'source': source, 'source_mask': mask}
+  variables = net.init(jax.random.key(0), tokens, **options)
+  variables = jax.tree.map(lambda leaf: draw(*leaf.shape), variables)
+  p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+  p, x, z = p['params'], np.float64(tokens), np.float64(source)
+
+  def attend(layer, query, key, value, mask):
+    query, key, value = (a.reshape(len(a), 2, -1) for a in (query, key, value))
+    logits = np.einsum('qhd,khd->hqk', query, key) / np.sqrt(query.shape[-1])
+    logits = logits - 1e8 * mask
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum('hqk,khd->qhd', weights, value).reshape(len(query), -1)
+    return mixed @ layer['out']['kernel'] + layer['out']['bias']
+
+  dense = lambda layer, a: a @ layer['kernel'] + layer['bias']
+  own = np.split(dense(p['attention0']['in'], x), 3, axis=-1)
+  x = transformer_test.layer_norm(
+    p['norm0a'], x + attend(p['attention0'], *own, np.zeros(4))
+  )
+  cross = p['cross0']
+  seen = np.split(dense(cross['source'], z), 2, axis=-1)
+  looked = attend(cross, dense(cross['query'], x), *seen, np.asarray(mask))
+  x = transformer_test.layer_norm(p['norm0c'], x + looked)
+  hidden = np.maximum(dense(p['hidden0'], x), 0)
+  x = transformer_test.layer_norm(p['norm0b'], x + dense(p['out0'], hidden))
+  found = net.apply(variables, tokens, **options)
+  np.testing.assert_allclose(found, x, rtol=1e-3, atol=1e-3)
+
+
+def test_norms_of_their_own_for_support_and_queries():
+  params, run = helper.build('decoder')
+  episode = helper.episode_of()
+  before = run(params, episode)
+  moved = jax.tree.map(np.copy, params)
+  moved['support_norms']['block0']['scale'] *= 3
+  after = run(moved, episode)
+  block = lambda result: result.task['block0']
+  close(block(before), block(after), rtol=1e-5)
+  kernel = lambda result: result.task['block1']['kernel']
+  assert np.abs(kernel(after) - kernel(before)).max() > 1e-3
+  # With those of the queries alone, what is written stays.
+  moved = jax.tree.map(np.copy, params)
+  moved['net']['block0']['scale'] *= 3
+  again = run(moved, episode)
+  np.testing.assert_allclose(
+    kernel(again), kernel(before), rtol=1e-4, atol=1e-4
+  )
+  assert np.abs(again.logits - before.logits).max() > 1e-3
+
+
+def test_prototypes_are_class_means_of_the_written_network():
+  params, run = helper.build('prototypes')
+  episode = helper.episode_of(unlabelled=1)
+  result = run(params, episode)
+  block = helper.block_of('prototypes')
+  embed = lambda x: block.apply(
+    {'params': result.task['cnn']['block0']}, 2 * x - 1
+  ).reshape(len(x), -1)
+  features, queries = embed(episode.support.x), embed(episode.query.x)
+  y = np.asarray(episode.support.y)
+  means = np.stack([np.asarray(features)[y == c].mean(0) for c in range(3)])
+  np.testing.assert_allclose(
+    result.task['prototypes'], means, rtol=1e-4, atol=1e-5
+  )
+  wanted = -np.square(queries[:, None] - means).sum(-1)
+  wanted *= np.exp(params['log_scale'])
+  np.testing.assert_allclose(result.logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_the_stage_of_shared_features_trains_nothing_else():
+  learner = hypertransformer.make(
+    helper.WAY, **helper.TINY, stage='shared', shared_head_classes=7
+  )
+  episode = helper.episode_of()
+  params = learner.init(jax.random.key(0), episode)
+  assert set(params) == {'shared'}
+  whole = hypertransformer.make(helper.WAY, **helper.TINY)
+  later = jax.eval_shape(whole.init, jax.random.key(0), episode)
+  shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+  assert shapes(params['shared']['features']) == shapes(
+    later['shared']['features']
+  )
+  value = jax.jit(lambda p: learner.loss(p, episode, jax.random.key(1), 0)[0])
+  first = value(params)
+  for _ in range(30):
+    grads = jax.grad(value)(params)
+    params = jax.tree.map(lambda leaf, g: leaf - 0.3 * g, params, grads)
+  assert value(params) < 0.7 * first
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'generator': 'both'}, 'joint, separate'),
+    ({'generator': 'separate', 'decoder': True}, 'has a decoder anyway'),
+    ({'variation_weight': 0.1}, 'set add_learned=True'),
+    ({'shared_head_weight': 0.1}, 'number of training classes'),
+    ({'stage': 'shared'}, 'number of training classes'),
+    ({'stage': 'shared', 'shared': 'none'}, 'needs shared features'),
+    ({'stage': 'first'}, 'all, shared'),
+    ({'warmup_steps': 5, 'depth': 1}, 'depth=1'),
+    ({'warmup_steps': -5}, 'warmup_steps=-5'),
+    ({'remove_labelled': 1.5}, 'expected at most 1'),
+    ({'separate_norm': True, 'norm': 'none'}, 'needs learned norms'),
+    ({'head': 'linear'}, 'written, prototypes'),
+  ],
+  ids=str,
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+  with pytest.raises(ValueError, match=message):
+    hypertransformer.make(helper.WAY, **settings)
