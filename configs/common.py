@@ -34,6 +34,7 @@ VARIANT = {
   'tasks': ('episode', 'tasks', int),
   'shift': ('data', 'shift', str),
   'size': ('data', 'image_size', int),
+  'classes': ('data', 'classes', str),
   'batch': (None, 'batch', int),
   'steps': (None, 'steps', int),
 }
@@ -69,12 +70,25 @@ def base():
   config.data = config_dict.create(
     dataset='glyphs',
     dir='data_numpy_dir',
-    classes=0,
+    classes='',
+    shuffle_classes=0,
     image_size=0,
     shift='none',
     split_by='auto',
     latents='',
     augment='rot90',
+    support_query='disjoint',
+    episode_augment=config_dict.create(
+      rot90=False,
+      rotate=0.0,
+      angle=180.0,
+      roll=0.0,
+      resize=0.0,
+      contrast=0.0,
+      smooth=0.0,
+      negate=0.0,
+      per_label=False,
+    ),
   )
   config.optimizer = config_dict.create(
     name='adam',

@@ -4,7 +4,8 @@ The network follows the data set: Omniglot-like sets use 8 channels, 2 heads
 and 32 shared features; mini- and tieredImageNet 16 and 8 channels, 8 heads
 at half width and 16 shared features. The optimizer is ours (Adam with
 warm-up, 8 episodes an update); `reference` as the first word of the variant
-takes theirs: plain SGD, one episode an update, 4,000,000 updates:
+takes theirs: plain SGD, one episode an update, 4,000,000 updates, queries
+that may be support images:
 
   python -m hyperudl.train --workdir=runs/ht \
     --config=configs/hypertransformer.py:omniglot,way=20,shot=1
@@ -43,7 +44,9 @@ def get_config(arg=None):
     config.optimizer.schedule = 'exponential'
     config.optimizer.clip = 0.0
     config.optimizer.warmup_steps = 0
-    config.episode.query = 20 if natural else 3
+    config.data.support_query = 'reference'
+    config.eval.episodes = 1024
+    config.episode.query = 20 if natural else 5 if 'shot=5' in words else 3
   learner = config.learner
   learner.name = 'hypertransformer'
   channels = {'tieredimagenet': 8}.get(dataset, 16) if natural else 8

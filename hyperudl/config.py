@@ -33,7 +33,7 @@ MINIMUM = {
   'episode.unlabelled': 0,
   'episode.distractors': 0,
   'episode.tasks': 0,
-  'data.classes': 0,
+  'data.shuffle_classes': 0,
   'data.image_size': 0,
   'optimizer.warmup_steps': 0,
   'optimizer.end_factor': 0,

@@ -6,6 +6,7 @@ from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import learners
 from hyperudl.data import arrays
+from hyperudl.data import splits
 
 # Fields that may change between the start and a resume of a run.
 FREE = ('log_steps', 'checkpoint_steps', 'data.dir', 'eval.')
@@ -13,13 +14,15 @@ FREE = ('log_steps', 'checkpoint_steps', 'data.dir', 'eval.')
 
 def load_data(config, split):
   """The images of one split of the config's data set."""
+  ranges = not splits.is_count(config.data.classes)
   return arrays.load(
     config.data.dataset,
     split,
     config.data.dir,
     image_size=config.data.image_size,
-    # A limit on classes is a limit on what can be learned from.
-    classes=config.data.classes if split == 'train' else 0,
+    # A number of classes is a limit on what can be learned from.
+    classes=config.data.classes if split == 'train' or ranges else 0,
+    shuffle=config.data.shuffle_classes,
     split_by=config.data.split_by,
   )
 

@@ -99,7 +99,7 @@ def test_an_upstream_that_does_not_fit_is_refused(chain):
   wrong = {
     'nowhere': ('inner', ['base', chain / 'nowhere'], 'no checkpoint there'),
     'vae': ('inner', ['base', chain / 'vae'], 'init_from.base='),
-    'none': ('joint', ['base', chain / 'base'], 'has no frozen network'),
+    'none': ('joint', ['base', chain / 'base'], 'has no network of that name'),
     'width': ('base', ['vae', chain / 'base'], 'init_from.vae='),
   }
   commands = [

@@ -14,6 +14,7 @@ from hyperudl.data import arrays
 from hyperudl.data import episodes
 from hyperudl.data import sampling
 from hyperudl.data import shifts
+from hyperudl.data import whole_episode
 
 EPISODE = {
   'way': 3,
@@ -28,16 +29,33 @@ EPISODE = {
   'cond_data': 'true',
   'emit_from': 'own',
 }
+NO_AUGMENT = {
+  **dict.fromkeys(whole_episode.PROBABILITIES, 0.0),
+  'rot90': False,
+  'angle': 180.0,
+  'per_label': False,
+}
 MIXED = {'shift': 'phase2', 'augment': 'rot90', 'tasks': 2}
 KEYS = episodes.train_keys(1, 7, 60)
 
 
-def make_config(shift='none', augment='none', **episode):
+def make_config(
+  shift='none',
+  augment='none',
+  support_query='disjoint',
+  episode_augment=(),
+  **episode,
+):
   assert set(episode) <= set(EPISODE)
   return ml_collections.ConfigDict(
     {
       'episode': {**EPISODE, **episode},
-      'data': {'shift': shift, 'augment': augment},
+      'data': {
+        'shift': shift,
+        'augment': augment,
+        'support_query': support_query,
+        'episode_augment': {**NO_AUGMENT, **dict(episode_augment)},
+      },
     }
   )
 

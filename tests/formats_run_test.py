@@ -46,6 +46,28 @@ def write_mini(folder):
       pickle.dump(content, file, 2)
 
 
+def write_tiered(folder):
+  """tieredImageNet: images and labels of each split, in a folder."""
+  (folder / 'tieredimagenet').mkdir()
+  for seed, tag in enumerate(('train', 'val', 'test')):
+    images = pixels(3, 8, 3, seed).reshape(-1, 14, 14, 3)
+    stem = folder / 'tieredimagenet' / tag
+    np.savez(f'{stem}_images.npz', images=images)
+    with open(f'{stem}_labels.pkl', 'wb') as file:
+      pickle.dump({'labels': np.repeat(np.arange(3), 8).tolist()}, file, 2)
+
+
+def write_chunks(folder):
+  """HyperTransformer's chunks: lists of classes of different sizes."""
+  (folder / 'chunked').mkdir()
+  images = pixels(12, 8, 3)
+  for chunk in range(3):
+    classes = np.empty(4, object)
+    for i in range(4):
+      classes[i] = images[4 * chunk + i][: 8 - i % 2]
+    np.save(folder / 'chunked' / f'chunk_{chunk}.npy', classes)
+
+
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory):
   """A folder with one set of each format; `digits` is converted from TFDS."""
@@ -53,6 +75,8 @@ def sets(tmp_path_factory):
   write_npy(folder)
   write_tree(folder)
   write_mini(folder)
+  write_tiered(folder)
+  write_chunks(folder)
   fixture = runs.ROOT / 'tests' / 'fixtures' / 'tiny_digits.zip'
   with zipfile.ZipFile(fixture) as archive:
     archive.extractall(folder / 'prepared')
@@ -67,7 +91,14 @@ def sets(tmp_path_factory):
   return folder
 
 
-NAMES = ('blocks', 'tree', 'miniimagenet', 'digits')
+NAMES = (
+  'blocks',
+  'tree',
+  'miniimagenet',
+  'tieredimagenet',
+  'chunked',
+  'digits',
+)
 
 
 @pytest.fixture(scope='module')

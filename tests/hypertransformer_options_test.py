@@ -6,6 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from configs import hypertransformer as hypertransformer_config
+from hyperudl import config as config_lib
 from hyperudl.learners import hypertransformer
 from hyperudl.nets import layerwise
 from hyperudl.nets import transformer
@@ -271,3 +273,43 @@ def test_the_stage_of_shared_features_trains_nothing_else():
 def test_settings_that_do_not_go_together_are_refused(settings, message):
   with pytest.raises(ValueError, match=message):
     hypertransformer.make(helper.WAY, **settings)
+
+
+@pytest.mark.parametrize(
+  'variant, way, shot, queries, channels, rate, heads, size, shared, act',
+  [
+    ('omniglot', 20, 1, 60, 8, 0.02, 2, 1.0, 32, 'relu'),
+    ('omniglot', 20, 5, 100, 8, 0.02, 2, 1.0, 32, 'relu'),
+    ('miniimagenet', 5, 1, 100, 16, 0.01, 8, 0.5, 16, 'lrelu'),
+    ('miniimagenet', 5, 5, 100, 16, 0.01, 8, 0.5, 16, 'lrelu'),
+    ('tieredimagenet', 5, 1, 100, 8, 0.01, 8, 0.5, 16, 'lrelu'),
+  ],
+)
+def test_the_reference_configs_are_the_published_scripts(
+  variant, way, shot, queries, channels, rate, heads, size, shared, act
+):
+  config = hypertransformer_config.get_config(
+    f'reference,{variant},way={way},shot={shot}'
+  )
+  config_lib.validate(config)
+  learner, optimizer = config.learner, config.optimizer
+  assert way * config.episode.query == queries
+  assert (learner.channels, learner.features) == (channels, channels)
+  assert (learner.net, learner.depth, learner.stride) == ('maxpool', 4, 1)
+  assert (learner.embedding, learner.layers, learner.heads) == (32, 3, heads)
+  assert {learner.key_query, learner.value, learner.inner} == {size}
+  assert (learner.shared, learner.shared_dim) == ('4-layer', shared)
+  assert (learner.nonlinearity, learner.activation) == (act, act)
+  assert (learner.allocation, learner.generator) == ('output', 'joint')
+  unused = (learner.generate_bias, learner.generate_norm, learner.decoder)
+  assert not any((*unused, learner.add_learned, learner.warmup_steps))
+  assert (optimizer.name, optimizer.momentum, optimizer.clip) == ('sgd', 0, 0)
+  schedule = optimizer.schedule, optimizer.decay_rate, optimizer.decay_steps
+  assert schedule == ('exponential', 0.95, 100_000)
+  assert (optimizer.learning_rate, config.batch) == (rate, 1)
+  assert (config.steps, config.checkpoint_steps) == (4_000_000, 50_000)
+  assert config.data.support_query == 'reference'
+  augment = 'rot90' if variant == 'omniglot' else 'images'
+  assert config.data.augment == augment
+  assert config.eval.episodes == 1024
+  hypertransformer.make(way, **config_lib.learner_settings(config))

@@ -24,6 +24,7 @@ CONFIG = r'configs/(\w+)\.py(?::([\w,=.+-]+))?'
 def read(path):
   """The text of a script with continued lines joined, without comments."""
   text = path.read_text().replace('\\\n', ' ')
+  text = re.sub(r'\$\{DATASET:-(\w+)\}', r'\1', text)
   return '\n'.join(line for line in text.splitlines() if line[:1] != '#')
 
 
@@ -45,7 +46,7 @@ def test_a_script_is_legal_and_its_commands_exist(path):
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)
 def test_every_config_of_a_script_resolves(path):
   for command in read(path).splitlines():
-    found = re.search(r'--config=' + CONFIG, command)
+    found = re.search(r'--config="?' + CONFIG, command)
     if not found:
       continue
     config = resolve(*found.groups()).unlock()

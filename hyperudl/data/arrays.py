@@ -27,7 +27,17 @@ class Dataset(NamedTuple):
   alphabets: tuple[str, ...] | None
 
 
-def load(name, split, dir, *, image_size=0, classes=0, split_by='auto', seed=0):
+def load(
+  name,
+  split,
+  dir,
+  *,
+  image_size=0,
+  classes=0,
+  shuffle=0,
+  split_by='auto',
+  seed=0,
+):
   """Loads one split of a set, checked and as uint8.
 
   Args:
@@ -39,7 +49,9 @@ def load(name, split, dir, *, image_size=0, classes=0, split_by='auto', seed=0):
       size of the set.
     classes: int, keep so many classes of the split: the first of a seeded
       shuffle, so that fewer are always some of more; 0 keeps all. They stay
-      in the order of the set.
+      in the order of the set. Or ranges of classes, see `splits.by_ranges`.
+    shuffle: int, seed of the numbers that ranges count by, 0 for the order of
+      the set.
     split_by: 'auto' takes the split that the set brings, else whole alphabets,
       else classes, dealt by a seeded shuffle (64% train, 16% valid, 20% test);
       'alphabet' and 'class' deal them whatever the set brings; 'image' keeps
@@ -55,7 +67,7 @@ def load(name, split, dir, *, image_size=0, classes=0, split_by='auto', seed=0):
   """
   _check_arguments(split, image_size, classes, split_by)
   data = formats.read(name, dir, image_size)
-  kept = _choose(data, split, split_by, classes, seed)
+  kept = _choose(data, split, split_by, classes, shuffle, seed)
   if split_by == 'image' and split != 'all':
     blocks = [_image_block(data, index, split, seed) for index in kept]
     images = np.concatenate(blocks)
@@ -74,11 +86,20 @@ def load(name, split, dir, *, image_size=0, classes=0, split_by='auto', seed=0):
   )
 
 
-def _choose(data, split, split_by, classes, seed):
+def _choose(data, split, split_by, classes, shuffle, seed):
   # -> the indices of the classes to load
   kept = list(range(len(data.blocks)))
+  ranges = '' if splits.is_count(classes) else str(classes)
+  classes = 0 if ranges else int(classes or 0)
+  if ranges and split_by == 'image':
+    raise BadInput(
+      f'data.classes={ranges!r} deals classes to the splits and data.split_by='
+      "'image' the images of each class: choose one of them"
+    )
   if split != 'all' and split_by != 'image':
     of_class = splits.of_classes(data, split_by, seed)
+    if ranges:
+      of_class = splits.by_ranges(ranges, of_class, shuffle, data.where)
     table.check_disjoint(data, of_class)
     kept = [index for index in kept if of_class[index] == split]
     if not kept:
@@ -100,7 +121,7 @@ def _check_arguments(split, image_size, classes, split_by):
       f'data.split_by={split_by!r}; expected one of {", ".join(SPLIT_BY)}'
     )
   for field, value in (('image_size', image_size), ('classes', classes)):
-    if value < 0:
+    if isinstance(value, int) and value < 0:
       raise BadInput(f'data.{field}={value}; expected 0 or more')
 
 

@@ -23,6 +23,7 @@ from hyperudl.data import augment
 from hyperudl.data import protocol
 from hyperudl.data import sampling
 from hyperudl.data import shifts
+from hyperudl.data import whole_episode
 
 DEVICE_LIMIT = 2 << 30  # bytes; a larger set stays where it is
 _MEAN_OF = 64  # supports whose emissions are averaged by emit_from='mean'
@@ -231,6 +232,10 @@ def _augmented(rules, class_key, image_key, pixels, y):
   images = pixels.astype(jnp.float32) / 255
   if rules.augment == 'images':
     images = augment.augment_images(image_key, images)
+  if rules.augment == 'episode':
+    images = whole_episode.transform(
+      class_key, images, y, rules.episode_augment
+    )
   return images
 
 

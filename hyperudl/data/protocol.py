@@ -6,6 +6,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.data import shifts
+from hyperudl.data import whole_episode
 
 # Concentrations of which each episode draws one; None: as many of each class.
 PROPORTIONS = {
@@ -19,7 +20,8 @@ _CHOICES = {
   'cond_data': ('true', 'noise', 'other', 'none'),
   'emit_from': ('own', 'mean', 'other'),
 }
-_AUGMENT = ('none', 'rot90', 'images')
+_AUGMENT = ('none', 'rot90', 'images', 'episode')
+_SUPPORT_QUERY = ('disjoint', 'reference')
 _LEAST = {
   'way': 1,
   'shot': 1,
@@ -46,6 +48,8 @@ class Rules(NamedTuple):
   emit_from: str
   shift: str
   augment: str
+  support_query: str  # 'reference': a query may be a support image
+  episode_augment: whole_episode.Rates  # of augment='episode'
 
   @property
   def classes(self):
@@ -61,9 +65,12 @@ class Rules(NamedTuple):
   @property
   def most_per_class(self):
     """Images that one class may have to give to an episode."""
+    most = self.targets
     if self.proportions == 'balanced':
-      return self.shot + self.targets // self.way
-    return self.shot + self.targets
+      most //= self.way
+    if self.support_query == 'reference':
+      return max(self.shot, most)
+    return self.shot + most
 
 
 def read(config, train):
@@ -73,7 +80,7 @@ def read(config, train):
     config: `episode` with way, shot, query, unlabelled, distractors, tasks (0:
       no task axis), proportions, transductive, inner_data, cond_data,
       emit_from;
-      `data` with shift, augment.
+      `data` with shift, augment, episode_augment, support_query.
     train: without it `data.augment` does not apply.
 
   Raises:
@@ -96,16 +103,21 @@ def read(config, train):
     f'episode.{name}': (episode[name], _CHOICES[name]) for name in _CHOICES
   }
   chosen['data.augment'] = (config.data.augment, _AUGMENT)
+  chosen['data.support_query'] = (config.data.support_query, _SUPPORT_QUERY)
   for name, (value, choices) in chosen.items():
     if value not in choices:
       raise core.BadInput(
         f'{name}={value!r}: choose one of {", ".join(choices)}'
       )
   shifts.families(config.data.shift)
+  rates = whole_episode.Rates(**config.data.episode_augment)
+  whole_episode.check(rates)
   return Rules(
     **episode,
     shift=config.data.shift,
     augment=config.data.augment if train else 'none',
+    support_query=config.data.support_query,
+    episode_augment=rates,
   )
 
 
@@ -135,15 +147,18 @@ def check(rules, dataset, name):
       f'{counts[0]}: lower it or choose other data'
     )
   height, width = dataset.images.shape[1:3]
-  if rules.augment == 'rot90' and height != width:
+  turns = rules.augment == 'episode' and rules.episode_augment.rot90
+  if (turns or rules.augment == 'rot90') and height != width:
     raise core.BadInput(
-      f"{name}: data.augment='rot90' needs square images, got "
+      f'{name}: quarter turns (data.augment) need square images, got '
       f"{height}x{width}: choose 'none' or 'images', or set data.image_size"
     )
   parts = {'shot': rules.shot, 'query': rules.query}
   if not rules.transductive:
     parts['unlabelled'] = rules.unlabelled
   each = sum(parts.values())
+  if rules.support_query == 'reference':
+    each = max(rules.shot, each - rules.shot)
   listed = ' + '.join(f'episode.{k}={v}' for k, v in parts.items())
   least = each if rules.proportions == 'balanced' else rules.shot
   if least > counts[0]:

@@ -28,7 +28,8 @@ def draw_tasks(keys, rules, dataset):
     dataset: an `arrays.Dataset`; only counts and starts are read.
 
   Returns:
-    `Tasks`; no image comes twice in an episode.
+    `Tasks`; no image comes twice in an episode, but for queries in the support
+    under support_query='reference'.
   """
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
   # The largest of uniform numbers: without replacement, in random order.
@@ -47,13 +48,18 @@ def _draw_task(key, classes, rules, dataset):
   size = rules.way * longest
   scores = jax.random.uniform(keys[0], (size + rules.targets,))
   order = scores[size:]
-  scores = scores[:size].reshape(rules.way, longest)
-  # What a class has less than the longest one comes last and is never used.
-  scores = jnp.where(jnp.arange(longest) < counts[:, None], scores, -1.0)
-  rows = jax.lax.top_k(scores, min(longest, rules.most_per_class))[1]
-  rows += jnp.asarray(dataset.starts, jnp.int32)[classes][:, None]
-  y, place = _target_slots(keys[1], order, rules, counts - rules.shot)
-  targets = rows[y, rules.shot + place]
+  rows = _in_random_order(
+    scores[:size].reshape(rules.way, longest), classes, rules, dataset
+  )
+  if rules.support_query == 'reference':
+    # Drawn anew, so that a query may be an image of the support.
+    again = jax.random.uniform(jax.random.fold_in(key, 2), (rules.way, longest))
+    others = _in_random_order(again, classes, rules, dataset)
+    y, place = _target_slots(keys[1], order, rules, counts)
+    targets = others[y, place]
+  else:
+    y, place = _target_slots(keys[1], order, rules, counts - rules.shot)
+    targets = rows[y, rules.shot + place]
   if rules.distractors:
     # A key of its own: a single task is the same with and without them.
     key = jax.random.fold_in(key, 1)
@@ -65,6 +71,16 @@ def _draw_task(key, classes, rules, dataset):
     targets=targets,
     target_y=y,
   )
+
+
+def _in_random_order(scores, classes, rules, dataset):
+  """i32[N, most]: rows of each class, those with the largest scores first."""
+  longest = scores.shape[1]
+  counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
+  # What a class has less than the longest one comes last and is never used.
+  scores = jnp.where(jnp.arange(longest) < counts[:, None], scores, -1.0)
+  rows = jax.lax.top_k(scores, min(longest, rules.most_per_class))[1]
+  return rows + jnp.asarray(dataset.starts, jnp.int32)[classes][:, None]
 
 
 def _mix_in(key, targets, y, classes, rules, dataset):

@@ -83,6 +83,72 @@ def from_file(path, data):
   return tuple(split)
 
 
+def is_count(classes):
+  """Whether `data.classes` is a number of classes: 64, '64', '' or 0."""
+  return not str(classes).strip('0123456789')
+
+
+def by_ranges(text, of_class, shuffle, where):
+  """The split by ranges of class numbers, as HyperTransformer's flags have it.
+
+  Args:
+    text: 'train/valid/test', each like '0-1149' or '1-10,20,30-40', inclusive;
+      or one such list of classes to train on: valid and test are then as in
+      `of_class`, without these.
+    of_class: train, valid or test per class.
+    shuffle: int, seed of a shuffle of all classes before they are numbered; 0
+      for none. 2022 is that of the published Omniglot scripts.
+    where: str, the set, for messages.
+
+  Returns:
+    Tuple of train, valid, test or None per class.
+
+  Raises:
+    BadInput: a malformed range, a class that is not there or comes twice.
+  """
+  count = len(of_class)
+  order = list(range(count))
+  if shuffle:
+    random.Random(shuffle).shuffle(order)
+  parts = text.split('/')
+  if len(parts) not in (1, len(table.SPLITS)):
+    raise BadInput(
+      f'data.classes={text!r}: expected one list of ranges, to train on, or '
+      "three for train/valid/test, like '0-63/64-79/80-99'"
+    )
+  found = [None if split == 'train' else split for split in of_class]
+  if len(parts) > 1:
+    found = [None] * count
+  taken = set()
+  for split, part in zip(table.SPLITS, parts):
+    for number in _numbers(part, text, count, where):
+      if number in taken:
+        raise BadInput(f'data.classes={text!r}: class {number} comes twice')
+      taken.add(number)
+      found[order[number]] = split
+  return tuple(found)
+
+
+def _numbers(part, text, count, where):
+  # -> class numbers of a list like '1-10,20'
+  numbers = []
+  for piece in part.split(','):
+    first, dash, last = piece.strip().partition('-')
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+      raise BadInput(
+        f'data.classes={text!r}: {piece!r} is no class or range of classes '
+        "like '0-63'"
+      )
+    first, last = int(first), int(last or first)
+    if last < first or last >= count:
+      raise BadInput(
+        f'data.classes={text!r}: {piece!r} must lie in 0-{count - 1}, the '
+        f'classes of {where}'
+      )
+    numbers.extend(range(first, last + 1))
+  return numbers
+
+
 def by_group(groups, seed, shares=_SHARES):
   """Deals groups of classes to the splits by a seeded shuffle.
 

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# HyperTransformer on tieredImageNet, 5-way 1-shot (8 channels), with the evaluator
+# beside. DATASET and DATA_DIR choose other data; arguments go to the training.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+run_setting --config="configs/hypertransformer.py:${DATASET:-tieredimagenet},way=5,shot=1" "$@"

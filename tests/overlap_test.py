@@ -1,0 +1,44 @@
+"""The reference's draw, in which a query may be an image of the support."""
+
+import numpy as np
+import pytest
+
+from hyperudl import core
+from tests import episodes_test as helpers
+
+
+def shares(**settings):
+  """(share of queries that are in the support, rows of both)."""
+  episode = helpers.draw(unlabelled=0, shot=3, query=2, **settings)
+  support = helpers.rows_of(episode.support.x)[..., 0]
+  query = helpers.rows_of(episode.query.x)[..., 0]
+  both = [np.isin(q, s).mean() for q, s in zip(query, support)]
+  return np.array(both), support, query, episode
+
+
+def test_queries_are_drawn_on_their_own():
+  share, support, query, episode = shares(support_query='reference')
+  # 3 of the 7 to 12 images of a class are in the support: a third, about.
+  assert 0.2 < share.mean() < 0.5
+  ids, y = episode.extra['class_ids'], episode.query.y
+  classes = helpers.class_of(query)
+  np.testing.assert_array_equal(
+    classes, np.take_along_axis(ids, y.astype(np.int64), axis=1)
+  )
+  for rows in (*support, *query):
+    assert len(set(rows)) == len(rows)
+  assert shares()[0].max() == 0
+
+
+def test_the_support_is_that_of_disjoint_episodes():
+  one, other = shares(support_query='reference')[1], shares()[1]
+  np.testing.assert_array_equal(one, other)
+
+
+def test_fewer_images_are_enough_where_they_may_come_twice():
+  sizes = {'shot': 6, 'query': 7, 'unlabelled': 0}
+  helpers.draw(support_query='reference', **sizes)
+  with pytest.raises(core.BadInput, match='takes 13 images per class'):
+    helpers.draw(**sizes)
+  with pytest.raises(core.BadInput, match='disjoint, reference'):
+    helpers.draw(support_query='overlap')

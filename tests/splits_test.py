@@ -1,0 +1,85 @@
+"""Which class is whose: ranges of classes."""
+
+import random
+
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl.data import splits
+from tests import sets
+
+OWN = ('train',) * 6 + ('valid',) * 2 + ('test',) * 2
+
+
+def ranges(text, shuffle=0):
+  return splits.by_ranges(text, OWN, shuffle, 'set.npz')
+
+
+def numbers(found, split):
+  return [i for i, s in enumerate(found) if s == split]
+
+
+def test_three_lists_are_train_valid_and_test():
+  found = ranges('8-9,0/2-4/1')
+  assert numbers(found, 'train') == [0, 8, 9]
+  assert numbers(found, 'valid') == [2, 3, 4]
+  assert numbers(found, 'test') == [1]
+  assert numbers(found, None) == [5, 6, 7]
+
+
+def test_one_list_trains_and_leaves_the_others_what_it_does_not_take():
+  found = ranges('1-2,6')
+  assert numbers(found, 'train') == [1, 2, 6]
+  assert numbers(found, 'valid') == [7]
+  assert numbers(found, 'test') == [8, 9]
+
+
+def test_classes_are_numbered_after_the_shuffle_of_the_published_scripts():
+  order = list(range(10))
+  random.seed(2022)
+  random.shuffle(order)
+  found = ranges('0-3/4-5/6-9', shuffle=2022)
+  assert numbers(found, 'train') == sorted(order[:4])
+  assert numbers(found, 'test') == sorted(order[6:])
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('0-3/4', 'or three for train/valid/test'),
+    ('0-x', "'0-x' is no class or range"),
+    ('0-3,/4/5', "'' is no class or range"),
+    ('-3', "'-3' is no class or range"),
+    ('3-1', 'must lie in 0-9'),
+    ('0-10', 'must lie in 0-9, the classes of set.npz'),
+    ('0-3/3/5', 'class 3 comes twice'),
+  ],
+)
+def test_a_bad_range_is_refused(text, words):
+  with pytest.raises(core.BadInput, match=words):
+    ranges(text)
+
+
+def test_ranges_choose_what_is_loaded(tmp_path):
+  images = sets.pixels(10)
+  sets.save(tmp_path, images=images, split=np.array(OWN))
+  names = lambda split: (
+    sets.load(tmp_path, split, classes='1-2/5/8-9').class_names
+  )
+  assert names('train') == ('class0001', 'class0002')
+  assert names('test') == ('class0008', 'class0009')
+  assert len(names('all')) == 10
+  assert 'choose one of them' in sets.refusal(
+    tmp_path, 'train', classes='1-2/5/8-9', split_by='image'
+  )
+  assert 'no class in split test' in sets.refusal(
+    tmp_path, 'test', classes='8-9'
+  )
+
+
+@pytest.mark.parametrize(
+  'classes, count', [('', True), (0, True), ('64', True), ('0-63', False)]
+)
+def test_a_number_is_no_range(classes, count):
+  assert splits.is_count(classes) == count
