@@ -38,6 +38,6 @@ setuptools.setup(
   ],
   extras_require={
     'cuda': ['jax[cuda]>=0.10.2,<0.12'],
-    'test': ['pytest>=8', 'ruff>=0.9'],
+    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9'],
   },
 )

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv, then ruff and the tests. Arguments go to pytest:
+# Sets up .venv, then ruff and the tests in two processes (WORKERS=0: in one).
+# Arguments go to pytest:
 #   bash launch/test.sh                    under 12 minutes on 2 cores
 #   bash launch/test.sh -m slow            the longer checks
 #   bash launch/test.sh tests/inner_test.py
@@ -8,4 +9,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 make_environment
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+# Two processes; a file stays in one, since its tests share compiled programs.
+exec python -m pytest -n "${WORKERS:-2}" --dist loadfile "$@"

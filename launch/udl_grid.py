@@ -54,6 +54,14 @@ VARIANTS = {
     'critic': 'predictions+elbo',
   },
   'adapt_film_transform_no_vae': {'adapt': 'film+transform', **_NO_VAE},
+  # The ELBO on features, as by default, and as an input of the critic alone.
+  'adapt_film_transform_features': {'adapt': 'film+transform'},
+  'adapt_film_transform_critic': {
+    'adapt': 'film+transform',
+    'elbo': 'none',
+    'ssl': 'none',
+    'critic': 'predictions+elbo',
+  },
   'steps_1': {'inner_steps': 1},
   'steps_5': {'inner_steps': 5},
   'positive_rates': {'inner_rates': 'positive'},

@@ -22,7 +22,7 @@ def _tasks_close(one, other):
 
 
 def _count(way, size, **settings):
-  """Number of parameters, and the width of the encoder of each layer."""
+  """Numbers of parameters and written weights; widths and tokens by layer."""
   learner = hypertransformer.make(way, **settings)
   channels = 1 if size == 28 else 3
   x = jnp.zeros((way, size, size, channels))
@@ -31,11 +31,16 @@ def _count(way, size, **settings):
     learner.init, jax.random.key(0), core.Episode(support, support)
   )
   layers = [f'block{i}' for i in range(4)] + ['head']
-  widths = [
-    params['writer'][name]['encoder']['out0']['kernel'].shape[1]
-    for name in layers
-  ]
-  return sum(leaf.size for leaf in jax.tree.leaves(params)), widths
+  written = [params['writer'][name] for name in layers]
+  widths = [w['encoder']['out0']['kernel'].shape[1] for w in written]
+  tokens = [w['weights'].shape[0] for w in written]
+  adapt = lambda params: learner.adapt(
+    params, support, jax.random.key(0), train=False
+  )
+  task = jax.eval_shape(adapt, params)
+  weights = sum(layer['kernel'].size for layer in task.values())
+  total = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return total, weights + task['head']['bias'].size, widths, tokens
 
 
 def test_sizes_are_those_of_the_reference_scripts():
@@ -43,13 +48,31 @@ def test_sizes_are_those_of_the_reference_scripts():
   mini = {'channels': 16, 'features': 16, 'shared_dim': 16, **halves}
   tiered = {'shared_dim': 16, **halves}
   # The reference has one more bias, as wide as the last encoder.
-  for sizes, total, widths in (
-    (_count(20, 28), 843_304, [80, 104, 104, 104, 72]),
-    (_count(20, 28, shared='3-layer-bn'), 834_248, [80, 104, 104, 104, 72]),
-    (_count(5, 84, **mini), 2_632_146, [80, 176, 176, 176, 433]),
-    (_count(5, 84, **tiered), 883_954, [64, 104, 104, 104, 233]),
+  for sizes, total, weights, widths, tokens in (
+    (_count(20, 28), 843_304, 1_980, [80, 104, 104, 104, 72], [8] * 4 + [20]),
+    (
+      _count(20, 28, shared='3-layer-bn'),
+      834_248,
+      1_980,
+      [80, 104, 104, 104, 72],
+      [8] * 4 + [20],
+    ),
+    (
+      _count(5, 84, **mini),
+      2_632_146,
+      9_349,
+      [80, 176, 176, 176, 433],
+      [16] * 4 + [5],
+    ),
+    (
+      _count(5, 84, **tiered),
+      883_954,
+      2_949,
+      [64, 104, 104, 104, 233],
+      [8] * 4 + [5],
+    ),
   ):
-    assert sizes == (total - widths[-1], widths)
+    assert sizes == (total - widths[-1], weights, widths, tokens)
 
 
 @pytest.mark.parametrize('name', helper.SETTINGS)

@@ -116,6 +116,37 @@ def shared_features(s):
   )
 
 
+def encoder(s, layer, **options):
+  """The encoder, or decoder, of the generator of `layer`."""
+  return transformer.Encoder(
+    layers=s.layers,
+    heads=s.heads,
+    key_query=s.key_query,
+    value=s.value,
+    inner=s.inner,
+    attention=s.attention,
+    activation=s.nonlinearity,
+    skip_last_nonlinearity=s.skip_last_nonlinearity,
+    # It would move the logits of all classes alike: no gradient.
+    last_bias=layer != 'head',
+    dropout=s.dropout,
+    **options,
+  )
+
+
+def layer_features(s, layer, z, **options):
+  """The module that makes features of activations f32[S, H, W, C]."""
+  head = layer == 'head'
+  widest = z.shape[-1] if head else max(z.shape[-1], s.channels)
+  return layerwise.LayerFeatures(
+    widest if s.features < 0 else s.features,
+    layers=1 if head else 2,
+    kernel_size=3 if head else s.kernel_size,
+    nonlinear=head and s.logits_nonlinear,
+    **options,
+  )
+
+
 class Writer(nn.Module):
   """Writes the CNN layer by layer."""
 
@@ -164,16 +195,14 @@ class Writer(nn.Module):
       name = f'block{index}'
       task[name] = {**learned.get(name, {}), **constant.get(name, {})}
       if _is_written(s, name):
-        width = max(z.shape[-1], s.channels) if s.features < 0 else s.features
-        features = self._features(name, z, width, shared, train)
+        features = self._features(name, z, shared, train)
         written = self._block(name, shapes[name]['kernel'], features, write)
         task[name].update(_sum(written, learned.get(name), s.add_learned))
       z = convolve.apply(
         {'params': {**task[name], **(support_norms or {}).get(name, {})}}, z
       )
     if 'head' in shapes:
-      width = z.shape[-1] if s.features < 0 else s.features
-      features = self._features('head', z, width, shared, train)
+      features = self._features('head', z, shared, train)
       written = self._head(shapes['head']['kernel'], features, write)
       task['head'] = _sum(written, learned.get('head'), s.add_learned)
     return task
@@ -194,23 +223,14 @@ class Writer(nn.Module):
     hidden = hidden.astype(jnp.float32)
     return hidden if removed is None else jnp.maximum(hidden, removed)
 
-  def _features(self, name, z, width, shared, train):
-    """Layer features, without convolutions where `width` is 0."""
+  def _features(self, name, z, shared, train):
+    """Layer features, without convolutions where `features` is 0."""
     s = self.settings
-    head = name == 'head'
     parts = []
-    if head and s.net == 'maxpool' and s.logits_features != 'default':
+    if name == 'head' and s.net == 'maxpool' and s.logits_features != 'default':
       parts.append(z.reshape(z.shape[0], -1))
-    if width and not (parts and s.logits_features == 'passthrough'):
-      parts.append(
-        layerwise.LayerFeatures(
-          width,
-          layers=1 if head else 2,
-          kernel_size=3 if head else s.kernel_size,
-          nonlinear=head and s.logits_nonlinear,
-          name=f'{name}_features',
-        )(z)
-      )
+    if s.features and not (parts and s.logits_features == 'passthrough'):
+      parts.append(layer_features(s, name, z, name=f'{name}_features')(z))
     if parts:
       drop = nn.Dropout(s.feature_dropout, deterministic=not train)
       parts = [drop(jnp.concatenate(parts, axis=-1))]
@@ -219,25 +239,11 @@ class Writer(nn.Module):
   def _write(self, name, shape, extras, features, *, previous, **options):
     """Slices f32[T, B] of the layer `name`, whose shape is `slices_shape`."""
     s = self.settings
-    encoder = functools.partial(
-      transformer.Encoder,
-      layers=s.layers,
-      heads=s.heads,
-      key_query=s.key_query,
-      value=s.value,
-      inner=s.inner,
-      attention=s.attention,
-      activation=s.nonlinearity,
-      skip_last_nonlinearity=s.skip_last_nonlinearity,
-      # It would move the logits of all classes alike: no gradient.
-      last_bias=name != 'head',
-      dropout=s.dropout,
-    )
     generate = layerwise.LayerGenerator(
       s.way,
       *shape,
       s.embedding,
-      encoder,
+      lambda name, layer=name: encoder(s, layer, name=name),
       separate=s.generator == 'separate',
       decoder=s.decoder,
       name=name,
