@@ -69,6 +69,7 @@ def get_config(arg=None):
   config.learner.multi_step = 0
   config.learner.unadapted_weight = 0.25
   config.learner.auxiliary_weight = 0.1
+  config.learner.single = False
   config.learner.vae_latent = 24
   config.learner.vae_hidden = (256, 128)
   config.init_from.vae = ''

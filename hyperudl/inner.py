@@ -100,6 +100,7 @@ def descend(
   epsilon=1e-8,
   per_leaf=False,
   first_order=False,
+  order=None,
   remat=True,
   keep_values=False,
 ):
@@ -112,6 +113,9 @@ def descend(
       number of steps.
     norm, clip, epsilon, per_leaf: see `normalise`.
     first_order: stop the outer gradient at the inner gradients (FOMAML).
+    order: None, or f32[], the share of the outer gradient that goes through the
+      inner gradients: 0 is first and 1 second order (a schedule from one to
+      the other; both cost what second order costs).
     remat: recompute each step in the backward pass; on a CPU it costs at
       most 5% of the time and saves 35% of the memory.
     keep_values: also return the value after each step (multi-step losses).
@@ -130,6 +134,9 @@ def descend(
     loss_value, grads = jax.value_and_grad(loss)(current, k)
     if first_order:
       grads = jax.lax.stop_gradient(grads)
+    elif order is not None:
+      still = jax.lax.stop_gradient(grads)
+      grads = jax.tree.map(lambda g, s: s + order * (g - s), grads, still)
     direction = normalise(
       grads, norm, clip=clip, epsilon=epsilon, per_leaf=per_leaf
     )

@@ -7,6 +7,7 @@ from hyperudl import anonymous
 from hyperudl import core
 from hyperudl import losses
 from hyperudl import refining
+from hyperudl import unsupervised
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.data import augment
@@ -54,6 +55,8 @@ def measure(s, params, episode, key):
   if 'transform' in task_k:
     seen = variables.see(task_k, x)
     visuals['image/canonicalised'] = jnp.stack([x, seen])
+  if s.single:
+    metrics['accuracy_single'] = _single(s, params, episode, key)
   own = {f'{k}_unadapted': v for k, v in before.items() if v.ndim == 0}
   return {
     **metrics,
@@ -64,6 +67,25 @@ def measure(s, params, episode, key):
     'gain_step': metrics['accuracy'] - before['accuracy'],
     'gain_data': metrics['accuracy'] - placebo,
   }
+
+
+def _single(s, params, episode, key):
+  """Accuracy where copies of each query are all that it adapts to."""
+  support, query = episode.support, episode.query
+  unlabelled = (support.y < 0)[:, None, None, None]
+
+  def answer(inputs):
+    x, key = inputs
+    keys = jax.random.split(key, support.y.shape[0])
+    copy = lambda key: unsupervised.views(key, x[None])[0][0]
+    copies = jnp.where(unlabelled, jax.vmap(copy)(keys), support.x)
+    alone = support._replace(x=copies)
+    task = refining.written(s, params, alone)
+    task = refining.refined(s, params, alone, task, key)[0]
+    return refining.predict(s, params, task, x[None])[0]
+
+  keys = jax.random.split(key, query.y.shape[0])
+  return core.accuracy(jax.lax.map(answer, (query.x, keys)), query.y)
 
 
 def _baselines(s, params, episode, support, task):

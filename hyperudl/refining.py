@@ -27,6 +27,7 @@ class Settings(NamedTuple):
   multi_step: int
   unadapted_weight: float
   auxiliary_weight: float
+  single: bool
 
 
 def moves(s):

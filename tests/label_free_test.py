@@ -60,7 +60,7 @@ def settings_of(options):
   }
   writer = writing.Writer(WAY, cnn, sizes, False, True, 3, (8,))
   return refining.Settings(
-    'joint', 'classes', writer, options, 0, 'identity', 0, 0.25, 0.1
+    'joint', 'classes', writer, options, 0, 'identity', 0, 0.25, 0.1, False
   )
 
 

@@ -2,6 +2,7 @@
 
 TINY = {
   'protonet': {'channels': (6, 6)},
+  'maml': {'channels': (6, 6), 'inner_steps': 2},
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
   'hypertransformer': {
     'channels': 3,

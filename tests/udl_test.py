@@ -87,6 +87,21 @@ def test_inner_data_none_switches_the_steps_off_and_noise_changes_them():
   assert float(jnp.abs(noisy - real).max()) > 1e-5
 
 
+@pytest.mark.slow
+def test_a_single_image_adapts_to_nothing_but_itself():
+  learner = tiny_udl(single=True)
+  data, params = episode(), fresh(learner)
+  evaluate = jax.jit(learner.evaluate)
+  found = evaluate(params, data, jax.random.key(2))
+  # Neither the unlabelled images nor the other queries have a say.
+  support = data.support
+  blank = jnp.where((support.y < 0)[:, None, None, None], 0.3, support.x)
+  other = data._replace(support=support._replace(x=blank))
+  again = evaluate(params, other, jax.random.key(2))
+  assert found['accuracy_single'] == again['accuracy_single']
+  assert found['nll'] != again['nll']
+
+
 def test_emitting_from_other_supports_keeps_the_own_prototypes():
   learner = tiny_udl(phase='base')
   data = episode()

@@ -73,6 +73,7 @@ def make(
   multi_step=0,
   unadapted_weight=0.25,
   auxiliary_weight=0.1,
+  single=False,
   vae_latent=24,
   vae_hidden=(256, 128),
 ):
@@ -122,6 +123,9 @@ def make(
       falls from uniform to nothing; 0 for the last step alone.
     unadapted_weight: w_0 of phase 'joint', in [0, 1].
     auxiliary_weight: weight of ELBO and SSL at v_0 in the outer loss.
+    single: measure in evaluations also `accuracy_single`, where each query is
+      answered after adapting to itself alone: moved, noisy copies of it take
+      the place of all unlabelled images (after MT3). As slow as it sounds.
     vae_latent, vae_hidden: sizes of the upstream `vae`.
 
   Raises:
@@ -135,6 +139,11 @@ def make(
     )
   if setting == 'clusters':
     aligning.permutations(way)
+    if single:
+      raise ValueError(
+        "single=True answers query by query, and setting='clusters' needs "
+        'others to name its clusters by: set single=False'
+      )
   if not 0 <= unadapted_weight <= 1 or auxiliary_weight < 0:
     raise ValueError(
       'unadapted_weight must be in [0, 1] and auxiliary_weight >= 0, not '
@@ -209,6 +218,7 @@ def make(
     multi_step,
     unadapted_weight,
     auxiliary_weight,
+    single,
   )
   return core.make_learner(
     lambda key, episode: _init(s, key, episode),

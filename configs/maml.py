@@ -1,0 +1,51 @@
+"""MAML, FOMAML, ANIL, Meta-SGD and MAML++ (arXiv:1703.03400, 1810.09502).
+
+The first word of the variant is one of these in small letters, `maml` if it
+is missing; MAML++ is `mamlpp`:
+
+  python -m hyperudl.train --config=configs/maml.py:omniglot,way=5,shot=1 \
+    --workdir=runs/maml
+  python -m hyperudl.train --config=configs/maml.py:mamlpp,omniglot,way=20 \
+    --workdir=runs/mamlpp
+
+Conv4 of 64 filters, 5 steps; natural images: 32 filters (mamlpp: 48).
+"""
+
+from configs import common
+
+METHODS = {
+  'maml': {},
+  'fomaml': {'first_order': True},
+  'anil': {'scope': 'head'},
+  'metasgd': {'rates': 'element', 'inner_steps': 1},
+  'mamlpp': {'rates': 'leaf', 'multi_step': 5_000, 'step_norms': True},
+}
+NATURAL = ('miniimagenet', 'tieredimagenet', 'cifar_fs', 'cub')
+
+
+def get_config(arg=None):
+  method, _, rest = (arg or '').partition(',')
+  if method not in METHODS:
+    method, rest = 'maml', arg
+  natural = (rest or '').split(',')[0] in NATURAL
+  config = common.base()
+  config.steps = 10_000
+  config.batch = 4 if natural else 8
+  config.episode.query = 15 if natural else 5
+  learner = config.learner
+  learner.name = 'maml'
+  width = (48 if method == 'mamlpp' else 32) if natural else 64
+  learner.channels = (width,) * 4
+  learner.norm = 'batch'
+  learner.features = 'flatten'
+  learner.scope = 'all'
+  learner.inner_steps = 5
+  learner.test_steps = 0
+  learner.inner_rate = 0.01 if natural else 0.1
+  learner.rates = 'fixed'
+  learner.first_order = False
+  learner.order_steps = 0
+  learner.multi_step = 0
+  learner.step_norms = False
+  learner.update(METHODS[method])
+  return common.apply_variant(config, rest)
