@@ -1,4 +1,4 @@
-"""Speed of one configuration: `python -m hyperudl.benchmark_learner`.
+r"""Speed of one configuration: `python -m hyperudl.benchmark_learner`.
 
   python -m hyperudl.benchmark_learner --batches=1,16 \
     --config=configs/hypertransformer.py:reference,omniglot,way=20,shot=1
@@ -11,7 +11,7 @@ the CNN on support and queries. `share` is a part's time to that of an update
 of one episode. Parts overlap in a whole program, so shares need not add up.
 All rows are timed in turns and the median is reported; `gemm_peak_gflops` is a
 2048 x 2048 float32 matmul timed beside them, `peak_rss_mb` what the process
-has taken at most.
+has taken at most. Exit codes: 0 done; 2 bad flag, config or data.
 """
 
 import json

@@ -15,7 +15,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / 'launch').glob('*.sh'))
 MAINS = [
   name
-  for name in ('train', 'evaluate', 'plots', 'benchmark', 'data.convert')
+  for name in (
+    'train',
+    'evaluate',
+    'plots',
+    'benchmark',
+    'benchmark_learner',
+    'data.convert',
+  )
   if (ROOT / 'hyperudl' / f'{name.replace(".", "/")}.py').exists()
 ]
 CONFIG = r'configs/(\w+)\.py(?::([\w,=.+-]+))?'
@@ -93,7 +100,11 @@ def test_help_explains_every_main_and_is_no_failure():
   for name, process in started.items():
     done = runs.finish(process)
     assert (done.code, done.err) == (0, ''), name
-    flags = {'data.convert': '--source', 'benchmark': 'hyperudl.benchmark'}
+    flags = {
+      'data.convert': '--source',
+      'benchmark': 'hyperudl.benchmark',
+      'benchmark_learner': '--batches',
+    }
     assert flags.get(name, '--workdir') in done.out, name
     if name != 'benchmark':
       assert 'Exit codes' in ' '.join(done.out.split()), name
