@@ -124,6 +124,8 @@ def gains(results, names, chosen, against):
       for other in against:
         row.append(cell('accuracy', minus=other, signed=True))
       rows.append(row)
+    if not rows:
+      continue
     print(f'### Queries under `{shift}`\n')
     print_table(
       (
