@@ -3,6 +3,12 @@
 TINY = {
   'protonet': {'channels': (6, 6)},
   'maml': {'channels': (6, 6), 'inner_steps': 2},
+  'hypermaml': {
+    'channels': (6, 6),
+    'hidden': 16,
+    'warmup_steps': 0,
+    'switch_steps': 0,
+  },
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
   'hypertransformer': {
     'channels': 3,
