@@ -11,12 +11,24 @@ tasks of five classes an episode. The kinds 'reset', 'constant' (ConstPN) and
   python -m hyperudl.evaluate --workdir=runs/continual --once --tag=ten \
     --config.episode.tasks=10
 
-`accuracy` is the mean over tasks after the last one, over all classes met.
+`accuracy` is the mean over tasks after the last one, among all classes met
+(`scenario` 'class') or those of the query's task ('task').
 Ours: docs/results/hypertransformer.md.
 """
 
 from configs import hypertransformer
-from hyperudl.learners import continual
+
+# Fields of the HyperTransformer that sequences do not have.
+NOT_HERE = (
+  'head',
+  'stage',
+  'warmup_steps',
+  'shared_head_weight',
+  'shared_head_classes',
+  'label_smoothing',
+  'l2_reg_weight',
+  'variation_weight',
+)
 
 
 def get_config(arg=None):
@@ -27,10 +39,10 @@ def get_config(arg=None):
   learner.name = 'continual'
   learner.kind = 'continual'
   learner.scenario = 'class'
-  learner.tasks = 5
+  learner.tasks = config.episode.tasks
   learner.norm = 'layer'
   learner.logits_scale = 0.1
-  for name in continual.NOT_HERE:
+  for name in NOT_HERE:
     del learner[name]
   del config.init_from['shared']
   return config.lock()

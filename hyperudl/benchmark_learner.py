@@ -8,7 +8,8 @@ whole updates with drawing, for each of --batches, and evaluation; for a
 `hypertransformer` also its parts, each with its gradients and on random
 activations of the right shapes: image features, layer features, encoders, and
 the CNN on support and queries. `share` is a part's time to that of an update
-of one episode. Parts overlap in a whole program, so shares need not add up.
+of one episode, if --batches has 1. Parts overlap in a whole program, so shares
+need not add up; a generator with a decoder is not taken apart.
 All rows are timed in turns and the median is reported; `gemm_peak_gflops` is a
 2048 x 2048 float32 matmul timed beside them, `peak_rss_mb` what the process
 has taken at most. Exit codes: 0 done; 2 bad flag, config or data.
@@ -73,11 +74,12 @@ def hypertransformer_parts(config, episode, learner):
     p, episode.support, jax.random.key(0), train=False
   )
   task = jax.jit(adapt)(params)
+  cnn_of = lambda task: task if s.head == 'written' else task['cnn']
   written, rows = params['writer'], episode.support.y.shape[0]
   inputs, z = {}, 2 * episode.support.x - 1
   for index in range(s.depth):
     inputs[f'block{index}'] = z
-    z = writer.block(s).apply({'params': task[f'block{index}']}, z)
+    z = writer.block(s).apply({'params': cnn_of(task)[f'block{index}']}, z)
   inputs['head'] = z
 
   def shared(params, x):
@@ -104,7 +106,7 @@ def hypertransformer_parts(config, episode, learner):
     name: jnp.ones(
       (
         layer['weights'].shape[0] + rows,
-        layer['encoder']['out0']['kernel'].shape[1],
+        layer['encoder']['norm0a']['scale'].shape[0],
       )
     )
     for name, layer in written.items()
@@ -112,11 +114,11 @@ def hypertransformer_parts(config, episode, learner):
   }
   images = jnp.concatenate([episode.support.x, episode.query.x])
   cnn = lambda task, x: hypertransformer.embed(s, task, x)
-  parts = {
-    'layer features': (features, params, inputs),
-    'encoders': (encoders, params, sequences),
-    'cnn': (cnn, task, images),
-  }
+  parts = {'cnn': (cnn, cnn_of(task), images)}
+  if s.features:
+    parts['layer features'] = (features, params, inputs)
+  if s.generator == 'joint' and not s.decoder:
+    parts['encoders'] = (encoders, params, sequences)
   if s.shared != 'none':
     parts['shared features'] = (shared, params, inputs['block0'])
   return {f'part {k}': (1, _with_gradients(*v)) for k, v in parts.items()}
@@ -156,6 +158,7 @@ def measure(rows, repeats, matmul=MATMUL, seconds=0.2):
       times[name].append(_seconds(call, calls[name]))
     logging.info('turn %d of %d done', turn + 1, repeats)
   median = {name: statistics.median(values) for name, values in times.items()}
+  whole = median.get('update 1')
   peak = 2 * matmul**3 / median.pop('gemm') / 1e9
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
   return [
@@ -163,7 +166,7 @@ def measure(rows, repeats, matmul=MATMUL, seconds=0.2):
       'name': name,
       'ms_per_call': round(1e3 * took, 4),
       'episodes_per_second': round(rows[name][0] / took, 2),
-      'share': round(took / median.get('update 1', took), 3),
+      'share': round(took / whole, 3) if whole else None,
       'gemm_peak_gflops': round(peak, 1),
       'peak_rss_mb': round(memory),
     }
@@ -196,7 +199,8 @@ def main(argv):
     )
   cli.set_up()
   rows, episode, learner = updates(config, batches)
-  if config.learner.name == 'hypertransformer':
+  parts = config.learner.name == 'hypertransformer'
+  if parts and config.learner.stage == 'all':
     rows.update(hypertransformer_parts(config, episode, learner))
   for line in measure(rows, values.repeats):
     sys.stdout.write(json.dumps(line) + '\n')

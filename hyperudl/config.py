@@ -15,7 +15,7 @@ CHOICES = {
   'episode.cond_data': ('true', 'noise', 'other', 'none'),
   'episode.emit_from': ('own', 'mean', 'other'),
   'data.split_by': ('auto', 'alphabet', 'class', 'image'),
-  'data.augment': ('none', 'rot90', 'images'),
+  'data.augment': ('none', 'rot90', 'images', 'episode'),
   'optimizer.name': ('sgd', 'adam', 'adamw'),
   'optimizer.schedule': ('constant', 'cosine', 'exponential'),
 }
@@ -104,6 +104,13 @@ def validate(config):
     raise BadInput(
       f'config.data.latents = {flat["data.latents"]!r}: no learner here '
       'reads precomputed latents; leave it empty'
+    )
+  shuffled = flat.get('data.shuffle_classes')
+  if shuffled and not set(str(flat['data.classes'])) & set('-,/'):
+    raise BadInput(
+      f'config.data.shuffle_classes = {shuffled} numbers the classes that '
+      f'ranges in config.data.classes choose, and that is '
+      f'{flat["data.classes"]!r}'
     )
   _validate_episode(config)
 

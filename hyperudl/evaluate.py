@@ -83,6 +83,11 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
   evaluator = evaluation.Evaluator(config, split, config.eval.episodes)
   shapes = evaluation.template(evaluator)
   together = step == 'best_ensemble'
+  if together and config.episode.tasks:
+    raise core.BadInput(
+      '--step=best_ensemble averages answers to one task, and this run has '
+      f'sequences of {config.episode.tasks}: choose best or a number'
+    )
   chosen = (selection.best_steps(workdir) or ['best']) if together else [step]
   numbers, results = [], []
   for one in chosen:
@@ -204,6 +209,9 @@ def override(config, changes, flag_values):
       config_lib.set_field(config, field, text)
     if flag_values.dataset:
       config.data.dataset = flag_values.dataset
+      if 'data.classes' not in changes:
+        # Ranges and numbers of classes were those of the run's own set.
+        config.data.classes, config.data.shuffle_classes = '', 0
       parts.append(flag_values.dataset)
     if flag_values.data_dir:
       config.data.dir = flag_values.data_dir

@@ -108,13 +108,18 @@ def summarise(config, values):
   for name, array in values.items():
     if array.ndim == 1 and name != 'family':
       row[name], row[f'{name}_ci95'] = stats.mean_ci95(array)
-  row['transductive'] = bool(
-    config.episode.transductive
-    or config.learner.to_dict().get('norm') == 'batch'
-  )
+  row['transductive'] = bool(config.episode.transductive or _sees(config))
   row['shift'] = config.data.shift
   row['proportions'] = config.episode.proportions
   return row
+
+
+def _sees(config):
+  """Whether queries are normalised by statistics of each other."""
+  learner = config.learner.to_dict()
+  if learner.get('stage') == 'shared':  # of the HyperTransformer
+    return learner['shared'].endswith('-bn')
+  return learner.get('norm') == 'batch'
 
 
 def ensemble(runs):

@@ -55,7 +55,8 @@ def measure(s, params, episode, key):
   if 'transform' in task_k:
     seen = variables.see(task_k, x)
     visuals['image/canonicalised'] = jnp.stack([x, seen])
-  if s.single:
+  given = (episode.extra or {}).get('unlabelled_y', support.y[:0])
+  if s.single and given.size and 'inner' not in (support.context or {}):
     metrics['accuracy_single'] = _single(s, params, episode, key)
   own = {f'{k}_unadapted': v for k, v in before.items() if v.ndim == 0}
   return {

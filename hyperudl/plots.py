@@ -238,6 +238,10 @@ def main(argv):
   del argv
   cli.set_up()
   values = flags.FLAGS
+  if values.shift and values.kind != 'episode':
+    raise core.BadInput(
+      f'--shift={values.shift} is for --kind=episode, not {values.kind}'
+    )
   if values.kind == 'curves':
     figure = curves(values.workdir)
   else:

@@ -3,6 +3,7 @@
 `learners/continual.py` says what is written from what.
 """
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -11,7 +12,6 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import losses
-from hyperudl.learners import hypertransformer
 from hyperudl.nets import writer_settings
 
 
@@ -23,6 +23,8 @@ class Run(NamedTuple):
   kind: str
   scenario: str
   tasks: int
+  write: Callable  # see `hypertransformer.write`, without settings
+  embed: Callable  # (CNN, images) -> features f32[n, D]
 
 
 def in_order(r, support):
@@ -37,9 +39,9 @@ def in_order(r, support):
   rows = support.y.shape[0]
   if support.x.ndim != 4 or rows % (r.way * r.tasks):
     raise core.BadInput(
-      f"scenario='batches' divides the support of one task, class by class, "
-      f'into learner.tasks={r.tasks} parts: set episode.tasks=0 and '
-      f'episode.shot and unlabelled to multiples of {r.tasks}, not {rows} rows'
+      f"scenario='batches' deals the support of one task to learner.tasks="
+      f'{r.tasks} parts: set episode.tasks=0, and episode.shot and unlabelled '
+      f'to multiples of {r.tasks}, or the {rows} rows cannot be dealt evenly'
     )
   # Rows come class by class, then unlabelled ones in random order.
   order = jnp.arange(rows).reshape(-1, r.tasks).T
@@ -55,7 +57,7 @@ def adapt(r, params, support, key, train):
   else:
     cnns = _in_turn(r, params, parts, keys, train)
   means = lambda cnn, part: losses.class_means(
-    hypertransformer.embed(r.s, cnn, part.x), part.y, r.way
+    r.embed(cnn, part.x), part.y, r.way
   )
   if r.kind == 'merged':
     # It sees all supports, so it may compare with what it makes of them now.
@@ -64,8 +66,9 @@ def adapt(r, params, support, key, train):
   else:
     own = jax.lax.map(lambda pair: means(*pair), (cnns, parts))
     if r.scenario == 'batches':
-      counts = jnp.arange(1, own.shape[0] + 1)[:, None, None]
-      own = jnp.cumsum(own, axis=0) / counts
+      rows = jnp.sum(jax.nn.one_hot(parts.y, r.way), axis=1)[..., None]
+      seen = jnp.maximum(jnp.cumsum(rows, axis=0), 1.0)
+      own = jnp.cumsum(rows * own, axis=0) / seen
     prototypes = jnp.broadcast_to(own, (own.shape[0], *own.shape))
   return {'cnns': cnns, 'prototypes': prototypes, 'scale': _scale(r, params)}
 
@@ -76,7 +79,7 @@ def _scale(r, params):
 
 def _in_turn(r, params, parts, keys, train):
   """theta_1..T, each written from its own support and the one before."""
-  write = functools.partial(hypertransformer.write, r.s, params)
+  write = functools.partial(r.write, params)
   first = jax.tree.map(lambda leaf: leaf[0], parts)
   shapes = jax.eval_shape(lambda: write(first, keys[0], train))
   start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
@@ -96,8 +99,7 @@ def _merged(r, params, parts, keys, train):
   if count > r.tasks:
     raise core.BadInput(
       f"kind='merged' tells the classes of learner.tasks={r.tasks} tasks "
-      f'apart, and got {count}: it cannot be evaluated on more than it '
-      'trained with'
+      f'apart, and got {count}: it cannot meet more than it was made for'
     )
   number = jnp.repeat(jnp.arange(count), rows)
   y = parts.y.reshape(-1)
@@ -107,8 +109,6 @@ def _merged(r, params, parts, keys, train):
   def write(inputs):
     t, key = inputs
     later = (number > t).astype(jnp.float32)
-    return hypertransformer.write(
-      r.s, params, support, key, train, removed=later
-    )
+    return r.write(params, support, key, train, removed=later)
 
   return jax.lax.map(write, (jnp.arange(count), keys))

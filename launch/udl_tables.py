@@ -191,7 +191,8 @@ def main():
   names = [n for n in arguments.variants.split(',') if n]
   names = names or variants(arguments.runs)
   chosen = arguments.shifts.split(',')
-  gains(results, names, chosen, arguments.against.split(','))
+  against = [text for text in arguments.against.split(',') if text]
+  gains(results, names, chosen, against)
   families(results, names, [s for s in chosen if len(shifts.families(s)) > 1])
 
 

@@ -13,7 +13,14 @@ FILES = {
   for folder in ('hyperudl', 'configs')
   for path in sorted((ROOT / folder).rglob('*.py'))
 }
-MAINS = ('train', 'evaluate', 'benchmark', 'plots', 'precompute')
+MAINS = (
+  'train',
+  'evaluate',
+  'benchmark',
+  'benchmark_learner',
+  'plots',
+  'precompute',
+)
 # Besides `data.convert`, whose flags are its own.
 COMMAND_LINE = {f'hyperudl.{name}' for name in (*MAINS, 'cli')}
 SHARED = {'runs', 'evaluation', 'selection', 'cli'}

@@ -186,6 +186,7 @@ def test_more_steps_in_evaluation_than_in_training():
     ({'rates': 'step'}, 'rates must be one of'),
     ({'inner_steps': 0}, 'inner_steps must be >= 1'),
     ({'test_steps': -1}, '>= 0'),
+    ({'first_order': True, 'order_steps': 5}, 'choose one of them'),
     ({'step_norms': True, 'norm': 'none'}, 'step_norms=True needs a norm'),
     ({'step_norms': True, 'scope': 'head'}, "scope='all'"),
     ({'norm': 'instance'}, 'norm'),

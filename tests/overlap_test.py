@@ -30,6 +30,26 @@ def test_queries_are_drawn_on_their_own():
   assert shares()[0].max() == 0
 
 
+@pytest.mark.parametrize('proportions', ['balanced', 'dirichlet'])
+def test_the_support_holds_no_image_twice(proportions):
+  sizes = {'shot': 3, 'query': 2, 'unlabelled': 2, 'proportions': proportions}
+  episode = helpers.draw(support_query='reference', **sizes)
+  support = helpers.rows_of(episode.support.x)[..., 0]
+  assert all(len(set(rows)) == len(rows) for rows in support)
+  query = helpers.rows_of(episode.query.x)[..., 0]
+  assert all(len(set(rows)) == len(rows) for rows in query)
+  # Queries meet labelled and unlabelled images alike.
+  met = lambda part: np.mean(
+    [np.isin(q, s).mean() for q, s in zip(query, part)]
+  )
+  assert met(support[:, :9]) > 0.1 and met(support[:, 9:]) > 0.1
+  ids, y = episode.extra['class_ids'], episode.extra['unlabelled_y']
+  np.testing.assert_array_equal(
+    helpers.class_of(support[:, 9:]),
+    np.take_along_axis(ids, y.astype(np.int64), axis=1),
+  )
+
+
 def test_the_support_is_that_of_disjoint_episodes():
   one, other = shares(support_query='reference')[1], shares()[1]
   np.testing.assert_array_equal(one, other)

@@ -2,10 +2,15 @@
 
 import random
 
+from absl import flags
 import numpy as np
 import pytest
 
+from configs import protonet as protonet_config
+from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import evaluate
+from hyperudl.data import protocol
 from hyperudl.data import splits
 from tests import sets
 
@@ -83,3 +88,44 @@ def test_ranges_choose_what_is_loaded(tmp_path):
 )
 def test_a_number_is_no_range(classes, count):
   assert splits.is_count(classes) == count
+
+
+def test_ranges_are_those_of_the_run_and_not_of_another_set():
+  config = protonet_config.get_config('omniglot,classes=0-3/4/5').unlock()
+  config.data.shuffle_classes = 2022
+  other, tag = evaluate.override(config, {}, evaluate_flags('mnist'))
+  assert (other.data.classes, other.data.shuffle_classes) == ('', 0)
+  assert tag == 'mnist'
+  same, _ = evaluate.override(config, {}, evaluate_flags())
+  assert same.data.classes == '0-3/4/5'
+  asked, _ = evaluate.override(
+    config, {'data.classes': '7/8/9'}, evaluate_flags('mnist', tag='some')
+  )
+  assert asked.data.classes == '7/8/9'
+
+
+def evaluate_flags(dataset='', tag=''):
+  values = flags.FlagValues()
+  for name in ('dataset', 'data_dir', 'tag'):
+    flags.DEFINE_string(name, '', '', flag_values=values)
+  for name in ('way', 'shot', 'episodes'):
+    flags.DEFINE_integer(name, 0, '', flag_values=values)
+  values(['evaluate', f'--dataset={dataset}', f'--tag={tag}'])
+  return values
+
+
+def test_a_shuffle_needs_ranges():
+  config = protonet_config.get_config('omniglot,classes=64').unlock()
+  config.data.shuffle_classes = 2022
+  with pytest.raises(core.BadInput, match='shuffle_classes = 2022'):
+    config_lib.validate(config)
+  config.data.classes = '0-63'
+  config_lib.validate(config)
+
+
+@pytest.mark.parametrize('choice', protocol._AUGMENT)
+def test_every_augmentation_can_be_configured(choice):
+  config = protonet_config.get_config('omniglot').unlock()
+  config.data.augment = choice
+  config_lib.validate(config)
+  assert protocol.read(config, train=True).augment == choice

@@ -91,6 +91,7 @@ def test_inner_data_none_switches_the_steps_off_and_noise_changes_them():
 def test_a_single_image_adapts_to_nothing_but_itself():
   learner = tiny_udl(single=True)
   data, params = episode(), fresh(learner)
+  data = data._replace(extra={'unlabelled_y': jnp.zeros(4, jnp.int32)})
   evaluate = jax.jit(learner.evaluate)
   found = evaluate(params, data, jax.random.key(2))
   # Neither the unlabelled images nor the other queries have a say.

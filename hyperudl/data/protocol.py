@@ -65,12 +65,12 @@ class Rules(NamedTuple):
   @property
   def most_per_class(self):
     """Images that one class may have to give to an episode."""
-    most = self.targets
-    if self.proportions == 'balanced':
-      most //= self.way
+    if self.proportions != 'balanced':
+      return self.shot + self.targets
+    own = self.shot + self.targets // self.way - self.query
     if self.support_query == 'reference':
-      return max(self.shot, most)
-    return self.shot + most
+      return max(own, self.query)
+    return own + self.query
 
 
 def read(config, train):
@@ -157,8 +157,8 @@ def check(rules, dataset, name):
   if not rules.transductive:
     parts['unlabelled'] = rules.unlabelled
   each = sum(parts.values())
-  if rules.support_query == 'reference':
-    each = max(rules.shot, each - rules.shot)
+  if rules.support_query == 'reference' and rules.proportions == 'balanced':
+    each = max(rules.query, each - rules.query)
   listed = ' + '.join(f'episode.{k}={v}' for k, v in parts.items())
   least = each if rules.proportions == 'balanced' else rules.shot
   if least > counts[0]:

@@ -28,8 +28,8 @@ def draw_tasks(keys, rules, dataset):
     dataset: an `arrays.Dataset`; only counts and starts are read.
 
   Returns:
-    `Tasks`; no image comes twice in an episode, but for queries in the support
-    under support_query='reference'.
+    `Tasks`; no image comes twice in an episode, but that under
+    support_query='reference' a query may be in the support, labelled or not.
   """
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
   # The largest of uniform numbers: without replacement, in random order.
@@ -53,10 +53,18 @@ def _draw_task(key, classes, rules, dataset):
   )
   if rules.support_query == 'reference':
     # Drawn anew, so that a query may be an image of the support.
-    again = jax.random.uniform(jax.random.fold_in(key, 2), (rules.way, longest))
+    # (Small numbers folded in would be the keys of the split above.)
+    again = jax.random.fold_in(key, 100)
+    again = jax.random.uniform(again, (rules.way, longest))
     others = _in_random_order(again, classes, rules, dataset)
-    y, place = _target_slots(keys[1], order, rules, counts)
-    targets = others[y, place]
+    y, _ = _target_slots(keys[1], order, rules, counts - rules.shot)
+    asked, unlabelled = jnp.split(y, [rules.way * rules.query])
+    targets = jnp.concatenate(
+      [
+        others[asked, _number(asked, rules.way)],
+        rows[unlabelled, rules.shot + _number(unlabelled, rules.way)],
+      ]
+    )
   else:
     y, place = _target_slots(keys[1], order, rules, counts - rules.shot)
     targets = rows[y, rules.shot + place]
@@ -71,6 +79,12 @@ def _draw_task(key, classes, rules, dataset):
     targets=targets,
     target_y=y,
   )
+
+
+def _number(y, way):
+  """i32[n]: how many earlier entries of i32[n] `y` are of the same class."""
+  one_hot = jax.nn.one_hot(y, way, dtype=jnp.int32)
+  return jnp.sum((jnp.cumsum(one_hot, axis=0) - 1) * one_hot, axis=1)
 
 
 def _in_random_order(scores, classes, rules, dataset):

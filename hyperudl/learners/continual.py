@@ -115,7 +115,15 @@ def make(
       "kind='merged' would see later tasks in batch statistics; choose another "
       f'norm than {s.norm!r} and another shared than {s.shared!r}'
     )
-  r = sequences.Run(s, way, kind, scenario, tasks)
+  r = sequences.Run(
+    s,
+    way,
+    kind,
+    scenario,
+    tasks,
+    functools.partial(hypertransformer.write, s),
+    functools.partial(hypertransformer.embed, s),
+  )
   return core.make_learner(
     lambda key, episode: _init(r, key, episode),
     lambda params, support, key, *, train: sequences.adapt(
@@ -164,7 +172,7 @@ def _answers(r, task, x, steps):
     cnn, prototypes = jax.tree.map(
       lambda leaf: leaf[t], (task['cnns'], task['prototypes'])
     )
-    embed = functools.partial(hypertransformer.embed, r.s, cnn)
+    embed = functools.partial(r.embed, cnn)
     if r.s.norm == 'batch':  # of the queries of one task
       features = jax.lax.map(embed, x)
     else:
@@ -210,7 +218,8 @@ def _loss(r, params, episode, key):
     met = jnp.tril(jnp.ones(right['class'].shape))
     value = jnp.sum(met * fits[r.scenario]) / jnp.sum(met)
     metrics = {
-      'accuracy': jnp.mean(right['class'][-1]),
+      'accuracy': jnp.mean(right[r.scenario][-1]),
+      'accuracy_class': jnp.mean(right['class'][-1]),
       'accuracy_task': jnp.mean(right['task'][-1]),
     }
   return value, metrics
@@ -231,8 +240,8 @@ def _evaluate(r, params, episode, key):
   logits = _answers(r, task, query.x, steps)
   fits, right = forgetting.matrices(r.way, logits, query.y)
   metrics = {
-    'accuracy': jnp.mean(right['class'][-1]),
-    'nll': jnp.mean(fits['class'][-1]),
+    'accuracy': jnp.mean(right[r.scenario][-1]),
+    'nll': jnp.mean(fits[r.scenario][-1]),
   }
   for name, matrix in right.items():
     metrics.update(forgetting.summary(name, matrix))

@@ -82,6 +82,11 @@ def make(
       'inner_steps must be >= 1 and test_steps, order_steps and multi_step '
       f'>= 0, not {(inner_steps, test_steps, order_steps, multi_step)}'
     )
+  if first_order and order_steps:
+    raise ValueError(
+      f'order_steps={order_steps} ends in second order, first_order=True never '
+      'does: choose one of them'
+    )
   if step_norms and (norm == 'none' or scope == 'head'):
     raise ValueError(
       "step_norms=True needs a norm and scope='all', not "

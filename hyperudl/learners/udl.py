@@ -125,7 +125,8 @@ def make(
     auxiliary_weight: weight of ELBO and SSL at v_0 in the outer loss.
     single: measure in evaluations also `accuracy_single`, where each query is
       answered after adapting to itself alone: moved, noisy copies of it take
-      the place of all unlabelled images (after MT3). As slow as it sounds.
+      the place of all unlabelled images, which must not be none (after MT3).
+      As slow as it sounds.
     vae_latent, vae_hidden: sizes of the upstream `vae`.
 
   Raises:
