@@ -142,6 +142,26 @@ def test_a_graft_prefers_the_best_step(tmp_path):
   assert best['frozen']['base']['w'][0, 0] == 2
 
 
+def test_what_is_not_frozen_starts_from_the_entry_of_the_same_name(tmp_path):
+  shared = {**upstream_params(4), 'head': jnp.ones(3)}
+  state = make_state(2)
+  params = {**state.params, 'shared': shared}
+  write(
+    tmp_path,
+    core.TrainState(state.step, params, optax.sgd(1).init(params)),
+  )
+  mine = {'shared': upstream_params(0), 'own': jnp.ones(2), 'frozen': {}}
+  warm = selection.graft(mine, 'shared', tmp_path)
+  # The head that the upstream had and this learner has not is left out.
+  assert set(warm['shared']) == {'w'} and warm['shared']['w'][0, 0] == 4
+  assert warm['own'] is mine['own'] and warm['frozen'] == {}
+  more = {'shared': {**upstream_params(0), 'bias': jnp.ones(1)}}
+  with pytest.raises(core.BadInput, match=': shared/bias is missing'):
+    selection.graft(more, 'shared', tmp_path)
+  with pytest.raises(core.BadInput, match='own/w is missing'):
+    selection.graft({'own': upstream_params(0)}, 'own', tmp_path)
+
+
 def test_a_graft_that_does_not_fit_names_the_leaf_and_both_shapes(tmp_path):
   write(tmp_path, make_state(2, {'vae': upstream_params(7)}))
   wide, fits = upstream_params(0, 5), upstream_params(0)

@@ -1,5 +1,14 @@
 """Sizes of learners that compile in seconds; the rest is as configured."""
 
+WRITER = {
+  'channels': 3,
+  'depth': 2,
+  'embedding': 4,
+  'layers': 1,
+  'features': 3,
+  'heads': 2,
+  'shared_dim': 4,
+}
 TINY = {
   'protonet': {'channels': (6, 6)},
   'maml': {'channels': (6, 6), 'inner_steps': 2},
@@ -10,25 +19,8 @@ TINY = {
     'switch_steps': 0,
   },
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
-  'hypertransformer': {
-    'channels': 3,
-    'depth': 2,
-    'embedding': 4,
-    'layers': 1,
-    'features': 3,
-    'heads': 2,
-    'shared_dim': 4,
-  },
-  'continual': {
-    'channels': 3,
-    'depth': 2,
-    'embedding': 4,
-    'layers': 1,
-    'features': 3,
-    'heads': 2,
-    'shared_dim': 4,
-    'tasks': 2,
-  },
+  'hypertransformer': WRITER,
+  'continual': {**WRITER, 'tasks': 2},
   'udl': {
     'channels': (4, 6),
     'width': 8,
