@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from configs import hypertransformer as hypertransformer_config
 from configs import protonet as protonet_config
 from hyperudl import benchmark_learner
@@ -38,6 +40,7 @@ def test_rows_of_any_learner_are_drawing_updates_and_evaluation():
   assert shares['update 1'] == 1.0
 
 
+@pytest.mark.slow
 def test_the_hypertransformer_has_parts():
   lines = lines_of(hypertransformer_config, 'hypertransformer', [1])
   parts = {line['name'] for line in lines if line['name'].startswith('part')}

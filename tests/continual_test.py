@@ -143,7 +143,9 @@ def test_one_task_is_the_plain_learner_with_prototypes():
   assert names(learner.init, episode) == names(plain.init, first)
 
 
-@pytest.mark.parametrize('scenario', ['class', 'task'])
+@pytest.mark.parametrize(
+  'scenario', ['class', pytest.param('task', marks=pytest.mark.slow)]
+)
 def test_loss_and_answers_are_those_of_a_loop(scenario):
   params, run = built(scenario=scenario)
   episode = episode_of()

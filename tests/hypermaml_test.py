@@ -10,6 +10,7 @@ import pytest
 from configs import hypermaml as hypermaml_config
 from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import headwriting
 from hyperudl.learners import hypermaml
 from hyperudl.nets import conv
 
@@ -118,10 +119,10 @@ def test_the_warm_up_blends_gradient_steps_and_delta(step, share):
 
 
 def test_the_share_of_the_gradient_falls_without_a_jump():
-  share = lambda t: float(hypermaml.gradient_share(jnp.int32(t), 10, 4))
+  share = lambda t: float(headwriting.gradient_share(jnp.int32(t), 10, 4))
   found = [share(t) for t in range(8, 16)]
   np.testing.assert_allclose(found, [1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0], rtol=1e-5)
-  none = [float(hypermaml.gradient_share(jnp.int32(t), 0, 0)) for t in (0, 9)]
+  none = [float(headwriting.gradient_share(jnp.int32(t), 0, 0)) for t in (0, 9)]
   assert none == [0, 0]
 
 

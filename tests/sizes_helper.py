@@ -9,15 +9,17 @@ WRITER = {
   'heads': 2,
   'shared_dim': 4,
 }
+HEAD_WRITER = {
+  'channels': (6, 6),
+  'hidden': 16,
+  'warmup_steps': 0,
+  'switch_steps': 0,
+}
 TINY = {
   'protonet': {'channels': (6, 6)},
   'maml': {'channels': (6, 6), 'inner_steps': 2},
-  'hypermaml': {
-    'channels': (6, 6),
-    'hidden': 16,
-    'warmup_steps': 0,
-    'switch_steps': 0,
-  },
+  'hypermaml': HEAD_WRITER,
+  'bayeshmaml': HEAD_WRITER,
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
   'hypertransformer': WRITER,
   'continual': {**WRITER, 'tasks': 2},

@@ -54,6 +54,28 @@ def make(name, way, settings):
     raise BadInput(f'learner {name!r}: {error}') from error
 
 
+def spelled_out(own, base, without=()):
+  """The signature of a `make` that passes **settings on to another one.
+
+  Args:
+    own: the function with **settings; what it names itself comes first.
+    base: the function that gets them.
+    without: names of `base` that `own` does not take.
+
+  Returns:
+    An `inspect.Signature` for `own.__signature__`, which `hyperparameters`
+    reads.
+  """
+  named = {
+    k: p
+    for k, p in inspect.signature(own).parameters.items()
+    if p.kind != p.VAR_KEYWORD
+  }
+  theirs = inspect.signature(base).parameters
+  rest = [p for k, p in theirs.items() if k not in {*named, *without}]
+  return inspect.Signature([*named.values(), *rest])
+
+
 def _module(name):
   if name not in names():
     near = difflib.get_close_matches(name, names(), 1)

@@ -28,13 +28,13 @@ compared as they are (flattened), times a learned factor.
 """
 
 import functools
-import inspect
 
 import jax
 import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import forgetting
+from hyperudl import learners
 from hyperudl import losses
 from hyperudl import sequences
 from hyperudl.learners import hypertransformer
@@ -135,17 +135,7 @@ def make(
   )
 
 
-def _signature():
-  """That of `make`, with the settings of the HyperTransformer spelled out."""
-  own = inspect.signature(make).parameters
-  named = {k: p for k, p in own.items() if p.kind != p.VAR_KEYWORD}
-  theirs = inspect.signature(hypertransformer.make).parameters
-  rest = [p for k, p in theirs.items() if k not in {*named, *NOT_HERE}]
-  return inspect.Signature([*named.values(), *rest])
-
-
-# `learners.hyperparameters` reads it.
-make.__signature__ = _signature()
+make.__signature__ = learners.spelled_out(make, hypertransformer.make, NOT_HERE)
 
 
 def _init(r, key, episode):
