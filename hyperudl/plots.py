@@ -144,7 +144,8 @@ def episode(workdir, shift=''):
   parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
   for part, row in zip(parts[:, 0], rows):
     _images(part, *row)
-  figure.suptitle(f'{config.learner.name}, step {step}', fontsize=9, y=0.995)
+  title = f'{config.learner.name}, step {step}'
+  figure.suptitle(title, x=0.01, y=0.998, ha='left', fontsize=9)
   return figure
 
 
