@@ -74,8 +74,10 @@ def features_of(params, x):
   return net.apply({'params': params['trunk']}, x)
 
 
-@pytest.mark.parametrize('aggregation', ['concat', 'mean'])
-@pytest.mark.parametrize('update', ['minus', 'plus', 'multiply'])
+@pytest.mark.parametrize(
+  'aggregation, update',
+  [('concat', 'minus'), ('mean', 'plus'), ('concat', 'multiply')],
+)
 def test_the_head_of_a_task_is_the_universal_one_and_delta(aggregation, update):
   learner, params = built(aggregation=aggregation, update=update)
   episode = episode_of()
