@@ -30,6 +30,7 @@ from ml_collections import config_flags
 from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import layerwriting
 from hyperudl import loop
 from hyperudl import train
 from hyperudl.data import episodes
@@ -113,7 +114,7 @@ def hypertransformer_parts(config, episode, learner):
     if 'encoder' in layer
   }
   images = jnp.concatenate([episode.support.x, episode.query.x])
-  cnn = lambda task, x: hypertransformer.embed(s, task, x)
+  cnn = lambda task, x: layerwriting.embed(s, task, x)
   parts = {'cnn': (cnn, cnn_of(task), images)}
   if s.features:
     parts['layer features'] = (features, params, inputs)

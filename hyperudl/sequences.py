@@ -3,7 +3,6 @@
 `learners/continual.py` says what is written from what.
 """
 
-from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl import core
+from hyperudl import layerwriting
 from hyperudl import losses
 from hyperudl.nets import writer_settings
 
@@ -23,8 +23,6 @@ class Run(NamedTuple):
   kind: str
   scenario: str
   tasks: int
-  write: Callable  # see `hypertransformer.write`, without settings
-  embed: Callable  # (CNN, images) -> features f32[n, D]
 
 
 def in_order(r, support):
@@ -57,7 +55,7 @@ def adapt(r, params, support, key, train):
   else:
     cnns = _in_turn(r, params, parts, keys, train)
   means = lambda cnn, part: losses.class_means(
-    r.embed(cnn, part.x), part.y, r.way
+    layerwriting.embed(r.s, cnn, part.x), part.y, r.way
   )
   if r.kind == 'merged':
     # It sees all supports, so it may compare with what it makes of them now.
@@ -79,7 +77,7 @@ def _scale(r, params):
 
 def _in_turn(r, params, parts, keys, train):
   """theta_1..T, each written from its own support and the one before."""
-  write = functools.partial(r.write, params)
+  write = functools.partial(layerwriting.write, r.s, params)
   first = jax.tree.map(lambda leaf: leaf[0], parts)
   shapes = jax.eval_shape(lambda: write(first, keys[0], train))
   start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
@@ -109,6 +107,6 @@ def _merged(r, params, parts, keys, train):
   def write(inputs):
     t, key = inputs
     later = (number > t).astype(jnp.float32)
-    return r.write(params, support, key, train, removed=later)
+    return layerwriting.write(r.s, params, support, key, train, removed=later)
 
   return jax.lax.map(write, (jnp.arange(count), keys))

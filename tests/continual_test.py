@@ -11,6 +11,7 @@ from configs import continual as continual_config
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import forgetting
+from hyperudl import layerwriting
 from hyperudl.learners import continual
 from hyperudl.learners import hypertransformer
 
@@ -158,7 +159,7 @@ def test_loss_and_answers_are_those_of_a_loop(scenario):
   for t in range(TASKS):
     cnn = jax.tree.map(lambda leaf: leaf[t], task['cnns'])
     for tau in range(t + 1):
-      f = np.asarray(hypertransformer.embed(s, cnn, episode.query.x[tau]))
+      f = np.asarray(layerwriting.embed(s, cnn, episode.query.x[tau]))
       known = [tau] if scenario == 'task' else range(t + 1)
       c = np.concatenate([np.asarray(task['prototypes'])[t, k] for k in known])
       answers = -scale * np.square(f[:, None] - c).sum(-1)
@@ -206,7 +207,7 @@ def test_parts_of_one_task_are_met_one_after_another():
     cnn = jax.tree.map(lambda leaf: leaf[t], task['cnns'])
     # Two rows a class and part: class c holds rows c * 6 .. c * 6 + 5.
     rows = [episode.support.x[c * 6 + t : c * 6 + 6 : 3] for c in (0, 1)]
-    means = [hypertransformer.embed(s, cnn, x).mean(axis=0) for x in rows]
+    means = [layerwriting.embed(s, cnn, x).mean(axis=0) for x in rows]
     sums = sums + np.stack(means)
     np.testing.assert_allclose(
       task['prototypes'][t, t], sums / (t + 1), rtol=1e-3, atol=1e-4

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import forgetting
+from hyperudl import layerwriting
 from hyperudl import learners
 from hyperudl import losses
 from hyperudl import sequences
@@ -121,8 +122,6 @@ def make(
     kind,
     scenario,
     tasks,
-    functools.partial(hypertransformer.write, s),
-    functools.partial(hypertransformer.embed, s),
   )
   return core.make_learner(
     lambda key, episode: _init(r, key, episode),
@@ -141,7 +140,7 @@ make.__signature__ = learners.spelled_out(make, hypertransformer.make, NOT_HERE)
 def _init(r, key, episode):
   parts = sequences.in_order(r, episode.support)
   first = jax.tree.map(lambda leaf: leaf[0], parts)
-  return hypertransformer.init(r.s, key, core.Episode(first, first))
+  return layerwriting.init(r.s, key, core.Episode(first, first))
 
 
 def _answers(r, task, x, steps):
@@ -162,7 +161,7 @@ def _answers(r, task, x, steps):
     cnn, prototypes = jax.tree.map(
       lambda leaf: leaf[t], (task['cnns'], task['prototypes'])
     )
-    embed = functools.partial(r.embed, cnn)
+    embed = functools.partial(layerwriting.embed, r.s, cnn)
     if r.s.norm == 'batch':  # of the queries of one task
       features = jax.lax.map(embed, x)
     else:

@@ -20,7 +20,6 @@ Differs from the reference (TensorFlow code of the authors):
   * Images in [0, 1] are mapped to [-1, 1] (there x / 128 - 1 of 0..255).
   * Max-pooling stands before the activation, which is increasing: the same
     numbers from a quarter of the work.
-  * Heads of the real classes and of the warm-up exist only where asked for.
 
 Published: Omniglot 20-way 1-shot, 8 channels: 87.2% (support and query
 overlap in 5% of the draws there, batch statistics of the queries).
@@ -30,10 +29,10 @@ bias). Their CNN 'maxpool-4-layer' is net='maxpool', depth=4; '3-layer' and
 '4-layer' are net='strided', stride=2, depth=3 and 4.
 """
 
-import jax
 import jax.numpy as jnp
 
 from hyperudl import core
+from hyperudl import layerwriting
 from hyperudl import losses
 from hyperudl.nets import writer
 from hyperudl.nets import writer_losses
@@ -167,8 +166,8 @@ def make(
   if s.stage == 'shared':
     return _shared_learner(s)
   return core.make_learner(
-    lambda key, episode: init(s, key, episode),
-    lambda params, support, key, *, train: task_of(
+    lambda key, episode: layerwriting.init(s, key, episode),
+    lambda params, support, key, *, train: layerwriting.task_of(
       s, params, support, key, train
     ),
     lambda params, task, x, context: _predict(s, task, x),
@@ -190,113 +189,15 @@ def settings_of(way, **settings):
   return s
 
 
-def init(s, key, episode):
-  """Parameters of the learner."""
-  keys = jax.random.split(key, 4)
-  x, y = _pixels(episode.support.x), episode.support.y
-  cnn = writer.make_net(s).init(keys[0], x)['params']
-  learned, _ = writer.split(s, cnn)
-  params = _init_shared(s, keys[1], x)
-  support_norms = writer.norms(learned) if s.separate_norm else None
-  variables = writer.Writer(s).init(
-    keys[2],
-    learned,
-    x,
-    y,
-    _shared(s, params, x),
-    train=False,
-    support_norms=support_norms,
-  )
-  params['writer'] = variables.get('params', {})
-  if learned:
-    params['net'] = learned
-  if s.separate_norm:
-    params['support_norms'] = support_norms
-  if s.head == 'prototypes' and s.logits_scale:
-    params['log_scale'] = jnp.log(jnp.float32(s.logits_scale))
-  if s.warmup_steps:
-    heads = jax.random.split(keys[3], s.depth - 1)
-    params['heads'] = [
-      writer_losses.init_dense(k, s.channels, s.way) for k in heads
-    ]
-  return params
-
-
-def _init_shared(s, key, x):
-  """{'shared': features and, where it is trained, head}, or {}."""
-  if s.shared == 'none':
-    return {}
-  keys = jax.random.split(key)
-  features = writer.shared_features(s).init(keys[0], x)['params']
-  params = {'features': features}
-  if s.shared_head_weight or s.stage == 'shared':
-    width = s.shared_dim
-    params['head'] = writer_losses.init_dense(
-      keys[1], width, s.shared_head_classes
-    )
-  return {'shared': params}
-
-
-def _shared(s, params, x):
-  """Image features f32[n, Fs]; without any, Fs = 0."""
-  if s.shared == 'none':
-    return jnp.zeros((x.shape[0], 0))
-  own = {'params': params['shared']['features']}
-  return writer.shared_features(s).apply(own, x)
-
-
-def write(s, params, support, key, train, previous=None, removed=None):
-  """Parameters of the CNN for one support.
-
-  Args:
-    s: `Settings`.
-    params: of the learner.
-    support: `core.Examples`.
-    key: PRNG key of dropout and removal.
-    train: whether these act.
-    previous: CNN of an earlier task, or None.
-    removed: f32[S], rows that attention does not see, or None.
-  """
-  x = _pixels(support.x)
-  return writer.Writer(s).apply(
-    {'params': params['writer']},
-    params.get('net', {}),
-    x,
-    support.y,
-    _shared(s, params, x),
-    train=train,
-    support_norms=params.get('support_norms'),
-    previous=previous,
-    removed=removed,
-    rngs={'dropout': key},
-  )
-
-
-def embed(s, cnn, x):
-  """What the CNN returns of images f32[n, H, W, C]: logits or features."""
-  return writer.make_net(s).apply({'params': cnn}, _pixels(x))
-
-
-def task_of(s, params, support, key, train):
-  """The CNN of one task, with prototypes where it has no logits."""
-  cnn = write(s, params, support, key, train)
-  if s.head == 'written':
-    return cnn
-  features = embed(s, cnn, support.x)
-  prototypes = losses.class_means(features, support.y, s.way)
-  scale = jnp.exp(params['log_scale']) if s.logits_scale else 1.0
-  return {'cnn': cnn, 'prototypes': prototypes, 'scale': scale}
-
-
 def _predict(s, task, x):
   if s.head == 'written':
-    return embed(s, task, x)
-  features = embed(s, task['cnn'], x)
+    return layerwriting.embed(s, task, x)
+  features = layerwriting.embed(s, task['cnn'], x)
   return -task['scale'] * losses.squared_distances(features, task['prototypes'])
 
 
 def _loss(s, params, episode, key, step):
-  task = task_of(s, params, episode.support, key, True)
+  task = layerwriting.task_of(s, params, episode.support, key, True)
   query = episode.query
   logits = _predict(s, task, query.x)
   cnn = task if s.head == 'written' else task['cnn']
@@ -312,7 +213,11 @@ def _loss(s, params, episode, key, step):
     weights = writer_losses.warmup_weights(step, s.warmup_steps, s.depth - 1)
     value = weights[-1] * fit
     found = writer_losses.head_losses(
-      writer.block(s), params['heads'], cnn, _pixels(query.x), query.y
+      writer.block(s),
+      params['heads'],
+      cnn,
+      layerwriting.pixels(query.x),
+      query.y,
     )
     value += sum(weight * each for weight, each in zip(weights, found))
     metrics['warmup'] = 1.0 - weights[-1]
@@ -331,7 +236,8 @@ def _shared_head(s, params, episode):
   """(loss, accuracy) of the training classes of the support's images."""
   support, ids = episode.support, episode.extra['class_ids']
   logits = writer_losses.dense(
-    params['shared']['head'], _shared(s, params, _pixels(support.x))
+    params['shared']['head'],
+    layerwriting.shared_features(s, params, layerwriting.pixels(support.x)),
   )
   y = jnp.where(support.y < 0, -1, ids[support.y])
   # A class without an output would be a silent loss of zero.
@@ -346,21 +252,23 @@ def _shared_learner(s):
 
   def adapt(params, support, key, *, train):
     del key, train
-    features = _shared(s, params, _pixels(support.x))
+    features = layerwriting.shared_features(
+      s, params, layerwriting.pixels(support.x)
+    )
     return losses.class_means(features, support.y, s.way)
 
   def predict(params, task, x, context):
     del context
-    return -losses.squared_distances(_shared(s, params, _pixels(x)), task)
+    return -losses.squared_distances(
+      layerwriting.shared_features(s, params, layerwriting.pixels(x)), task
+    )
 
   def loss(params, episode, key, step):
     del key, step
     value, right = _shared_head(s, params, episode)
     return value, {'accuracy': right}
 
-  init = lambda key, episode: _init_shared(s, key, _pixels(episode.support.x))
+  init = lambda key, episode: layerwriting.init_shared(
+    s, key, layerwriting.pixels(episode.support.x)
+  )
   return core.make_learner(init, adapt, predict, loss)
-
-
-def _pixels(x):
-  return 2.0 * x - 1.0

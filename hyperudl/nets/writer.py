@@ -215,7 +215,7 @@ class Writer(nn.Module):
     s = self.settings
     if not train or not (s.remove_labelled or s.remove_unlabelled):
       return removed
-    keys = jax.random.split(self.make_rng('dropout'), 3)
+    keys = jax.random.split(self.make_rng('dropout'))
     largest = jnp.array([s.remove_labelled, s.remove_unlabelled])
     shares = largest * jax.random.uniform(keys[0], (2,))
     share = jnp.where(y < 0, shares[1], shares[0])
