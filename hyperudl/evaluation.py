@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperudl import calibration
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import loop
@@ -102,12 +103,17 @@ def summarise(config, values):
     values: from `Evaluator.run`.
 
   Returns:
-    dict for the result line: fractions, `<name>` and `<name>_ci95`.
+    dict for the result line: fractions, `<name>` and `<name>_ci95`; `ece` is
+    the expected calibration error of all queries together.
   """
   row = {'episodes': len(values['accuracy'])}
   for name, array in values.items():
     if array.ndim == 1 and name != 'family':
       row[name], row[f'{name}_ci95'] = stats.mean_ci95(array)
+  if 'probabilities' in values and not config.episode.tasks:
+    p = values['probabilities'].reshape(-1, values['probabilities'].shape[-1])
+    y = values['y'].reshape(-1)
+    row['ece'] = calibration.expected_calibration_error(p, y)
   row['transductive'] = bool(config.episode.transductive or _sees(config))
   row['shift'] = config.data.shift
   row['proportions'] = config.episode.proportions

@@ -53,10 +53,13 @@ def test_a_row_has_means_with_intervals_and_says_how_it_was_measured():
   config = importlib.import_module('configs.protonet').get_config()
   values = {
     'accuracy': np.array([0.2, 0.4, 0.6]),
-    'probabilities': np.zeros((3, 2, 5)),
+    # Certain of class 0 and right in a third of the cases.
+    'probabilities': np.tile(np.eye(5)[0], (3, 2, 1)),
+    'y': np.array([[0, 1], [0, 2], [3, 4]]),
     'family': np.array([0, 1, 2]),
   }
   row = evaluation.summarise(config, values)
+  assert row['ece'] == pytest.approx(2 / 3)
   assert row['episodes'] == 3
   assert row['accuracy'] == pytest.approx(0.4)
   assert row['accuracy_ci95'] == pytest.approx(1.96 * 0.2 / np.sqrt(3))

@@ -16,6 +16,7 @@ FIELDS = {
   'episodes',
   'accuracy',
   'accuracy_ci95',
+  'ece',
   'accuracy_pixels',
   'accuracy_pixels_ci95',
   'nll',
