@@ -38,6 +38,8 @@ setuptools.setup(
   ],
   extras_require={
     'cuda': ['jax[cuda]>=0.10.2,<0.12'],
+    # Peers to compare speeds with (`benchmarks/`); a CPU build will do.
+    'bench': ['torch==2.13.0'],
     'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9'],
   },
 )

@@ -14,8 +14,9 @@ import pytest
 from hyperudl import benchmark
 from hyperudl import core
 from hyperudl import loop
+from hyperudl import workloads
 
-TINY = benchmark.Row('tiny', 2, 2, way=2, shot=1, query=1, size=16, steps=1)
+TINY = workloads.Row('tiny', 2, 2, way=2, shot=1, query=1, size=16, steps=1)
 
 
 def test_each_row_is_one_json_line_of_positive_numbers():
@@ -56,26 +57,28 @@ def test_flops_are_those_of_the_compiled_program(first_order):
     formulation='slices',
     first_order=first_order,
   )
-  value_and_grad = loop.episode_value_and_grad(benchmark.make_loss(row), 'vmap')
-  inputs = benchmark.make_inputs(row)
+  value_and_grad = loop.episode_value_and_grad(
+    workloads.make_loss(row)[1], 'vmap'
+  )
+  inputs = workloads.make_inputs(row)
   compiled = jax.jit(value_and_grad).lower(*inputs).compile()
   # XLA also counts elementwise operations and what is computed again.
-  ratio = compiled.cost_analysis()['flops'] / benchmark.count_flops(row)
+  ratio = compiled.cost_analysis()['flops'] / workloads.count_flops(row)
   assert 1 < ratio < 1.2
 
 
 def test_a_second_order_episode_of_conv4_64_takes_8_65_gigaflop():
-  rows = {row.name: row for row in benchmark.make_rows()}
-  count = lambda name: benchmark.count_flops(rows[f'maml {name}'])
+  rows = {row.name: row for row in workloads.make_rows()}
+  count = lambda name: workloads.count_flops(rows[f'maml {name}'])
   assert count('conv4-64 second-order') == pytest.approx(8.65e9, rel=0.01)
   assert count('conv4-8 second-order') == pytest.approx(0.16e9, rel=0.05)
   assert count('conv4-64 first-order') < count('conv4-64 second-order')
 
 
 def test_first_order_drops_a_part_of_the_gradient():
-  inputs = benchmark.make_inputs(TINY)
+  inputs = workloads.make_inputs(TINY)
   gradients = [
-    jax.jit(loop.episode_value_and_grad(benchmark.make_loss(row), 'scan'))(
+    jax.jit(loop.episode_value_and_grad(workloads.make_loss(row)[1], 'scan'))(
       *inputs
     )
     for row in (TINY, dataclasses.replace(TINY, first_order=True))
@@ -87,7 +90,7 @@ def test_first_order_drops_a_part_of_the_gradient():
 
 
 def test_a_filter_that_fits_nothing_lists_the_rows():
-  rows = benchmark.make_rows()
+  rows = workloads.make_rows()
   assert len(benchmark.select(rows, 'naive')) == 2
   assert benchmark.select(rows, '') == rows
   with pytest.raises(core.BadInput, match='conv4-64 second-order naive'):

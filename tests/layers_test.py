@@ -23,7 +23,7 @@ MAINS = (
 )
 # Besides `data.convert`, whose flags are its own.
 COMMAND_LINE = {f'hyperudl.{name}' for name in (*MAINS, 'cli')}
-SHARED = {'runs', 'evaluation', 'selection', 'cli'}
+SHARED = {'runs', 'evaluation', 'selection', 'cli', 'workloads'}
 STORES = {'checkpoint', 'metrics', 'storage', 'stats'}
 
 

@@ -1,0 +1,1 @@
+"""Peers in plain torch, for comparison only: `pip install -e .[bench]`."""
