@@ -6,7 +6,8 @@ evaluates one checkpoint and appends a line. It needs nothing but the workdir
 and the data; it may run beside the trainer or later.
 
 Results: DIR/eval/<split>.jsonl, one line a checkpoint, and
-DIR/eval/<split>_episodes.npz, the numbers of every episode of the last one.
+DIR/eval/<split>_episodes.npz, the numbers of every episode of the last one;
+with --uncertainty DIR/eval/uncertainty-<split>.jsonl (`uncertainty.py`).
 Exit codes: 0 done; 2 bad flag, config or data; 3 no checkpoint is readable;
 5 disk full or unwritable; 6 another evaluator polls this run; 130 Ctrl-C;
 143 SIGTERM.
@@ -26,24 +27,23 @@ from hyperudl import metrics
 from hyperudl import runs
 from hyperudl import selection
 from hyperudl import storage
+from hyperudl import uncertainty
 
 SPLITS = ('train', 'valid', 'test', 'all')
 STEPS = ('latest', 'best', 'best_ensemble')
 
 
+_TOLD = ('accuracy', 'accuracy_unadapted', 'gain_step', 'gain_data')
+
+
 def format_row(tag, step, row):
   """The line that a person reads."""
   parts = [f'{tag} step {step}:']
-  for name in (
-    'accuracy',
-    'accuracy_unadapted',
-    'gain_step',
-    'gain_data',
-    'accuracy_pixels',
-    'nll',
-  ):
-    if name in row:
-      scale, unit = (1, '') if name == 'nll' else (100, '%')
+  for name in (*_TOLD, 'accuracy_pixels', 'nll', 'ece', 'auroc_entropy'):
+    if name in row and f'{name}_ci95' in row:
+      scale, unit = (
+        (1, '') if name in ('nll', 'ece', 'auroc_entropy') else (100, '%')
+      )
       parts.append(
         f'{name} {scale * row[name]:.2f}+-'
         f'{scale * row[f"{name}_ci95"]:.2f}{unit}'
@@ -146,8 +146,8 @@ def poll(workdir, splits, save_predictions, stop=(), adjust=lambda c: c):
         if values is None:
           return
         row = evaluation.summarise(config, values)
+        # Before the row: a kill in between repeats both, and loses none.
         if evaluator.split == 'valid':
-          # Before the row: a kill in between repeats both, and loses none.
           select(workdir, config, raw, settings, step, row)
         report(workdir, evaluator.split, step, row, values, save_predictions)
         plot(writer, evaluator.split, step, row)
@@ -237,25 +237,23 @@ def main(argv, changes):
   stop = cli.Stop()
   stop.install()
   values = flags.FLAGS
+  step = values.step
   if values.once:
     config, tag = override(runs.read_config(values.workdir), changes, values)
-    step = values.step
     if step not in STEPS and not step.isdecimal():
       raise core.BadInput(
         f'--step={step} is neither a number nor one of {", ".join(STEPS)}'
       )
-    evaluate_once(
-      values.workdir,
-      config,
-      step,
-      values.split or 'test',
-      tag,
-      values.save_predictions,
-      stop,
-    )
+    target = (values.workdir, config, step, values.split or 'test', tag)
+    if values.uncertainty:
+      row = uncertainty.evaluate_once(*target, stop)
+      if row:
+        logging.info('%s', format_row('uncertainty', row['step'], row))
+    else:
+      evaluate_once(*target, values.save_predictions, stop)
   else:
-    alone = ('dataset', 'way', 'shot', 'tag')
-    wrong = [name for name in alone if values[name].value is not None]
+    alone = ('dataset', 'way', 'shot', 'tag', 'uncertainty')
+    wrong = [name for name in alone if values[name].value]
     if changes or wrong or values.step != 'latest':
       name = [f'config.{name}' for name in changes] + wrong + ['step']
       raise core.BadInput(f'--{name[0]} needs --once')
@@ -285,6 +283,11 @@ def define_flags():
   flags.DEFINE_integer('shot', None, 'Labelled images a class.', lower_bound=1)
   flags.DEFINE_boolean(
     'save_predictions', False, 'Keep the probabilities of every query.'
+  )
+  flags.DEFINE_boolean(
+    'uncertainty',
+    False,
+    'With --once: calibration, and doubt at classes outside of the support.',
   )
   flags.DEFINE_string(
     'tag', None, 'Name of the result when --config.x.y=v changes something.'

@@ -47,15 +47,23 @@ class Evaluator:
     config_lib.validate(config)
     self.config, self.split, self.count = config, split, count
     learner = runs.make_learner(config)
-    dataset = runs.load_data(config, split)
-    episodes.check_fits(config, dataset, split)
-    others = None
-    if config.episode.emit_from != 'own':
-      others = runs.load_data(config, 'train')
-    self.draw = episodes.make_draw(config, dataset, train=False, others=others)
+    self._dataset = runs.load_data(config, split)
+    self.draw = self.make_draw(config)
     self.step = loop.make_eval_step(learner)
     self.look = loop.make_eval_step(learner, visuals=True)
     self.pixels = jax.jit(jax.vmap(pixel_nearest_neighbour))
+
+  def make_draw(self, config):
+    """As `episodes.make_draw` for the split's data.
+
+    Raises:
+      core.BadInput: if the data cannot fill the config's episodes.
+    """
+    episodes.check_fits(config, self._dataset, self.split)
+    others = None
+    if config.episode.emit_from != 'own':
+      others = runs.load_data(config, 'train')
+    return episodes.make_draw(config, self._dataset, train=False, others=others)
 
   def batch(self, start, count):
     """Episodes start .. start + count - 1 and the learner's keys."""
@@ -114,15 +122,17 @@ def summarise(config, values):
     p = values['probabilities'].reshape(-1, values['probabilities'].shape[-1])
     y = values['y'].reshape(-1)
     row['ece'] = calibration.expected_calibration_error(p, y)
-  row['transductive'] = bool(config.episode.transductive or _sees(config))
+  row['transductive'] = is_transductive(config)
   row['shift'] = config.data.shift
   row['proportions'] = config.episode.proportions
   return row
 
 
-def _sees(config):
-  """Whether queries are normalised by statistics of each other."""
+def is_transductive(config):
+  """Whether the answer to a query may depend on the other queries."""
   learner = config.learner.to_dict()
+  if config.episode.transductive:
+    return True
   if learner.get('stage') == 'shared':  # of the HyperTransformer
     return learner['shared'].endswith('-bn')
   return learner.get('norm') == 'batch'

@@ -11,6 +11,10 @@ episode  an episode as the run sees it: support, unlabelled, queries, and the
 adaptation  accuracy after each label-free step and gain by shift family, with
          95% intervals, of everything that was evaluated in one workdir.
 
+uncertainty  of runs with a result of `evaluate --uncertainty`: accuracy over
+         confidence, and how unsure answers are at queries of classes in the
+         support and of others. --tag names the result.
+
 Writes a PNG: --out, by default <first workdir>/<kind>.png. Exit codes: 0
 done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
 """
@@ -26,6 +30,7 @@ import numpy as np
 
 from hyperudl import cli
 from hyperudl import core
+from hyperudl import doubt_figure
 from hyperudl import evaluation
 from hyperudl import metrics
 from hyperudl import runs
@@ -243,15 +248,18 @@ def main(argv):
     raise core.BadInput(
       f'--shift={values.shift} is for --kind=episode, not {values.kind}'
     )
-  if values.kind == 'curves':
-    figure = curves(values.workdir)
-  else:
-    figure = (
-      episode(values.workdir[0], values.shift)
-      if values.kind == 'episode'
-      else adaptation(values.workdir[0])
+  if values.tag and values.kind != 'uncertainty':
+    raise core.BadInput(
+      f'--tag={values.tag} is for --kind=uncertainty, not {values.kind}'
     )
-  out = values.out or str(pathlib.Path(values.workdir[0], f'{values.kind}.png'))
+  first = values.workdir[0]
+  figure = {
+    'curves': lambda: curves(values.workdir),
+    'episode': lambda: episode(first, values.shift),
+    'adaptation': lambda: adaptation(first),
+    'uncertainty': lambda: doubt_figure.draw(values.workdir, values.tag),
+  }[values.kind]()
+  out = values.out or str(pathlib.Path(first, f'{values.kind}.png'))
   backend_agg.FigureCanvasAgg(figure)
   try:
     figure.savefig(out, dpi=120)
@@ -262,8 +270,12 @@ def main(argv):
 
 if __name__ == '__main__':
   flags.DEFINE_enum(
-    'kind', 'curves', ['curves', 'episode', 'adaptation'], 'What to plot.'
+    'kind',
+    'curves',
+    ['curves', 'episode', 'adaptation', 'uncertainty'],
+    'What to plot.',
   )
+  flags.DEFINE_string('tag', '', 'Of the result of --kind=uncertainty.')
   flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
   flags.DEFINE_string('shift', '', 'Of the episode; the own one of the run.')
   flags.DEFINE_string('out', None, 'Picture to write.')

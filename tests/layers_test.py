@@ -23,7 +23,14 @@ MAINS = (
 )
 # Besides `data.convert`, whose flags are its own.
 COMMAND_LINE = {f'hyperudl.{name}' for name in (*MAINS, 'cli')}
-SHARED = {'runs', 'evaluation', 'selection', 'cli', 'workloads'}
+SHARED = {
+  'runs',
+  'evaluation',
+  'uncertainty',
+  'selection',
+  'cli',
+  'workloads',
+}
 STORES = {'checkpoint', 'metrics', 'storage', 'stats'}
 
 
