@@ -23,6 +23,7 @@ def get_config(arg=None):
   config.eval.select_after = 3_500
   learner = config.learner
   learner.name = 'hypermaml'
+  learner.backbone = 'conv'
   learner.channels = (64, 64, 64, 64)
   learner.norm = 'batch'
   learner.features = 'mean'

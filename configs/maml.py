@@ -35,6 +35,7 @@ def get_config(arg=None):
   learner = config.learner
   learner.name = 'maml'
   width = (48 if method == 'mamlpp' else 32) if natural else 64
+  learner.backbone = 'conv'
   learner.channels = (width,) * 4
   learner.norm = 'batch'
   learner.features = 'flatten'

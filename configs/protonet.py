@@ -16,6 +16,7 @@ def get_config(arg=None):
   config.batch = 8
   config.checkpoint_steps = 500
   config.learner.name = 'protonet'
+  config.learner.backbone = 'conv'
   config.learner.channels = (64, 64, 64, 64)
   config.learner.norm = 'batch'
   config.learner.distance = 'l2'

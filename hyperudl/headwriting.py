@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import losses
-from hyperudl.nets import conv
+from hyperudl.nets import backbones
 
 AGGREGATIONS = ('concat', 'mean')
 UPDATES = ('minus', 'plus', 'multiply')
@@ -42,6 +42,7 @@ class Settings(NamedTuple):
   """The arguments of `make`, by the same names."""
 
   way: int
+  backbone: str
   channels: tuple
   norm: str
   features: str
@@ -86,9 +87,7 @@ def check(s):
 
 def trunk_net(s):
   """The embedding's module."""
-  return conv.ConvNet(
-    channels=s.channels, norm=s.norm, head=None, features=s.features
-  )
+  return backbones.make(s.backbone, s.channels, s.norm, features=s.features)
 
 
 def embed(s, trunk, x):

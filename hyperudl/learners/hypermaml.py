@@ -34,6 +34,7 @@ from hyperudl import headwriting
 def make(
   way,
   *,
+  backbone='conv',
   channels=(64, 64, 64, 64),
   norm='batch',
   features='mean',
@@ -58,7 +59,8 @@ def make(
 
   Args:
     way: N.
-    channels: filters of each 3x3 convolution, each followed by a pooling.
+    backbone: 'conv' or 'resnet12' (`nets/backbones.py`).
+    channels: filters of each block.
     norm: 'batch', 'group', 'layer' or 'none'.
     features: 'mean' over positions or 'flatten'.
     hidden, layers: of the hypernetwork.

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import inner
-from hyperudl.nets import conv
+from hyperudl.nets import backbones
 
 SCOPES = ('all', 'head')
 RATES = ('fixed', 'leaf', 'element')
@@ -38,6 +38,7 @@ LEAST = 0.03  # of the multi-step loss: the share of the first steps
 def make(
   way,
   *,
+  backbone='conv',
   channels=(64, 64, 64, 64),
   norm='batch',
   features='flatten',
@@ -55,7 +56,8 @@ def make(
 
   Args:
     way: N.
-    channels: filters of each 3x3 convolution, each followed by a pooling.
+    backbone: 'conv' or 'resnet12' (`nets/backbones.py`).
+    channels: filters of each block.
     norm: 'batch', 'group', 'layer' or 'none'.
     features: that the last layer reads, 'flatten' or 'mean' over positions.
     scope: what adapts, 'all' or 'head'.
@@ -92,9 +94,7 @@ def make(
       "step_norms=True needs a norm and scope='all', not "
       f'norm={norm!r} and scope={scope!r}'
     )
-  net = conv.ConvNet(
-    channels=tuple(channels), norm=norm, head=way, features=features
-  )
+  net = backbones.make(backbone, channels, norm, way, features)
 
   def init(key, episode):
     params = {'net': net.init(key, episode.support.x[:1])['params']}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import losses
-from hyperudl.nets import conv
+from hyperudl.nets import backbones
 
 DISTANCES = ('l2', 'cosine', 'dot')
 
@@ -32,6 +32,7 @@ def logits_of(features, prototypes, distance, scale):
 def make(
   way,
   *,
+  backbone='conv',
   channels=(64, 64, 64, 64),
   norm='batch',
   distance='l2',
@@ -42,7 +43,8 @@ def make(
 
   Args:
     way: N.
-    channels: filters of each 3x3 convolution, each followed by a pooling.
+    backbone: 'conv' or 'resnet12' (`nets/backbones.py`).
+    channels: filters of each block.
     norm: 'batch', 'group', 'layer' or 'none'.
     distance: 'l2' (squared), 'cosine' or 'dot'.
     scale: initial inverse temperature of the softmax; > 0.
@@ -55,7 +57,7 @@ def make(
     raise ValueError(f'distance must be one of {DISTANCES}, not {distance!r}')
   if scale <= 0:
     raise ValueError(f'scale must be > 0, not {scale}')
-  net = conv.ConvNet(channels=tuple(channels), norm=norm, head=None)
+  net = backbones.make(backbone, channels, norm)
 
   def init(key, episode):
     params = {'net': net.init(key, episode.support.x[:1])['params']}

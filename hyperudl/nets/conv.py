@@ -21,6 +21,7 @@ FEATURES = ('flatten', 'mean')
 ACTIVATIONS = {
   'relu': jax.nn.relu,
   'lrelu': jax.nn.leaky_relu,  # slope .01
+  'leaky': lambda x: jax.nn.leaky_relu(x, 0.1),
   'none': lambda x: x,
 }
 EPSILON = 1e-5  # added to variances
@@ -101,7 +102,7 @@ class ConvBlock(nn.Module):
     norm: 'batch' (statistics of the batch at hand: transductive for
       queries), 'group', 'layer' or 'none'.
     groups: of norm='group'.
-    activation: 'relu', 'lrelu' or 'none'.
+    activation: 'relu', 'lrelu', 'leaky' (slope .1) or 'none'.
     order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
     formulation: of the convolution, see `conv_ops.py`.
 
