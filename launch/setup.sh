@@ -26,14 +26,15 @@ make_environment() {
 
 # run_setting --config=... FLAGS: trains with the evaluator as a second process
 # and prints the table. The run lies in runs/<name of the script>, or in RUN.
+# --config must be the first of all flags that begin like it.
 run_setting() {
   local run
   run="${RUN:-runs/$(basename "$0" .sh)}"
   make_environment
   python -m hyperudl.evaluate --workdir="$run" &
   trap 'kill %1 2>/dev/null || true' EXIT
-  python -m hyperudl.train --workdir="$run" \
-    --config.data.dir="${DATA_DIR:-data_numpy_dir}" "$@"
+  python -m hyperudl.train --workdir="$run" "$1" \
+    --config.data.dir="${DATA_DIR:-data_numpy_dir}" "${@:2}"
   wait
   python launch/table.py "$run"
 }

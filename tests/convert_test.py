@@ -39,6 +39,17 @@ def test_folder(tmp_path):
   )
 
 
+def test_images_are_turned_and_inverted(tmp_path):
+  images = sets.pixels(3, 2)
+  np.savez(tmp_path / 'raw.npz', images=images)
+  np.save(tmp_path / 'raw.npy', images)
+  flags = ['--transpose', '--invert']
+  sets.converted(tmp_path, 'npy', tmp_path / 'raw.npy', *flags)
+  dataset = sets.load_converted(tmp_path)
+  wanted = 255 - np.swapaxes(images, 2, 3)
+  assert np.array_equal(sets.rows(dataset, 1)[..., 0], wanted[1])
+
+
 def write_mini(folder, protocol=2):
   """mini-ImageNet's class_dict form; returns the images per split."""
   folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ CONFIG = r'configs/(\w+)\.py(?::([\w,=.+-]+))?'
 def read(path):
   """The text of a script with continued lines joined, without comments."""
   text = path.read_text().replace('\\\n', ' ')
-  text = re.sub(r'\$\{DATASET:-(\w+)\}', r'\1', text)
+  text = re.sub(r'\$\{(?:DATASET|METHOD):-(\w+)\}', r'\1', text)
   return '\n'.join(line for line in text.splitlines() if line[:1] != '#')
 
 
@@ -60,6 +60,27 @@ def test_every_config_of_a_script_resolves(path):
     for field, text in re.findall(r'--config\.([\w.]+)=(\S+)', command):
       set_field(config, field, shlex.split(text)[0])
     config_lib.validate(config)
+
+
+def test_a_setting_names_its_config_before_changes_of_it(tmp_path):
+  # Mains refuse --config.a.b=c before --config=....
+  code = (
+    'source launch/setup.sh; make_environment() { :; }; wait() { :; }; '
+    f'python() {{ echo "$@" >> {tmp_path}/calls; }}; '
+    'run_setting --config=configs/maml.py --config.steps=3'
+  )
+  subprocess.run(['bash', '-c', code, 'name.sh'], check=True, cwd=ROOT)
+  calls = (tmp_path / 'calls').read_text().splitlines()
+  (training,) = [call for call in calls if 'hyperudl.train' in call]
+  order = [training.index(f'--config{end}') for end in ('=', '.data', '.steps')]
+  assert order == sorted(order)
+
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)
+def test_a_script_gives_its_config_first(path):
+  for line in read(path).splitlines():
+    if 'run_setting' in line and '()' not in line:
+      assert re.search(r'run_setting\s+--config=', line), line
 
 
 def set_field(config, field, text):

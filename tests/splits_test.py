@@ -49,10 +49,20 @@ def test_classes_are_numbered_after_the_shuffle_of_the_published_scripts():
   assert numbers(found, 'test') == sorted(order[6:])
 
 
+def test_every_second_class():
+  # CUB's split: even numbers train, 1, 5, 9 valid and 3, 7 test.
+  found = ranges('0-9:2/1-9:4/3-9:4')
+  assert numbers(found, 'train') == [0, 2, 4, 6, 8]
+  assert numbers(found, 'valid') == [1, 5, 9]
+  assert numbers(found, 'test') == [3, 7]
+
+
 @pytest.mark.parametrize(
   'text, words',
   [
     ('0-3/4', 'or three for train/valid/test'),
+    ('0-9:0', "'0-9:0' is no class or range"),
+    ('3:2', "'3:2' is no class or range"),
     ('0-x', "'0-x' is no class or range"),
     ('0-3,/4/5', "'' is no class or range"),
     ('-3', "'-3' is no class or range"),

@@ -18,6 +18,8 @@ npy       HyperTransformer's cache: NAME.npy, NAME_ch_first.npy, or a folder of
 tfds      a set that tensorflow-datasets prepared as array_record, such as
           ~/tensorflow_datasets/mnist/3.0.1; needs no TensorFlow
 
+--transpose exchanges rows and columns of every image (EMNIST is stored that
+way), --invert makes dark light (ink = 255 is what the other sets have).
 --split=FILE says which class goes where: lines `<alphabet or class> <train,
 valid or test>`. configs/splits/omniglot_background.txt is the one of the
 Omniglot results in docs/results, for images_background.zip alone as --source.
@@ -90,6 +92,11 @@ def make_flags():
   flags.DEFINE_bool(
     'overwrite', False, 'Replace NAME.npz if it exists.', flag_values=values
   )
+  for name, text in (
+    ('transpose', 'Exchange rows and columns of the images.'),
+    ('invert', 'Replace each value by 255 minus itself.'),
+  ):
+    flags.DEFINE_bool(name, False, text, flag_values=values)
   flags.DEFINE_bool('help', False, 'Show this.', flag_values=values)
   return values
 
@@ -241,6 +248,7 @@ def run(values):
     image_size=values.image_size,
     seed=values.seed,
   )
+  data = images.turned(data, values.transpose, values.invert)
   if values.split:
     data = data._replace(split=splits.from_file(values.split, data))
   if data.split:

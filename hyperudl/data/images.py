@@ -195,3 +195,15 @@ def _survey(classes):
           f'{path}: {_reason(error)}; replace or remove it'
         ) from None
   return gray, sizes
+
+
+def turned(data, transpose, invert):
+  """The same `table.Table` with rows and columns exchanged, or inverted."""
+  if not transpose and not invert:
+    return data
+  blocks = data.blocks
+  if transpose:
+    blocks = [np.swapaxes(block, 1, 2) for block in blocks]
+  if invert:
+    blocks = [255 - block for block in blocks]
+  return data._replace(blocks=blocks, base=None)

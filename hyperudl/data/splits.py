@@ -92,7 +92,8 @@ def by_ranges(text, of_class, shuffle, where):
   """The split by ranges of class numbers, as HyperTransformer's flags have it.
 
   Args:
-    text: 'train/valid/test', each like '0-1149' or '1-10,20,30-40', inclusive;
+    text: 'train/valid/test', each like '0-1149' or '1-10,20,30-40', inclusive,
+      or '0-199:2' for every second one;
       or one such list of classes to train on: valid and test are then as in
       `of_class`, without these.
     of_class: train, valid or test per class.
@@ -133,11 +134,16 @@ def _numbers(part, text, count, where):
   # -> class numbers of a list like '1-10,20'
   numbers = []
   for piece in part.split(','):
-    first, dash, last = piece.strip().partition('-')
-    if not first.isdecimal() or (dash and not last.isdecimal()):
+    reach, colon, step = piece.strip().partition(':')
+    first, dash, last = reach.partition('-')
+    if (
+      not first.isdecimal()
+      or (dash and not last.isdecimal())
+      or (colon and (not dash or not step.strip('0') or not step.isdecimal()))
+    ):
       raise BadInput(
         f'data.classes={text!r}: {piece!r} is no class or range of classes '
-        "like '0-63'"
+        "like '0-63' or '0-199:2'"
       )
     first, last = int(first), int(last or first)
     if last < first or last >= count:
@@ -145,7 +151,7 @@ def _numbers(part, text, count, where):
         f'data.classes={text!r}: {piece!r} must lie in 0-{count - 1}, the '
         f'classes of {where}'
       )
-    numbers.extend(range(first, last + 1))
+    numbers.extend(range(first, last + 1, int(step or 1)))
   return numbers
 
 

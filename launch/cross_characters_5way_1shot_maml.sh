@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# MAML across character sets, 5-way 1-shot: trains on Omniglot and tests the
+# best checkpoint on all classes of TARGET (mnist; emnist if you converted it),
+# with calibration and classes outside of the support. METHOD chooses fomaml,
+# anil, metasgd or mamlpp instead.
+# Leave the Latin alphabet out of the training classes: configs/splits/.
+# DATASET and DATA_DIR choose other data; arguments go to the training.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+run="${RUN:-runs/$(basename "$0" .sh)}"
+RUN="$run" run_setting \
+  --config="configs/maml.py:${METHOD:-maml},${DATASET:-omniglot},way=5,shot=1" "$@"
+target=(--workdir="$run" --once --step=best --dataset="${TARGET:-mnist}")
+python -m hyperudl.evaluate "${target[@]}" --split=all \
+  --data_dir="${DATA_DIR:-data_numpy_dir}"
+python -m hyperudl.evaluate "${target[@]}" --uncertainty \
+  --config.data.split_by=image --tag=target \
+  --data_dir="${DATA_DIR:-data_numpy_dir}"

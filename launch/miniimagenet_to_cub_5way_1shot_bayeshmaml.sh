@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# BayesHMAML from mini-ImageNet to CUB, 5-way 1-shot: trains on the first and tests
+# the best checkpoint on the test classes of both.
+# DATASET and DATA_DIR choose other data; arguments go to the training.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+run="${RUN:-runs/$(basename "$0" .sh)}"
+RUN="$run" run_setting \
+  --config="configs/bayeshmaml.py:${DATASET:-miniimagenet},way=5,shot=1" "$@"
+python -m hyperudl.evaluate --workdir="$run" --once --step=best --tag=cub \
+  --dataset=cub --data_dir="${DATA_DIR:-data_numpy_dir}" \
+  --config.data.classes=0-199:2/1-199:4/3-199:4
