@@ -10,6 +10,7 @@ import pytest
 from hyperudl import calibration
 from hyperudl import core
 from hyperudl import doubt_figure
+from hyperudl import metrics
 from hyperudl import uncertainty
 from tests import runs_helper
 
@@ -104,10 +105,14 @@ def test_the_command_writes_a_row_and_the_answers_behind_it(bayes):
   assert 'auroc_entropy' in done.err + done.out
 
 
-def test_what_was_measured_is_drawn(bayes, tmp_path):
-  flags = [f'--workdir={bayes}', '--once', '--uncertainty', '--tag=drawn']
-  assert runs_helper.call('evaluate', *flags).code == 0
-  figure = doubt_figure.draw([bayes, bayes], 'drawn')
+def test_what_was_measured_is_drawn(tmp_path):
+  values = answers(2.0, shape=(4, 5))
+  found = uncertainty.arrays(values)
+  found['disagreement_inside'] = found['disagreement_outside'] = found[
+    'entropy_inside'
+  ]
+  metrics.write_evaluation(tmp_path / 'run', 'a-uncertainty-test', 1, {}, found)
+  figure = doubt_figure.draw([tmp_path / 'run'] * 2, 'a')
   assert len(figure.axes) == 3  # one row: both have the same name
   titles = [axes.get_title() for axes in figure.axes[1:]]
   assert all(title.startswith('AUROC') for title in titles)
@@ -115,21 +120,19 @@ def test_what_was_measured_is_drawn(bayes, tmp_path):
     doubt_figure.draw([tmp_path])
 
 
-@pytest.mark.parametrize(
-  'flags, text',
-  [
-    (['--once', '--split=valid'], 'fits its temperature on valid'),
-    (['--once', '--config.episode.unlabelled=1', '--tag=a'], 'labelled images'),
-    ([], 'needs --once'),
-    (['--once', '--way=5'], 'way'),  # twice 5 of 6 classes
-  ],
-  ids=str,
-)
-def test_what_cannot_be_halved_is_refused(bayes, flags, text):
-  done = runs_helper.call(
-    'evaluate', f'--workdir={bayes}', '--uncertainty', *flags
+def test_what_cannot_be_halved_is_refused(bayes):
+  refused = {
+    'fits its temperature on valid': ['--once', '--split=valid'],
+    'labelled images': ['--once', '--config.episode.unlabelled=1', '--tag=a'],
+    'needs --once': [],
+    'way': ['--once', '--way=5'],  # twice 5 of 6 classes
+  }
+  common = [f'--workdir={bayes}', '--uncertainty']
+  results = runs_helper.forks(
+    'evaluate', [common + flags for flags in refused.values()]
   )
-  assert done.code == 2 and text in done.line
+  for text, done in zip(refused, results):
+    assert done.code == 2 and text in done.line
 
 
 def test_a_halved_episode_of_the_fixed_ones_has_the_right_classes():
