@@ -1,14 +1,18 @@
 """Scripts and help: what they name exists, and every config resolves."""
 
 import importlib
+import importlib.util
 import pathlib
 import re
 import shlex
 import subprocess
+import types
 
+import numpy as np
 import pytest
 
 from hyperudl import config as config_lib
+from hyperudl import metrics
 from tests import runs_helper as runs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -81,6 +85,47 @@ def test_a_script_gives_its_config_first(path):
   for line in read(path).splitlines():
     if 'run_setting' in line and '()' not in line:
       assert re.search(r'run_setting\s+--config=', line), line
+
+
+@pytest.fixture(scope='module')
+def results():
+  spec = importlib.util.spec_from_file_location(
+    'results', ROOT / 'launch' / 'results.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.mark.parametrize('page', ['gradient', 'metric', 'hypertransformer'])
+def test_every_row_of_a_results_page_resolves(results, page):
+  for text, flags, evaluations in results.PAGES[page]().values():
+    name, _, variant = text.format(dataset='omniglot').partition('.py:')
+    config = resolve(name, variant).unlock()
+    changes = [*flags, *(f for e in evaluations.values() for f in e)]
+    for field, value in re.findall(
+      r'--config\.([\w.]+)=(\S+)', ' '.join(changes)
+    ):
+      config_lib.set_field(config, field, value)
+    config_lib.validate(config)
+
+
+def test_a_results_page_holds_what_there_is(results, tmp_path):
+  for seed, right in (('0', 0.5), ('1', 0.7)):
+    run = tmp_path / 'gradient' / f'maml-{seed}'
+    run.mkdir(parents=True)
+    (run / 'train.jsonl').write_text(
+      '{"step": 60, "steps_per_second": 1}\n'
+      '{"step": 180, "steps_per_second": 2}\n'
+    )
+    row = {'accuracy': right, 'accuracy_ci95': 0.1, 'transductive': True}
+    metrics.write_evaluation(
+      run, 'test', 180, row, {'accuracy': np.full(9, right)}
+    )
+  arguments = types.SimpleNamespace(page='gradient', runs=tmp_path)
+  (line,) = [s for s in results.page(arguments).splitlines() if 'maml' in s]
+  assert line.startswith('| maml | 60.0 +- ') and '(2 seeds)' in line
+  assert line.endswith('| yes | 180 | 2 |')  # 60 s and 120 / 2 s
 
 
 def set_field(config, field, text):

@@ -1,0 +1,296 @@
+"""Trains and evaluates the rows of a results page; resumable.
+
+  python launch/results.py --page=gradient --dataset=omniglot_background \
+    --data_dir=DIR --seeds=0 --out=docs/results/gradient_tables.md
+
+Pages and their rows: PAGES. A finished training or evaluation is not repeated,
+and the page is written anew after each, so that it always holds what there is.
+--rows=NAME,NAME and --seeds choose; --steps shortens every training, for a
+trial. Runs lie in RUNS/PAGE/ROW-SEED.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+from hyperudl import stats
+
+# Every evaluation: name -> flags of hyperudl.evaluate.
+TEST = {'test': ['--split=test', '--episodes=1000']}
+SHOTS = {
+  f'{shot}shot-test': [
+    '--split=test',
+    '--episodes=1000',
+    f'--shot={shot}',
+    '--config.episode.query=5',
+    f'--tag={shot}shot',
+  ]
+  for shot in (1, 5, 10)
+}
+_TARGET = ['--dataset=mnist', '--episodes=1000']
+CROSS = {
+  'mnist-all': [*_TARGET, '--split=all'],
+  'mnist-uncertainty-test': [
+    *_TARGET,
+    '--uncertainty',
+    '--config.data.split_by=image',
+    '--tag=mnist',
+  ],
+}
+_SAMPLES = {
+  'mnist-samples-uncertainty-test': [
+    *CROSS['mnist-uncertainty-test'][:-1],
+    '--config.learner.test_samples=100',
+    '--config.learner.average=probabilities',
+    '--tag=mnist-samples',
+  ]
+}
+
+_FIVE = '{dataset},way=5,shot=1'
+_TWENTY = '{dataset},way=20,shot=1'
+_SMALL = ['--config.learner.channels=8,8,8,8']
+
+
+def _gradient():
+  """{row: (config, flags of the training, evaluations)}."""
+  steps = ['--config.steps=6000']
+  rows = {
+    name: (f'maml.py:{name},{_FIVE}', steps, {**TEST, **CROSS})
+    for name in ('maml', 'mamlpp', 'fomaml', 'anil', 'metasgd')
+  }
+  warm = [
+    *steps,
+    '--config.learner.warmup_steps=600',
+    '--config.learner.switch_steps=1500',
+    '--config.eval.select_after=2100',
+  ]
+  rows['hypermaml'] = f'hypermaml.py:{_FIVE}', warm, {**TEST, **CROSS}
+  rows['bayeshmaml'] = (
+    f'bayeshmaml.py:{_FIVE}',
+    [*warm, '--config.learner.kl_steps=6000'],
+    {**TEST, **CROSS, **_SAMPLES},
+  )
+  for name in ('maml', 'mamlpp'):
+    flags = [*steps, *_SMALL]
+    rows[f'{name}-8-20way'] = f'maml.py:{name},{_TWENTY}', flags, TEST
+  return rows
+
+
+def _metric():
+  rows = {}
+  for way, variant in ((5, _FIVE), (20, _TWENTY)):
+    rows[f'protonet-{way}way'] = f'protonet.py:{variant}', [], SHOTS
+  for distance in ('l2', 'cosine', 'dot'):
+    for learned in (True, False):
+      flags = [
+        f'--config.learner.distance={distance}',
+        f'--config.learner.learn_scale={learned}',
+      ]
+      name = f'protonet-{distance}-{"learned" if learned else "fixed"}'
+      rows[name] = f'protonet.py:{_FIVE}', flags, SHOTS
+  return rows
+
+
+def _hypertransformer():
+  rows = {}
+  for way, variant in ((5, _FIVE), (20, _TWENTY)):
+    name = f'{way}way'
+    rows[f'hypertransformer-{name}'] = (
+      f'hypertransformer.py:{variant}',
+      [],
+      TEST,
+    )
+    rows[f'protonet-8-{name}'] = f'protonet.py:{variant}', _SMALL, TEST
+  return rows
+
+
+PAGES = {
+  'gradient': _gradient,
+  'metric': _metric,
+  'hypertransformer': _hypertransformer,
+}
+
+
+def parse_arguments():
+  """The options; ends with code 2 for a row that does not exist."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--page', required=True, choices=PAGES)
+  parser.add_argument('--dataset', default='omniglot')
+  parser.add_argument('--data_dir', default='data_numpy_dir')
+  parser.add_argument('--runs', default='runs', type=pathlib.Path)
+  parser.add_argument('--rows', default='')
+  parser.add_argument('--seeds', default='0')
+  parser.add_argument('--steps', default=0, type=int)
+  parser.add_argument('--out', default='', help='file; nothing: print it')
+  arguments = parser.parse_args()
+  known = PAGES[arguments.page]()
+  arguments.rows = [name for name in arguments.rows.split(',') if name]
+  arguments.rows = arguments.rows or list(known)
+  unknown = set(arguments.rows) - set(known)
+  if unknown:
+    parser.error(
+      f'no rows {", ".join(sorted(unknown))} in {arguments.page}; there are '
+      + ', '.join(known)
+    )
+  return arguments
+
+
+def call(module, *options):
+  """Runs one of the mains; ends with its exit code if it fails."""
+  command = [sys.executable, '-m', f'hyperudl.{module}', *options]
+  code = subprocess.run(command, check=False).returncode
+  if code:
+    sys.exit(code)
+
+
+def train(arguments, workdir, config, flags, seed):
+  """One training, or nothing if it is done."""
+  if (workdir / 'DONE').exists():
+    return
+  steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
+  call(
+    'train',
+    f'--config=configs/{config.format(dataset=arguments.dataset)}',
+    f'--workdir={workdir}',
+    f'--config.data.dir={arguments.data_dir}',
+    f'--config.seed={seed}',
+    *flags,
+    *steps,
+  )
+
+
+def evaluate(arguments, workdir, evaluations):
+  """What has not been evaluated yet."""
+  for name, flags in evaluations.items():
+    if not (workdir / 'eval' / f'{name}.jsonl').exists():
+      options = ['--once', f'--data_dir={arguments.data_dir}', *flags]
+      call('evaluate', f'--workdir={workdir}', *options)
+
+
+def read(workdir, name):
+  """(the last line, per-episode arrays) of a result, or None."""
+  path = workdir / 'eval' / f'{name}.jsonl'
+  if not path.exists():
+    return None
+  with np.load(str(path).removesuffix('.jsonl') + '_episodes.npz') as arrays:
+    return json.loads(path.read_text().splitlines()[-1]), dict(arrays)
+
+
+def seconds(workdir):
+  """Of training: the sum of the parts between two lines of the log."""
+  lines = (workdir / 'train.jsonl').read_text().splitlines()
+  rows, total, before = [json.loads(line) for line in lines], 0.0, 0
+  for row in rows:
+    total += (row['step'] - before) / row['steps_per_second']
+    before = row['step']
+  return total
+
+
+def accuracy_cell(results):
+  """'97.1 +- 0.3 (3 seeds)' of the results of some seeds."""
+  found = [arrays['accuracy'] for _, arrays in results if 'accuracy' in arrays]
+  if found:
+    count = min(len(values) for values in found)
+    mean, half = stats.seeds_ci95(np.array([v[:count] for v in found]))
+  else:  # only lines, as of `--uncertainty`
+    mean, half = results[0][0]['accuracy'], results[0][0]['accuracy_ci95']
+  seeds = f' ({len(found)} seeds)' if len(found) > 1 else ''
+  return f'{100 * mean:.1f} +- {100 * half:.1f}{seeds}'
+
+
+def page(arguments):
+  """The page as text: accuracies, then calibration where it was measured."""
+  rows = PAGES[arguments.page]()
+  names = list(dict.fromkeys(n for row in rows.values() for n in row[2]))
+  plain = [name for name in names if 'uncertainty' not in name]
+  lines = [
+    f'| row | {" | ".join(plain)} | transductive | updates | minutes |',
+    '|---' * (len(plain) + 4) + '|',
+  ]
+  calibration = []
+  for row in rows:
+    folders = sorted((arguments.runs / arguments.page).glob(f'{row}-[0-9]*'))
+    folders = [f for f in folders if f.name.rpartition('-')[0] == row]
+    found = {
+      n: [r for f in folders if (r := read(f, n)) is not None] for n in names
+    }
+    if not any(found.values()):
+      continue
+    cells = [accuracy_cell(found[n]) if found[n] else '' for n in plain]
+    first = next(results for results in found.values() if results)[0][0]
+    minutes = np.mean([seconds(f) for f in folders]) / 60
+    lines.append(
+      f'| {row} | {" | ".join(cells)} | '
+      f'{"yes" if first["transductive"] else "no"} | {first["step"]} | '
+      f'{minutes:.0f} |'
+    )
+    calibration += [
+      calibration_line(row, n, [line for line, _ in results])
+      for n, results in found.items()
+      if 'uncertainty' in n and results
+    ]
+  if calibration:
+    lines += ['', '| row | result | ' + ' | '.join(_SCORES.values()) + ' |']
+    lines += ['|---' * (len(_SCORES) + 2) + '|', *calibration]
+  return '\n'.join(lines) + '\n'
+
+
+_SCORES = {
+  'accuracy': 'accuracy, %',
+  'nll': 'NLL',
+  'brier': 'Brier',
+  'ece': 'ECE',
+  'temperature': 'T',
+  'nll_scaled': 'NLL / T',
+  'ece_scaled': 'ECE / T',
+  'auroc_entropy': 'AUROC entropy',
+  'auroc_disagreement': 'AUROC disagreement',
+}
+
+
+def calibration_line(row, name, lines):
+  """One line of the second table; numbers are means over seeds."""
+  cells = []
+  for score in _SCORES:
+    if score not in lines[0]:
+      cells.append('')
+      continue
+    scale, digits = (100, 1) if score == 'accuracy' else (1, 3)
+    mean = np.mean([line[score] for line in lines])
+    text = f'{scale * mean:.{digits}f}'
+    half = [line.get(f'{score}_ci95') for line in lines]
+    if None not in half:
+      text += f' +- {scale * np.mean(half):.{digits}f}'
+    cells.append(text)
+  return f'| {row} | {name} | {" | ".join(cells)} |'
+
+
+def main():
+  """Row after row, seed after seed; the page after each."""
+  arguments = parse_arguments()
+  rows = PAGES[arguments.page]()
+  for seed in arguments.seeds.split(','):
+    for name in arguments.rows:
+      config, flags, evaluations = rows[name]
+      workdir = arguments.runs / arguments.page / f'{name}-{seed}'
+      train(arguments, workdir, config, flags, seed)
+      evaluate(arguments, workdir, evaluations)
+      if arguments.out:
+        head = (
+          f'# Tables of the page {arguments.page}\n\n    python '
+          f'launch/results.py --page={arguments.page} --seeds=0,1,2 \\\n'
+          f'      --dataset={arguments.dataset} --data_dir=DIR\n\n'
+          'Accuracy in %, mean +- 95% interval over test episodes, with '
+          'several seeds over\nseeds and episodes.\n\n'
+        )
+        pathlib.Path(arguments.out).write_text(head + page(arguments))
+  if not arguments.out:
+    sys.stdout.write(page(arguments))
+
+
+if __name__ == '__main__':
+  main()
