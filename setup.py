@@ -40,6 +40,13 @@ setuptools.setup(
     'cuda': ['jax[cuda]>=0.10.2,<0.12'],
     # Peers to compare speeds with (`benchmarks/`); a CPU build will do.
     'bench': ['torch==2.13.0'],
-    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9'],
+    # t-SNE of features: `plots --kind=tsne`.
+    'tsne': ['scikit-learn>=1.5'],
+    'test': [
+      'pytest>=8',
+      'pytest-xdist>=3.6',
+      'ruff>=0.9',
+      'scikit-learn>=1.5',
+    ],
   },
 )

@@ -22,4 +22,5 @@ def get_config(arg=None):
   config.learner.distance = 'l2'
   config.learner.scale = 1.0
   config.learner.learn_scale = True
+  config.learner.refine = 0
   return common.apply_variant(config, arg)

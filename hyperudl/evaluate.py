@@ -23,6 +23,7 @@ from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import evaluation
+from hyperudl import metric_figures
 from hyperudl import metrics
 from hyperudl import runs
 from hyperudl import selection
@@ -176,19 +177,17 @@ def plot(writer, split, step, row):
 def show(writer, step, episode, visuals):
   """Draws an episode and what the learner has to show in TensorBoard."""
   if episode.support.x.ndim == 4:
-    pictures = {
-      'support': episode.support.x,
-      'query': episode.query.x,
-    }
-    for name, images in pictures.items():
+    for name in ('support', 'query'):
+      images = getattr(episode, name).x
       metrics.write_images(writer, step, f'episode/{name}', images, 5)
+  metric_figures.show_tsne(writer, step, episode, visuals)
   for name, value in visuals.items():
     kind, _, title = name.partition('/')
     if kind == 'histogram':
       metrics.write_histogram(writer, step, title, value)
-      continue
-    images = value.reshape(-1, *value.shape[-3:])
-    metrics.write_images(writer, step, f'learner/{title}', images, 8)
+    elif kind == 'image':
+      images = value.reshape(-1, *value.shape[-3:])
+      metrics.write_images(writer, step, f'learner/{title}', images, 8)
 
 
 def override(config, changes, flag_values):

@@ -239,8 +239,8 @@ def make_train_step(learner, optimizer, strategy='scan', mesh=None):
 
 
 def is_visual(name):
-  """Whether a metric is to be looked at: 'image/...' or 'histogram/...'."""
-  return name.startswith(('image/', 'histogram/'))
+  """Whether a metric is to be looked at: 'image/', 'histogram/', 'points/'."""
+  return name.startswith(('image/', 'histogram/', 'points/'))
 
 
 def make_eval_step(learner, strategy='auto', visuals=False):

@@ -11,6 +11,10 @@ episode  an episode as the run sees it: support, unlabelled, queries, and the
 adaptation  accuracy after each label-free step and gain by shift family, with
          95% intervals, of everything that was evaluated in one workdir.
 
+tsne     the features of one episode in the plane: queries, support and, of
+         `hallucination`, generated ones; with what the picture hides.
+shots    accuracy over labelled images a class of everything that was evaluated
+         with --shot=K, one line a workdir.
 uncertainty  of runs with a result of `evaluate --uncertainty`: accuracy over
          confidence, and how unsure answers are at queries of classes in the
          support and of others. --tag names the result.
@@ -28,15 +32,15 @@ from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 import numpy as np
 
+from hyperudl import adaptation_figure
 from hyperudl import cli
 from hyperudl import core
 from hyperudl import doubt_figure
 from hyperudl import evaluation
+from hyperudl import metric_figures
 from hyperudl import metrics
 from hyperudl import runs
 from hyperudl import selection
-from hyperudl import stats
-from hyperudl.data import shifts
 
 # Drawn pale beside the accuracy, where a result has them.
 _REFERENCES = {
@@ -154,6 +158,32 @@ def episode(workdir, shift=''):
   return figure
 
 
+def tsne(workdir):
+  """A figure of the features of one test episode.
+
+  It has 15 queries a class where there are as many.
+
+  Args:
+    workdir: path of a run.
+
+  Raises:
+    core.BadInput: if the learner shows no features.
+  """
+  config = runs.read_config(workdir)
+  raw, step, _ = selection.restore_step(workdir, 'latest')
+  own = config.episode.query
+  try:
+    with config.unlocked():
+      config.episode.query = max(own, 15)
+    values, one, shown = _answers(config, raw, step)
+  except core.BadInput:  # the set has not as many
+    with config.unlocked():
+      config.episode.query = own
+    values, one, shown = _answers(config, raw, step)
+  title = f'{config.learner.name}, step {step}'
+  return metric_figures.tsne(one, shown, values, title)
+
+
 def _answers(config, raw, step):
   """(metrics of the first test episode, the episode, what there is to see)."""
   evaluator = evaluation.Evaluator(config, 'test', 1)
@@ -184,61 +214,6 @@ def _images(figure, title, images, labels, answers):
       ax.set_title(str(labels[i]), fontsize=8)
 
 
-def adaptation(workdir):
-  """A figure of accuracy by inner step and of gain by shift family.
-
-  Args:
-    workdir: path of a run with eval/*_episodes.npz.
-
-  Raises:
-    core.BadInput: if there is no result with inner steps.
-  """
-  figure = Figure(figsize=(11, 4.5), layout='constrained')
-  left, right = figure.subplots(1, 2)
-  gains = {}
-  files = sorted(pathlib.Path(workdir, 'eval').glob('*_episodes.npz'))
-  for file in files:
-    with np.load(file) as stored:
-      arrays = dict(stored)
-    if 'accuracy_unadapted' not in arrays:
-      continue
-    name = file.name.removesuffix('_episodes.npz')
-    _by_step(left, arrays, name)
-    change = arrays['accuracy'] - arrays['accuracy_unadapted']
-    for family in np.unique(arrays['family']):
-      gains.setdefault(shifts.family_name(family), []).append(
-        change[arrays['family'] == family]
-      )
-  if not gains:
-    raise core.BadInput(
-      f'{workdir} has no result with label-free steps; run python -m '
-      f'hyperudl.evaluate --workdir={workdir} --once'
-    )
-  left.set(ylabel='accuracy, 95% interval', xlabel='label-free steps')
-  left.legend(fontsize='small')
-  results = [stats.mean_ci95(np.concatenate(g)) for g in gains.values()]
-  mean, half = np.array(results).T
-  right.errorbar(mean, np.arange(len(mean)), xerr=half, fmt='o', capsize=3)
-  right.axvline(0, color='black', linewidth=0.8)
-  right.set_yticks(np.arange(len(mean)), list(gains))
-  right.set(xlabel='adapted - unadapted accuracy, paired, 95% interval')
-  for axes in (left, right):
-    axes.grid(alpha=0.3)
-  return figure
-
-
-def _by_step(axes, arrays, name):
-  """Unadapted, after steps 1, 2, ..., and the end, which may cluster too."""
-  names = ['accuracy_unadapted']
-  while f'accuracy_step_{len(names)}' in arrays:
-    names.append(f'accuracy_step_{len(names)}')
-  names.append('accuracy')
-  mean, half = np.array([stats.mean_ci95(arrays[n]) for n in names]).T
-  axes.errorbar(range(len(names)), mean, yerr=half, label=name, capsize=3)
-  labels = [str(k) for k in range(len(names) - 1)]
-  axes.set_xticks(range(len(names)), [*labels, 'end'])
-
-
 def main(argv):
   """Draws the figure and writes it."""
   del argv
@@ -256,7 +231,9 @@ def main(argv):
   figure = {
     'curves': lambda: curves(values.workdir),
     'episode': lambda: episode(first, values.shift),
-    'adaptation': lambda: adaptation(first),
+    'adaptation': lambda: adaptation_figure.draw(first),
+    'tsne': lambda: tsne(first),
+    'shots': lambda: metric_figures.shots(values.workdir),
     'uncertainty': lambda: doubt_figure.draw(values.workdir, values.tag),
   }[values.kind]()
   out = values.out or str(pathlib.Path(first, f'{values.kind}.png'))
@@ -272,7 +249,14 @@ if __name__ == '__main__':
   flags.DEFINE_enum(
     'kind',
     'curves',
-    ['curves', 'episode', 'adaptation', 'uncertainty'],
+    [
+      'curves',
+      'episode',
+      'adaptation',
+      'uncertainty',
+      'tsne',
+      'shots',
+    ],
     'What to plot.',
   )
   flags.DEFINE_string('tag', '', 'Of the result of --kind=uncertainty.')

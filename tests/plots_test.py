@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from hyperudl import adaptation_figure
 from hyperudl import core
 from hyperudl import metrics
 from hyperudl import plots
@@ -61,7 +62,7 @@ def test_adaptation_is_drawn_by_step_and_by_family(tmp_path):
   }
   row = {'accuracy': 0.6}
   metrics.write_evaluation(str(tmp_path), 'heldout-test', 5, row, arrays)
-  figure = plots.adaptation(tmp_path)
+  figure = adaptation_figure.draw(tmp_path)
   line = figure.axes[0].lines[0]
   np.testing.assert_allclose(
     line.get_ydata() - start.mean(), [0, 0.1, 0.2, 0.2], atol=1e-6
@@ -71,7 +72,7 @@ def test_adaptation_is_drawn_by_step_and_by_family(tmp_path):
   names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
   assert names == ['contrast', 'shear']
   with pytest.raises(core.BadInput, match='no result with label-free steps'):
-    plots.adaptation(tmp_path / 'eval')
+    adaptation_figure.draw(tmp_path / 'eval')
 
 
 def test_a_curve_goes_through_the_last_result_of_each_step(tmp_path):

@@ -17,6 +17,12 @@ HEAD_WRITER = {
 }
 TINY = {
   'protonet': {'channels': (6, 6)},
+  'hallucination': {
+    'channels': (6, 6),
+    'count': 3,
+    'hidden': 8,
+    'noise_size': 2,
+  },
   'maml': {'channels': (6, 6), 'inner_steps': 2},
   'hypermaml': HEAD_WRITER,
   'bayeshmaml': HEAD_WRITER,
