@@ -29,7 +29,7 @@ SHOTS = {
     '--config.episode.query=5',
     f'--tag={shot}shot',
   ]
-  for shot in (1, 5, 10)
+  for shot in (1, 2, 5, 10)
 }
 _TARGET = ['--dataset=mnist', '--episodes=1000']
 CROSS = {
@@ -92,6 +92,12 @@ def _metric():
       ]
       name = f'protonet-{distance}-{"learned" if learned else "fixed"}'
       rows[name] = f'protonet.py:{_FIVE}', flags, SHOTS
+  for count in (0, 10, 50, 100):
+    flags = [f'--config.learner.count={count}']
+    rows[f'hallucination-{count}'] = f'hallucination.py:{_FIVE}', flags, SHOTS
+  # The control: one shift of the prototype, no noise.
+  flags = ['--config.learner.count=1', '--config.learner.noise=zero']
+  rows['hallucination-no-noise'] = f'hallucination.py:{_FIVE}', flags, SHOTS
   return rows
 
 
@@ -128,8 +134,7 @@ def parse_arguments():
   parser.add_argument('--out', default='', help='file; nothing: print it')
   arguments = parser.parse_args()
   known = PAGES[arguments.page]()
-  arguments.rows = [name for name in arguments.rows.split(',') if name]
-  arguments.rows = arguments.rows or list(known)
+  arguments.rows = list(filter(None, arguments.rows.split(','))) or list(known)
   unknown = set(arguments.rows) - set(known)
   if unknown:
     parser.error(
@@ -229,9 +234,9 @@ def page(arguments):
       f'{minutes:.0f} |'
     )
     calibration += [
-      calibration_line(row, n, [line for line, _ in results])
-      for n, results in found.items()
-      if 'uncertainty' in n and results
+      calibration_line(row, n, [line for line, _ in pairs])
+      for n, pairs in found.items()
+      if 'uncertainty' in n and pairs
     ]
   if calibration:
     lines += ['', '| row | result | ' + ' | '.join(_SCORES.values()) + ' |']
