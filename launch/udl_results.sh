@@ -40,6 +40,29 @@ if [[ " $parts " == *' headline '* ]]; then
     --seeds=0,1,2 --variants=default --split=test --shifts=$all \
     --proportions=balanced -- \
     --variants=default --split=test --shifts=$all --proportions=balanced
+  # What a reader asks for, one seed.
+  names=tent,batch_statistics,amortised_film,constant_film
+  both "$dataset, test classes: other ways to adapt" "$runs" \
+    --seeds=0 --variants=$names --split=test --shifts=$all -- \
+    --variants=default,$names --split=test --shifts=$all \
+    --against=default:accuracy
+  # The loop on a network whose norms use the statistics of the queries.
+  if [[ ! -e "$runs-batch/base-0" && -e "$runs/batch_statistics-0" ]]; then
+    mkdir -p "$runs-batch"
+    cp -r "$runs/vae-0" "$runs-batch/vae-0"
+    cp -r "$runs/batch_statistics-0" "$runs-batch/base-0"
+  fi
+  both 'The same on batch statistics (transductive)' "$runs-batch" \
+    --set=learner.norm=batch --variants=default,cluster_alone --seeds=0 \
+    --split=test --shifts=$all -- --split=test --shifts=$all \
+    --variants=default,cluster_alone --against=default:accuracy
+  for from in mean other; do
+    grid "$runs" --seeds=0,1,2 --measure=episode.emit_from=$from \
+      --variants=default --split=test --shifts=none,training,shear
+  done
+  printf '## Weights emitted for other episodes\n\n'
+  python launch/udl_tables.py --runs="$runs" --split=test --variants=default \
+    --shifts=none,training,shear --overrides=emit_frommean,emit_fromother
 fi
 
 if [[ " $parts " == *' settings '* ]]; then

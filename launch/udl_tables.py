@@ -173,6 +173,51 @@ def families(results, names, chosen):
   print_table(('variant', *[f'{f} ({s})' for s, f in listed]), rows)
 
 
+def overridden(results, others, name, chosen):
+  """What overrides of the evaluation cost one variant, paired by episode.
+
+  Args:
+    results: without overrides.
+    others: {label: `Results` with an override}.
+    name: of the variant.
+    chosen: shifts.
+  """
+  rows = []
+  for shift in chosen:
+    for label, other in others.items():
+      row = [shift, label]
+      for number in ('accuracy_unadapted', 'accuracy'):
+        own = results.table(name, shift, number)
+        values = other.table(name, shift, number)
+        seeds = min(len(own), len(values))
+        if not seeds:
+          break
+        count = min(own.shape[1], values.shape[1])
+        change = values[:seeds, :count] - own[:seeds, :count]
+        mean, half = stats.seeds_ci95(change)
+        row += [
+          results.cell(name, shift, number),
+          other.cell(name, shift, number),
+          f'{100 * mean:+.1f} +- {100 * half:.1f}',
+        ]
+      else:
+        rows.append([*row, str(seeds)])
+  print_table(
+    (
+      'queries',
+      'override',
+      'unadapted, own',
+      'with it',
+      'difference',
+      'adapted, own',
+      'with it',
+      'difference',
+      'seeds',
+    ),
+    rows,
+  )
+
+
 def main():
   """Prints all tables."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,11 +231,26 @@ def main():
     default='longer_base:accuracy,default:accuracy',
     help='VARIANT:NUMBER, commas between: paired differences to these',
   )
+  parser.add_argument(
+    '--overrides',
+    default='',
+    help='ends of tags like emit_frommean: what they cost one variant, alone',
+  )
   arguments = parser.parse_args()
   results = Results(arguments.runs, arguments.split, arguments.proportions)
   names = [n for n in arguments.variants.split(',') if n]
   names = names or variants(arguments.runs)
   chosen = arguments.shifts.split(',')
+  if arguments.overrides:
+    others = {
+      text: Results(
+        arguments.runs, arguments.split, f'{arguments.proportions}-{text}'
+      )
+      for text in arguments.overrides.split(',')
+    }
+    for name in names:
+      overridden(results, others, name, chosen)
+    return
   against = [text for text in arguments.against.split(',') if text]
   gains(results, names, chosen, against)
   families(results, names, [s for s in chosen if len(shifts.families(s)) > 1])
