@@ -63,7 +63,8 @@ class View(NamedTuple):
 
   start: dict  # v_0
   write: Callable  # v -> (CNN weights, head f32[N, D])
-  embed: Callable  # (weights, x) -> features f32[n, D]
+  embed: Callable  # (weights, x) -> features f32[n, D], rows as in `x`
+  embed_support: Callable  # weights -> features f32[m, D] of `support`
   classify: Callable  # (features, head) -> logits f32[n, N]
   reconstruct: Callable  # (v, x) -> ELBO terms under the frozen vae
   moments: dict  # of ELBO terms over clean training images

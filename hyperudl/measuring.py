@@ -95,7 +95,7 @@ def _baselines(s, params, episode, support, task):
     x, y = episode.query.x, episode.query.y
     return _kmeans(s, params, support, task, x, y)
   vae = params['frozen']['vae']
-  features = lambda x: writing.embed(s.writer, task['weights'], x)
+  features = lambda x: refining.features_of(s, task, x)
   encoders = {
     'posterior': lambda x: writing.encode(s.writer, vae, x)[0],
     'features': lambda x: losses.unit(features(x)),

@@ -54,7 +54,15 @@ def written(s, params, support):
   if s.setting == 'clusters':
     features = writing.embed(s.writer, weights, support.x)
     head = anonymous.start(features, s.writer.way)
-  return {'weights': weights, 'head': head}
+  task = {'weights': weights, 'head': head}
+  return {**task, **_reference(s, support)}
+
+
+def _reference(s, support):
+  """What `predict` normalises queries by, if it is not they themselves."""
+  if s.writer.cnn.norm != 'domain':
+    return {}
+  return {'reference': writing.reference_of(support)}
 
 
 def _network(s, params, support, task, value):
@@ -91,15 +99,20 @@ def view_of(s, params, support, task):
   without_label = (support.y < 0).astype(jnp.float32)
   x, unlabelled = support.x, without_label
   mask = jnp.where(unlabelled.any(), unlabelled, 1.0)
+  labelled = own = 1.0 - without_label
   if 'inner' in context:
     x = context['inner']
     mask = unlabelled = jnp.ones(x.shape[0])
+    own = jnp.zeros(x.shape[0])
   vae = params['frozen']['vae']
   moments = vae['moments']
   return label_free.View(
     start=start_of(s, params, task['head']),
     write=lambda value: _network(s, params, support, task, value),
-    embed=lambda weights, x: writing.embed(s.writer, weights, x),
+    embed=lambda weights, x: writing.embed(s.writer, weights, x, own),
+    embed_support=lambda weights: writing.embed(
+      s.writer, weights, support.x, labelled
+    ),
     classify=lambda features, head: writing.logits(
       base_of(params), features, head
     ),
@@ -109,7 +122,7 @@ def view_of(s, params, support, task):
     moments=vae_net.read_moments(moments),
     population=(moments['latent_mean'], moments['latent_log_variance']),
     support=support.x,
-    labelled=1.0 - without_label,
+    labelled=labelled,
     x=x,
     mask=mask,
     unlabelled=unlabelled,
@@ -126,20 +139,21 @@ def refined(s, params, support, task, key, view=None):
   if not moves(s) or not view.x.shape[0]:
     return task, {}, []
   inner = params['inner']
+  kept = {k: task[k] for k in ('reference',) if k in task}
   opening = stepping.gates(s.inner, inner, view)
   value = stepping.opening_value(s.start, s.inner, inner, view, key)
   metrics, tasks = {'gate': opening[0]}, []
   if s.inner.steps:
     value, trace = stepping.refine(s.inner, inner, view, value, opening[0], key)
     at = lambda k: jax.tree.map(lambda leaf: leaf[k], trace.values)
-    tasks = [lambda k=k: _task(view, at(k)) for k in range(s.inner.steps)]
+    tasks = [lambda k=k: _task(view, at(k), kept) for k in range(s.inner.steps)]
     metrics.update(
       inner_loss_first=trace.loss[0],
       inner_loss_last=trace.loss[-1],
       inner_grad_norm=trace.grad_norm[0],
       inner_update_norm=trace.update_norm.sum(),
     )
-  task = _task(view, value)
+  task = _task(view, value, kept)
   if s.cluster:
     metrics['gate_cluster'], metrics['gate_scale'] = opening[1], opening[2]
     tau = jnp.exp(base_of(params)['log_scale'])
@@ -154,10 +168,10 @@ def refined(s, params, support, task, key, view=None):
   return task, metrics, tasks
 
 
-def _task(view, value):
+def _task(view, value, kept):
   """What `predict` needs, under v."""
   weights, head = view.write(value)
-  task = {'weights': weights, 'head': head}
+  task = {**kept, 'weights': weights, 'head': head}
   if 'transform' in value:
     task['transform'] = value['transform']
   return task
@@ -186,8 +200,19 @@ def clustered(s, view, task, scale, mass, iterations):
 
 def predict(s, params, task, x):
   """Logits f32[n, N] of images by the network of the episode."""
-  features = writing.embed(s.writer, task['weights'], variables.see(task, x))
-  return writing.logits(base_of(params), features, task['head'])
+  return writing.logits(base_of(params), features_of(s, task, x), task['head'])
+
+
+def features_of(s, task, x):
+  """Features f32[n, D] of images that are in no support."""
+  reference = task.get('reference')
+  if reference is not None:
+    seen = variables.see(task, reference.x)
+    labelled = reference.labelled[:, None, None, None]
+    seen = jnp.where(labelled > 0, reference.x, seen)
+    reference = reference._replace(x=seen)
+  x = variables.see(task, x)
+  return writing.embed(s.writer, task['weights'], x, reference=reference)
 
 
 def visible(s, support):

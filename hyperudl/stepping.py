@@ -50,7 +50,7 @@ def gates(options, params, view):
       gating.prediction_gate_inputs(
         features,
         view.classify(features, head),
-        view.embed(weights, view.support),
+        view.embed_support(weights),
         view.mask,
         view.labelled,
       )

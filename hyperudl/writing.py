@@ -46,9 +46,53 @@ def init(writer, key, support):
   }
 
 
-def embed(writer, weights, x):
-  """Features f32[n, D] of images under CNN weights."""
-  return writer.cnn.apply({'params': weights}, x)
+class Reference(NamedTuple):
+  """The images whose statistics normalise others, for norm='domain'."""
+
+  x: jax.Array  # f32[m, H, W, C]
+  labelled: jax.Array  # f32[m], whether a row is of the clean domain
+  present: jax.Array  # f32[m], whether it counts
+
+
+def reference_of(support):
+  """The `Reference` of a support: its rows, or `context['cond']` for -1."""
+  x, labelled = support.x, (support.y >= 0).astype(jnp.float32)
+  others = (support.context or {}).get('cond')
+  if others is None:
+    return Reference(x, labelled, jnp.ones_like(labelled))
+  one = jnp.ones(others.shape[0])
+  return Reference(
+    jnp.concatenate([x, others]),
+    jnp.concatenate([labelled, 0 * one]),
+    jnp.concatenate([labelled, one]),
+  )
+
+
+def embed(writer, weights, x, labelled=None, reference=None):
+  """Features f32[n, D] of images under CNN weights.
+
+  Args:
+    writer: `Writer`.
+    weights: of its CNN.
+    x: f32[n, H, W, C].
+    labelled: f32[n], rows of the clean domain; None for none. With
+      norm='domain' they are normalised apart from the others.
+    reference: a `Reference` whose statistics are used in place of those of x:
+      no image of x then matters to another.
+  """
+  if writer.cnn.norm != 'domain':
+    return writer.cnn.apply({'params': weights}, x)
+  if labelled is None:
+    labelled = jnp.zeros(x.shape[0])
+  sides = lambda flags: jnp.stack([flags, 1 - flags], axis=1)
+  member = part = sides(labelled)
+  if reference is not None:
+    own = sides(reference.labelled)
+    part = jnp.concatenate([0 * part, own * reference.present[:, None]])
+    member = jnp.concatenate([member, own])
+    x, n = jnp.concatenate([x, reference.x]), x.shape[0]
+    return writer.cnn.apply({'params': weights}, x, (member, part))[:n]
+  return writer.cnn.apply({'params': weights}, x, (member, part))
 
 
 def width(writer, weights, x):
@@ -93,10 +137,13 @@ def write(writer, base, vae, support, shift=None):
   """
   context = support.context or {}
   x, y = support.x, support.y
+  labelled = (y >= 0).astype(jnp.float32)
   emit = lambda *rows: _corrections(writer, base, vae, *rows, shift)
   if not writer.emit:
     weights = base['cnn']
-    return weights, losses.class_means(embed(writer, weights, x), y, writer.way)
+    return weights, losses.class_means(
+      embed(writer, weights, x, labelled), y, writer.way
+    )
   if 'emit_from' in context:
     others = context['emit_from']
     every = jax.vmap(lambda x, y: emit(x, y, jnp.ones(y.shape)))(
@@ -116,7 +163,8 @@ def write(writer, base, vae, support, shift=None):
     name: {k: v + corrections[name].get(k, 0.0) for k, v in block.items()}
     for name, block in base['cnn'].items()
   }
-  prototypes = losses.class_means(embed(writer, weights, x), y, writer.way)
+  features = embed(writer, weights, x, labelled)
+  prototypes = losses.class_means(features, y, writer.way)
   return weights, prototypes + corrections['head']
 
 

@@ -38,6 +38,7 @@ from hyperudl.nets import conv
 SETTINGS = ('classes', 'clusters')
 PHASES = ('base', 'inner', 'joint')
 EMIT = ('all', 'none')
+NORMS = ('layer', 'group', 'batch', 'domain')
 RELATIVE = 0.2  # floor of the relative outer loss, nats
 
 
@@ -92,8 +93,9 @@ def make(
       ones (an ablation).
     allocation: 'output' or 'spatial' (see `emit`).
     strength: initial size s of the emission.
-    norm: of the CNN: 'layer', 'group', or 'batch' (statistics of the images at
-      hand, which is transductive).
+    norm: of the CNN: 'layer', 'group', 'batch' (statistics of the images at
+      hand, which is transductive) or 'domain' (labelled images by their own
+      statistics, all others by those of the unlabelled images, which is not).
     adapt: v, one or several of `variables.PARTS` joined by +.
     inner_steps: K >= 0.
     elbo: 'features' (mounted on the CNN's features), 'images' (of the frozen
@@ -182,10 +184,10 @@ def make(
       f'start must be one of {stepping.STARTS}, and with inner_steps=0 not '
       f"'chosen', for there is no loss then; got {start!r}"
     )
-  if norm not in ('layer', 'group', 'batch') or multi_step < 0:
+  if norm not in NORMS or multi_step < 0:
     raise ValueError(
-      "norm must be 'layer', 'group' or 'batch' and multi_step >= 0, not "
-      f'{norm!r} and {multi_step}'
+      f'norm must be one of {NORMS} and multi_step >= 0, not {norm!r} and '
+      f'{multi_step}'
     )
   if phase == 'base':
     options, cluster, start = options._replace(steps=0), 0, 'identity'

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from hyperudl.nets import conv_ops
 from hyperudl.nets import pooling
 
-NORMS = ('batch', 'group', 'layer', 'none')
+NORMS = ('batch', 'domain', 'group', 'layer', 'none')
 ORDERS = ('conv_norm_act_pool', 'conv_act_pool_norm')
 FEATURES = ('flatten', 'mean')
 # All monotone, so that pooling may come first.
@@ -79,6 +79,41 @@ def moments(x, norm, groups=1):
   return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
 
 
+def domain_moments(x, domains):
+  """Mean and centred variance of each channel over the rows of a domain.
+
+  Adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
+
+  Args:
+    x: f32[n, H, W, C].
+    domains: None for one domain of all rows, or (f32[n, G], f32[n, G]), one-hot
+      rows of the domain that normalises an image, and of the domain whose
+      statistics it is part of (zeros: of none). A domain without images takes
+      the statistics of all.
+
+  Returns:
+    Two f32[n, 1, 1, C].
+  """
+  if domains is None:
+    domains = (jnp.ones((x.shape[0], 1), x.dtype),) * 2
+  member, part = domains
+  part = jnp.where(
+    jnp.sum(part, axis=0) > 0, part, jnp.sum(part, axis=1, keepdims=True)
+  )
+  part = part / jnp.maximum(jnp.sum(part, axis=0), 1.0)
+  over = lambda rows: member @ (part.T @ jnp.mean(rows, axis=(1, 2)))
+  mean = over(x)[:, None, None]
+  # Each domain's deviations are from its own mean.
+  centres = part.T @ jnp.mean(x, axis=(1, 2))
+  squares = jnp.stack(
+    [
+      jnp.mean(jnp.square(x - centre), axis=(1, 2)).T @ share
+      for centre, share in zip(centres, part.T)
+    ]
+  )
+  return mean, (member @ squares)[:, None, None]
+
+
 def _affine(x, mean, variance, scale, bias):
   return (x - mean) * (scale * jax.lax.rsqrt(variance + EPSILON)) + bias
 
@@ -100,7 +135,7 @@ class ConvBlock(nn.Module):
     padding: 'SAME' or 'VALID', of the convolution.
     pool: whether to pool.
     norm: 'batch' (statistics of the batch at hand: transductive for
-      queries), 'group', 'layer' or 'none'.
+      queries), 'domain' (see `domain_moments`), 'group', 'layer' or 'none'.
     groups: of norm='group'.
     activation: 'relu', 'lrelu', 'leaky' (slope .1) or 'none'.
     order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
@@ -126,7 +161,7 @@ class ConvBlock(nn.Module):
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, domains=None):
     """f32[n, H, W, C] -> f32[n, H', W', channels]."""
     size = (self.kernel, self.kernel, x.shape[-1], self.channels)
     width = (self.channels,)
@@ -138,14 +173,15 @@ class ConvBlock(nn.Module):
     if self.order == 'conv_act_pool_norm':
       conv_bias = self.param('conv_bias', nn.initializers.zeros, width)
       x = self._activate(self._pooled_conv(x, w) + conv_bias)
-      return _affine(x, *self._moments(x), scale, bias)
+      return _affine(x, *self._moments(x, domains), scale, bias)
     if not self.pool:
       x = self._conv(x, w)
-      return self._activate(_affine(x, *self._moments(x), scale, bias))
-    x, mean, variance, sign = self._pooled_moments(x, w, scale)
+      moments = self._moments(x, domains)
+      return self._activate(_affine(x, *moments, scale, bias))
+    x, mean, variance, sign = self._pooled_moments(x, w, scale, domains)
     return self._activate(_affine(x, mean, variance, sign * scale, bias))
 
-  def _pooled_moments(self, x, w, scale):
+  def _pooled_moments(self, x, w, scale, domains):
     # A negative slope makes the smallest the largest: turn it round in the
     # kernel, where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0).astype(x.dtype)
@@ -154,9 +190,9 @@ class ConvBlock(nn.Module):
       return *pooling.pooled_conv_moments(x, w), sign
     x = self._conv(x, w)
     if self.norm == 'batch':
-      mean, variance = self._moments(x)
+      mean, variance = self._moments(x, domains)
     else:  # over several channels, so with their own signs
-      mean, variance = self._moments(sign * x)
+      mean, variance = self._moments(sign * x, domains)
       mean = sign * mean
     return max_pool(x), mean, variance, sign
 
@@ -169,7 +205,9 @@ class ConvBlock(nn.Module):
       formulation=self.formulation,
     )
 
-  def _moments(self, x):
+  def _moments(self, x, domains):
+    if self.norm == 'domain':
+      return domain_moments(x, domains)
     return moments(x, self.norm, self.groups)
 
   def _pooled_conv(self, x, w):
@@ -232,9 +270,12 @@ class ConvNet(nn.Module):
       raise ValueError(f'head must be None or >= 1, not {self.head}')
     super().__post_init__()
 
-  def __call__(self, x):
-    """f32[n, H, W, C] -> f32[n, head] or f32[n, D]."""
-    return self._run(x, self.head is not None)[-1]
+  def __call__(self, x, domains=None):
+    """f32[n, H, W, C] -> f32[n, head] or f32[n, D].
+
+    `domains` is for norm='domain', see `domain_moments`.
+    """
+    return self._run(x, self.head is not None, domains)[-1]
 
   def embed(self, x):
     """f32[n, H, W, C] -> f32[n, D]."""
@@ -245,7 +286,7 @@ class ConvNet(nn.Module):
     return self._run(x, True)
 
   @nn.compact
-  def _run(self, x, classify):
+  def _run(self, x, classify, domains=None):
     for index, channels in enumerate(self.channels):
       x = ConvBlock(
         channels,
@@ -259,7 +300,7 @@ class ConvNet(nn.Module):
         self.order,
         self.formulation,
         name=f'block{index}',
-      )(x)
+      )(x, domains)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
     x = x.reshape(x.shape[0], -1)
