@@ -4,10 +4,11 @@ r"""Speed of one configuration: `python -m hyperudl.benchmark_learner`.
     --config=configs/hypertransformer.py:reference,omniglot,way=20,shot=1
 
 Prints one JSON line a row: drawing episodes (gather, augmentation and shift),
-whole updates with drawing, for each of --batches, and evaluation; for a
-`hypertransformer` also its parts, each with its gradients and on random
-activations of the right shapes: image features, layer features, encoders, and
-the CNN on support and queries. `share` is a part's time to that of an update
+whole updates with drawing, for each of --batches, evaluation with all that it
+measures, and `answer 1`, what a user waits for: one episode adapted to and its
+queries answered; for a `hypertransformer` also its parts, each with its
+gradients and on random activations of the right shapes: image features, layer
+features, encoders, and the CNN on support and queries. `share` is a part's time to that of an update
 of one episode, if --batches has 1. Parts overlap in a whole program, so shares
 need not add up; a generator with a decoder is not taken apart.
 All rows are timed in turns and the median is reported; `gemm_peak_gflops` is a
@@ -15,6 +16,7 @@ All rows are timed in turns and the median is reported; `gemm_peak_gflops` is a
 has taken at most. Exit codes: 0 done; 2 bad flag, config or data.
 """
 
+import functools
 import json
 import resource
 import statistics
@@ -63,7 +65,15 @@ def updates(config, batches):
   keys = episodes.eval_keys('test', 0, size)
   params = loop.init_state(learner, optimizer, jax.random.key(0), one).params
   rows[f'evaluate {size}'] = size, lambda: evaluate(params, draw(keys), keys)
+  rows['answer 1'] = 1, lambda: _answer(learner, params, one, keys[0])
   return rows, one, learner
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _answer(learner, params, episode, key):
+  """Logits of the queries of one episode, as at test time."""
+  task = learner.adapt(params, episode.support, key, train=False)
+  return learner.predict(params, task, episode.query.x, episode.query.context)
 
 
 def hypertransformer_parts(config, episode, learner):

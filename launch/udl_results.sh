@@ -46,16 +46,14 @@ if [[ " $parts " == *' headline '* ]]; then
     --seeds=0 --variants=$names --split=test --shifts=$all -- \
     --variants=default,$names --split=test --shifts=$all \
     --against=default:accuracy
-  # The loop on a network whose norms use the statistics of the queries.
-  if [[ ! -e "$runs-batch/base-0" && -e "$runs/batch_statistics-0" ]]; then
-    mkdir -p "$runs-batch"
-    cp -r "$runs/vae-0" "$runs-batch/vae-0"
-    cp -r "$runs/batch_statistics-0" "$runs-batch/base-0"
-  fi
-  both 'The same on batch statistics (transductive)' "$runs-batch" \
-    --set=learner.norm=batch --variants=default,cluster_alone --seeds=0 \
-    --split=test --shifts=$all -- --split=test --shifts=$all \
-    --variants=default,cluster_alone --against=default:accuracy
+  # The loop on networks whose norms use the statistics of the unlabelled images,
+  # or of the queries themselves (transductive).
+  for norm in domain batch; do
+    both "norm=$norm" "$runs-$norm" \
+      --set=learner.norm=$norm --variants=default,cluster_alone --seeds=0 \
+      --split=test --shifts=$all -- --split=test --shifts=$all \
+      --variants=default,cluster_alone --against=cluster_alone:accuracy
+  done
   for from in mean other; do
     grid "$runs" --seeds=0,1,2 --measure=episode.emit_from=$from \
       --variants=default --split=test --shifts=none,training,shear

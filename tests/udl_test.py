@@ -353,7 +353,7 @@ def test_clusters_of_too_many_classes_cannot_be_named():
     ({'channels': ()}, 'channels and width must be >= 1'),
     ({'width': 9, 'heads': 2}, 'multiple of heads'),
     ({'setting': 'guess'}, 'setting of'),
-    ({'norm': 'none'}, "norm must be one of"),
+    ({'norm': 'none'}, 'norm must be one of'),
     ({'multi_step': -1}, 'multi_step >= 0'),
     ({'direction': 'up'}, 'direction must be one of'),
     ({'emit': 'some'}, 'emit must be one of'),
