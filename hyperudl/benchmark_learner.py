@@ -8,9 +8,10 @@ whole updates with drawing, for each of --batches, evaluation with all that it
 measures, and `answer 1`, what a user waits for: one episode adapted to and its
 queries answered; for a `hypertransformer` also its parts, each with its
 gradients and on random activations of the right shapes: image features, layer
-features, encoders, and the CNN on support and queries. `share` is a part's time
-to that of an update of one episode, if --batches has 1. Parts overlap in a whole
-program, so shares need not add up; a generator with a decoder is not taken apart.
+features, encoders, and the CNN on support and queries. `share` is a part's
+time to that of an update of one episode, if --batches has 1. Parts overlap in a
+whole program, so shares need not add up; a generator with a decoder is not
+taken apart.
 All rows are timed in turns and the median is reported; `gemm_peak_gflops` is a
 2048 x 2048 float32 matmul timed beside them, `peak_rss_mb` what the process
 has taken at most. Exit codes: 0 done; 2 bad flag, config or data.
