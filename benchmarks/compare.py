@@ -13,6 +13,7 @@ for all of its threads at every operation.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import time
 
 from absl import flags
 from absl import logging
+import jax
 
 from hyperudl import benchmark
 from hyperudl import cli
@@ -73,7 +75,11 @@ def compare(suite, repeats, torch):
   Returns:
     A list of dicts, one a program.
   """
-  rows = [row for row in workloads.make_rows(suite) if row.batch > 1]
+  rows = [
+    row
+    for row in workloads.make_rows(suite)
+    if row.batch > 1 and row.devices <= jax.local_device_count()
+  ]
   programs = {}  # (row name, label): (batch, () -> seconds)
   for row in rows:
     logging.info('compiling: %s on %d devices', row.name, row.devices)
@@ -136,6 +142,7 @@ def main(argv):
   values = flags.FLAGS
   if values.repeats < 1:
     raise core.BadInput(f'--repeats must be >= 1, not {values.repeats}')
+  os.environ['JAX_PLATFORMS'] = 'cpu'  # as torch, which is a build for CPUs
   benchmark.restart_with_two_devices('benchmarks.compare')
   cli.set_up()
   torch = Torch(values.suite)

@@ -95,14 +95,14 @@ def maml_loss(
   return F.cross_entropy(logits(value, query[0], pool_first), query[1])
 
 
-def anil_loss(weights, support, query, steps=5):
+def anil_loss(weights, support, query, steps=5, rate=RATE):
   """As `maml_loss` with the head alone adapted; features are made once."""
   head = {'head': weights['head']}
   z = embed(weights, support[0])
   for _ in range(steps):
     inner = F.cross_entropy(linear(head['head'], z), support[1])
     gradients = torch.autograd.grad(inner, _leaves(head), create_graph=True)
-    head = _move(head, gradients, RATE)
+    head = _move(head, gradients, rate)
   answers = linear(head['head'], embed(weights, query[0]))
   return F.cross_entropy(answers, query[1])
 
@@ -199,7 +199,7 @@ def make_weights(row, generator):
       'bias': torch.zeros(row.way),
     }
   if row.method == 'hypermaml':
-    sizes = (width + 2 * row.way, 256, 256, width + 1)
+    sizes = (width + 2 * row.way, 512, 512, width + 1)
     layers = {}
     for index in range(3):
       layers[f'kernel{index}'] = normal(sizes[index + 1], sizes[index])

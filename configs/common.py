@@ -21,8 +21,7 @@ DATASETS = {
   'tieredimagenet': {'augment': 'images'},
   'cifar_fs': {'augment': 'images'},
   'cifar10': {'augment': 'none', 'split_by': 'image'},
-  # CUB-200-2011: every second class of 200 trains (Chen et al. 2019).
-  'cub': {'augment': 'images', 'classes': '0-199:2/1-199:4/3-199:4'},
+  'cub': {'augment': 'images'},
   'emnist': {'augment': 'none'},
   'mnist': {'augment': 'none', 'split_by': 'image'},
 }

@@ -28,7 +28,7 @@ def draw(workdirs, tag=''):
   Raises:
     core.BadInput: if one has none.
   """
-  results = {}
+  results, short = [], len({pathlib.Path(w).name for w in workdirs})
   for workdir in workdirs:
     name = f'{tag}-uncertainty-test' if tag else 'uncertainty-test'
     path = pathlib.Path(workdir, 'eval', f'{name}_episodes.npz')
@@ -36,13 +36,16 @@ def draw(workdirs, tag=''):
       raise core.BadInput(
         f'{workdir} has no eval/{path.name}; run python -m hyperudl.evaluate '
         f'--workdir={workdir} --once --uncertainty'
+        + (f' --tag={tag}' if tag else '')
       )
     with np.load(path) as stored:
-      results[pathlib.Path(workdir).name] = dict(stored)
+      name = pathlib.Path(workdir).name
+      name = name if short == len(workdirs) else str(workdir)
+      results.append((name, dict(stored)))
   columns = 1 + len(_NAMES)
   figure = Figure(figsize=(10, 2.9 * len(results)), layout='constrained')
   axes = figure.subplots(len(results), columns, squeeze=False)
-  for row, (name, arrays) in zip(axes, results.items()):
+  for row, (name, arrays) in zip(axes, results):
     _reliability(row[0], arrays)
     row[0].set_title(name, fontsize=10, loc='left')
     for place, score in zip(row[1:], _NAMES):

@@ -207,8 +207,9 @@ def override(config, changes, flag_values):
     for field, text in changes.items():
       config_lib.set_field(config, field, text)
     if flag_values.dataset:
+      other = config.data.dataset != flag_values.dataset
       config.data.dataset = flag_values.dataset
-      if 'data.classes' not in changes:
+      if other and 'data.classes' not in changes:
         # Ranges and numbers of classes were those of the run's own set.
         config.data.classes, config.data.shuffle_classes = '', 0
       parts.append(flag_values.dataset)

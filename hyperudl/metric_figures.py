@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 import re
 
+from absl import logging
 import numpy as np
 
 from hyperudl import core
@@ -16,6 +17,7 @@ _MARKERS = {
   'support': ('*', 130),
 }
 SEED, PERPLEXITY = 0, 15
+DRAWN = 20  # hallucinations of each class
 _NUMBERS = ('diversity', 'purity', 'prototype_error')
 
 
@@ -60,10 +62,15 @@ def tsne(episode, visuals, values, title=''):
     'support': (visuals['points/support'], episode.support.y),
   }
   if 'points/hallucinated' in visuals:
-    made = visuals['points/hallucinated']
+    made = visuals['points/hallucinated'][:, :DRAWN]
     labels = np.repeat(np.arange(made.shape[0]), made.shape[1])
     groups['hallucinated'] = made.reshape(-1, made.shape[-1]), labels
   points = np.concatenate([rows for rows, _ in groups.values()])
+  if not np.isfinite(points).all() or not np.ptp(points) or len(points) < 5:
+    raise core.BadInput(
+      'the features of this episode are all the same or not finite: there is '
+      'nothing to draw'
+    )
   few = max(1.0, (len(points) - 1) / 3)
   places = manifold.TSNE(
     init='pca', random_state=SEED, perplexity=min(PERPLEXITY, few)
@@ -90,10 +97,14 @@ def tsne(episode, visuals, values, title=''):
 
 def show_tsne(writer, step, episode, visuals):
   """Draws `tsne` in TensorBoard, where there is something and scikit-learn."""
-  if has_points(visuals) and importlib.util.find_spec('sklearn'):
-    metrics.write_figure(
-      writer, step, 'features', tsne(episode, visuals, {}, f'step {step}')
-    )
+  if not has_points(visuals) or not importlib.util.find_spec('sklearn'):
+    return
+  try:
+    figure = tsne(episode, visuals, {}, f'step {step}')
+  except (core.BadInput, ValueError) as error:
+    logging.warning('no picture of the features: %s', error)
+  else:
+    metrics.write_figure(writer, step, 'features', figure)
 
 
 def shots(workdirs, split='test'):

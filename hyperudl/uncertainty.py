@@ -3,11 +3,13 @@
 Each episode is drawn with twice its classes. Half of them are learned from
 the support; their queries are *inside*. Queries of the other half are
 *outside*: no answer to them is right, so a good learner is unsure. The
-temperature of `nll_scaled` and the like is fitted on episodes of `valid` and
-used on those of the split that is reported (Guo et al. 2017,
+temperature of `nll_scaled` and the like is fitted on episodes of `valid` of the
+run's own data set, whatever set is reported (Guo et al. 2017,
 arXiv:1706.04599). With norm='batch' inside and outside queries are normalised
 apart, each by its own statistics.
 """
+
+import os
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,22 @@ from hyperudl import calibration
 from hyperudl import core
 from hyperudl import evaluation
 from hyperudl import metrics
+from hyperudl import runs
 from hyperudl import selection
 from hyperudl import stats
 from hyperudl.data import episodes
 
 # Per-query scores that should be larger outside: where the learner has them.
 SCORES = ('entropy', 'disagreement')
+_PLAIN = {
+  'tasks': 0,
+  'unlabelled': 0,
+  'proportions': 'balanced',
+  'transductive': False,
+  'inner_data': 'true',
+  'cond_data': 'true',
+  'emit_from': 'own',
+}
 
 
 def halve(episode, way):
@@ -51,13 +63,13 @@ def halve(episode, way):
 
 def check(config):
   """core.BadInput where episodes cannot be halved."""
-  episode = config.episode
-  if episode.tasks or episode.unlabelled or episode.proportions != 'balanced':
-    raise core.BadInput(
-      '--uncertainty takes episodes of one task with labelled images alone and '
-      f'balanced classes, not tasks={episode.tasks}, '
-      f'unlabelled={episode.unlabelled}, proportions={episode.proportions}'
-    )
+  for field, value in _PLAIN.items():
+    if config.episode[field] != value:
+      raise core.BadInput(
+        '--uncertainty takes episodes of one task with labelled images alone '
+        f'and balanced classes: set --config.episode.{field}={value}, not '
+        f'{config.episode[field]}, and --tag=NAME'
+      )
 
 
 class Evaluator:
@@ -203,25 +215,41 @@ def evaluate_once(workdir, config, step, split, tag, stop=()):
   """
   name = f'{tag}-uncertainty-{split}' if tag else f'uncertainty-{split}'
   metrics.evaluation_path(workdir, name)  # a bad name fails now
-  if step == 'best_ensemble' or split == 'valid':
+  own = _own_data(workdir, config)
+  same = own.data.dataset == config.data.dataset
+  if step == 'best_ensemble' or (same and split in ('valid', 'all')):
     raise core.BadInput(
-      f'--uncertainty evaluates one step and fits its temperature on valid, so '
-      f'not --step={step} --split={split}'
+      '--uncertainty evaluates one step and fits its temperature on valid of '
+      f'{own.data.dataset}, so not --step={step} --split={split}'
     )
   raw, number, _ = selection.restore_step(workdir, step)
-  count = config.eval.episodes
-  results = {}
-  for one in ('valid', split):
-    evaluator = Evaluator(config, one, count)
+  results = []
+  for one, part in ((own, 'valid'), (config, split)):
+    evaluator = Evaluator(one, part, config.eval.episodes)
     params = evaluation.fit(raw, evaluator.template, number)
-    results[one] = evaluator.run(params, stop)
-    if results[one] is None:
+    results.append(evaluator.run(params, stop))
+    if results[-1] is None:
       return None
-  temperature = fit_temperature(results['valid'])
-  row = summarise(results[split], temperature)
+  temperature = fit_temperature(results[0])
+  row = summarise(results[1], temperature)
+  row['dataset'] = config.data.dataset
+  row['temperature_from'] = own.data.dataset
   row['transductive'] = evaluation.is_transductive(config)
-  metrics.write_evaluation(workdir, name, number, row, arrays(results[split]))
+  metrics.write_evaluation(workdir, name, number, row, arrays(results[1]))
   return {'step': number, **row}
+
+
+def _own_data(workdir, config):
+  """`config` with the data that the run was trained on."""
+  own = config.copy_and_resolve_references()
+  data = runs.read_config(workdir).data
+  if data.dataset == config.data.dataset:
+    return own
+  with own.unlocked():
+    own.data.update(data)
+    if not os.path.isdir(own.data.dir):
+      own.data.dir = config.data.dir
+  return own
 
 
 def _logits(p):

@@ -14,12 +14,12 @@ from hyperudl import core
 from hyperudl import learners
 from hyperudl.nets import conv
 
-# Settings of the learners; those of their configs otherwise.
+# Settings of the learners; the defaults of their `make` otherwise.
 METHODS = {
   'maml': ('maml', {}),
   'anil': ('maml', {'scope': 'head'}),
-  'hypermaml': ('hypermaml', {}),
-  'hypermaml warmup': ('hypermaml', {'warmup_steps': 10}),
+  'hypermaml': ('hypermaml', {'hidden': 512}),
+  'hypermaml warmup': ('hypermaml', {'hidden': 512, 'warmup_steps': 10}),
   'protonet': ('protonet', {}),
 }
 SUITES = ('maml', 'gradient', 'metric')

@@ -6,6 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 run="${RUN:-runs/$(basename "$0" .sh)}"
 RUN="$run" run_setting \
   --config="configs/bayeshmaml.py:${DATASET:-miniimagenet},way=5,shot=1" "$@"
-python -m hyperudl.evaluate --workdir="$run" --once --step=best --tag=cub \
-  --dataset=cub --data_dir="${DATA_DIR:-data_numpy_dir}" \
-  --config.data.classes=0-199:2/1-199:4/3-199:4
+best=(--workdir="$run" --once --step=best)
+python -m hyperudl.evaluate "${best[@]}" --tag=best
+python -m hyperudl.evaluate "${best[@]}" --dataset=cub \
+  --data_dir="${DATA_DIR:-data_numpy_dir}"

@@ -6,7 +6,7 @@
 Pages and their rows: PAGES. A finished training or evaluation is not repeated,
 and the page is written anew after each, so that it always holds what there is.
 --rows=NAME,NAME and --seeds choose; --steps shortens every training, for a
-trial. Runs lie in RUNS/PAGE/ROW-SEED.
+trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
 """
 
 import argparse
@@ -34,16 +34,11 @@ SHOTS = {
 _TARGET = ['--dataset=mnist', '--episodes=1000']
 CROSS = {
   'mnist-all': [*_TARGET, '--split=all'],
-  'mnist-uncertainty-test': [
-    *_TARGET,
-    '--uncertainty',
-    '--config.data.split_by=image',
-    '--tag=mnist',
-  ],
+  'mnist-uncertainty-all': [*_TARGET, '--split=all', '--uncertainty'],
 }
 _SAMPLES = {
-  'mnist-samples-uncertainty-test': [
-    *CROSS['mnist-uncertainty-test'][:-1],
+  'mnist-samples-uncertainty-all': [
+    *CROSS['mnist-uncertainty-all'],
     '--config.learner.test_samples=100',
     '--config.learner.average=probabilities',
     '--tag=mnist-samples',
@@ -144,6 +139,12 @@ def parse_arguments():
   return arguments
 
 
+def folder(arguments):
+  """Where the runs of this page on this data set lie."""
+  trial = f'-{arguments.steps}' if arguments.steps else ''
+  return arguments.runs / arguments.page / f'{arguments.dataset}{trial}'
+
+
 def call(module, *options):
   """Runs one of the mains; ends with its exit code if it fails."""
   command = [sys.executable, '-m', f'hyperudl.{module}', *options]
@@ -218,7 +219,8 @@ def page(arguments):
   ]
   calibration = []
   for row in rows:
-    folders = sorted((arguments.runs / arguments.page).glob(f'{row}-[0-9]*'))
+    folders = sorted(folder(arguments).glob(f'{row}-[0-9]*/DONE'))
+    folders = [f.parent for f in folders]
     folders = [f for f in folders if f.name.rpartition('-')[0] == row]
     found = {
       n: [r for f in folders if (r := read(f, n)) is not None] for n in names
@@ -281,16 +283,17 @@ def main():
   for seed in arguments.seeds.split(','):
     for name in arguments.rows:
       config, flags, evaluations = rows[name]
-      workdir = arguments.runs / arguments.page / f'{name}-{seed}'
+      workdir = folder(arguments) / f'{name}-{seed}'
       train(arguments, workdir, config, flags, seed)
       evaluate(arguments, workdir, evaluations)
       if arguments.out:
         head = (
           f'# Tables of the page {arguments.page}\n\n    python '
-          f'launch/results.py --page={arguments.page} --seeds=0,1,2 \\\n'
+          f'launch/results.py --page={arguments.page} --seeds=... \\\n'
           f'      --dataset={arguments.dataset} --data_dir=DIR\n\n'
           'Accuracy in %, mean +- 95% interval over test episodes, with '
-          'several seeds over\nseeds and episodes.\n\n'
+          'several seeds over\nseeds and episodes; calibration: means over '
+          'seeds, intervals over episodes.\n\n'
         )
         pathlib.Path(arguments.out).write_text(head + page(arguments))
   if not arguments.out:

@@ -63,6 +63,7 @@ def test_resnet12_has_its_published_size():
   [
     (('vgg', (4,), 'batch'), 'backbone'),
     (('resnet12', (4,), 'none'), 'needs a norm'),
+    (('conv', (4,), 'domain'), 'norm must be one of'),
     (('resnet12', (6,), 'group'), 'groups must divide'),
     (('resnet12', (4,), 'batch', 5, 'max'), 'features'),
   ],

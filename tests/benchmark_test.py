@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import compare
 from hyperudl import benchmark
 from hyperudl import core
 from hyperudl import loop
@@ -115,3 +117,15 @@ def test_the_command_line_explains_itself(arguments, code, text):
   assert done.returncode == code
   assert text in done.stdout + done.stderr
   assert 'Traceback' not in done.stderr
+
+
+def test_ratios_are_to_the_best_torch_program_of_the_row():
+  measured = {
+    ('a', 'hyperudl'): (4, [1.0, 2.0, 4.0]),
+    ('a', 'torch loop'): (4, [2.0, 6.0, 4.0]),
+    ('a', 'torch vmap'): (4, [9.0, 9.0, 9.0]),
+    ('b', 'hyperudl'): (2, [1.0, 1.0, 1.0]),
+  }
+  lines = compare.describe(measured)
+  assert [line['to_best_torch'] for line in lines] == [2.0, 1.0, 0.444, None]
+  assert lines[0]['episodes_per_second'] == 4 / statistics.median([1, 2, 4])

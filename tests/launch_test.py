@@ -112,8 +112,9 @@ def test_every_row_of_a_results_page_resolves(results, page):
 
 def test_a_results_page_holds_what_there_is(results, tmp_path):
   for seed, right in (('0', 0.5), ('1', 0.7)):
-    run = tmp_path / 'gradient' / f'maml-{seed}'
+    run = tmp_path / 'gradient' / 'omniglot' / f'maml-{seed}'
     run.mkdir(parents=True)
+    (run / 'DONE').touch()
     (run / 'train.jsonl').write_text(
       '{"step": 60, "steps_per_second": 1}\n'
       '{"step": 180, "steps_per_second": 2}\n'
@@ -122,7 +123,10 @@ def test_a_results_page_holds_what_there_is(results, tmp_path):
     metrics.write_evaluation(
       run, 'test', 180, row, {'accuracy': np.full(9, right)}
     )
-  arguments = types.SimpleNamespace(page='gradient', runs=tmp_path)
+  (tmp_path / 'gradient' / 'omniglot' / 'maml-2').mkdir()  # interrupted
+  arguments = types.SimpleNamespace(
+    page='gradient', runs=tmp_path, dataset='omniglot', steps=0
+  )
   (line,) = [s for s in results.page(arguments).splitlines() if 'maml' in s]
   assert line.startswith('| maml | 60.0 +- ') and '(2 seeds)' in line
   assert line.endswith('| yes | 180 | 2 |')  # 60 s and 120 / 2 s

@@ -39,6 +39,14 @@ def test_a_learner_without_features_is_one_line():
     metric_figures.tsne(points()[0], {}, {})
 
 
+def test_features_that_are_all_the_same_are_one_line():
+  episode, shown = points()
+  flat = {name: 0 * rows for name, rows in shown.items()}
+  with pytest.raises(core.BadInput, match='all the same or not finite'):
+    metric_figures.tsne(episode, flat, {})
+  metric_figures.show_tsne(None, 0, episode, flat)  # says so and goes on
+
+
 def test_accuracy_over_shots(tmp_path):
   for k, accuracy in ((1, 0.5), (10, 0.9), (5, 0.7)):
     row = {'accuracy': accuracy, 'accuracy_ci95': 0.01}

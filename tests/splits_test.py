@@ -49,6 +49,12 @@ def test_classes_are_numbered_after_the_shuffle_of_the_published_scripts():
   assert numbers(found, 'test') == sorted(order[6:])
 
 
+def test_cub_is_split_as_published():
+  found = splits.published('cub', 200)
+  ranges = splits.by_ranges('0-199:2/1-199:4/3-199:4', found, 0, 'cub')
+  assert found == ranges
+
+
 def test_every_second_class():
   # CUB's split: even numbers train, 1, 5, 9 valid and 3, 7 test.
   found = ranges('0-9:2/1-9:4/3-9:4')

@@ -113,17 +113,32 @@ def test_what_was_measured_is_drawn(tmp_path):
   ]
   metrics.write_evaluation(tmp_path / 'run', 'a-uncertainty-test', 1, {}, found)
   figure = doubt_figure.draw([tmp_path / 'run'] * 2, 'a')
-  assert len(figure.axes) == 3  # one row: both have the same name
-  titles = [axes.get_title() for axes in figure.axes[1:]]
+  assert len(figure.axes) == 6
+  titles = [axes.get_title() for axes in figure.axes[1:3]]
   assert all(title.startswith('AUROC') for title in titles)
   with pytest.raises(core.BadInput, match='--uncertainty'):
     doubt_figure.draw([tmp_path])
 
 
+def test_the_temperature_is_that_of_the_own_data(bayes):
+  flags = [f'--workdir={bayes}', '--once', '--uncertainty', '--dataset=other']
+  results = runs_helper.forks('evaluate', [flags, [*flags, '--split=valid']])
+  assert [done.code for done in results] == [0, 0], results[0].err
+  (row,) = runs_helper.results(bayes, 'other-uncertainty-test')
+  (other,) = runs_helper.results(bayes, 'other-uncertainty-valid')
+  assert row['dataset'] == 'other' and row['temperature_from'] == 'tiny'
+  assert row['temperature'] == other['temperature']
+
+
 def test_what_cannot_be_halved_is_refused(bayes):
   refused = {
     'fits its temperature on valid': ['--once', '--split=valid'],
-    'labelled images': ['--once', '--config.episode.unlabelled=1', '--tag=a'],
+    'unlabelled=0': ['--once', '--config.episode.unlabelled=1', '--tag=a'],
+    'transductive=False': [
+      '--once',
+      '--config.episode.transductive=True',
+      '--tag=a',
+    ],
     'needs --once': [],
     'way': ['--once', '--way=5'],  # twice 5 of 6 classes
   }

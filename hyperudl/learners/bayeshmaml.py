@@ -200,5 +200,4 @@ def _evaluate(s, b, params, episode, key):
     'brier': jnp.mean(jnp.sum(jnp.square(p - one_hot), axis=-1)),
     'entropy': jnp.mean(losses.entropy(jnp.log(p + 1e-12))),
     'mutual_information': jnp.mean(disagreement),
-    'disagreement': disagreement,
-  }
+  } | ({'disagreement': disagreement} if b.test_samples > 1 else {})

@@ -12,8 +12,8 @@ trained with the rest through the episodic loss. Two generators:
             ReLU (3200-2400-2400-1600 for the 1600 features of 84 x 84 images).
 
 What hallucinations count: weight='count' as much as real features, which are
-1 of 101 at K = 1 and M = 100; 'learned' together at most e^(log_mass) real
-ones. noise='zero' is the control G(z, 0), which is the same for all M: a
+1 of 101 at K = 1 and M = 100; 'learned' together e^(log_mass) real ones,
+whatever M. noise='zero' is the control G(z, 0), which is the same for all M: a
 learned shift of the prototype; 'fixed' draws the same noise for every class,
 image and episode. Results say what a picture of the features hides:
 
@@ -232,7 +232,7 @@ def _adapt(s, p, params, support, key, train):
     shots = jnp.sum(jax.nn.one_hot(support.y, p.way), axis=0)[:, None]
     mass = float(count)
     if s.weight == 'learned':
-      mass = jnp.minimum(jnp.exp(params['log_mass']), count)
+      mass = jnp.exp(params['log_mass'])
     start = (shots * start + mass * jnp.mean(made, axis=1)) / (shots + mass)
   return protonet.refined(p, _base(params), start, z, support.y), made
 

@@ -95,6 +95,7 @@ def make(
       f'norm={norm!r} and scope={scope!r}'
     )
   net = backbones.make(backbone, channels, norm, way, features)
+  trunk = backbones.make(backbone, channels, norm, None, features)
 
   def init(key, episode):
     params = {'net': net.init(key, episode.support.x[:1])['params']}
@@ -127,10 +128,14 @@ def make(
     taken = jnp.minimum(jnp.arange(steps), inner_steps - 1)
     alpha = jax.tree.map(lambda leaf: leaf[taken], alpha)
 
-    def loss(value, k):
-      return core.cross_entropy(
-        logits_of(params, value, k, support.x), support.y
+    if scope == 'head':  # the features stay: compute them once
+      z = trunk.apply({'params': params['net']}, support.x)
+      answer = lambda value, k: (
+        z @ value['head']['kernel'] + value['head']['bias']
       )
+    else:
+      answer = lambda value, k: logits_of(params, value, k, support.x)
+    loss = lambda value, k: core.cross_entropy(answer(value, k), support.y)
 
     return inner.descend(
       loss, value, alpha, first_order=first_order, order=order, keep_values=True

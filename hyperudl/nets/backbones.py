@@ -15,6 +15,7 @@ from hyperudl.nets import conv
 from hyperudl.nets import conv_ops
 
 NAMES = ('conv', 'resnet12')
+NORMS = tuple(norm for norm in conv.NORMS if norm != 'domain')  # of one domain
 SLOPE = 0.1  # of leaky ReLU
 LAYERS = 3  # of a residual block
 
@@ -94,6 +95,7 @@ def make(backbone, channels, norm, head=None, features='flatten'):
     ValueError: for an unknown choice or a number out of range.
   """
   conv_ops.check('backbone', backbone, NAMES)
+  conv_ops.check('norm', norm, NORMS)
   module = ResNet12 if backbone == 'resnet12' else conv.ConvNet
   return module(
     channels=tuple(channels), norm=norm, head=head, features=features
