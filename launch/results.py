@@ -182,7 +182,7 @@ def read(workdir, name):
   path = workdir / 'eval' / f'{name}.jsonl'
   if not path.exists():
     return None
-  with np.load(str(path).removesuffix('.jsonl') + '_episodes.npz') as arrays:
+  with np.load(path.with_name(f'{name}_episodes.npz')) as arrays:
     return json.loads(path.read_text().splitlines()[-1]), dict(arrays)
 
 
@@ -198,12 +198,9 @@ def seconds(workdir):
 
 def accuracy_cell(results):
   """'97.1 +- 0.3 (3 seeds)' of the results of some seeds."""
-  found = [arrays['accuracy'] for _, arrays in results if 'accuracy' in arrays]
-  if found:
-    count = min(len(values) for values in found)
-    mean, half = stats.seeds_ci95(np.array([v[:count] for v in found]))
-  else:  # only lines, as of `--uncertainty`
-    mean, half = results[0][0]['accuracy'], results[0][0]['accuracy_ci95']
+  found = [arrays['accuracy'] for _, arrays in results]
+  count = min(len(values) for values in found)
+  mean, half = stats.seeds_ci95(np.array([v[:count] for v in found]))
   seeds = f' ({len(found)} seeds)' if len(found) > 1 else ''
   return f'{100 * mean:.1f} +- {100 * half:.1f}{seeds}'
 
@@ -219,9 +216,8 @@ def page(arguments):
   ]
   calibration = []
   for row in rows:
-    folders = sorted(folder(arguments).glob(f'{row}-[0-9]*/DONE'))
-    folders = [f.parent for f in folders]
-    folders = [f for f in folders if f.name.rpartition('-')[0] == row]
+    done = [f.parent for f in folder(arguments).glob(f'{row}-[0-9]*/DONE')]
+    folders = sorted(f for f in done if f.name.rpartition('-')[0] == row)
     found = {
       n: [r for f in folders if (r := read(f, n)) is not None] for n in names
     }
