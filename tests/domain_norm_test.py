@@ -78,8 +78,12 @@ def answers(episode, **settings):
   tiny = {**sizes_helper.TINY['udl'], 'norm': 'domain', **settings}
   learner = udl.make(WAY, **tiny)
   params = jax.jit(learner.init)(jax.random.key(1), episode)
-  task = learner.adapt(params, episode.support, jax.random.key(2), train=False)
-  return lambda x: np.asarray(learner.predict(params, task, x, None))
+  adapt = lambda params: learner.adapt(
+    params, episode.support, jax.random.key(2), train=False
+  )
+  task = jax.jit(adapt)(params)
+  answer = jax.jit(lambda x: learner.predict(params, task, x, None))
+  return lambda x: np.asarray(answer(x))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +91,10 @@ def answers(episode, **settings):
   [
     ({}, {}),
     ({'inner_steps': 0, 'cluster': 0, 'elbo': 'none', 'ssl': 'none'}, {}),
-    ({'adapt': 'film+transform', 'elbo': 'images'}, {}),
-    ({}, {'unlabelled': 0}),
+    pytest.param(
+      {'adapt': 'film+transform', 'elbo': 'images'}, {}, marks=pytest.mark.slow
+    ),
+    pytest.param({}, {'unlabelled': 0}, marks=pytest.mark.slow),
     ({}, {'cond': True}),
   ],
   ids=str,

@@ -19,7 +19,14 @@ from tests import sizes_helper
 
 NAMES = learners.names()
 # Their strategies are compared in slow tests.
-HEAVY = ('udl', 'hypertransformer', 'continual', 'udl_original')
+HEAVY = (
+  'udl',
+  'hypertransformer',
+  'continual',
+  'udl_original',
+  'bayeshmaml',
+  'hallucination',
+)
 
 TASKS = {'continual': 2}
 RATES = {

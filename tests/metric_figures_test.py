@@ -59,6 +59,7 @@ def test_accuracy_over_shots(tmp_path):
     metric_figures.shots([tmp_path])
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_drawn(tmp_path):
   run = runs_helper.finished()
   out = tmp_path / 'features.png'
