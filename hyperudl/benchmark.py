@@ -41,6 +41,7 @@ DEVICES_FLAG = '--xla_force_host_platform_device_count'
 
 
 def seconds(function, *args):
+  """Seconds of one call until its arrays are there."""
   start = time.perf_counter()
   jax.block_until_ready(function(*args))
   return time.perf_counter() - start

@@ -28,7 +28,8 @@ def draw(workdirs, tag=''):
   Raises:
     core.BadInput: if one has none.
   """
-  results, short = [], len({pathlib.Path(w).name for w in workdirs})
+  results = []
+  unique = len({pathlib.Path(w).name for w in workdirs}) == len(workdirs)
   for workdir in workdirs:
     name = f'{tag}-uncertainty-test' if tag else 'uncertainty-test'
     path = pathlib.Path(workdir, 'eval', f'{name}_episodes.npz')
@@ -39,9 +40,8 @@ def draw(workdirs, tag=''):
         + (f' --tag={tag}' if tag else '')
       )
     with np.load(path) as stored:
-      name = pathlib.Path(workdir).name
-      name = name if short == len(workdirs) else str(workdir)
-      results.append((name, dict(stored)))
+      label = pathlib.Path(workdir).name if unique else str(workdir)
+      results.append((label, dict(stored)))
   columns = 1 + len(_NAMES)
   figure = Figure(figsize=(10, 2.9 * len(results)), layout='constrained')
   axes = figure.subplots(len(results), columns, squeeze=False)

@@ -24,8 +24,6 @@ from hyperudl import selection
 from hyperudl import stats
 from hyperudl.data import episodes
 
-# Per-query scores that should be larger outside: where the learner has them.
-SCORES = ('entropy', 'disagreement')
 _PLAIN = {
   'tasks': 0,
   'unlabelled': 0,

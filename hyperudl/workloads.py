@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl import core
+from hyperudl import inner
 from hyperudl import learners
 from hyperudl.nets import conv
 
@@ -22,6 +23,7 @@ METHODS = {
   'hypermaml warmup': ('hypermaml', {'hidden': 512, 'warmup_steps': 10}),
   'protonet': ('protonet', {}),
 }
+RATE = 0.01  # of inner steps
 SUITES = ('maml', 'gradient', 'metric')
 
 
@@ -145,7 +147,7 @@ def make_loss(row):
   if name == 'maml':
     settings['first_order'] = row.first_order
   if name != 'protonet':
-    settings.update(inner_steps=row.steps, inner_rate=0.01)
+    settings.update(inner_steps=row.steps, inner_rate=RATE)
   learner = learners.make(name, row.way, settings)
   return learner.init, learner.loss
 
@@ -166,19 +168,14 @@ def _plain_maml(row):
   def loss(params, episode, key, step):
     del key, step
 
-    def descend(value, _):
-      gradient = jax.grad(
-        lambda value: core.cross_entropy(
-          apply(value, episode.support.x), episode.support.y
-        )
-      )(value)
-      if row.first_order:
-        gradient = jax.lax.stop_gradient(gradient)
-      return jax.tree.map(lambda v, g: v - 0.01 * g, value, gradient), None
-
-    # As the learner has it: less memory at almost no cost.
-    body = jax.checkpoint(descend, prevent_cse=False)
-    adapted, _ = jax.lax.scan(body, params, length=row.steps)
+    adapted, _ = inner.descend(
+      lambda value, k: core.cross_entropy(
+        apply(value, episode.support.x), episode.support.y
+      ),
+      params,
+      inner.make_rates(params, row.steps, RATE, 'step'),
+      first_order=row.first_order,
+    )
     logits = apply(adapted, episode.query.x)
     return core.cross_entropy(logits, episode.query.y), {}
 

@@ -6,11 +6,5 @@
 # no Latin letters among its training classes (but among those of valid).
 # DATASET and DATA_DIR choose other data; arguments go to the training.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-run="${RUN:-runs/$(basename "$0" .sh)}"
-RUN="$run" run_setting \
+run_across "${TARGET:-mnist}" all \
   --config="configs/hypermaml.py:${DATASET:-omniglot_background},way=5,shot=1" "$@"
-target=(--workdir="$run" --once --step=best --dataset="${TARGET:-mnist}")
-python -m hyperudl.evaluate "${target[@]}" --split=all \
-  --data_dir="${DATA_DIR:-data_numpy_dir}"
-python -m hyperudl.evaluate "${target[@]}" --split=all --uncertainty \
-  --data_dir="${DATA_DIR:-data_numpy_dir}"

@@ -3,10 +3,11 @@
   python launch/results.py --page=gradient --dataset=omniglot_background \
     --data_dir=DIR --seeds=0 --out=docs/results/gradient_tables.md
 
-Pages and their rows: PAGES. A finished training or evaluation is not repeated,
-and the page is written anew after each, so that it always holds what there is.
---rows=NAME,NAME and --seeds choose; --steps shortens every training, for a
-trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
+Pages and their rows: `result_pages.py`. What is finished is not repeated, and
+the page is written anew after each row, so that it always holds what there is.
+--rows=NAME,NAME and --seeds choose; --target=SET also tests on all classes of
+another set; --steps shortens every training, for a trial. Runs lie in
+RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
 """
 
 import argparse
@@ -16,119 +17,25 @@ import subprocess
 import sys
 
 import numpy as np
+import result_pages
 
 from hyperudl import stats
-
-# Every evaluation: name -> flags of hyperudl.evaluate.
-TEST = {'test': ['--split=test', '--episodes=1000']}
-SHOTS = {
-  f'{shot}shot-test': [
-    '--split=test',
-    '--episodes=1000',
-    f'--shot={shot}',
-    '--config.episode.query=5',
-    f'--tag={shot}shot',
-  ]
-  for shot in (1, 2, 5, 10)
-}
-_TARGET = ['--dataset=mnist', '--episodes=1000']
-CROSS = {
-  'mnist-all': [*_TARGET, '--split=all'],
-  'mnist-uncertainty-all': [*_TARGET, '--split=all', '--uncertainty'],
-}
-_SAMPLES = {
-  'mnist-samples-uncertainty-all': [
-    *CROSS['mnist-uncertainty-all'],
-    '--config.learner.test_samples=100',
-    '--config.learner.average=probabilities',
-    '--tag=mnist-samples',
-  ]
-}
-
-_FIVE = '{dataset},way=5,shot=1'
-_TWENTY = '{dataset},way=20,shot=1'
-_SMALL = ['--config.learner.channels=8,8,8,8']
-
-
-def _gradient():
-  """{row: (config, flags of the training, evaluations)}."""
-  steps = ['--config.steps=6000']
-  rows = {
-    name: (f'maml.py:{name},{_FIVE}', steps, {**TEST, **CROSS})
-    for name in ('maml', 'mamlpp', 'fomaml', 'anil', 'metasgd')
-  }
-  warm = [
-    *steps,
-    '--config.learner.warmup_steps=600',
-    '--config.learner.switch_steps=1500',
-    '--config.eval.select_after=2100',
-  ]
-  rows['hypermaml'] = f'hypermaml.py:{_FIVE}', warm, {**TEST, **CROSS}
-  rows['bayeshmaml'] = (
-    f'bayeshmaml.py:{_FIVE}',
-    [*warm, '--config.learner.kl_steps=6000'],
-    {**TEST, **CROSS, **_SAMPLES},
-  )
-  for name in ('maml', 'mamlpp'):
-    flags = [*steps, *_SMALL]
-    rows[f'{name}-8-20way'] = f'maml.py:{name},{_TWENTY}', flags, TEST
-  return rows
-
-
-def _metric():
-  rows = {}
-  for way, variant in ((5, _FIVE), (20, _TWENTY)):
-    rows[f'protonet-{way}way'] = f'protonet.py:{variant}', [], SHOTS
-  for distance in ('l2', 'cosine', 'dot'):
-    for learned in (True, False):
-      flags = [
-        f'--config.learner.distance={distance}',
-        f'--config.learner.learn_scale={learned}',
-      ]
-      name = f'protonet-{distance}-{"learned" if learned else "fixed"}'
-      rows[name] = f'protonet.py:{_FIVE}', flags, SHOTS
-  for count in (0, 10, 50, 100):
-    flags = [f'--config.learner.count={count}']
-    rows[f'hallucination-{count}'] = f'hallucination.py:{_FIVE}', flags, SHOTS
-  # The control: one shift of the prototype, no noise.
-  flags = ['--config.learner.count=1', '--config.learner.noise=zero']
-  rows['hallucination-no-noise'] = f'hallucination.py:{_FIVE}', flags, SHOTS
-  return rows
-
-
-def _hypertransformer():
-  rows = {}
-  for way, variant in ((5, _FIVE), (20, _TWENTY)):
-    name = f'{way}way'
-    rows[f'hypertransformer-{name}'] = (
-      f'hypertransformer.py:{variant}',
-      [],
-      TEST,
-    )
-    rows[f'protonet-8-{name}'] = f'protonet.py:{variant}', _SMALL, TEST
-  return rows
-
-
-PAGES = {
-  'gradient': _gradient,
-  'metric': _metric,
-  'hypertransformer': _hypertransformer,
-}
 
 
 def parse_arguments():
   """The options; ends with code 2 for a row that does not exist."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--page', required=True, choices=PAGES)
+  parser.add_argument('--page', required=True, choices=result_pages.PAGES)
   parser.add_argument('--dataset', default='omniglot')
   parser.add_argument('--data_dir', default='data_numpy_dir')
   parser.add_argument('--runs', default='runs', type=pathlib.Path)
+  parser.add_argument('--target', default='', help='another set to test on')
   parser.add_argument('--rows', default='')
   parser.add_argument('--seeds', default='0')
   parser.add_argument('--steps', default=0, type=int)
   parser.add_argument('--out', default='', help='file; nothing: print it')
   arguments = parser.parse_args()
-  known = PAGES[arguments.page]()
+  known = result_pages.PAGES[arguments.page]()
   arguments.rows = list(filter(None, arguments.rows.split(','))) or list(known)
   unknown = set(arguments.rows) - set(known)
   if unknown:
@@ -137,6 +44,25 @@ def parse_arguments():
       + ', '.join(known)
     )
   return arguments
+
+
+def rows_of(arguments):
+  """{row: (config, flags, evaluations)} with the names of the data sets."""
+  names = {'dataset': arguments.dataset, 'target': arguments.target}
+  return {
+    row: (
+      config.format(**names),
+      flags,
+      {
+        name.format(**names): [flag.format(**names) for flag in options]
+        for name, options in evaluations.items()
+        if arguments.target or '{target}' not in name
+      },
+    )
+    for row, (config, flags, evaluations) in result_pages.PAGES[
+      arguments.page
+    ]().items()
+  }
 
 
 def folder(arguments):
@@ -160,7 +86,7 @@ def train(arguments, workdir, config, flags, seed):
   steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
   call(
     'train',
-    f'--config=configs/{config.format(dataset=arguments.dataset)}',
+    f'--config=configs/{config}',
     f'--workdir={workdir}',
     f'--config.data.dir={arguments.data_dir}',
     f'--config.seed={seed}',
@@ -207,7 +133,7 @@ def accuracy_cell(results):
 
 def page(arguments):
   """The page as text: accuracies, then calibration where it was measured."""
-  rows = PAGES[arguments.page]()
+  rows = rows_of(arguments)
   names = list(dict.fromkeys(n for row in rows.values() for n in row[2]))
   plain = [name for name in names if 'uncertainty' not in name]
   lines = [
@@ -275,7 +201,7 @@ def calibration_line(row, name, lines):
 def main():
   """Row after row, seed after seed; the page after each."""
   arguments = parse_arguments()
-  rows = PAGES[arguments.page]()
+  rows = rows_of(arguments)
   for seed in arguments.seeds.split(','):
     for name in arguments.rows:
       config, flags, evaluations = rows[name]

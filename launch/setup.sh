@@ -24,6 +24,30 @@ make_environment() {
   export PATH
 }
 
+# need_data NAME: ends before anything is trained if the set is not there.
+need_data() {
+  local folder="${DATA_DIR:-data_numpy_dir}"
+  [ "$1" = glyphs ] || compgen -G "$folder/$1*" > /dev/null || {
+    echo "no data set $1 in $folder: data_numpy_dir/README.md says how to" \
+      "get one; DATA_DIR names another folder" >&2
+    exit 2
+  }
+}
+
+# run_across TARGET SPLIT --config=... FLAGS: `run_setting`, then the best
+# checkpoint on the own test classes and on SPLIT of TARGET, with calibration and
+# classes outside of the support. In $best: flags of the last evaluation.
+run_across() {
+  local run="${RUN:-runs/$(basename "$0" .sh)}"
+  need_data "$1"
+  RUN="$run" run_setting "${@:3}"
+  best=(--workdir="$run" --once --step=best)
+  python -m hyperudl.evaluate "${best[@]}" --tag=best
+  best+=(--dataset="$1" --split="$2" --data_dir="${DATA_DIR:-data_numpy_dir}")
+  python -m hyperudl.evaluate "${best[@]}"
+  python -m hyperudl.evaluate "${best[@]}" --uncertainty
+}
+
 # run_setting --config=... FLAGS: trains with the evaluator as a second process
 # and prints the table. The run lies in runs/<name of the script>, or in RUN.
 # --config must be the first of all flags that begin like it.

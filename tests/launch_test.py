@@ -1,11 +1,11 @@
 """Scripts and help: what they name exists, and every config resolves."""
 
 import importlib
-import importlib.util
 import pathlib
 import re
 import shlex
 import subprocess
+import sys
 import types
 
 import numpy as np
@@ -16,6 +16,10 @@ from hyperudl import metrics
 from tests import runs_helper as runs
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'launch'))
+
+import results  # noqa: E402
+
 SCRIPTS = sorted((ROOT / 'launch').glob('*.sh'))
 MAINS = [
   name
@@ -83,24 +87,18 @@ def test_a_setting_names_its_config_before_changes_of_it(tmp_path):
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)
 def test_a_script_gives_its_config_first(path):
   for line in read(path).splitlines():
-    if 'run_setting' in line and '()' not in line:
-      assert re.search(r'run_setting\s+--config=', line), line
-
-
-@pytest.fixture(scope='module')
-def results():
-  spec = importlib.util.spec_from_file_location(
-    'results', ROOT / 'launch' / 'results.py'
-  )
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+    called = re.match(r'\s*run_(setting|across)\b', line)
+    if called and '()' not in line:
+      assert re.match(r'\s*run_(setting|across \S+ \w+)\s+--config=', line)
 
 
 @pytest.mark.parametrize('page', ['gradient', 'metric', 'hypertransformer'])
-def test_every_row_of_a_results_page_resolves(results, page):
-  for text, flags, evaluations in results.PAGES[page]().values():
-    name, _, variant = text.format(dataset='omniglot').partition('.py:')
+def test_every_row_of_a_results_page_resolves(page):
+  arguments = types.SimpleNamespace(
+    page=page, dataset='omniglot', target='mnist'
+  )
+  for text, flags, evaluations in results.rows_of(arguments).values():
+    name, _, variant = text.partition('.py:')
     config = resolve(name, variant).unlock()
     changes = [*flags, *(f for e in evaluations.values() for f in e)]
     for field, value in re.findall(
@@ -110,7 +108,7 @@ def test_every_row_of_a_results_page_resolves(results, page):
     config_lib.validate(config)
 
 
-def test_a_results_page_holds_what_there_is(results, tmp_path):
+def test_a_results_page_holds_what_there_is(tmp_path):
   for seed, right in (('0', 0.5), ('1', 0.7)):
     run = tmp_path / 'gradient' / 'omniglot' / f'maml-{seed}'
     run.mkdir(parents=True)
@@ -125,7 +123,7 @@ def test_a_results_page_holds_what_there_is(results, tmp_path):
     )
   (tmp_path / 'gradient' / 'omniglot' / 'maml-2').mkdir()  # interrupted
   arguments = types.SimpleNamespace(
-    page='gradient', runs=tmp_path, dataset='omniglot', steps=0
+    page='gradient', runs=tmp_path, dataset='omniglot', target='', steps=0
   )
   (line,) = [s for s in results.page(arguments).splitlines() if 'maml' in s]
   assert line.startswith('| maml | 60.0 +- ') and '(2 seeds)' in line

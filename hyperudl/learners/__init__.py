@@ -54,6 +54,23 @@ def make(name, way, settings):
     raise BadInput(f'learner {name!r}: {error}') from error
 
 
+def filled(kind, make, way, settings):
+  """A NamedTuple of the arguments of a `make`, its defaults filled in.
+
+  Args:
+    kind: the NamedTuple's class, with the arguments of `make` as fields.
+    make: the learner's function.
+    way: N.
+    settings: dict, what is given; channels become a tuple.
+
+  Raises:
+    TypeError: for a setting that does not exist.
+  """
+  settings = {**make.__kwdefaults__, **settings}
+  settings['channels'] = tuple(settings['channels'])
+  return kind(way=way, **settings)
+
+
 def spelled_out(own, base, without=()):
   """The signature of a `make` that passes **settings on to another one.
 

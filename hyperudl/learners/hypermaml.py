@@ -29,6 +29,7 @@ import optax
 
 from hyperudl import core
 from hyperudl import headwriting
+from hyperudl import learners
 
 
 def make(
@@ -99,9 +100,7 @@ def settings_of(way, **settings):
     ValueError: for an unknown choice or a number out of range.
     TypeError: for a setting that does not exist.
   """
-  settings = {**make.__kwdefaults__, **settings}
-  settings['channels'] = tuple(settings['channels'])
-  s = headwriting.Settings(way=way, **settings)
+  s = learners.filled(headwriting.Settings, make, way, settings)
   headwriting.check(s)
   return s
 

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl import core
+from hyperudl import learners
 from hyperudl import losses
 from hyperudl.nets import backbones
 
@@ -113,9 +114,7 @@ def settings_of(way, **settings):
     ValueError: for an unknown distance or a number out of range.
     TypeError: for a setting that does not exist.
   """
-  settings = {**make.__kwdefaults__, **settings}
-  settings['channels'] = tuple(settings['channels'])
-  s = Settings(way=way, **settings)
+  s = learners.filled(Settings, make, way, settings)
   if s.distance not in DISTANCES:
     raise ValueError(f'distance must be one of {DISTANCES}, not {s.distance!r}')
   if s.scale <= 0 or s.refine < 0:

@@ -1,0 +1,99 @@
+"""The rows of the results pages that `results.py` trains: PAGES."""
+
+# Every evaluation: name -> flags of hyperudl.evaluate.
+TEST = {'test': ['--split=test', '--episodes=1000']}
+SHOTS = {
+  f'{shot}shot-test': [
+    '--split=test',
+    '--episodes=1000',
+    f'--shot={shot}',
+    '--config.episode.query=5',
+    f'--tag={shot}shot',
+  ]
+  for shot in (1, 2, 5, 10)
+}
+# On all classes of --target; only where one is given.
+_TARGET = ['--dataset={target}', '--episodes=1000', '--split=all']
+CROSS = {
+  '{target}-all': _TARGET,
+  '{target}-uncertainty-all': [*_TARGET, '--uncertainty'],
+}
+_SAMPLES = {
+  '{target}-samples-uncertainty-all': [
+    *_TARGET,
+    '--uncertainty',
+    '--config.learner.test_samples=100',
+    '--config.learner.average=probabilities',
+    '--tag={target}-samples',
+  ]
+}
+
+_FIVE = '{dataset},way=5,shot=1'
+_TWENTY = '{dataset},way=20,shot=1'
+_SMALL = ['--config.learner.channels=8,8,8,8']
+
+
+def _gradient():
+  """{row: (config, flags of the training, evaluations)}."""
+  steps = ['--config.steps=6000']
+  rows = {
+    name: (f'maml.py:{name},{_FIVE}', steps, {**TEST, **CROSS})
+    for name in ('maml', 'mamlpp', 'fomaml', 'anil', 'metasgd')
+  }
+  warm = [
+    *steps,
+    '--config.learner.warmup_steps=600',
+    '--config.learner.switch_steps=1500',
+    '--config.eval.select_after=2100',
+  ]
+  rows['hypermaml'] = f'hypermaml.py:{_FIVE}', warm, {**TEST, **CROSS}
+  rows['bayeshmaml'] = (
+    f'bayeshmaml.py:{_FIVE}',
+    [*warm, '--config.learner.kl_steps=6000'],
+    {**TEST, **CROSS, **_SAMPLES},
+  )
+  for name in ('maml', 'mamlpp'):
+    flags = [*steps, *_SMALL]
+    rows[f'{name}-8-20way'] = f'maml.py:{name},{_TWENTY}', flags, TEST
+  return rows
+
+
+def _metric():
+  rows = {}
+  for way, variant in ((5, _FIVE), (20, _TWENTY)):
+    rows[f'protonet-{way}way'] = f'protonet.py:{variant}', [], SHOTS
+  for distance in ('l2', 'cosine', 'dot'):
+    for learned in (True, False):
+      flags = [
+        f'--config.learner.distance={distance}',
+        f'--config.learner.learn_scale={learned}',
+      ]
+      name = f'protonet-{distance}-{"learned" if learned else "fixed"}'
+      rows[name] = f'protonet.py:{_FIVE}', flags, SHOTS
+  for count in (0, 10, 50, 100):
+    flags = [f'--config.learner.count={count}']
+    rows[f'hallucination-{count}'] = f'hallucination.py:{_FIVE}', flags, SHOTS
+  # The control: one shift of the prototype, no noise.
+  flags = ['--config.learner.count=1', '--config.learner.noise=zero']
+  rows['hallucination-no-noise'] = f'hallucination.py:{_FIVE}', flags, SHOTS
+  return rows
+
+
+def _hypertransformer():
+  rows = {}
+  for way, variant in ((5, _FIVE), (20, _TWENTY)):
+    name = f'{way}way'
+    rows[f'hypertransformer-{name}'] = (
+      f'hypertransformer.py:{variant}',
+      [],
+      TEST,
+    )
+    rows[f'protonet-8-{name}'] = f'protonet.py:{variant}', _SMALL, TEST
+  return rows
+
+
+PAGES = {
+  'gradient': _gradient,
+  'metric': _metric,
+  'hypertransformer': _hypertransformer,
+}
