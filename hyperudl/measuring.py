@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from hyperudl import anonymous
 from hyperudl import core
@@ -20,7 +21,7 @@ def measure(s, params, episode, key):
   """Metrics of one episode: before and after, placebo, k-means, pictures.
 
   Args:
-    s: `refining.Settings`.
+    s: `udl_settings.Settings`.
     params: of the learner.
     episode: one episode.
     key: PRNG key.
@@ -36,6 +37,7 @@ def measure(s, params, episode, key):
     'image/reconstructed': jnp.stack([x, decoded]),
   }
   visuals.update(_baselines(s, params, episode, support, task))
+  visuals.update(_extras(s, params, episode, key))
   if not refining.moves(s):
     return {**before, **visuals}
   task_k, trace, steps = refining.refined(s, params, support, task, key)
@@ -55,9 +57,6 @@ def measure(s, params, episode, key):
   if 'transform' in task_k:
     seen = variables.see(task_k, x)
     visuals['image/canonicalised'] = jnp.stack([x, seen])
-  given = (episode.extra or {}).get('unlabelled_y', support.y[:0])
-  if s.single and given.size and 'inner' not in (support.context or {}):
-    metrics['accuracy_single'] = _single(s, params, episode, key)
   own = {f'{k}_unadapted': v for k, v in before.items() if v.ndim == 0}
   return {
     **metrics,
@@ -68,6 +67,25 @@ def measure(s, params, episode, key):
     'gain_step': metrics['accuracy'] - before['accuracy'],
     'gain_data': metrics['accuracy'] - placebo,
   }
+
+
+def _extras(s, params, episode, key):
+  """Accuracies that are measured on request, see `udl_settings.Extras`."""
+  support, extras = episode.support, s.extras
+  given = (episode.extra or {}).get('unlabelled_y', support.y[:0])
+  found = {}
+  alone = given.size and 'inner' not in (support.context or {})
+  if extras.single and alone and refining.moves(s):
+    found['accuracy_single'] = _single(s, params, episode, key)
+  answers = {}
+  if extras.ensemble:
+    answers['ensemble'] = _ensemble(s, params, episode, key)
+  if extras.finetune_steps:
+    answers['finetuned'] = _finetuned(s, params, episode)
+  for name, logits in answers.items():
+    found[f'accuracy_{name}'] = core.accuracy(logits, episode.query.y)
+    found[f'nll_{name}'] = core.cross_entropy(logits, episode.query.y)
+  return found
 
 
 def _single(s, params, episode, key):
@@ -87,6 +105,60 @@ def _single(s, params, episode, key):
 
   keys = jax.random.split(key, query.y.shape[0])
   return core.accuracy(jax.lax.map(answer, (query.x, keys)), query.y)
+
+
+def bootstrapped(support, key):
+  """Labelled rows drawn anew within their class, each moved by some pixels.
+
+  Args:
+    support: Examples; rows with y = -1 stay as they are.
+    key: PRNG key.
+  """
+  x, y = support.x, support.y
+  row_key, move_key = jax.random.split(key)
+  same = (y[:, None] == y[None, :]).astype(x.dtype)
+  rows = jax.random.categorical(row_key, jnp.log(same))
+  copy = lambda key, row: unsupervised.views(key, row[None])[0][0]
+  moved = jax.vmap(copy)(jax.random.split(move_key, y.shape[0]), x[rows])
+  return support._replace(x=jnp.where((y < 0)[:, None, None, None], x, moved))
+
+
+def _ensemble(s, params, episode, key):
+  """Log of the mean probabilities f32[m, N] over bootstrapped supports."""
+
+  def answer(key):
+    support = bootstrapped(episode.support, key)
+    task = refining.written(s, params, support)
+    task = refining.refined(s, params, support, task, key)[0]
+    logits = refining.predict(s, params, task, episode.query.x)
+    return jax.nn.log_softmax(logits)
+
+  members = jax.lax.map(answer, jax.random.split(key, s.extras.ensemble))
+  return jax.nn.logsumexp(members, axis=0) - jnp.log(s.extras.ensemble)
+
+
+def _finetuned(s, params, episode):
+  """Logits f32[m, N] after Adam steps of the network on the labelled rows."""
+  support = episode.support
+  task = refining.written(s, params, support)
+  labelled = (support.y >= 0).astype(jnp.float32)
+  base, optimizer = refining.base_of(params), optax.adam(s.extras.finetune_rate)
+
+  def loss(network):
+    features = writing.embed(s.writer, network['weights'], support.x, labelled)
+    logits = writing.logits(base, features, network['head'])
+    return core.cross_entropy(logits, support.y)
+
+  def step(carry, _):
+    network, state = carry
+    updates, state = optimizer.update(jax.grad(loss)(network), state)
+    return (optax.apply_updates(network, updates), state), None
+
+  network = {name: task[name] for name in ('weights', 'head')}
+  carry = network, optimizer.init(network)
+  steps = s.extras.finetune_steps
+  network = jax.lax.scan(step, carry, length=steps)[0][0]
+  return refining.predict(s, params, {**task, **network}, episode.query.x)
 
 
 def _baselines(s, params, episode, support, task):

@@ -1,7 +1,5 @@
 """One episode of `udl` without its labels: written, seen, refined, answered."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
@@ -13,21 +11,6 @@ from hyperudl import stepping
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.nets import vae as vae_net
-
-
-class Settings(NamedTuple):
-  """Static choices; see `udl.make`."""
-
-  phase: str
-  setting: str
-  writer: writing.Writer
-  inner: label_free.Options
-  cluster: int
-  start: str
-  multi_step: int
-  unadapted_weight: float
-  auxiliary_weight: float
-  single: bool
 
 
 def moves(s):

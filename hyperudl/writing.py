@@ -5,10 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hyperudl import components
 from hyperudl import losses
 from hyperudl.nets import conv
 from hyperudl.nets import generator
 from hyperudl.nets import vae as vae_net
+
+CONDITIONS = ('posterior', 'pca', 'none')
 
 
 class Writer(NamedTuple):
@@ -19,6 +22,7 @@ class Writer(NamedTuple):
   settings: dict  # of `generator.Generator`
   shared: bool  # whether image tokens read the trunk of the frozen vae
   emit: bool  # False: the base weights and prototypes alone
+  condition: str  # one of `CONDITIONS`
   latent: int  # of the frozen vae
   hidden: tuple  # of the frozen vae
 
@@ -195,7 +199,17 @@ def _generator(writer, cnn, features):
 
 def _corrections(writer, base, vae, x, y, mask, shift):
   net = _generator(writer, base['cnn'], width(writer, base['cnn'], x))
-  posterior = encode(writer, vae, x)
+  posterior = _condition(writer, vae, x, mask)
   features = _trunk(writer, vae, x) if writer.shared else None
   variables = {'params': base['generator']}
   return net.apply(variables, x, y, posterior, mask, features, shift)
+
+
+def _condition(writer, vae, x, mask):
+  """What the generator reads of each image: two f32[n, L]."""
+  if writer.condition == 'posterior':
+    return encode(writer, vae, x)
+  zeros = jnp.zeros((x.shape[0], writer.latent), x.dtype)
+  if writer.condition == 'none':
+    return zeros, zeros
+  return components.principal_scores(x, mask, writer.latent), zeros

@@ -109,7 +109,26 @@ CONTROLS = {
   },
   'no_emission': {'learner.emit': 'none'},
   'batch_statistics': {'learner.norm': 'batch'},
+  # What the generator reads of each image beside its features.
+  'pca_conditioning': {'learner.condition': 'pca'},
+  'no_conditioning': {'learner.condition': 'none'},
 }
+# Both losses at once on one network, and steps at test time alone (TTT).
+JOINT = {
+  'ttt': {
+    'steps': BASE_STEPS + INNER_STEPS,
+    'data.shift': 'training',
+    'learner.meta_grad': 'none',
+    'learner.auxiliary_weight': 1.0,
+    'learner.inner_rates': 'fixed',
+    'learner.elbo': 'none',
+    'learner.ssl': 'byol',
+    'learner.critic': 'none',
+    'learner.gate': 'none',
+    'learner.cluster': 0,
+  },
+}
+EVERY = (*VARIANTS, *CONTROLS, *JOINT)
 SHIFTS = ('none', 'training', 'adaptation', 'shear')
 
 
@@ -120,7 +139,9 @@ def parse_arguments():
   parser.add_argument('--dataset', default='glyphs')
   parser.add_argument('--data_dir', default='data_numpy_dir')
   parser.add_argument('--seeds', default='0')
-  parser.add_argument('--variants', default=','.join((*VARIANTS, *CONTROLS)))
+  parser.add_argument(
+    '--variants', default=','.join((*VARIANTS, *CONTROLS, *JOINT))
+  )
   parser.add_argument('--split', default='valid', choices=('valid', 'test'))
   parser.add_argument('--shifts', default=','.join(SHIFTS))
   parser.add_argument('--proportions', default='dirichlet')
@@ -145,7 +166,7 @@ def parse_arguments():
   )
   arguments = parser.parse_args()
   unknown = set(arguments.variants.split(','))
-  unknown -= {*VARIANTS, *CONTROLS}
+  unknown -= {*EVERY}
   if unknown:
     parser.error(f'unknown variants: {", ".join(sorted(unknown))}')
   if any(len(pair) != 2 for pair in (*arguments.set, *arguments.measure)):
@@ -207,11 +228,12 @@ def main():
     upstream.update(arguments.set)
     train(arguments, 'udl.py:base,', place('base'), seed, **upstream)
     for name in arguments.variants.split(','):
-      if name in CONTROLS:
-        fields = {**upstream, **CONTROLS[name]}
+      if name in CONTROLS or name in JOINT:
+        fields = {**upstream, **CONTROLS.get(name, {}), **JOINT.get(name, {})}
         if 'steps' in fields and arguments.steps:
           fields['steps'] = BASE_STEPS + arguments.steps
-        train(arguments, 'udl.py:base,', place(name), seed, **fields)
+        phase = 'joint' if name in JOINT else 'base'
+        train(arguments, f'udl.py:{phase},', place(name), seed, **fields)
         evaluate(arguments, place(name))
         continue
       fields = dict(arguments.set)

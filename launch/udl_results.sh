@@ -41,14 +41,20 @@ if [[ " $parts " == *' headline '* ]]; then
     --proportions=balanced -- \
     --variants=default --split=test --shifts=$all --proportions=balanced
   # What a reader asks for, one seed.
-  names=tent,batch_statistics,amortised_film,constant_film
+  names=tent,ttt,batch_statistics,amortised_film,constant_film
+  names+=,no_emission,pca_conditioning,no_conditioning
   both "$dataset, test classes: other ways to adapt" "$runs" \
     --seeds=0 --variants=$names --split=test --shifts=$all -- \
     --variants=default,$names --split=test --shifts=$all \
-    --against=default:accuracy
-  # The loop on networks whose norms use the statistics of the unlabelled images,
-  # or of the queries themselves (transductive).
-  for norm in domain batch; do
+    --against=default:accuracy,default:accuracy_unadapted
+  both "$dataset, test classes: HyperFast's options at test" "$runs" \
+    --seeds=0 --variants=default --split=test --shifts=$all \
+    --measure=learner.ensemble=8 --measure=learner.finetune_steps=50 -- \
+    --variants=default --split=test --shifts=$all \
+    --proportions=dirichlet-ensemble8-finetune_steps50
+  # The loop on networks whose norms see each image alone, or the statistics of
+  # the queries themselves (transductive).
+  for norm in layer batch; do
     both "norm=$norm" "$runs-$norm" \
       --set=learner.norm=$norm --variants=default,cluster_alone --seeds=0 \
       --split=test --shifts=$all -- --split=test --shifts=$all \

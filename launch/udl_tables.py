@@ -16,6 +16,11 @@ from hyperudl.data import shifts
 
 # Scales of soft k-means; what plain k-means runs on in the setting `clusters`.
 KMEANS = ('0.5', '1', '2', 'pixels', 'posterior', 'features')
+# Measured on request: (number, what it is compared with) by column.
+EXTRAS = {
+  'ensemble over adapted': ('accuracy_ensemble', 'accuracy'),
+  'fine-tuned over unadapted': ('accuracy_finetuned', 'accuracy_unadapted'),
+}
 
 
 class Results:
@@ -123,6 +128,8 @@ def gains(results, names, chosen, against):
         row.append(cell('accuracy', minus=minus, signed=True))
       for other in against:
         row.append(cell('accuracy', minus=other, signed=True))
+      for extra, minus in EXTRAS.values():
+        row.append(cell(extra, minus=minus, signed=True))
       rows.append(row)
     if not rows:
       continue
@@ -139,6 +146,7 @@ def gains(results, names, chosen, against):
         'gain in ARI',
         *(f'over k-means {kind}' for kind in KMEANS),
         *('over ' + other.removesuffix(':accuracy') for other in against),
+        *EXTRAS,
       ),
       rows,
     )

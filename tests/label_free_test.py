@@ -12,6 +12,7 @@ from hyperudl import gating
 from hyperudl import label_free
 from hyperudl import refining
 from hyperudl import stepping
+from hyperudl import udl_settings
 from hyperudl import variables
 from hyperudl import writing
 from hyperudl.learners import vae
@@ -58,9 +59,10 @@ def settings_of(options):
     'allocation': 'output',
     'strength': 0.1,
   }
-  writer = writing.Writer(WAY, cnn, sizes, False, True, 3, (8,))
-  return refining.Settings(
-    'joint', 'classes', writer, options, 0, 'identity', 0, 0.25, 0.1, False
+  writer = writing.Writer(WAY, cnn, sizes, False, True, 'posterior', 3, (8,))
+  extras = udl_settings.Extras()
+  return udl_settings.Settings(
+    'joint', 'classes', writer, options, 0, 'identity', 0, 0.25, 0.1, extras
   )
 
 

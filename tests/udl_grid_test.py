@@ -42,10 +42,12 @@ def test_every_variant_is_legal_and_changes_something(name):
   assert (settings == before) == (name == 'default')
 
 
-@pytest.mark.parametrize('name', udl_grid.CONTROLS)
-def test_every_control_is_a_config_of_phase_base(name):
-  config = udl_config.get_config('base').unlock()
-  for field, value in udl_grid.CONTROLS[name].items():
+@pytest.mark.parametrize('name', [*udl_grid.CONTROLS, *udl_grid.JOINT])
+def test_every_control_is_a_config(name):
+  joint = name in udl_grid.JOINT
+  config = udl_config.get_config('joint' if joint else 'base').unlock()
+  fields = udl_grid.JOINT[name] if joint else udl_grid.CONTROLS[name]
+  for field, value in fields.items():
     config_lib.set_field(config, field, str(value))
   config_lib.validate(config)
   udl.make(5, **config_lib.learner_settings(config))

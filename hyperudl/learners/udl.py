@@ -24,21 +24,16 @@ Expected: see docs/results/first.md and udl.md.
 import jax
 import jax.numpy as jnp
 
-from hyperudl import aligning
 from hyperudl import core
 from hyperudl import label_free
 from hyperudl import measuring
 from hyperudl import refining
 from hyperudl import stepping
-from hyperudl import variables
+from hyperudl import udl_settings
 from hyperudl import writing
 from hyperudl.learners import vae as vae_learner
 from hyperudl.nets import conv
 
-SETTINGS = ('classes', 'clusters')
-PHASES = ('base', 'inner', 'joint')
-EMIT = ('all', 'none')
-NORMS = ('layer', 'group', 'batch', 'domain')
 RELATIVE = 0.2  # floor of the relative outer loss, nats
 
 
@@ -53,10 +48,11 @@ def make(
   heads=4,
   trunk=(16, 32, 32),
   share_trunk=False,
+  condition='posterior',
   emit='all',
   allocation='output',
   strength=0.1,
-  norm='layer',
+  norm='domain',
   adapt='film',
   inner_steps=3,
   elbo='features',
@@ -75,6 +71,9 @@ def make(
   unadapted_weight=0.25,
   auxiliary_weight=0.1,
   single=False,
+  ensemble=0,
+  finetune_steps=0,
+  finetune_rate=1e-3,
   vae_latent=24,
   vae_hidden=(256, 128),
 ):
@@ -89,6 +88,9 @@ def make(
     trunk: channels of the feature extractor of the image tokens; () = none.
     share_trunk: image tokens read the layer of the frozen vae's encoder that
       its posterior reads, in place of a `trunk` of their own.
+    condition: what the generator reads of each image beside its features:
+      'posterior' of the frozen vae, 'pca' (`components.principal_scores` of the
+      images of the episode, after HyperFast) or 'none'.
     emit: 'all', or 'none': a learned CNN and prototypes in place of emitted
       ones (an ablation).
     allocation: 'output' or 'spatial' (see `emit`).
@@ -129,41 +131,18 @@ def make(
       answered after adapting to itself alone: moved, noisy copies of it take
       the place of all unlabelled images, which must not be none (after MT3).
       As slow as it sounds.
+    ensemble: measure in evaluations also `accuracy_ensemble`, the mean of the
+      probabilities of this many networks, each written for and adapted with a
+      bootstrapped, moved copy of the support (HyperFast); 0 for none.
+    finetune_steps, finetune_rate: measure also `accuracy_finetuned`: the
+      unadapted network after so many Adam steps of all its weights on the
+      labelled images (HyperFast); 0 steps for none.
     vae_latent, vae_hidden: sizes of the upstream `vae`.
 
   Raises:
     ValueError: for an unknown choice, a number out of range, or a loss and a
       variable between which there is no gradient.
   """
-  if phase not in PHASES or setting not in SETTINGS:
-    raise ValueError(
-      f'phase must be one of {PHASES} and setting of {SETTINGS}, not '
-      f'{phase!r} and {setting!r}'
-    )
-  if setting == 'clusters':
-    aligning.permutations(way)
-    if single:
-      raise ValueError(
-        "single=True answers query by query, and setting='clusters' needs "
-        'others to name its clusters by: set single=False'
-      )
-  if not 0 <= unadapted_weight <= 1 or auxiliary_weight < 0:
-    raise ValueError(
-      'unadapted_weight must be in [0, 1] and auxiliary_weight >= 0, not '
-      f'{unadapted_weight} and {auxiliary_weight}'
-    )
-  if not channels or min(channels) < 1 or width < 1 or width % heads:
-    raise ValueError(
-      'channels and width must be >= 1 and width a multiple of heads, not '
-      f'channels={channels}, width={width}, heads={heads}'
-    )
-  if emit not in EMIT or cluster < 0:
-    raise ValueError(
-      f'emit must be one of {EMIT} and cluster >= 0, not {emit!r} and {cluster}'
-    )
-  idle = {'tokens', 'hyper', 'encoder'} & set(variables.parse(adapt))
-  if emit == 'none' and idle:
-    raise ValueError(f"emit='none' has no {idle.pop()!r} to adapt")
   options = label_free.Options(
     adapt,
     inner_steps,
@@ -178,19 +157,6 @@ def make(
     meta_grad,
     direction,
   )
-  label_free.check(options)
-  if start not in stepping.STARTS or (start == 'chosen' and not inner_steps):
-    raise ValueError(
-      f'start must be one of {stepping.STARTS}, and with inner_steps=0 not '
-      f"'chosen', for there is no loss then; got {start!r}"
-    )
-  if norm not in NORMS or multi_step < 0:
-    raise ValueError(
-      f'norm must be one of {NORMS} and multi_step >= 0, not {norm!r} and '
-      f'{multi_step}'
-    )
-  if phase == 'base':
-    options, cluster, start = options._replace(steps=0), 0, 'identity'
   cnn = conv.ConvNet(
     channels=tuple(channels), stride=2, pool=False, norm=norm, head=None
   )
@@ -208,10 +174,12 @@ def make(
     settings,
     share_trunk,
     emit == 'all',
+    condition,
     vae_latent,
     tuple(vae_hidden),
   )
-  s = refining.Settings(
+  udl_settings.check_writer(writer, emit, adapt)
+  s = udl_settings.Settings(
     phase,
     setting,
     writer,
@@ -221,8 +189,11 @@ def make(
     multi_step,
     unadapted_weight,
     auxiliary_weight,
-    single,
+    udl_settings.Extras(single, ensemble, finetune_steps, finetune_rate),
   )
+  udl_settings.check(s)
+  if phase == 'base':
+    s = s._replace(inner=options._replace(steps=0), cluster=0, start='identity')
   return core.make_learner(
     lambda key, episode: _init(s, key, episode),
     lambda params, support, key, *, train: _adapt(s, params, support, key),
