@@ -107,8 +107,9 @@ def cross_entropy(logits, y):
 
 
 def accuracy(logits, y):
-  """Share of rows of f32[Q, N] `logits` whose argmax is i32[Q] `y`."""
-  return jnp.mean((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
+  """Share of labelled rows of f32[Q, N] `logits` whose argmax is i32[Q] `y`."""
+  right = jnp.sum((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
+  return right / jnp.maximum(jnp.sum((y >= 0).astype(jnp.float32)), 1.0)
 
 
 def classification_metrics(logits, y):

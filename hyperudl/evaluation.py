@@ -13,6 +13,7 @@ from hyperudl import runs
 from hyperudl import stats
 from hyperudl import storage
 from hyperudl.data import episodes
+from hyperudl.data import vqa
 
 EVAL_KEY = 7  # folded into episode keys for the learner's own randomness
 
@@ -27,7 +28,7 @@ def pixel_nearest_neighbour(episode):
   likeness = flat(query.x) @ flat(support.x).T
   likeness = jnp.where(support.y >= 0, likeness, -jnp.inf)
   answer = support.y[jnp.argmax(likeness, axis=1)]
-  return jnp.mean((answer == query.y).astype(jnp.float32))
+  return jnp.sum(answer == query.y) / jnp.maximum(jnp.sum(query.y >= 0), 1)
 
 
 class Evaluator:
@@ -48,6 +49,8 @@ class Evaluator:
     self.config, self.split, self.count = config, split, count
     learner = runs.make_learner(config)
     self._dataset = runs.load_data(config, split)
+    if isinstance(self._dataset, vqa.TaskSet):
+      self.count = min(count, len(self._dataset.names))  # each task once
     self.draw = self.make_draw(config)
     self.step = loop.make_eval_step(learner)
     self.look = loop.make_eval_step(learner, visuals=True)
@@ -69,7 +72,7 @@ class Evaluator:
     """Episodes start .. start + count - 1 and the learner's keys."""
     keys = episodes.eval_keys(self.split, start, count)
     fold = jax.vmap(lambda key: jax.random.fold_in(key, EVAL_KEY))
-    return self.draw(keys), fold(keys)
+    return self.draw(keys, start + jnp.arange(count)), fold(keys)
 
   def run(self, params, stop=()):
     """Metrics of every episode: dict name -> numpy [episodes, ...].
@@ -121,6 +124,7 @@ def summarise(config, values):
   if 'probabilities' in values and not config.episode.tasks:
     p = values['probabilities'].reshape(-1, values['probabilities'].shape[-1])
     y = values['y'].reshape(-1)
+    p, y = p[y >= 0], y[y >= 0]
     row['ece'] = calibration.expected_calibration_error(p, y)
   row['transductive'] = is_transductive(config)
   row['shift'] = config.data.shift

@@ -155,3 +155,33 @@ def descend(
     # Inside a scan common subexpressions cannot be merged over iterations.
     body = jax.checkpoint(body, prevent_cse=False)
   return jax.lax.scan(body, value, (jnp.arange(steps), rates))
+
+
+def optimise(loss, value, optimizer, steps, *, first_order=False, remat=True):
+  """`steps` updates of any optax optimizer; differentiable like `descend`.
+
+  Args:
+    loss: (value, k i32[]) -> f32[].
+    value: pytree of arrays to adapt.
+    optimizer: an `optax.GradientTransformation`.
+    steps: K >= 0.
+    first_order: stop the outer gradient at the inner gradients.
+    remat: recompute each step in the backward pass.
+
+  Returns:
+    (adapted value, f32[K] the losses before each step).
+  """
+
+  def body(carry, k):
+    current, state = carry
+    loss_value, grads = jax.value_and_grad(loss)(current, k)
+    if first_order:
+      grads = jax.lax.stop_gradient(grads)
+    updates, state = optimizer.update(grads, state, current)
+    return (optax.apply_updates(current, updates), state), loss_value
+
+  if remat:
+    body = jax.checkpoint(body, prevent_cse=False)
+  carry = value, optimizer.init(value)
+  (value, _), losses = jax.lax.scan(body, carry, jnp.arange(steps))
+  return value, losses

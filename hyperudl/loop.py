@@ -99,10 +99,17 @@ def episode_value_and_grad(loss, strategy='scan', mesh=None):
     return jax.tree.map(lambda leaf: leaf / keys.shape[0], total)
 
   def by_vmap(trainable, frozen, episodes, keys, step):
-    grads, aux = jax.vmap(grad, (None, None, 0, 0, None))(
-      trainable, frozen, episodes, keys, step
-    )
-    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (aux, grads))
+    # The gradient of the mean, not the mean of gradients: what episodes share
+    # is one matmul, and no gradient has the axis B.
+    def mean(trainable):
+      values = jax.vmap(one, (None, None, 0, 0, None))(
+        trainable, frozen, episodes, keys, step
+      )
+      value, aux = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), values)
+      return value, aux
+
+    grads, aux = jax.grad(mean, has_aux=True)(trainable)
+    return aux, grads
 
   def by_shards(trainable, frozen, episodes, keys, step):
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
@@ -233,9 +240,29 @@ def make_train_step(learner, optimizer, strategy='scan', mesh=None):
       'param_norm': optax.tree.norm(new),
       'finite': finite.astype(jnp.float32),
     }
-    return TrainState(state.step + 1, {**new, **frozen}, opt_state), metrics
+    params = averaged({**new, **frozen}, state.step)
+    return TrainState(state.step + 1, params, opt_state), metrics
 
   return jax.jit(train_step, donate_argnums=0)
+
+
+def averaged(params, step):
+  """`params` with the running means in `frozen/ema` moved towards their own.
+
+  Args:
+    params: where `frozen/ema` has copies of some entries and a `decay`.
+    step: i32[], updates before; early means forget faster.
+  """
+  ema = params.get('frozen', {}).get('ema')
+  if ema is None:
+    return params
+  decay = jnp.minimum(ema['decay'], (1 + step) / (10 + step))
+  mix = lambda old, new: decay * old + (1 - decay) * new
+  means = {
+    k: jax.tree.map(mix, v, params[k]) for k, v in ema.items() if k != 'decay'
+  }
+  ema = {**means, 'decay': ema['decay']}
+  return {**params, 'frozen': {**params['frozen'], 'ema': ema}}
 
 
 def is_visual(name):

@@ -6,6 +6,7 @@ import optax
 
 from hyperudl import anonymous
 from hyperudl import core
+from hyperudl import inner
 from hyperudl import losses
 from hyperudl import refining
 from hyperudl import unsupervised
@@ -142,22 +143,17 @@ def _finetuned(s, params, episode):
   support = episode.support
   task = refining.written(s, params, support)
   labelled = (support.y >= 0).astype(jnp.float32)
-  base, optimizer = refining.base_of(params), optax.adam(s.extras.finetune_rate)
+  base, extras = refining.base_of(params), s.extras
 
-  def loss(network):
+  def loss(network, step):
+    del step
     features = writing.embed(s.writer, network['weights'], support.x, labelled)
     logits = writing.logits(base, features, network['head'])
     return core.cross_entropy(logits, support.y)
 
-  def step(carry, _):
-    network, state = carry
-    updates, state = optimizer.update(jax.grad(loss)(network), state)
-    return (optax.apply_updates(network, updates), state), None
-
   network = {name: task[name] for name in ('weights', 'head')}
-  carry = network, optimizer.init(network)
-  steps = s.extras.finetune_steps
-  network = jax.lax.scan(step, carry, length=steps)[0][0]
+  optimizer = optax.adam(extras.finetune_rate)
+  network, _ = inner.optimise(loss, network, optimizer, extras.finetune_steps)
   return refining.predict(s, params, {**task, **network}, episode.query.x)
 
 

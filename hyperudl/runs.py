@@ -7,13 +7,20 @@ from hyperudl import core
 from hyperudl import learners
 from hyperudl.data import arrays
 from hyperudl.data import splits
+from hyperudl.data import task_sets
 
 # Fields that may change between the start and a resume of a run.
 FREE = ('log_steps', 'checkpoint_steps', 'data.dir', 'eval.')
 
 
 def load_data(config, split):
-  """The images of one split of the config's data set."""
+  """The images, or the tasks with language, of one split of the config's set.
+
+  Raises:
+    core.BadInput: an unknown set, a fault in its data or an impossible split.
+  """
+  if 'language' in config:
+    return task_sets.load(config, split)
   ranges = not splits.is_count(config.data.classes)
   return arrays.load(
     config.data.dataset,

@@ -15,7 +15,33 @@ HEAD_WRITER = {
   'warmup_steps': 0,
   'switch_steps': 0,
 }
+TOWERS = {
+  'vocabulary': 32,
+  'width': 8,
+  'hidden': (16,),
+  'length': 8,
+}
+HYPERNET = {
+  **TOWERS,
+  'inner_width': 8,
+  'adapter': 6,
+  'latent': 4,
+  'decoder': (8,),
+  'inner_steps': 3,
+}
+HVAE = {**HYPERNET, 'hvae_latent': 3, 'hvae_hidden': (6,)}
 TINY = {
+  'contrastive': {**TOWERS, 'inner': 8},
+  'hypernet': HYPERNET,
+  'hvae': {**HVAE, 'hvae_steps': 3},
+  'hyperclip': {**HVAE, 'encoder': (8,), 'guidance_steps': 3},
+  'hyperldm': {
+    **HVAE,
+    'denoiser': (8,),
+    'timesteps': 8,
+    'sampler_steps': 4,
+    'ema': 0.9,
+  },
   'protonet': {'channels': (6, 6)},
   'hallucination': {
     'channels': (6, 6),

@@ -23,6 +23,7 @@ from hyperudl.data import augment
 from hyperudl.data import protocol
 from hyperudl.data import sampling
 from hyperudl.data import shifts
+from hyperudl.data import vqa
 from hyperudl.data import whole_episode
 
 DEVICE_LIMIT = 2 << 30  # bytes; a larger set stays where it is
@@ -34,14 +35,15 @@ def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
 
   Args:
     config: has `episode` and `data` as in design.md, see `protocol.read`.
-    dataset: an `arrays.Dataset`.
+    dataset: an `arrays.Dataset`, or a `vqa.TaskSet` (see `vqa.make_draw`).
     train: whether `config.data.augment` applies.
     others: the training set, for `episode.emit_from` 'mean' and 'other'.
     limit: bytes of pixels that may be copied to the device.
 
   Returns:
-    draw: key[B] -> core.Episode whose leaves have the leading axis B, or B, T
-      when `episode.tasks` is T. `extra` has unlabelled_y i32[U] (from N on for
+    draw: key[B] -> core.Episode (a second argument names the tasks of a
+      `vqa.TaskSet`) whose leaves have the leading axis B, or B, T when
+      `episode.tasks` is T. `extra` has unlabelled_y i32[U] (from N on for
       distractors), class_ids i32[N] and family i32[] (see
       `shifts.family_name`). `support.context` is None or has what is asked
       for: inner f32[U, H, W, C], cond f32[U, H, W, C] (U = 0 for 'none') and
@@ -50,6 +52,8 @@ def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
   Raises:
     core.BadInput: a choice that does not exist or does not fit the data.
   """
+  if isinstance(dataset, vqa.TaskSet):
+    return vqa.make_draw(config, dataset, train=train, limit=limit)
   rules = protocol.read(config, train)
   protocol.check(rules, dataset, 'the training set' if train else 'the data')
   sources = {'own': dataset}
@@ -74,7 +78,7 @@ def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
     # As if these were two programs, so that both routes round alike.
     return finish(*jax.lax.optimization_barrier((tasks, pixels)))
 
-  return lambda keys: draw(keys, stores)
+  return lambda keys, numbers=None: draw(keys, stores)
 
 
 def train_keys(seed, step, batch):
@@ -118,7 +122,10 @@ def check_fits(config, dataset, split_name):
     dataset: an `arrays.Dataset`.
     split_name: str, what the message calls the data.
   """
-  protocol.check(protocol.read(config, True), dataset, split_name)
+  if isinstance(dataset, vqa.TaskSet):
+    vqa.check(config, dataset, split_name)
+  else:
+    protocol.check(protocol.read(config, True), dataset, split_name)
 
 
 @functools.partial(jax.jit, static_argnames=('count',))
@@ -144,7 +151,8 @@ def _check_others(rules, dataset, others):
 def _draw_from_host(plan, finish, sources):
   plan, finish = jax.jit(plan), jax.jit(finish)
 
-  def draw(keys):
+  def draw(keys, numbers=None):
+    del numbers
     tasks = plan(keys)
     pixels = {name: _take(sources[name].images, tasks[name]) for name in tasks}
     return finish(tasks, pixels)

@@ -1,0 +1,72 @@
+"""The image-text encoder of the learners with language, trained on glyphvqa.
+
+  python -m hyperudl.train --config=configs/contrastive.py \
+    --workdir=runs/contrastive
+
+Answers are statements, or question and answer in one string, that name the
+tile they speak of; the pairs that test asks for are in none of them.
+"""
+
+from configs import common
+
+
+def add_language(config, answers='bare'):
+  """Adds the tasks with language to what `common.base` returned.
+
+  Args:
+    config: unlocked.
+    answers: 'bare', 'full' or 'mixed', see data/glyphvqa.py.
+  """
+  config.data.dataset = 'glyphvqa'
+  config.data.augment = 'none'
+  config.episode.way = 8
+  config.episode.shot = 8
+  config.episode.query = 8
+  config.language = {
+    'size': 'small',
+    'level': 'wording',
+    'answers': answers,
+    'seed': 0,
+  }
+
+
+def apply_language(config, arg):
+  """`common.apply_variant` with the variant keys `level` and `set`.
+
+  `set` is the size of glyphvqa; 'tiny' has tasks of four answers.
+  """
+  rest = []
+  for part in (arg or '').split(','):
+    key, _, value = part.strip().partition('=')
+    if key == 'set':
+      config.language.size = value
+      config.episode.way = 4 if value == 'tiny' else 8
+    elif key == 'level':
+      config.language.level = value
+    elif part.strip():
+      rest.append(part)
+  return common.apply_variant(config, ','.join(rest))
+
+
+def add_towers(learner):
+  """Sizes of the encoder, which every learner above it has to repeat."""
+  learner.vocabulary = 512
+  learner.width = 128
+  learner.hidden = (192, 96)
+  learner.grid = 2
+  learner.inner = 96
+  learner.length = 32
+
+
+def get_config(arg=None):
+  config = common.base()
+  add_language(config, 'mixed')
+  config.batch = 24
+  config.steps = 3_000
+  config.episode.shot = 1
+  config.episode.query = 4
+  config.eval.episodes = 108
+  config.learner.name = 'contrastive'
+  add_towers(config.learner)
+  config.learner.scale = 10.0
+  return apply_language(config, arg)

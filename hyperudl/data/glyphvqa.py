@@ -1,0 +1,308 @@
+"""`glyphvqa`: scenes of letters on tiles, and questions about them.
+
+A scene is 2 x 2 tiles; each has a position, a tile colour, an ink colour and
+a letter, no two of a scene alike in any of them. A semantic task is a referent
+(one value of one attribute: "on the red tile") and an attribute that is asked
+for ("what color is the ink"); a task is one of WORDINGS of it. With answers
+'bare' ("the ink is green") only the question tells which of the tiles is
+meant; 'full' answers repeat the referent. Everything follows from the seed.
+
+Splits by level: 'wording' asks the pairs of the training in wordings that
+training never used; 'semantic' asks pairs of referent and attribute that
+training never saw, in any wording. The scenes of valid and test are others,
+written by other drawers.
+"""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from hyperudl import core
+from hyperudl.data import arrays
+from hyperudl.data import vqa
+
+LEVELS = ('wording', 'semantic')
+ANSWERS = ('bare', 'full', 'mixed')
+ATTRIBUTES = ('position', 'tile', 'ink', 'letter')
+POSITIONS = ('top left', 'top right', 'bottom left', 'bottom right')
+TILES = {
+  'red': (230, 60, 50),
+  'green': (70, 190, 80),
+  'blue': (70, 110, 240),
+  'yellow': (240, 225, 70),
+  'white': (245, 245, 245),
+  'grey': (140, 140, 140),
+  'cyan': (90, 220, 230),
+  'pink': (250, 160, 200),
+}
+INKS = {
+  'black': (0, 0, 0),
+  'purple': (110, 0, 130),
+  'orange': (255, 130, 0),
+  'navy': (0, 0, 90),
+  'brown': (100, 50, 10),
+  'lime': (170, 255, 0),
+  'maroon': (120, 0, 20),
+  'teal': (0, 110, 110),
+}
+NAMED = {
+  'position': 'place',
+  'tile': 'color of the tile',
+  'ink': 'color of the ink',
+  'letter': 'letter',
+}
+# {a}: what is asked for, {r}: the referent.
+WORDINGS = (
+  'what is the {a} {r}',
+  'tell me the {a} {r}',
+  '{r} what is the {a}',
+  'name the {a} {r}',
+  'please give the {a} {r}',  # valid
+  'say what the {a} {r} is',  # test
+  '{r} which is the {a}',  # test
+)
+SPLIT_WORDINGS = {'train': (0, 1, 2, 3), 'valid': (4,), 'test': (5, 6)}
+STATEMENTS = {
+  'position': 'it is at the {}',
+  'tile': 'the tile is {}',
+  'ink': 'the ink is {}',
+  'letter': 'the letter is {}',
+}
+REFERENTS = {
+  'position': 'at the {}',
+  'tile': 'on the {} tile',
+  'ink': 'in {} ink',
+  'letter': 'with the letter {}',
+}
+TILE_SIDE = 14  # pixels
+NOISE = 0.03
+TRAIN_DRAWERS = 15  # of 20; valid and test have the rest
+
+
+class Size(NamedTuple):
+  """How much of everything there is."""
+
+  letters: int
+  colours: int  # of tiles, and of inks
+  scenes: int  # of train; valid and test have a third of it each
+  rows: int  # images of a training task, half of them support
+
+
+ROWS = 128  # images of a task of valid and test
+SIZES = {
+  'tiny': Size(4, 4, 1_500, 512),
+  'small': Size(8, 6, 12_000, 2_048),
+  'large': Size(360, 8, 30_000, 512),
+}
+
+
+def load(split, dir, *, size='small', level='wording', answers='bare', seed=0):
+  """One split as a `vqa.TaskSet`.
+
+  Args:
+    split: 'train', 'valid', 'test' or 'all' (train and test).
+    dir: folder for the cache of `glyphs`.
+    size: 'tiny', 'small' or 'large'.
+    level: what valid and test hold out, 'wording' or 'semantic'.
+    answers: 'bare', 'full' or 'mixed' (each task twice: with statements and
+      with question and answer in one string, both with the referent; what
+      encoders are trained on).
+    seed: of scenes, pairs and the images of each task.
+
+  Raises:
+    core.BadInput: an unknown choice.
+  """
+  for name, value, choices in (
+    ('split', split, ('train', 'valid', 'test', 'all')),
+    ('size', size, tuple(SIZES)),
+    ('level', level, LEVELS),
+    ('answers', answers, ANSWERS),
+  ):
+    if value not in choices:
+      raise core.BadInput(
+        f'glyphvqa: {name}={value!r}; expected one of {", ".join(choices)}'
+      )
+  world = World(dir, size, seed)
+  splits = ('train', 'test') if split == 'all' else (split,)
+  tasks, images = [], []
+  for one in splits:
+    scenes, pixels = world.scenes(one)
+    start = sum(len(part) for part in images)
+    images.append(pixels)
+    rows = world.size.rows if one == 'train' else min(ROWS, world.size.rows)
+    for pair, wording in world.tasks(one, level):
+      tasks += world.task(scenes, start, rows, pair, wording, answers)
+  total = len(world.pairs) * len(WORDINGS) * (2 if answers == 'mixed' else 1)
+  words = world.words()
+  numbers = {word: i + 1 for i, word in enumerate(words)}
+  longest = world.longest()
+
+  def encode(task):
+    ids = lambda text: [numbers[word] for word in text.split()]
+    rows = [ids(text) for text in (task['question'], *task['prompts'])]
+    rows = [row + [0] * (longest - len(row)) for row in rows]
+    return np.array(rows[0], np.int32), np.array(rows[1:], np.int32)
+
+  return vqa.make_task_set(np.concatenate(images), tasks, total, encode, words)
+
+
+def records(tasks):
+  """The tasks in the shape of Meta-VQA's JSON: question -> dict.
+
+  Args:
+    tasks: a `vqa.TaskSet` whose questions are all different.
+  """
+  found = {}
+  for i, question in enumerate(tasks.names):
+    names = tasks.answer_names[i]
+    rows = {}
+    for part in ('support', 'query'):
+      pairs = zip(getattr(tasks, part)[i], getattr(tasks, f'{part}_y')[i])
+      rows[part] = [[f'scene_{r:06d}', names[y]] for r, y in pairs if r >= 0]
+    found[question] = {**rows, 'answers': list(names)}
+  return found
+
+
+class World:
+  """Attributes, scenes and pairs of one size and seed."""
+
+  def __init__(self, dir, size, seed):
+    self.size, self.seed, self.dir = SIZES[size], seed, dir
+    colours = self.size.colours
+    glyphs = arrays.load('glyphs', 'all', dir)
+    chosen, names = _letters(glyphs, self.size.letters)
+    self.values = {
+      'position': POSITIONS,
+      'tile': tuple(TILES)[:colours],
+      'ink': tuple(INKS)[:colours],
+      'letter': names,
+    }
+    # [letters, drawers, side, side], ink in [0, 1]; the mean of 2 x 2 pixels.
+    ink = np.stack([glyphs.images[s : s + 20, :, :, 0] for s in chosen])
+    ink = ink.reshape(*ink.shape[:2], TILE_SIDE, 2, TILE_SIDE, 2)
+    self.glyphs = ink.mean(axis=(3, 5)) / 255
+    self.pairs = self._pairs()
+    order = np.random.default_rng([seed, 1]).permutation(len(self.pairs))
+    known = round(0.75 * len(order))
+    held = len(order) - known
+    parts = np.split(order, [known, known + held // 3])
+    self.of_split = dict(zip(('train', 'valid', 'test'), parts))
+
+  def _pairs(self):
+    """(attribute of the referent, its value, attribute asked for)."""
+    asked = [a for a in ATTRIBUTES if len(self.values[a]) <= 8]
+    return [
+      (a, value, b)
+      for a in ATTRIBUTES
+      for value in range(len(self.values[a]))
+      for b in asked
+      if b != a
+    ]
+
+  def scenes(self, split):
+    """(i64[n, 4, 4] values by tile and attribute, uint8[n, 28, 28, 3])."""
+    number = ('train', 'valid', 'test').index(split)
+    rng = np.random.default_rng([self.seed, 2, number])
+    count = self.size.scenes if split == 'train' else self.size.scenes // 3
+    pick = lambda n: rng.random((count, n)).argsort(axis=1)[:, :4]
+    positions = np.tile(np.arange(4), (count, 1))
+    others = [pick(len(self.values[a])) for a in ATTRIBUTES[1:]]
+    values = np.stack([positions, *others], axis=-1)
+    drawers = (0, TRAIN_DRAWERS) if split == 'train' else (TRAIN_DRAWERS, 20)
+    who = rng.integers(*drawers, size=(count, 4))
+    ink = self.glyphs[values[..., 3], who][..., None]
+    palette = lambda of: np.array(list(of.values()), np.float32) / 255
+    back = palette(TILES)[values[..., 1]][:, :, None, None]
+    front = palette(INKS)[values[..., 2]][:, :, None, None]
+    tiles = (back + ink * (front - back)).astype(np.float32)
+    side = TILE_SIDE
+    tiles = tiles.reshape(count, 2, 2, side, side, 3).transpose(
+      0, 1, 3, 2, 4, 5
+    )
+    image = tiles.reshape(count, 2 * side, 2 * side, 3)
+    image += NOISE * rng.standard_normal(image.shape, np.float32)
+    return values, np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
+
+  def tasks(self, split, level):
+    """(pair number, wording) of the tasks of a split."""
+    if split == 'train' or level == 'wording':
+      pairs, wordings = self.of_split['train'], SPLIT_WORDINGS[split]
+    else:
+      pairs, wordings = self.of_split[split], range(len(WORDINGS))
+    return [(int(pair), w) for pair in sorted(pairs) for w in wordings]
+
+  def task(self, scenes, start, count, pair, wording, answers):
+    """Dicts for `vqa.make_task_set`, of `count` scenes from row `start` on."""
+    attribute, value, asked = self.pairs[pair]
+    a, b = ATTRIBUTES.index(attribute), ATTRIBUTES.index(asked)
+    here = scenes[..., a] == value
+    rng = np.random.default_rng([self.seed, 3, pair, wording, start])
+    rows = np.flatnonzero(here.any(axis=1))
+    rows = rng.permutation(rows)[:count]
+    labels = scenes[rows, here[rows].argmax(axis=1), b]
+    pool = [(int(r) + start, int(y)) for r, y in zip(rows, labels)]
+    question = self.question(pair, wording)
+    number = pair * len(WORDINGS) + wording
+    task = {
+      'question': question,
+      'answers': list(self.values[asked]),
+      'support': pool[::2],
+      'query': pool[1::2],
+    }
+    if answers != 'mixed':
+      prompts = self.prompts(pair, answers)
+      return [{**task, 'prompts': prompts, 'id': number}]
+    asked_too = [f'{question} {name}' for name in task['answers']]
+    kinds = self.prompts(pair, 'full'), asked_too
+    return [
+      {**task, 'prompts': prompts, 'id': 2 * number + kind}
+      for kind, prompts in enumerate(kinds)
+    ]
+
+  def referent(self, pair):
+    attribute, value, _ = self.pairs[pair]
+    return REFERENTS[attribute].format(self.values[attribute][value])
+
+  def question(self, pair, wording):
+    asked = NAMED[self.pairs[pair][2]]
+    return WORDINGS[wording].format(a=asked, r=self.referent(pair))
+
+  def prompts(self, pair, answers):
+    """The answers as statements, 'bare' or 'full'."""
+    asked = self.pairs[pair][2]
+    bare = [STATEMENTS[asked].format(name) for name in self.values[asked]]
+    end = f' {self.referent(pair)}' if answers == 'full' else ''
+    return [text + end for text in bare]
+
+  def _texts(self):
+    for pair in range(len(self.pairs)):
+      values = self.values[self.pairs[pair][2]]
+      for wording in range(len(WORDINGS)):
+        question = self.question(pair, wording)
+        yield from (f'{question} {value}' for value in values)
+      yield from self.prompts(pair, 'full')
+
+  def words(self):
+    """Every word of every string, sorted."""
+    return tuple(sorted({w for text in self._texts() for w in text.split()}))
+
+  def longest(self):
+    """Words of the longest string."""
+    return max(len(text.split()) for text in self._texts())
+
+
+def _letters(glyphs, count):
+  """(first rows, words) of the letters: Latin capitals, then all others."""
+  word = lambda name: re.sub(r'[^a-z0-9]+', '-', name.lower())
+  plain = re.compile(r'LATIN CAPITAL LETTER [A-Z]$')
+  numbers = range(len(glyphs.class_names))
+  first = [i for i in numbers if plain.match(glyphs.class_names[i])]
+  order = first + [i for i in numbers if i not in set(first)]
+  names = [
+    glyphs.class_names[i][-1].lower()
+    if i in set(first)
+    else word(glyphs.class_names[i])
+    for i in order[:count]
+  ]
+  return [int(glyphs.starts[i]) for i in order[:count]], tuple(names)

@@ -1,0 +1,122 @@
+"""Makes the few-shot tasks of Meta-VQA from the records of VQA v2."""
+
+from hyperudl.core import BadInput
+from hyperudl.data import metavqa_tasks
+
+_QUESTION = ('question_id', 'question')
+_ANNOTATION = (
+  'question_id',
+  'image_id',
+  'answer_type',
+  'multiple_choice_answer',
+)
+
+
+def build(questions, annotations, templates, seed=metavqa_tasks.SEED):
+  """Makes the tasks of Meta-VQA from VQA v2.
+
+  Annotations of answer type number or other are grouped by the exact question,
+  over all subsets; the first one of an image counts. Answers that occur once
+  are dropped, then questions with 20 images or fewer, with one answer or with
+  the word "or". Of the n images of an answer, shuffled, round(0.7 n) become
+  support and the rest query. That is 1 to n - 1 for every n > 1, so each
+  answer occurs in both. Of the questions, shuffled, 70% are for training, a
+  tenth of which `metavqa_tasks.hold_out` makes valid; the original has no such
+  tasks, and its test tasks are the same as ours.
+
+  Args:
+    questions: {subset: list of dicts}, a subset like 'train2014', a dict with
+      question_id and question.
+    annotations: {subset: list of dicts} with question_id, image_id,
+      answer_type and multiple_choice_answer; train2014 before val2014.
+    templates: {question: sentence with one {}}.
+    seed: int, of every shuffle.
+
+  Returns:
+    {file name: content} for meta_train.json, meta_valid.json, meta_test.json
+    and templates.json, the last one for these tasks.
+
+  Raises:
+    BadInput: naming the record at fault, a missing template, or no tasks.
+  """
+  grouped = _group(questions, annotations)
+  tasks = {}
+  for question, images in grouped.items():
+    images = {a: names for a, names in images.items() if len(names) > 1}
+    count = sum(map(len, images.values()))
+    if count > 20 and len(images) > 1 and 'or' not in question.split():
+      tasks[question] = _make_task(images, seed)
+  if not tasks:
+    raise BadInput(
+      f'VQA: none of {len(grouped)} questions has more than 20 images whose '
+      'answers occur twice, and two answers; give whole subsets'
+    )
+  metavqa_tasks.check_templates(templates, tasks, 'templates')
+  train, test = _deal(tasks, seed)
+  train, valid = metavqa_tasks.hold_out(train, seed)
+  return {
+    'meta_train.json': train,
+    'meta_valid.json': valid,
+    'meta_test.json': test,
+    'templates.json': {name: templates[name] for name in tasks},
+  }
+
+
+def _group(questions, annotations):
+  # -> {question: {answer: [image, ...]}}, all in the order of the records.
+  if set(questions) != set(annotations):
+    raise BadInput(
+      f'VQA: questions of {sorted(questions)} but annotations of '
+      f'{sorted(annotations)}; give both of each subset'
+    )
+  grouped, seen = {}, set()
+  for subset, records in annotations.items():
+    texts = dict(
+      _fields(record, _QUESTION, f'{subset} question {row}')
+      for row, record in enumerate(questions[subset])
+    )
+    for row, record in enumerate(records):
+      where = f'{subset} annotation {row}'
+      number, image, kind, answer = _fields(record, _ANNOTATION, where)
+      if number not in texts:
+        raise BadInput(
+          f'VQA: {where}: question_id {number!r} is not in the questions of '
+          f'{subset}; give the questions of the same release'
+        )
+      name = f'COCO_{subset}_{str(image).zfill(12)}'
+      key = (texts[number], name)
+      if kind in ('number', 'other') and key not in seen:
+        seen.add(key)
+        images = grouped.setdefault(texts[number], {})
+        images.setdefault(answer, []).append(name)
+  return grouped
+
+
+def _fields(record, names, where):
+  for name in names:
+    if not isinstance(record, dict) or name not in record:
+      raise BadInput(
+        f'VQA: {where} has no {name!r}; expected a record of VQA v2 with '
+        f'{", ".join(names)}'
+      )
+  return [record[name] for name in names]
+
+
+def _make_task(images, seed):
+  support, query = [], []
+  for answer, names in images.items():
+    pairs = [[n, answer] for n in metavqa_tasks.shuffled(names, seed)]
+    cut = round(0.7 * len(pairs))
+    support += pairs[:cut]
+    query += pairs[cut:]
+  return {'support': support, 'query': query, 'answers': list(images)}
+
+
+def _deal(tasks, seed):
+  # -> (train, test)
+  order = metavqa_tasks.shuffled(tasks, seed)
+  cut = round(0.7 * len(order))
+  return tuple(
+    {name: tasks[name] for name in names}
+    for names in (order[:cut], order[cut:])
+  )

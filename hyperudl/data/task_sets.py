@@ -1,0 +1,31 @@
+"""Loads tasks with language by the name of their set."""
+
+import pathlib
+
+from hyperudl.core import BadInput
+from hyperudl.data import glyphvqa
+from hyperudl.data import metavqa
+
+
+def load(config, split):
+  """One split as a `vqa.TaskSet`.
+
+  Args:
+    config: with `data.dataset` ('glyphvqa', or a folder in `data.dir` that
+      `metavqa.load` reads), `data.dir`, `episode.way` and `language`.
+    split: 'train', 'valid', 'test' or 'all'.
+
+  Raises:
+    BadInput: an unknown set or a fault in its data.
+  """
+  name, dir = config.data.dataset, config.data.dir
+  settings = config.language.to_dict()
+  if name == 'glyphvqa':
+    return glyphvqa.load(split, dir, **settings)
+  path = pathlib.Path(dir) / name
+  if not path.is_dir():
+    raise BadInput(
+      f'no tasks with language {name!r}: expected glyphvqa, or a folder '
+      f'{path} with the files of Meta-VQA (data/metavqa.py says which)'
+    )
+  return metavqa.load(str(path), split, ways=config.episode.way)

@@ -1,0 +1,239 @@
+"""Tasks with language: a question, images, and answers as strings.
+
+Episodes are a pure function of their keys, as in `episodes.py`. Training draws
+tasks at random and parts the images of a task anew each time; an evaluation
+asks task after task, with the support and the queries that the task brings.
+The context of support and queries is a dict with
+  question  i32[L] word ids (0 = none) or f32[E]
+  answers   i32[N, L] or f32[N, E]
+  mask      f32[N], 0 for answers that the task does not have.
+Rows that a task lacks have y = -1.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperudl import core
+
+DEVICE_LIMIT = 2 << 30  # bytes; more pixels stay where they are
+
+
+class TaskSet(NamedTuple):
+  """One split of a family of tasks."""
+
+  images: np.ndarray  # uint8[n, H, W, C] or f32[n, E] features
+  support: np.ndarray  # i32[T, Ms], rows of `images`; -1 where there is none
+  support_y: np.ndarray  # i32[T, Ms], number of the answer; -1
+  query: np.ndarray  # i32[T, Mq]
+  query_y: np.ndarray  # i32[T, Mq]
+  question: np.ndarray  # i32[T, L] word ids or f32[T, E]
+  answers: np.ndarray  # i32[T, N, L] or f32[T, N, E]
+  mask: np.ndarray  # bool[T, N], the answers that a task has
+  names: tuple[str, ...]  # T questions
+  answer_names: tuple[tuple[str, ...], ...]  # T times the answers
+  ids: np.ndarray  # i32[T], numbers of the tasks in the whole family
+  total: int  # tasks of the family, all splits together
+  words: tuple[str, ...] = ()  # word i + 1 of the ids
+
+
+def make_task_set(images, tasks, total, encode, words=(), ways=0):
+  """A `TaskSet` of padded arrays.
+
+  Args:
+    images: uint8[n, H, W, C] or f32[n, E].
+    tasks: list of dicts with question (str), answers (list of str), support
+      and query (lists of (row, answer number)) and id (int).
+    total: tasks of the whole family.
+    encode: task -> (question i32[L] or f32[E], answers [N', L] or [N', E]).
+    words: the vocabulary behind word ids.
+    ways: N, at least that of the largest task, which it is by default.
+  """
+  most = ways or max(len(task['answers']) for task in tasks)
+  columns = {'support': [], 'query': []}
+  for name, pairs in columns.items():
+    width = max(len(task[name]) for task in tasks)
+    for task in tasks:
+      rest = [(-1, -1)] * (width - len(task[name]))
+      pairs.append([*task[name], *rest])
+  arrays = {name: np.array(p, np.int32) for name, p in columns.items()}
+  questions, answers = zip(*(encode(task) for task in tasks))
+  answers = [
+    np.pad(a, ((0, most - len(a)), (0, 0))) for a in map(np.asarray, answers)
+  ]
+  counts = np.array([len(task['answers']) for task in tasks])
+  return TaskSet(
+    images,
+    arrays['support'][..., 0],
+    arrays['support'][..., 1],
+    arrays['query'][..., 0],
+    arrays['query'][..., 1],
+    np.stack(questions),
+    np.stack(answers),
+    np.arange(most) < counts[:, None],
+    tuple(task['question'] for task in tasks),
+    tuple(tuple(task['answers']) for task in tasks),
+    np.array([task['id'] for task in tasks], np.int32),
+    total,
+    tuple(words),
+  )
+
+
+def check(config, tasks, split_name):
+  """Raises core.BadInput if `tasks` cannot fill the episodes of `config`."""
+  rules = config.episode
+  ways = tasks.mask.shape[1]
+  if rules.way != ways:
+    raise core.BadInput(
+      f'config.episode.way = {rules.way}, but {split_name} has tasks of up to '
+      f'{ways} answers: set config.episode.way={ways}'
+    )
+  for field in ('unlabelled', 'distractors'):
+    if rules[field]:
+      raise core.BadInput(
+        f'config.episode.{field} = {rules[field]}: tasks with language have '
+        'labelled images alone; set it to 0'
+      )
+  chosen = {
+    'episode.proportions': (rules.proportions, 'balanced'),
+    'episode.emit_from': (rules.emit_from, 'own'),
+    'episode.inner_data': (rules.inner_data, 'true'),
+    'episode.cond_data': (rules.cond_data, 'true'),
+    'episode.transductive': (rules.transductive, False),
+    'data.shift': (config.data.shift, 'none'),
+    'data.augment': (config.data.augment, 'none'),
+  }
+  for field, (value, only) in chosen.items():
+    if value != only:
+      raise core.BadInput(
+        f'config.{field} = {value!r} is not for tasks with language: set it '
+        f'to {only!r}'
+      )
+
+
+def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
+  """Makes the function that draws episodes of tasks.
+
+  Args:
+    config: `episode.way`, `shot` and `query`: way x shot support rows and
+      way x query queries, whatever their classes.
+    tasks: a `TaskSet`.
+    train: whether support and queries are drawn from all images of a task.
+    limit: bytes of images that may be copied to the device.
+
+  Returns:
+    draw: (keys key[B], numbers i32[B] or None) -> core.Episode with the axis
+    B (B, T where `episode.tasks` is T). Numbers name tasks, modulo their
+    count; None draws them. `extra` has task f32[total], one-hot, beside
+    unlabelled_y i32[0], class_ids i32[N] and family i32[].
+  """
+  check(config, tasks, 'the training set' if train else 'the data')
+  rules = config.episode
+  sizes = rules.way * rules.shot, rules.way * rules.query
+  if train:
+    join = lambda a, b: np.concatenate([a, b], axis=1)
+    pool = (
+      join(tasks.support, tasks.query),
+      join(tasks.support_y, tasks.query_y),
+    )
+    pools = [tuple(_widened(part, sum(sizes)) for part in pool)]
+  else:
+    both = (
+      (tasks.support, tasks.support_y),
+      (tasks.query, tasks.query_y),
+    )
+    pools = [
+      tuple(_widened(part, size) for part in pool)
+      for pool, size in zip(both, sizes)
+    ]
+  plan = jax.jit(functools.partial(_plan, tasks, pools, sizes))
+  finish = jax.jit(functools.partial(_finish, tasks))
+  images = tasks.images
+  if images.nbytes <= limit:
+    images = jnp.asarray(images)
+  group = max(rules.tasks, 1)
+
+  def draw(keys, numbers=None):
+    if group > 1:
+      keys = jax.vmap(lambda key: jax.random.split(key, group))(keys).reshape(
+        -1
+      )
+      numbers = None
+    if numbers is None:
+      numbers = _drawn(keys, len(tasks.names))
+    plans = plan(keys, numbers % len(tasks.names))
+    rows = [np.maximum(np.asarray(part[0]), 0) for part in plans[1:]]
+    pixels = [images[part] for part in rows]
+    episode = finish(plans, pixels)
+    if not rules.tasks:
+      return episode
+    split = lambda leaf: leaf.reshape(
+      leaf.shape[0] // group, group, *leaf.shape[1:]
+    )
+    return jax.tree.map(split, episode)
+
+  return draw
+
+
+@functools.partial(jax.jit, static_argnames='count')
+def _drawn(keys, count):
+  draw = lambda key: jax.random.randint(
+    jax.random.fold_in(key, 1), (), 0, count
+  )
+  return jax.vmap(draw)(keys)
+
+
+def _widened(part, size):
+  missing = max(0, size - part.shape[1])
+  return np.pad(part, ((0, 0), (0, missing)), constant_values=-1)
+
+
+def _plan(tasks, pools, sizes, keys, numbers):
+  """(numbers, (rows, y) of the support, (rows, y) of the queries)."""
+
+  def choose(key, number, pool, size):
+    rows, y = (jnp.asarray(part)[number] for part in pool)
+    scores = jax.random.uniform(key, rows.shape)
+    # What is missing comes last.
+    order = jax.lax.top_k(jnp.where(rows < 0, -1.0, scores), size)[1]
+    return rows[order], y[order]
+
+  def one(key, number):
+    keys = jax.random.split(key)
+    if len(pools) == 2:
+      return [choose(k, number, p, s) for k, p, s in zip(keys, pools, sizes)]
+    rows, y = choose(keys[0], number, pools[0], sum(sizes))
+    cut = sizes[0]
+    return [(rows[:cut], y[:cut]), (rows[cut:], y[cut:])]
+
+  support, query = jax.vmap(one)(keys, numbers)
+  return numbers, support, query
+
+
+def _finish(tasks, plans, pixels):
+  numbers, (_, support_y), (_, query_y) = plans
+  context = {
+    'question': jnp.asarray(tasks.question)[numbers],
+    'answers': jnp.asarray(tasks.answers)[numbers],
+    'mask': jnp.asarray(tasks.mask, jnp.float32)[numbers],
+  }
+  batch, ways = numbers.shape[0], tasks.mask.shape[1]
+  ids = jnp.asarray(tasks.ids)[numbers]
+  extra = {
+    'unlabelled_y': jnp.zeros((batch, 0), jnp.int32),
+    'class_ids': jnp.tile(jnp.arange(ways), (batch, 1)),
+    'family': jnp.zeros((batch,), jnp.int32),
+    'task': jax.nn.one_hot(ids, tasks.total),
+  }
+  as_floats = lambda x: (
+    x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+  )
+  support, query = map(as_floats, pixels)
+  return core.Episode(
+    core.Examples(support, support_y, context),
+    core.Examples(query, query_y, context),
+    extra,
+  )

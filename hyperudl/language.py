@@ -1,0 +1,107 @@
+"""What learners with language share: features of images and strings."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperudl import losses
+from hyperudl.nets import text
+
+NEVER = -1e9  # logit of an answer that the task does not have
+
+
+class Towers(NamedTuple):
+  """Sizes of the encoder; see `learners.contrastive.make`."""
+
+  vocabulary: int = 512
+  width: int = 128
+  hidden: tuple[int, ...] = (192, 96)
+  grid: int = 2
+  inner: int = 96
+  length: int = 32
+
+
+class Words(NamedTuple):
+  """The strings of a task as vectors."""
+
+  question: jax.Array  # f32[E]
+  answers: jax.Array  # f32[N, E]
+  mask: jax.Array  # f32[N]
+
+
+def check(towers):
+  """Raises ValueError for sizes below 1."""
+  sizes = (*towers[:2], *towers.hidden, *towers[3:])
+  if min(sizes) < 1 or towers.inner % 4:
+    raise ValueError(
+      f'sizes of the encoder must be >= 1 and inner a multiple of 4: {towers}'
+    )
+
+
+def init(towers, key, examples, scale=10.0):
+  """Parameters: 'image' and 'text' towers, where these are no features yet.
+
+  Args:
+    towers: `Towers`.
+    key: PRNG key.
+    examples: Examples with the context of a task with language.
+    scale: initial inverse temperature of the contrast, 'log_scale'.
+  """
+  params = {'log_scale': jnp.log(jnp.asarray(scale, jnp.float32))}
+  keys = jax.random.split(key)
+  if examples.x.ndim > 2:
+    net = _image(towers)
+    params['image'] = net.init(keys[0], examples.x[:1])['params']
+  context = _context(examples.context)
+  if jnp.issubdtype(context['question'].dtype, jnp.integer):
+    ids = context['question'][None]
+    params['text'] = _text(towers).init(keys[1], ids)['params']
+  return params
+
+
+def images(towers, params, x):
+  """Features f32[n, E] of images, or the features that x is already."""
+  if x.ndim == 2:
+    return x
+  return _image(towers).apply({'params': params['image']}, x)
+
+
+def words(towers, params, context):
+  """`Words` of a task.
+
+  Raises:
+    ValueError: without the context of a task with language.
+  """
+  context = _context(context)
+  question, answers = context['question'], context['answers']
+  if jnp.issubdtype(question.dtype, jnp.integer):
+    ids = jnp.concatenate([question[None], answers])
+    vectors = _text(towers).apply({'params': params['text']}, ids)
+    question, answers = vectors[0], vectors[1:]
+  return Words(question, answers, context['mask'])
+
+
+def logits(features, found, scale):
+  """scale cos(f32[n, E], answers), never an absent answer: f32[n, N]."""
+  cosines = losses.unit(features) @ losses.unit(found.answers).T
+  return jnp.where(found.mask > 0, scale * cosines, NEVER)
+
+
+def _context(context):
+  if not isinstance(context, dict) or 'question' not in context:
+    raise ValueError(
+      'a task with language is needed, with question and answers: choose '
+      'data.dataset=glyphvqa or a Meta-VQA folder'
+    )
+  return context
+
+
+def _image(towers):
+  return text.ImageTower(towers.width, tuple(towers.hidden), towers.grid)
+
+
+def _text(towers):
+  return text.TextTower(
+    towers.vocabulary, towers.width, towers.inner, 4, towers.length
+  )

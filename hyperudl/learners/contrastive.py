@@ -1,0 +1,63 @@
+"""A small image-text encoder, trained to tell the answers of a task apart.
+
+After CLIP (Radford et al. 2021, arXiv:2103.00020) with the contrast among the
+answers of a question in place of a batch of captions, which on small scenes
+learns several times faster:
+  p(answer k | image x) = softmax_k(scale cos(f(x), g(t_k))).
+It is the frozen upstream of the learners with language. Train it on answers
+that name what they speak of (`language.answers=mixed`).
+"""
+
+import jax.numpy as jnp
+
+from hyperudl import core
+from hyperudl import language
+
+
+def make(
+  way,
+  *,
+  vocabulary=512,
+  width=128,
+  hidden=(192, 96),
+  grid=2,
+  inner=96,
+  length=32,
+  scale=10.0,
+):
+  """The `contrastive` learner. Its task is the `language.Words` of a task.
+
+  Args:
+    way: N.
+    vocabulary: word ids that there may be.
+    width: E, of the common space.
+    hidden: of the perceptron of an image patch.
+    grid: patches per side of an image.
+    inner: width of words in the text tower, a multiple of 4.
+    length: words of the longest string.
+    scale: initial inverse temperature, learned.
+
+  Raises:
+    ValueError: for sizes below 1 or a scale that is not positive.
+  """
+  del way
+  towers = language.Towers(
+    vocabulary, width, tuple(hidden), grid, inner, length
+  )
+  language.check(towers)
+  if scale <= 0:
+    raise ValueError(f'scale must be > 0, not {scale}')
+
+  def init(key, episode):
+    return language.init(towers, key, episode.support, scale)
+
+  def adapt(params, support, key, *, train):
+    del key, train
+    return language.words(towers, params, support.context)
+
+  def predict(params, task, x, context):
+    del context
+    features = language.images(towers, params, x)
+    return language.logits(features, task, jnp.exp(params['log_scale']))
+
+  return core.make_learner(init, adapt, predict)

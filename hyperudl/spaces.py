@@ -1,0 +1,133 @@
+"""Latent spaces of networks that guidance works in.
+
+'hnet': the z of a frozen `hypernet`. 'hvae': the latent of a frozen `hvae` on
+the weights that the hypernet decodes. A point decodes to an inner value of
+`hypernet`, {'z'} or {'weights'}, which answers questions.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax.flatten_util import ravel_pytree
+import jax.numpy as jnp
+
+from hyperudl import hypernets
+from hyperudl import latents
+
+SPACES = ('hnet', 'hvae')
+
+
+class Space(NamedTuple):
+  """Static sizes."""
+
+  kind: str
+  net: hypernets.Settings
+  latent: int  # of the hvae
+  hidden: tuple  # of the hvae
+
+
+def check(space):
+  """Raises ValueError for an unknown kind or sizes below 1."""
+  if space.kind not in SPACES:
+    raise ValueError(f'space must be one of {SPACES}, not {space.kind!r}')
+  if min(space.latent, *space.hidden) < 1:
+    raise ValueError(
+      f'the hvae must have sizes >= 1, not {space.latent}, {space.hidden}'
+    )
+  if space.net.kind in ('weights', 'film'):
+    raise ValueError(
+      f"kind={space.net.kind!r} has no latent space: use 'autodecoder', "
+      "'maml', 'multitask' or 'conditional'"
+    )
+
+
+def width(space):
+  """Dimensions of a point."""
+  return space.net.latent if space.kind == 'hnet' else space.latent
+
+
+def init_hvae(space, key, weights):
+  """Parameters of the VAE over weights: 'encoder', 'decoder', 'log_spread'."""
+  keys = jax.random.split(key)
+  size = ravel_pytree(weights)[0].size
+  sizes = (size, *space.hidden, 2 * space.latent)
+  return {
+    'encoder': latents.init_perceptron(keys[0], sizes),
+    'decoder': latents.init(keys[1], weights, space.latent, space.hidden),
+    'log_spread': jnp.zeros((), jnp.float32),
+  }
+
+
+def encode(hvae, weights):
+  """Posterior of a weight pytree: mean and log-variance f32[L] each.
+
+  The log-variance is shifted by -1, so that sampling starts out mild.
+  """
+  flat = ravel_pytree(weights)[0] - ravel_pytree(hvae['decoder']['base'])[0]
+  flat = flat / jnp.exp(hvae['log_spread'])
+  mean, log_variance = jnp.split(latents.perceptron(hvae['encoder'], flat), 2)
+  return mean, log_variance - 1.0
+
+
+def init_frozen(space, key, episode):
+  """The frozen upstreams of a learner on this space."""
+  keys = jax.random.split(key)
+  params = hypernets.init(space.net, keys[0], episode)
+  frozen = dict(params.pop('frozen'))
+  frozen['hypernet'] = params
+  if space.kind == 'hvae':
+    frozen['hvae'] = init_hvae(space, keys[1], params['decoder']['base'])
+  return frozen
+
+
+def net_params(params):
+  """Parameters of the frozen hypernet as `hypernet` takes them."""
+  frozen = params['frozen']
+  return {
+    **frozen['hypernet'],
+    'frozen': {'contrastive': frozen['contrastive']},
+  }
+
+
+def value_of(space, params, z):
+  """The inner value of `hypernet` at a point f32[L]."""
+  if space.kind == 'hnet':
+    return {'z': z}
+  return {'weights': latents.decode(params['frozen']['hvae']['decoder'], z)}
+
+
+def weights_of(space, params, z):
+  """The weight pytree at a point."""
+  value = value_of(space, params, z)
+  return hypernets.network(space.net, net_params(params), value)[0]
+
+
+def point_of(space, params, value):
+  """The point of an inner value {'z'} of the hypernet."""
+  if space.kind == 'hnet':
+    return value['z']
+  weights = hypernets.network(space.net, net_params(params), value)[0]
+  return encode(params['frozen']['hvae'], weights)[0]
+
+
+def start(space, params, context):
+  """The point that stands for no task in particular."""
+  value = hypernets.start(space.net, net_params(params), context)
+  return point_of(space, params, value)
+
+
+def point_of_task(space, params, episode):
+  """The point of a training task: stored, learned or adapted here.
+
+  `extra['latent']` where `data.latents` gave one; else the code of an
+  autodecoder; else inner steps on all images of the episode.
+  """
+  net = net_params(params)
+  extra = episode.extra or {}
+  if 'latent' in extra:
+    value = {'z': extra['latent']}
+  elif space.net.kind == 'autodecoder':
+    value = {'z': hypernets.code(net, episode)}
+  else:
+    value = hypernets.adapted_on_all(space.net, net, episode)
+  return jax.lax.stop_gradient(point_of(space, params, value))

@@ -1,0 +1,192 @@
+"""Scenes, questions and answers of the built-in tasks with language."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import hypernet as hypernet_config
+from hyperudl import core
+from hyperudl.data import episodes
+from hyperudl.data import glyphvqa
+from hyperudl.data import vqa
+
+DIR = 'data_numpy_dir'
+
+
+@functools.cache
+def load(split, level='wording', answers='bare'):
+  return glyphvqa.load(split, DIR, size='tiny', level=level, answers=answers)
+
+
+@functools.cache
+def world():
+  return glyphvqa.World(DIR, 'tiny', 0)
+
+
+def test_values_of_a_scene_are_all_different_and_seen_in_its_pixels():
+  values, pixels = world().scenes('train')
+  assert values.shape == (1500, 4, 4) and pixels.shape == (1500, 28, 28, 3)
+  for attribute in range(4):
+    ordered = np.sort(values[..., attribute], axis=1)
+    assert (np.diff(ordered, axis=1) > 0).all()
+  # The corners of a tile have its colour; the ink is the darkest or so.
+  tiles = np.array(list(glyphvqa.TILES.values()))
+  for number in range(50):
+    for tile in range(4):
+      row, column = divmod(tile, 2)
+      corner = pixels[number, 14 * row, 14 * column].astype(int)
+      nearest = np.abs(tiles - corner).sum(axis=1)[:4].argmin()
+      assert nearest == values[number, tile, 1]
+
+
+def test_answers_are_those_of_the_tile_that_the_question_means():
+  w, tasks = world(), load('train')
+  values, _ = w.scenes('train')
+  checked = 0
+  for number, (pair, _) in enumerate(w.tasks('train', 'wording')):
+    attribute, value, asked = w.pairs[pair]
+    a, b = (glyphvqa.ATTRIBUTES.index(x) for x in (attribute, asked))
+    for row, y in zip(tasks.support[number][:5], tasks.support_y[number][:5]):
+      (tile,) = np.flatnonzero(values[row, :, a] == value)
+      assert values[row, tile, b] == y
+      checked += 1
+    named = str(w.values[attribute][value])
+    assert named in tasks.names[number]
+    bare = ' '.join(w.prompts(pair, 'bare'))
+    assert f' {named} ' not in f' {bare} '
+    assert named in w.prompts(pair, 'full')[0]
+  assert checked > 500
+
+
+@pytest.mark.parametrize('level', glyphvqa.LEVELS)
+def test_what_is_held_out_is_in_no_training_string(level):
+  w = world()
+  pairs = {s: {p for p, _ in w.tasks(s, level)} for s in ('train', 'test')}
+  wordings = {s: {q for _, q in w.tasks(s, level)} for s in ('train', 'test')}
+  mixed = load('train', level, 'mixed')
+  texts = {text for names in mixed.names for text in [names]}
+  words = {i + 1: word for i, word in enumerate(mixed.words)}
+  for prompts in mixed.answers.reshape(-1, mixed.answers.shape[-1]):
+    texts.add(' '.join(words[i] for i in prompts if i))
+  test_questions = set(load('test', level).names)
+  assert not texts & test_questions
+  if level == 'wording':
+    assert pairs['test'] == pairs['train']
+    assert not wordings['test'] & wordings['train']
+    return
+  assert not pairs['test'] & pairs['train']
+  # Neither a statement nor a question puts a held-out pair together.
+  for pair in pairs['test']:
+    asked = w.pairs[pair][2]
+    start = glyphvqa.STATEMENTS[asked].split(' {}')[0]
+    for text in texts:
+      both = w.referent(pair) in text
+      said = text.startswith(start) or f'the {glyphvqa.NAMED[asked]}' in text
+      assert not (both and said), (text, w.pairs[pair])
+
+
+def test_valid_and_test_have_scenes_and_drawers_of_their_own():
+  w = world()
+  _, train = w.scenes('train')
+  _, test = w.scenes('test')
+  seen = {image.tobytes() for image in train}
+  assert not any(image.tobytes() in seen for image in test)
+  assert len(test) == 500
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
+  again = glyphvqa.load('train', DIR, size='tiny')
+  jax.tree.map(np.testing.assert_array_equal, load('train'), again)
+  other = glyphvqa.load('train', DIR, size='tiny', seed=1)
+  assert (other.images != again.images).any()
+
+
+def test_records_have_the_shape_of_meta_vqa():
+  tasks = load('test')
+  found = glyphvqa.records(tasks)
+  assert list(found) == list(tasks.names)
+  record = found[tasks.names[3]]
+  assert set(record) == {'support', 'query', 'answers'}
+  image, answer = record['query'][2]
+  assert image == f'scene_{tasks.query[3][2]:06d}'
+  assert answer == tasks.answer_names[3][tasks.query_y[3][2]]
+
+
+@pytest.mark.parametrize(
+  'choice',
+  [{'size': 'huge'}, {'level': 'words'}, {'answers': 'all'}],
+)
+def test_an_unknown_choice_is_refused(choice):
+  with pytest.raises(core.BadInput, match='expected one of'):
+    glyphvqa.load('train', DIR, **choice)
+
+
+def config_of(**changes):
+  config = hypernet_config.get_config('set=tiny').unlock()
+  config.episode.update(changes)
+  return config
+
+
+def test_an_evaluation_asks_each_task_once_with_its_own_images():
+  tasks = load('test')
+  draw = episodes.make_draw(config_of(), tasks, train=False)
+  count = len(tasks.names)
+  keys = episodes.eval_keys('test', 0, count)
+  episode = draw(keys, np.arange(count))
+  np.testing.assert_array_equal(episode.support.context['mask'], tasks.mask)
+  chosen = episode.extra['task'].argmax(axis=1)
+  np.testing.assert_array_equal(chosen, tasks.ids)
+  for number in (0, 5, count - 1):
+    own = {tasks.images[r].tobytes() for r in tasks.query[number] if r >= 0}
+    shown = np.rint(np.asarray(episode.query.x[number]) * 255).astype(np.uint8)
+    assert {image.tobytes() for image in shown} <= own
+    assert len({image.tobytes() for image in shown}) == len(shown)
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_an_episode_depends_on_its_key_alone_and_never_repeats_an_image(train):
+  tasks = load('train')
+  draw = episodes.make_draw(config_of(), tasks, train=train)
+  keys = episodes.train_keys(0, 3, 6)
+  all_of_them, one = draw(keys), draw(keys[4:5])
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a[4], b[0]), all_of_them, one
+  )
+  x = np.concatenate([one.support.x[0], one.query.x[0]])
+  assert len({image.tobytes() for image in x}) == len(x)
+
+
+def test_rows_that_a_task_lacks_have_no_label():
+  tasks = load('test')
+  short = tasks._replace(
+    query=np.where(np.arange(tasks.query.shape[1]) < 5, tasks.query, -1),
+    query_y=np.where(np.arange(tasks.query.shape[1]) < 5, tasks.query_y, -1),
+  )
+  draw = episodes.make_draw(config_of(), short, train=False)
+  episode = draw(episodes.eval_keys('test', 0, 2), np.arange(2))
+  assert ((episode.query.y >= 0).sum(axis=1) == 5).all()
+  # A perfect answer to the five is a perfect answer.
+  logits = jax.nn.one_hot(episode.query.y[0], 4)
+  assert core.accuracy(logits, episode.query.y[0]) == 1
+
+
+def test_groups_of_tasks_and_pixels_on_disk_give_the_same_episodes():
+  tasks = load('train')
+  draw = episodes.make_draw(config_of(tasks=3), tasks, train=True)
+  keys = episodes.train_keys(0, 0, 2)
+  episode = draw(keys)
+  assert episode.support.y.shape[:2] == (2, 3)
+  assert episode.extra['unlabelled_y'].shape == (2, 3, 0)
+  on_disk = vqa.make_draw(config_of(tasks=3), tasks, train=True, limit=0)
+  jax.tree.map(np.testing.assert_array_equal, episode, on_disk(keys))
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [('way', 5), ('unlabelled', 2), ('proportions', 'dirichlet')],
+)
+def test_what_is_not_for_tasks_with_language_is_refused(field, value):
+  with pytest.raises(core.BadInput, match=f'config.episode.{field}'):
+    episodes.check_fits(config_of(**{field: value}), load('test'), 'test')
