@@ -100,10 +100,10 @@ def validate(config):
       f'config.optimizer.decay_rate = {flat["optimizer.decay_rate"]} must '
       'be in (0, 1]'
     )
-  if flat['data.latents']:
+  if flat['data.latents'] and 'language' not in config:
     raise BadInput(
-      f'config.data.latents = {flat["data.latents"]!r}: no learner here '
-      'reads precomputed latents; leave it empty'
+      f'config.data.latents = {flat["data.latents"]!r}: only learners with '
+      'language read precomputed latents; leave it empty'
     )
   shuffled = flat.get('data.shuffle_classes')
   if shuffled and not set(str(flat['data.classes'])) & set('-,/'):

@@ -5,9 +5,10 @@
 
 Pages and their rows: `result_pages.py`. What is finished is not repeated, and
 the page is written anew after each row, so that it always holds what there is.
---rows=NAME,NAME and --seeds choose; --target=SET also tests on all classes of
-another set; --steps shortens every training, for a trial. Runs lie in
-RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
+Rows that build on others come after them. --rows=NAME,NAME and --seeds choose;
+--target=SET also tests on all classes of another set; --steps shortens every
+training, for a trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of
+a trial).
 """
 
 import argparse
@@ -90,7 +91,7 @@ def train(arguments, workdir, config, flags, seed):
     f'--workdir={workdir}',
     f'--config.data.dir={arguments.data_dir}',
     f'--config.seed={seed}',
-    *flags,
+    *[flag.format(folder=folder(arguments), seed=seed) for flag in flags],
     *steps,
   )
 

@@ -16,6 +16,7 @@ from hyperudl import loop
 from hyperudl import spaces
 from hyperudl.data import episodes
 from hyperudl.data import example
+from hyperudl.data import vqa
 from hyperudl.learners import hvae
 from hyperudl.learners import hyperclip
 from hyperudl.learners import hyperldm
@@ -36,12 +37,13 @@ def batch_of(config, numbers=None, train=True):
   config = config.copy_and_resolve_references().unlock()
   config.episode.update({'way': WAY, 'shot': 2, 'query': 2})
   draw = episodes.make_draw(config, example.example_tasks(0), train=train)
-  keys = episodes.train_keys(0, 0, TASKS)
+  count = TASKS if numbers is None else len(numbers)
+  keys = episodes.train_keys(0, 0, count)
   return draw(keys, numbers)
 
 
 @functools.cache
-def trained(name, steps=1500, space='hnet'):
+def trained(name, steps=700, space='hnet'):
   """(learner, parameters, last metrics) on codes that are far apart."""
   module, config, own = MODULES[name]
   settings = {**SIZES, **own}
@@ -50,14 +52,15 @@ def trained(name, steps=1500, space='hnet'):
   learner = module.make(WAY, **settings)
   config = config.get_config().unlock()
   config.episode.tasks = 0
-  batch = batch_of(config, np.arange(TASKS))
+  copies = 1 if name == 'hyperclip' else 8
+  batch = batch_of(config, np.arange(copies * TASKS))
   if name == 'hyperclip':  # one episode of all tasks
     batch = jax.tree.map(lambda leaf: leaf[None], batch)
   episode = jax.tree.map(lambda leaf: leaf[0], batch)
   config.optimizer.learning_rate = 0.01
   optimizer = loop.make_optimizer(config.optimizer, steps)
   state = loop.init_state(learner, optimizer, jax.random.key(0), episode)
-  codes = 2 * jax.random.normal(jax.random.key(5), (TASKS, SIZES['latent']))
+  codes = 0.5 * jax.random.normal(jax.random.key(5), (TASKS, SIZES['latent']))
   frozen = dict(state.params['frozen'])
   frozen['hypernet'] = {**frozen['hypernet'], 'codes': codes}
   if space == 'hvae':
@@ -247,6 +250,31 @@ def test_diffusion_works_in_the_space_of_the_vae():
   true = jax.vmap(lambda z: flat(hypernets.network(settings, net, {'z': z})[0]))
   hits = nearest_codes(None, got, true(codes)) == jnp.arange(TASKS)
   assert float(hits.mean()) > 0.6
+
+
+def test_latents_on_disk_are_what_the_learner_gets(tmp_path):
+  tasks = example.example_tasks(0)
+  latents = np.arange(3 * TASKS * 6, dtype=np.float32).reshape(3, TASKS, 6)
+  path = tmp_path / 'latents.npz'
+  np.savez(path, latents=latents[:, ::-1], ids=tasks.ids[::-1])
+  found = vqa.with_latents(tasks, path)
+  config = ldm_config.get_config().unlock()
+  config.episode.update({'way': WAY, 'shot': 2, 'query': 2})
+  draw = episodes.make_draw(config, found, train=True)
+  episode = draw(episodes.train_keys(0, 0, 30), np.arange(30))
+  for i in range(30):
+    here = latents[:, i % TASKS]
+    assert (here == episode.extra['latent'][i]).all(axis=1).any()
+  copies = np.unique(np.asarray(episode.extra['latent'])[:, 0] // (TASKS * 6))
+  assert len(copies) == 3
+  learner, params, _ = trained('hyperldm')
+  one = jax.tree.map(lambda leaf: leaf[0], episode)
+  assert jnp.isfinite(learner.loss(params, one, jax.random.key(0), 0)[0])
+  with pytest.raises(core.BadInput, match='lack 1 of 8 tasks'):
+    np.savez(path, latents=latents[:, 1:], ids=tasks.ids[1:])
+    vqa.with_latents(tasks, path)
+  with pytest.raises(core.BadInput, match='no latents'):
+    vqa.with_latents(tasks, tmp_path / 'none.npz')
 
 
 def test_running_means_follow_and_forget():

@@ -29,6 +29,7 @@ MAINS = [
     'plots',
     'benchmark',
     'benchmark_learner',
+    'precompute',
     'data.convert',
   )
   if (ROOT / 'hyperudl' / f'{name.replace(".", "/")}.py').exists()

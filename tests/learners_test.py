@@ -18,7 +18,7 @@ from hyperudl.data import example
 from tests import sizes_helper
 
 NAMES = learners.names()
-# Their strategies are compared in slow tests.
+# Trained, and their strategies compared, in slow tests.
 HEAVY = (
   'udl',
   'hypertransformer',
@@ -26,6 +26,9 @@ HEAVY = (
   'udl_original',
   'bayeshmaml',
   'hallucination',
+  'hvae',
+  'hyperclip',
+  'hyperldm',
 )
 
 TASKS = {'continual': 2, 'hyperclip': 2}
@@ -206,9 +209,7 @@ def test_25_steps_lower_the_loss_on_a_fixed_batch_in_one_compilation(case):
   assert case.traces <= 2
 
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n not in ABOVE])
-def test_a_trained_learner_beats_its_untrained_self_and_a_constant(name):
-  case = case_of(name)
+def train_and_compare(case):
   state = case.state()
   untrained = jax.device_get(state.params)
   for t in range(case.config.steps):
@@ -224,6 +225,20 @@ def test_a_trained_learner_beats_its_untrained_self_and_a_constant(name):
   trained, before = score(state.params), score(untrained)
   assert trained > before
   assert trained > 1 / 3 + 0.1
+
+
+LEARN = [n for n in NAMES if n not in HEAVY or n == 'udl']
+
+
+@pytest.mark.parametrize('name', LEARN)
+def test_a_trained_learner_beats_its_untrained_self_and_a_constant(name):
+  train_and_compare(case_of(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sorted({*NAMES} - {*LEARN, *ABOVE}))
+def test_a_trained_heavy_learner_beats_its_untrained_self_and_a_constant(name):
+  train_and_compare(case_of(name))
 
 
 def compare_strategies(case):

@@ -1,10 +1,12 @@
 """The tasks of Meta-VQA follow from VQA v2 by rules counted here by hand."""
 
 import itertools
+import json
 
 import pytest
 
 from hyperudl import core
+from hyperudl.data import convert
 from hyperudl.data import metavqa
 from hyperudl.data import metavqa_tasks
 
@@ -273,3 +275,65 @@ def test_bad_templates_are_named(templates, words):
   with pytest.raises(core.BadInput) as caught:
     cats().build(templates)
   assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+def vqa_folder(folder, vqa):
+  """The files of VQA v2 as they are published, and templates."""
+  for kind, name in (
+    ('questions', 'v2_OpenEnded_mscoco_{}_questions.json'),
+    ('annotations', 'v2_mscoco_{}_annotations.json'),
+  ):
+    for subset, records in getattr(vqa, kind).items():
+      (folder / name.format(subset)).write_text(json.dumps({kind: records}))
+  asked = {r['question'] for rows in vqa.questions.values() for r in rows}
+  templates = {question: 'it is {}' for question in asked}
+  (folder / 'templates.json').write_text(json.dumps(templates))
+
+
+def run_convert(*options):
+  return convert.main(['convert', '--kind=metavqa', *options])
+
+
+def test_the_command_builds_and_describes_and_never_overwrites(
+  tmp_path, capsys
+):
+  vqa = cats()
+  for number in range(12):
+    question = f'What is thing {number}?'
+    vqa.add(question, 'this', range(100, 114))
+    vqa.add(question, 'that', range(200, 209))
+  vqa_folder(tmp_path, vqa)
+  options = [f'--source={tmp_path}', f'--out={tmp_path}', '--name=tasks']
+  assert run_convert(*options) == 0
+  told = capsys.readouterr().out
+  files = {path.name for path in (tmp_path / 'tasks').iterdir()}
+  assert files == {
+    'meta_train.json',
+    'meta_valid.json',
+    'meta_test.json',
+    'templates.json',
+  }
+  built = {}
+  for split in ('train', 'valid', 'test'):
+    path = tmp_path / 'tasks' / f'meta_{split}.json'
+    built.update(metavqa.read_tasks(str(path)))
+  assert built == vqa.tasks()
+  assert told.endswith(f'wrote {tmp_path / "tasks"}\n')
+  assert run_convert(*options) == 2
+  assert 'exists; give --overwrite' in capsys.readouterr().err
+  # What has been built is only described.
+  again = [f'--source={tmp_path / "tasks"}', f'--out={tmp_path}', '--name=b']
+  assert run_convert(*again) == 0
+  assert capsys.readouterr().out == told.partition('wrote')[0]
+  assert not (tmp_path / 'b').exists()
+
+
+def test_a_missing_file_is_told_and_nothing_written(tmp_path, capsys):
+  vqa_folder(tmp_path, cats())
+  (tmp_path / 'v2_mscoco_val2014_annotations.json').unlink()
+  options = [f'--source={tmp_path}', f'--out={tmp_path}', '--name=tasks']
+  assert run_convert(*options) == 2
+  told = capsys.readouterr().err
+  assert 'v2_mscoco_val2014_annotations.json' in told
+  assert told.count('\n') == 1
+  assert not (tmp_path / 'tasks').exists()

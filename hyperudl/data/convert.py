@@ -15,6 +15,11 @@ tiered    tieredImageNet: folder with {train,val,test}_images.npz and
           {train,val,test}_labels.pkl
 npy       HyperTransformer's cache: NAME.npy, NAME_ch_first.npy, or a folder of
           chunk_*.npy
+metavqa   VQA v2: folder with its question and annotation files of train2014 and
+          val2014 and templates.json (question -> sentence with one {}); becomes
+          the folder NAME of few-shot tasks, without features (see
+          data/metavqa.py). A folder that has meta_train.json already is only
+          described, with the statistics of its tasks.
 tfds      a set that tensorflow-datasets prepared as array_record, such as
           ~/tensorflow_datasets/mnist/3.0.1; needs no TensorFlow
 
@@ -44,13 +49,14 @@ from hyperudl.data import caches
 from hyperudl.data import fetch
 from hyperudl.data import formats
 from hyperudl.data import images
+from hyperudl.data import metavqa_build
 from hyperudl.data import npy
 from hyperudl.data import omniglot
 from hyperudl.data import splits
 from hyperudl.data import table
 from hyperudl.data import tfds_sets
 
-KINDS = ('omniglot', 'folder', 'mini', 'tiered', 'npy', 'tfds')
+KINDS = ('omniglot', 'folder', 'mini', 'tiered', 'npy', 'tfds', 'metavqa')
 # The checksums of images_background.zip and images_evaluation.zip.
 _OMNIGLOT_SHA256 = (
   'ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640',
@@ -236,6 +242,13 @@ def run(values):
       raise core.BadInput(f'--{name} is missing; --help explains all flags')
   if os.path.basename(values.name) != values.name:
     raise core.BadInput(f'--name={values.name}: expected a name, not a path')
+  if values.kind == 'metavqa':
+    folder = os.path.join(values.out, values.name)
+    if os.path.exists(folder) and not values.overwrite:
+      raise core.BadInput(
+        f'{folder} exists; give --overwrite or another --name'
+      )
+    return metavqa_build.convert(os.path.expanduser(values.source), folder)
   path = os.path.join(values.out, f'{values.name}.npz')
   if os.path.exists(path) and not values.overwrite:
     raise core.BadInput(f'{path} exists; give --overwrite or another --name')

@@ -1,6 +1,11 @@
 """Makes the few-shot tasks of Meta-VQA from the records of VQA v2."""
 
+import json
+import os
+import shutil
+
 from hyperudl.core import BadInput
+from hyperudl.core import Unwritable
 from hyperudl.data import metavqa_tasks
 
 _QUESTION = ('question_id', 'question')
@@ -10,6 +15,68 @@ _ANNOTATION = (
   'answer_type',
   'multiple_choice_answer',
 )
+
+
+SUBSETS = ('train2014', 'val2014')
+_FILES = {  # as VQA v2 names them, and the key of the records
+  'questions': ('v2_OpenEnded_mscoco_{}_questions.json', 'questions'),
+  'annotations': ('v2_mscoco_{}_annotations.json', 'annotations'),
+}
+
+
+def convert(source, folder, seed=metavqa_tasks.SEED):
+  """Builds the tasks in `folder` and reports them, or reports those there are.
+
+  Args:
+    source: str, a folder with the question and annotation files of VQA v2
+      (train2014 and val2014) and templates.json; or one with meta_train.json
+      and meta_test.json, which is only read.
+    folder: str, where the JSON files go.
+    seed: int, of every shuffle.
+
+  Returns:
+    str, the table of `metavqa_tasks.report`.
+
+  Raises:
+    BadInput: a missing or faulty file; nothing has been written.
+    Unwritable: the disk is full or the folder cannot be written.
+  """
+  if os.path.exists(os.path.join(source, 'meta_train.json')):
+    return metavqa_tasks.report(source)
+  records = {}
+  for kind, (name, key) in _FILES.items():
+    records[kind] = {}
+    for subset in SUBSETS:
+      path = os.path.join(source, name.format(subset))
+      content = metavqa_tasks.read_json(path)
+      if not isinstance(content, dict) or not isinstance(
+        content.get(key), list
+      ):
+        raise BadInput(f'{path}: expected an object with a list {key!r}')
+      records[kind][subset] = content[key]
+  templates = metavqa_tasks.read_json(os.path.join(source, 'templates.json'))
+  files = build(records['questions'], records['annotations'], templates, seed)
+  _write(folder, files)
+  return metavqa_tasks.report(folder) + f'wrote {folder}\n'
+
+
+def _write(folder, files):
+  # All of it or nothing.
+  part = f'{folder}.part'
+  try:
+    shutil.rmtree(part, ignore_errors=True)
+    os.makedirs(part)
+    for name, content in files.items():
+      with open(os.path.join(part, name), 'w') as file:
+        json.dump(content, file, indent=1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+  except OSError as error:
+    raise Unwritable(
+      f'{folder}: cannot be written ({error.strerror})'
+    ) from None
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def build(questions, annotations, templates, seed=metavqa_tasks.SEED):

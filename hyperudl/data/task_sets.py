@@ -5,6 +5,7 @@ import pathlib
 from hyperudl.core import BadInput
 from hyperudl.data import glyphvqa
 from hyperudl.data import metavqa
+from hyperudl.data import vqa
 
 
 def load(config, split):
@@ -12,12 +13,22 @@ def load(config, split):
 
   Args:
     config: with `data.dataset` ('glyphvqa', or a folder in `data.dir` that
-      `metavqa.load` reads), `data.dir`, `episode.way` and `language`.
+      `metavqa.load` reads), `data.dir`, `episode.way`, `language`, and
+      `data.latents`, the workdir of a run whose `precompute` has made latents
+      for the training tasks, or ''.
     split: 'train', 'valid', 'test' or 'all'.
 
   Raises:
     BadInput: an unknown set or a fault in its data.
   """
+  tasks = _load(config, split)
+  latents = config.data.latents
+  if latents and split == 'train':
+    tasks = vqa.with_latents(tasks, pathlib.Path(latents) / 'latents.npz')
+  return tasks
+
+
+def _load(config, split):
   name, dir = config.data.dataset, config.data.dir
   settings = config.language.to_dict()
   if name == 'glyphvqa':

@@ -38,6 +38,7 @@ class TaskSet(NamedTuple):
   ids: np.ndarray  # i32[T], numbers of the tasks in the whole family
   total: int  # tasks of the family, all splits together
   words: tuple[str, ...] = ()  # word i + 1 of the ids
+  latents: np.ndarray | None = None  # f32[M, T, Z], M of each task, see `load`
 
 
 def make_task_set(images, tasks, total, encode, words=(), ways=0):
@@ -80,6 +81,36 @@ def make_task_set(images, tasks, total, encode, words=(), ways=0):
     total,
     tuple(words),
   )
+
+
+def with_latents(tasks, path):
+  """`tasks` with the latents of the file that `precompute` has written.
+
+  Args:
+    tasks: a `TaskSet`.
+    path: of a .npz with latents f32[M, T', Z] and ids i32[T'].
+
+  Raises:
+    core.BadInput: no such file, or tasks that are not in it.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      latents, ids = file['latents'], file['ids']
+  except (OSError, ValueError, KeyError) as error:
+    raise core.BadInput(
+      f'{path}: no latents ({error}); make them with python -m '
+      'hyperudl.precompute --workdir=RUN, or leave config.data.latents empty'
+    ) from error
+  place = {int(number): i for i, number in enumerate(ids)}
+  missing = [int(i) for i in tasks.ids if int(i) not in place]
+  if missing or latents.ndim != 3 or not np.isfinite(latents).all():
+    raise core.BadInput(
+      f'{path}: latents {latents.shape} lack {len(missing)} of '
+      f'{len(tasks.ids)} tasks or are not finite; precompute them on the same '
+      'data'
+    )
+  rows = [place[int(number)] for number in tasks.ids]
+  return tasks._replace(latents=np.asarray(latents[:, rows], np.float32))
 
 
 def check(config, tasks, split_name):
@@ -127,8 +158,9 @@ def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
   Returns:
     draw: (keys key[B], numbers i32[B] or None) -> core.Episode with the axis
     B (B, T where `episode.tasks` is T). Numbers name tasks, modulo their
-    count; None draws them. `extra` has task f32[total], one-hot, beside
-    unlabelled_y i32[0], class_ids i32[N] and family i32[].
+    count; None draws them. `extra` has task f32[total], one-hot, and, where
+    the set has latents, one of them as latent f32[Z], beside unlabelled_y
+    i32[0], class_ids i32[N] and family i32[].
   """
   check(config, tasks, 'the training set' if train else 'the data')
   rules = config.episode
@@ -167,7 +199,7 @@ def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
     plans = plan(keys, numbers % len(tasks.names))
     rows = [np.maximum(np.asarray(part[0]), 0) for part in plans[1:]]
     pixels = [images[part] for part in rows]
-    episode = finish(plans, pixels)
+    episode = finish(plans, pixels, keys)
     if not rules.tasks:
       return episode
     split = lambda leaf: leaf.reshape(
@@ -213,7 +245,7 @@ def _plan(tasks, pools, sizes, keys, numbers):
   return numbers, support, query
 
 
-def _finish(tasks, plans, pixels):
+def _finish(tasks, plans, pixels, keys):
   numbers, (_, support_y), (_, query_y) = plans
   context = {
     'question': jnp.asarray(tasks.question)[numbers],
@@ -228,6 +260,12 @@ def _finish(tasks, plans, pixels):
     'family': jnp.zeros((batch,), jnp.int32),
     'task': jax.nn.one_hot(ids, tasks.total),
   }
+  if tasks.latents is not None:
+    latents = jnp.asarray(tasks.latents)
+    choose = lambda key: jax.random.randint(
+      jax.random.fold_in(key, 2), (), 0, latents.shape[0]
+    )
+    extra['latent'] = latents[jax.vmap(choose)(keys), numbers]
   as_floats = lambda x: (
     x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
   )

@@ -1,0 +1,52 @@
+"""Stages of guidance by language through the command line."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def call(module, *options, code=0):
+  result = subprocess.run(
+    [sys.executable, '-m', f'hyperudl.{module}', *options],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == code, result.stderr
+  return result.stderr
+
+
+def train(name, folder, steps, *options):
+  call(
+    'train',
+    f'--config=configs/{name}.py:set=tiny',
+    f'--workdir={folder}',
+    f'--config.steps={steps}',
+    f'--config.checkpoint_steps={steps}',
+    *options,
+  )
+
+
+@pytest.mark.slow
+def test_latents_are_adapted_once_and_learned_from(tmp_path):
+  run = lambda name: tmp_path / name
+  small = ['--config.learner.kind=maml', '--config.learner.inner_steps=2']
+  train('hypernet', run('hypernet'), 5, *small)
+  call('precompute', f'--workdir={run("hypernet")}', '--copies=2')
+  with np.load(run('hypernet') / 'latents.npz') as file:
+    assert file['latents'].shape == (2, 144, 48)
+    assert (file['latents'][0] != file['latents'][1]).any()
+  options = [
+    f'--config.init_from.hypernet={run("hypernet")}',
+    f'--config.data.latents={run("hypernet")}',
+    *small,
+  ]
+  train('hyperldm', run('hyperldm'), 5, *options)
+  told = call('precompute', f'--workdir={run("hyperldm")}', code=2)
+  assert 'precompute adapts the latents of a hypernet' in told
