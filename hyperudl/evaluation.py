@@ -50,7 +50,11 @@ class Evaluator:
     learner = runs.make_learner(config)
     self._dataset = runs.load_data(config, split)
     if isinstance(self._dataset, vqa.TaskSet):
-      self.count = min(count, len(self._dataset.names))  # each task once
+      # Each task once, in an order that is no order of their kinds.
+      tasks = len(self._dataset.names)
+      group = max(config.episode.tasks, 1)
+      self.count = min(count, -(-tasks // group))
+      self._order = np.random.default_rng(2023).permutation(tasks)
     self.draw = self.make_draw(config)
     self.step = loop.make_eval_step(learner)
     self.look = loop.make_eval_step(learner, visuals=True)
@@ -72,7 +76,10 @@ class Evaluator:
     """Episodes start .. start + count - 1 and the learner's keys."""
     keys = episodes.eval_keys(self.split, start, count)
     fold = jax.vmap(lambda key: jax.random.fold_in(key, EVAL_KEY))
-    return self.draw(keys, start + jnp.arange(count)), fold(keys)
+    numbers = start + jnp.arange(count)
+    if isinstance(self._dataset, vqa.TaskSet) and not self.config.episode.tasks:
+      numbers = jnp.asarray(self._order)[numbers % len(self._order)]
+    return self.draw(keys, numbers), fold(keys)
 
   def run(self, params, stop=()):
     """Metrics of every episode: dict name -> numpy [episodes, ...].
@@ -150,11 +157,14 @@ def ensemble(runs):
   """
   p = np.mean([run['probabilities'] for run in runs], axis=0)
   y = runs[0]['y']
-  right = np.take_along_axis(p, y[..., None], axis=-1)[..., 0]
+  asked = y >= 0
+  count = np.maximum(asked.sum(axis=-1), 1)
+  right = np.take_along_axis(p, np.maximum(y, 0)[..., None], axis=-1)[..., 0]
+  nll = -np.log(np.maximum(right, 1e-12))
   shared = ('accuracy_pixels', 'family', 'y')  # of the episodes alone
   return {
-    'accuracy': (p.argmax(axis=-1) == y).mean(axis=-1),
-    'nll': -np.log(np.maximum(right, 1e-12)).mean(axis=-1),
+    'accuracy': (p.argmax(axis=-1) == y).sum(axis=-1) / count,
+    'nll': (nll * asked).sum(axis=-1) / count,
     'probabilities': p,
     **{name: runs[0][name] for name in shared if name in runs[0]},
   }
@@ -165,7 +175,13 @@ def template(evaluator):
   batch, keys = evaluator.batch(0, 1)
   episode = jax.tree.map(lambda leaf: leaf[0], batch)
   learner = runs.make_learner(evaluator.config)
-  return jax.eval_shape(learner.init, keys[0], episode)
+  try:
+    return jax.eval_shape(learner.init, keys[0], episode)
+  except (TypeError, ValueError) as error:
+    raise core.BadInput(
+      f'learner {evaluator.config.learner.name!r} cannot run on these '
+      f'episodes: {error}'
+    ) from error
 
 
 def fit(raw, shapes, step):

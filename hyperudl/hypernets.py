@@ -158,7 +158,10 @@ def adapted(s, params, support, value, steps=None):
     value, _ = inner.optimise(
       objective,
       value,
-      optax.sgd(s.rate) if s.optimizer == 'sgd' else optax.adam(s.rate),
+      # The root: the derivative of sqrt at 0 is infinite.
+      optax.sgd(s.rate)
+      if s.optimizer == 'sgd'
+      else optax.adam(s.rate, eps_root=1e-12),
       steps,
       first_order=s.meta_grad == 'first_order',
     )

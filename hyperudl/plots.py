@@ -136,6 +136,10 @@ def episode(workdir, shift=''):
     before, _, _ = _answers(config, raw, step)
     answers = {'before': before['probabilities'].argmax(-1), **answers}
   y = one.support.y
+  if one.query.x.ndim != 4:
+    raise core.BadInput(
+      f'{workdir} works on features, and --kind=episode draws images'
+    )
   rows = [
     ('support', one.support.x[y >= 0], y[y >= 0], None),
     ('unlabelled', one.support.x[y < 0], None, None),

@@ -64,23 +64,25 @@ def latents_of(config, params, tasks, copies):
   return np.stack(parts)
 
 
-def precompute(workdir, copies, step='latest'):
-  """Writes WORKDIR/latents.npz.
+def precompute(workdir, copies):
+  """Writes WORKDIR/latents.npz, of the step that `init_from` would take.
 
   Raises:
     core.BadInput: for a run that is no hypernet with a latent, or copies < 1.
   """
   config = runs.read_config(workdir)
   kind = config.learner.get('kind', '')
-  if config.learner.name != 'hypernet' or kind in ('weights', 'film'):
+  without = ('weights', 'film', 'multitask')
+  if config.learner.name != 'hypernet' or kind in without:
     raise core.BadInput(
       f'{workdir} is a run of {config.learner.name!r} {kind!r}: precompute '
-      'adapts the latents of a hypernet (of a kind other than weights and film)'
+      'adapts the latents of a hypernet (of another kind than {without})'
     )
   if copies < 1:
     raise core.BadInput(f'--copies={copies}: expected 1 or more')
   evaluator = evaluation.Evaluator(config, 'train', 1)
   shapes = evaluation.template(evaluator)
+  step = 'best' if selection.best_steps(workdir) else 'latest'
   raw, number, _ = selection.restore_step(workdir, step)
   params = jax.tree.map(jnp.asarray, evaluation.fit(raw, shapes, number))
   tasks = runs.load_data(config, 'train')

@@ -34,11 +34,13 @@ def check(space):
     raise ValueError(
       f'the hvae must have sizes >= 1, not {space.latent}, {space.hidden}'
     )
-  if space.net.kind in ('weights', 'film'):
+  if space.net.kind in ('weights', 'film', 'multitask'):
     raise ValueError(
-      f"kind={space.net.kind!r} has no latent space: use 'autodecoder', "
-      "'maml', 'multitask' or 'conditional'"
+      f'kind={space.net.kind!r} has no latent for each task: use '
+      "'autodecoder', 'maml' or 'conditional'"
     )
+  if space.net.kind == 'maml' and not space.net.steps:
+    raise ValueError("kind='maml' with inner_steps=0 adapts to no task")
 
 
 def width(space):
@@ -53,18 +55,26 @@ def init_hvae(space, key, weights):
   sizes = (size, *space.hidden, 2 * space.latent)
   return {
     'encoder': latents.init_perceptron(keys[0], sizes),
-    'decoder': latents.init(keys[1], weights, space.latent, space.hidden),
+    'decoder': latents.init_perceptron(
+      keys[1], (space.latent, *space.hidden, size), 0.1
+    ),
     'log_spread': jnp.zeros((), jnp.float32),
   }
 
 
-def encode(hvae, weights):
+def deviation(params, weights):
+  """Flat weights f32[D] minus the base of the frozen hypernet."""
+  base = params['frozen']['hypernet']['decoder']['base']
+  return ravel_pytree(weights)[0] - ravel_pytree(base)[0]
+
+
+def encode(params, weights):
   """Posterior of a weight pytree: mean and log-variance f32[L] each.
 
   The log-variance is shifted by -1, so that sampling starts out mild.
   """
-  flat = ravel_pytree(weights)[0] - ravel_pytree(hvae['decoder']['base'])[0]
-  flat = flat / jnp.exp(hvae['log_spread'])
+  hvae = params['frozen']['hvae']
+  flat = deviation(params, weights) / jnp.exp(hvae['log_spread'])
   mean, log_variance = jnp.split(latents.perceptron(hvae['encoder'], flat), 2)
   return mean, log_variance - 1.0
 
@@ -93,7 +103,11 @@ def value_of(space, params, z):
   """The inner value of `hypernet` at a point f32[L]."""
   if space.kind == 'hnet':
     return {'z': z}
-  return {'weights': latents.decode(params['frozen']['hvae']['decoder'], z)}
+  decoder = {
+    'base': params['frozen']['hypernet']['decoder']['base'],
+    'layers': params['frozen']['hvae']['decoder'],
+  }
+  return {'weights': latents.decode(decoder, z)}
 
 
 def weights_of(space, params, z):
@@ -107,7 +121,7 @@ def point_of(space, params, value):
   if space.kind == 'hnet':
     return value['z']
   weights = hypernets.network(space.net, net_params(params), value)[0]
-  return encode(params['frozen']['hvae'], weights)[0]
+  return encode(params, weights)[0]
 
 
 def start(space, params, context):

@@ -81,6 +81,7 @@ def initial_state(config, learner, draw, optimizer, graft=True):
 
 
 def _grafted(config, params):
+  random = dict(params.get('frozen', {}))
   for name, workdir in config.init_from.items():
     frozen = name in params.get('frozen', {})
     if workdir and not frozen and name not in params:
@@ -90,7 +91,11 @@ def _grafted(config, params):
       )
     if workdir:
       params = selection.graft(params, name, workdir)
-    elif frozen and not any(config.init_from.values()):
+  for name, workdir in config.init_from.items():
+    # An upstream may have brought its own upstreams with it.
+    if (
+      not workdir and name in random and params['frozen'][name] is random[name]
+    ):
       logging.warning(
         'config.init_from.%s is empty: the frozen %r keeps its random '
         'initial weights',

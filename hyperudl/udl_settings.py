@@ -59,6 +59,11 @@ def check_writer(writer, emit, adapt):
   idle = {'tokens', 'hyper', 'encoder'} & set(variables.parse(adapt))
   if emit == 'none' and idle:
     raise ValueError(f"emit='none' has no {idle.pop()!r} to adapt")
+  if 'encoder' in idle and writer.condition != 'posterior':
+    raise ValueError(
+      f'condition={writer.condition!r} reads no posterior, so that '
+      "adapt='encoder' would do nothing: set condition='posterior'"
+    )
 
 
 def check(s):

@@ -66,3 +66,11 @@ def test_a_row_has_means_with_intervals_and_says_how_it_was_measured():
   # Batch statistics at query time are a transductive channel.
   assert row['transductive'] is True
   assert 'family' not in row and 'probabilities' not in row
+
+
+def test_an_ensemble_leaves_out_queries_without_a_label():
+  p = np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]])
+  run = {'probabilities': p, 'y': np.array([[0, 1, -1]]), 'family': np.zeros(1)}
+  found = evaluation.ensemble([run, run])
+  np.testing.assert_allclose(found['accuracy'], [1.0])
+  np.testing.assert_allclose(found['nll'], [-(np.log(0.9) + np.log(0.8)) / 2])

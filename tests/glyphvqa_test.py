@@ -172,6 +172,45 @@ def test_rows_that_a_task_lacks_have_no_label():
   assert core.accuracy(logits, episode.query.y[0]) == 1
 
 
+def test_a_task_of_few_images_has_queries_in_training():
+  tasks = load('train')
+  few = np.arange(tasks.support.shape[1]) < 6
+  cut = {
+    name: np.where(few, getattr(tasks, name), -1)
+    for name in ('support', 'support_y', 'query', 'query_y')
+  }
+  small = tasks._replace(**cut)
+  draw = episodes.make_draw(config_of(shot=4, query=2), small, train=True)
+  episode = draw(episodes.train_keys(0, 0, 20))
+  # 12 images for 16 support rows and 8 queries.
+  np.testing.assert_array_equal((episode.support.y >= 0).sum(axis=1), 8)
+  np.testing.assert_array_equal((episode.query.y >= 0).sum(axis=1), 4)
+  known = episode.support.x[0][episode.support.y[0] >= 0]
+  asked = episode.query.x[0][episode.query.y[0] >= 0]
+  shown = np.concatenate([known, asked])
+  assert len({image.tobytes() for image in shown}) == 12
+
+
+@pytest.mark.parametrize('level', glyphvqa.LEVELS)
+def test_every_split_has_the_same_number_of_ways(level):
+  for split in ('train', 'valid', 'test'):
+    for seed in range(3):
+      tasks = glyphvqa.load(split, DIR, size='tiny', level=level, seed=seed)
+      assert tasks.mask.shape[1] == 4
+
+
+def test_an_episode_of_tasks_has_no_task_twice():
+  tasks = load('test')
+  count = len(tasks.names)
+  draw = episodes.make_draw(config_of(tasks=9), tasks, train=False)
+  drawn = draw(episodes.train_keys(0, 0, 5)).extra['task'].argmax(axis=-1)
+  assert all(len(set(row)) == 9 for row in np.asarray(drawn))
+  # An evaluation asks each once.
+  keys = episodes.eval_keys('test', 0, count // 9)
+  asked = draw(keys, np.arange(count // 9)).extra['task'].argmax(axis=-1)
+  np.testing.assert_array_equal(np.sort(asked.ravel()), np.sort(tasks.ids))
+
+
 def test_groups_of_tasks_and_pixels_on_disk_give_the_same_episodes():
   tasks = load('train')
   draw = episodes.make_draw(config_of(tasks=3), tasks, train=True)

@@ -321,6 +321,11 @@ def test_the_command_builds_and_describes_and_never_overwrites(
   assert told.endswith(f'wrote {tmp_path / "tasks"}\n')
   assert run_convert(*options) == 2
   assert 'exists; give --overwrite' in capsys.readouterr().err
+  # Features that lie there stay.
+  (tmp_path / 'tasks' / 'image_features.npz').write_bytes(b'mine')
+  assert run_convert(*options, '--overwrite') == 0
+  assert (tmp_path / 'tasks' / 'image_features.npz').read_bytes() == b'mine'
+  capsys.readouterr()
   # What has been built is only described.
   again = [f'--source={tmp_path / "tasks"}', f'--out={tmp_path}', '--name=b']
   assert run_convert(*again) == 0

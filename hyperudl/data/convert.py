@@ -244,11 +244,13 @@ def run(values):
     raise core.BadInput(f'--name={values.name}: expected a name, not a path')
   if values.kind == 'metavqa':
     folder = os.path.join(values.out, values.name)
-    if os.path.exists(folder) and not values.overwrite:
+    source = os.path.expanduser(values.source)
+    there = os.path.exists(folder) and not metavqa_build.is_built(source)
+    if there and not values.overwrite:
       raise core.BadInput(
         f'{folder} exists; give --overwrite or another --name'
       )
-    return metavqa_build.convert(os.path.expanduser(values.source), folder)
+    return metavqa_build.convert(source, folder)
   path = os.path.join(values.out, f'{values.name}.npz')
   if os.path.exists(path) and not values.overwrite:
     raise core.BadInput(f'{path} exists; give --overwrite or another --name')

@@ -144,7 +144,10 @@ def load(split, dir, *, size='small', level='wording', answers='bare', seed=0):
     rows = [row + [0] * (longest - len(row)) for row in rows]
     return np.array(rows[0], np.int32), np.array(rows[1:], np.int32)
 
-  return vqa.make_task_set(np.concatenate(images), tasks, total, encode, words)
+  ways = max(len(world.values[asked]) for _, _, asked in world.pairs)
+  return vqa.make_task_set(
+    np.concatenate(images), tasks, total, encode, words, ways
+  )
 
 
 def records(tasks):

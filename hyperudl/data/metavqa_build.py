@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 from hyperudl.core import BadInput
 from hyperudl.core import Unwritable
@@ -41,8 +40,13 @@ def convert(source, folder, seed=metavqa_tasks.SEED):
     BadInput: a missing or faulty file; nothing has been written.
     Unwritable: the disk is full or the folder cannot be written.
   """
-  if os.path.exists(os.path.join(source, 'meta_train.json')):
+  if is_built(source):
     return metavqa_tasks.report(source)
+  if os.path.realpath(source) == os.path.realpath(folder):
+    raise BadInput(
+      f'{folder} is the source itself, whose templates.json would be replaced: '
+      'give another --name or --out'
+    )
   records = {}
   for kind, (name, key) in _FILES.items():
     records[kind] = {}
@@ -60,23 +64,29 @@ def convert(source, folder, seed=metavqa_tasks.SEED):
   return metavqa_tasks.report(folder) + f'wrote {folder}\n'
 
 
+def is_built(folder):
+  """Whether a folder has tasks already."""
+  return os.path.exists(os.path.join(folder, 'meta_train.json'))
+
+
 def _write(folder, files):
-  # All of it or nothing.
-  part = f'{folder}.part'
+  # Whatever else is there, features for instance, stays.
+  paths = [os.path.join(folder, name) for name in files]
   try:
-    shutil.rmtree(part, ignore_errors=True)
-    os.makedirs(part)
-    for name, content in files.items():
-      with open(os.path.join(part, name), 'w') as file:
+    os.makedirs(folder, exist_ok=True)
+    for path, content in zip(paths, files.values()):
+      with open(f'{path}.part', 'w') as file:
         json.dump(content, file, indent=1)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    for path in paths:
+      os.replace(f'{path}.part', path)
   except OSError as error:
     raise Unwritable(
       f'{folder}: cannot be written ({error.strerror})'
     ) from None
   finally:
-    shutil.rmtree(part, ignore_errors=True)
+    for path in paths:
+      if os.path.exists(f'{path}.part'):
+        os.remove(f'{path}.part')
 
 
 def build(questions, annotations, templates, seed=metavqa_tasks.SEED):

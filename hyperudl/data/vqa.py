@@ -12,6 +12,7 @@ Rows that a task lacks have y = -1.
 
 import functools
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ def with_latents(tasks, path):
   try:
     with np.load(path, allow_pickle=False) as file:
       latents, ids = file['latents'], file['ids']
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
     raise core.BadInput(
       f'{path}: no latents ({error}); make them with python -m '
       'hyperudl.precompute --workdir=RUN, or leave config.data.latents empty'
@@ -122,6 +123,17 @@ def check(config, tasks, split_name):
       f'config.episode.way = {rules.way}, but {split_name} has tasks of up to '
       f'{ways} answers: set config.episode.way={ways}'
     )
+  if rules.tasks > len(tasks.names):
+    raise core.BadInput(
+      f'config.episode.tasks = {rules.tasks}, but {split_name} has only '
+      f'{len(tasks.names)} tasks'
+    )
+  vocabulary = config.learner.get('vocabulary', len(tasks.words) + 1)
+  if len(tasks.words) >= vocabulary:
+    raise core.BadInput(
+      f'config.learner.vocabulary = {vocabulary}, but {split_name} has '
+      f'{len(tasks.words)} words: set it to {len(tasks.words) + 1} or more'
+    )
   for field in ('unlabelled', 'distractors'):
     if rules[field]:
       raise core.BadInput(
@@ -136,6 +148,8 @@ def check(config, tasks, split_name):
     'episode.transductive': (rules.transductive, False),
     'data.shift': (config.data.shift, 'none'),
     'data.augment': (config.data.augment, 'none'),
+    'data.image_size': (config.data.image_size, 0),
+    'data.classes': (config.data.classes, ''),
   }
   for field, (value, only) in chosen.items():
     if value != only:
@@ -186,17 +200,20 @@ def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
   images = tasks.images
   if images.nbytes <= limit:
     images = jnp.asarray(images)
-  group = max(rules.tasks, 1)
+  group, count = max(rules.tasks, 1), len(tasks.names)
 
   def draw(keys, numbers=None):
     if group > 1:
+      if numbers is None:
+        numbers = _drawn(keys, count, group).reshape(-1)
+      else:
+        numbers = (numbers[:, None] * group + jnp.arange(group)).reshape(-1)
       keys = jax.vmap(lambda key: jax.random.split(key, group))(keys).reshape(
         -1
       )
-      numbers = None
     if numbers is None:
-      numbers = _drawn(keys, len(tasks.names))
-    plans = plan(keys, numbers % len(tasks.names))
+      numbers = _drawn(keys, count, 1)[:, 0]
+    plans = plan(keys, numbers % count)
     rows = [np.maximum(np.asarray(part[0]), 0) for part in plans[1:]]
     pixels = [images[part] for part in rows]
     episode = finish(plans, pixels, keys)
@@ -210,11 +227,14 @@ def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
   return draw
 
 
-@functools.partial(jax.jit, static_argnames='count')
-def _drawn(keys, count):
-  draw = lambda key: jax.random.randint(
-    jax.random.fold_in(key, 1), (), 0, count
-  )
+@functools.partial(jax.jit, static_argnames=('count', 'group'))
+def _drawn(keys, count, group):
+  """i32[B, group], numbers of tasks, all different within an episode."""
+
+  def draw(key):
+    scores = jax.random.uniform(jax.random.fold_in(key, 1), (count,))
+    return jax.lax.top_k(scores, group)[1]
+
   return jax.vmap(draw)(keys)
 
 
@@ -237,12 +257,29 @@ def _plan(tasks, pools, sizes, keys, numbers):
     keys = jax.random.split(key)
     if len(pools) == 2:
       return [choose(k, number, p, s) for k, p, s in zip(keys, pools, sizes)]
-    rows, y = choose(keys[0], number, pools[0], sum(sizes))
-    cut = sizes[0]
-    return [(rows[:cut], y[:cut]), (rows[cut:], y[cut:])]
+    return _parted(choose(keys[0], number, pools[0], sum(sizes)), sizes)
 
   support, query = jax.vmap(one)(keys, numbers)
   return numbers, support, query
+
+
+def _parted(drawn, sizes):
+  """[(rows, y) of the support, (rows, y) of the queries] of what was drawn.
+
+  A task of few images gives both their share, and at least one query.
+  """
+  rows, y = drawn
+  present = jnp.sum(rows >= 0)
+  share = jnp.maximum(1, jnp.round(present * sizes[1] / sum(sizes)))
+  cut = jnp.minimum(sizes[0], present - share.astype(present.dtype))
+  here = jnp.arange(sizes[0])
+  there = cut + jnp.arange(sizes[1])
+  known = here < cut
+  asked = jnp.minimum(there, rows.shape[0] - 1)
+  return [
+    (jnp.where(known, rows[here], -1), jnp.where(known, y[here], -1)),
+    (rows[asked], jnp.where(there < present, y[asked], -1)),
+  ]
 
 
 def _finish(tasks, plans, pixels, keys):

@@ -132,9 +132,9 @@ def _latent_value(space, params, episode):
 def _elbo(space, params, target, beta, key):
   """(loss, metrics) of the flat weights f32[D] of one task."""
   hvae = params['frozen']['hvae']
-  base = hvae['decoder']['base']
+  base = params['frozen']['hypernet']['decoder']['base']
   _, unravel = ravel_pytree(base)
-  mean, log_variance = spaces.encode(hvae, unravel(target))
+  mean, log_variance = spaces.encode(params, unravel(target))
   noise = jax.random.normal(key, mean.shape)
   z = mean + jnp.exp(0.5 * log_variance) * noise
   weights = spaces.weights_of(space, params, z)
@@ -144,7 +144,7 @@ def _elbo(space, params, target, beta, key):
   kl = losses.kl_standard_normal(mean, log_variance)
   value = (squared + beta * kl) / jnp.sqrt(target.size)
   # The spread of the weights about the decoder's base, for the encoder too.
-  own = jax.lax.stop_gradient(target - ravel_pytree(base)[0])
+  own = spaces.deviation(params, unravel(target))
   log_spread = hvae['log_spread']
   fit = log_spread + 0.5 * jnp.mean(jnp.square(own * jnp.exp(-log_spread)))
   metrics = {

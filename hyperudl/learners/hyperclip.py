@@ -180,9 +180,7 @@ def _question(s, params, context):
 
 def _deviation(s, params, z):
   """Flat weights f32[D] at a point, minus the hypernet's base."""
-  base = params['frozen']['hypernet']['decoder']['base']
-  weights = ravel_pytree(spaces.weights_of(s.space, params, z))[0]
-  return weights - ravel_pytree(base)[0]
+  return spaces.deviation(params, spaces.weights_of(s.space, params, z))
 
 
 def _encoded(s, params, z):

@@ -25,7 +25,7 @@ class ImageTower(nn.Module):
     if height % g or width % g:
       raise ValueError(
         f'images of {height} x {width} pixels do not part into {g} x {g} '
-        'patches; set grid or data.image_size'
+        'patches: set learner.grid'
       )
     x = x.reshape(n, g, height // g, g, width // g, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, g * g, -1) - 0.5
