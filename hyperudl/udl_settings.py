@@ -40,12 +40,12 @@ class Settings(NamedTuple):
 
 def check_writer(writer, emit, adapt):
   """Raises ValueError for a network that cannot be written."""
-  channels, width = writer.cnn.channels, writer.settings['width']
-  heads, norm = writer.settings['heads'], writer.cnn.norm
-  if not channels or min(channels) < 1 or width < 1 or width % heads:
+  width, heads = writer.settings['width'], writer.settings['heads']
+  norm = writer.cnn.norm
+  if width < 1 or width % heads:
     raise ValueError(
-      'channels and width must be >= 1 and width a multiple of heads, not '
-      f'channels={channels}, width={width}, heads={heads}'
+      'width must be >= 1 and a multiple of heads, not '
+      f'width={width}, heads={heads}'
     )
   if emit not in EMIT or norm not in NORMS:
     raise ValueError(

@@ -241,7 +241,10 @@ def test_a_big_set_is_stored_so_that_it_stays_on_disk(tmp_path, monkeypatch):
   'flags, words',
   [
     (['--kindd=npy'], "Unknown command line flag 'kindd'"),
-    (['--kind=zip'], 'should be one of <omniglot|folder|mini|tiered|npy|tfds>'),
+    (
+      ['--kind=zip'],
+      'should be one of <omniglot|folder|mini|tiered|npy|tfds|metavqa>',
+    ),
     (['--kind=npy', '--image_size=big'], '--image_size=big'),
     (['--kind=npy', '--image_size=-1'], '--image_size=-1'),
     ([], '--kind is missing; --help explains all flags'),

@@ -350,14 +350,14 @@ def test_clusters_of_too_many_classes_cannot_be_named():
   [
     ({'phase': 'both'}, 'phase must be one of'),
     ({'unadapted_weight': 1.5}, r'unadapted_weight must be in \[0, 1\]'),
-    ({'channels': ()}, 'channels and width must be >= 1'),
+    ({'channels': ()}, 'channels, kernel and stride must be >= 1'),
     ({'width': 9, 'heads': 2}, 'multiple of heads'),
     ({'setting': 'guess'}, 'setting of'),
-    ({'norm': 'none'}, 'norm must be one of'),
-    ({'multi_step': -1}, 'multi_step >= 0'),
+    ({'norm': 'none'}, 'and norm of'),
+    ({'multi_step': -1}, 'cluster and multi_step must be >= 0'),
     ({'direction': 'up'}, 'direction must be one of'),
     ({'emit': 'some'}, 'emit must be one of'),
-    ({'cluster': -1}, 'cluster >= 0'),
+    ({'cluster': -1}, 'cluster and multi_step must be >= 0'),
     ({'emit': 'none', 'adapt': 'tokens'}, "has no 'tokens' to adapt"),
   ],
 )

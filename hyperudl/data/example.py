@@ -92,9 +92,9 @@ def example_tasks(seed, ways=3, count=8, words=6, rows=24, size=14, channels=1):
 def example_data(config, seed, size=14, channels=1):
   """`example_tasks` for a config with language, else `example_set`."""
   if 'language' in config:
-    way = config.episode.way
+    way, tasks = config.episode.way, max(8, config.episode.tasks)
     words = max(6, way)
-    return example_tasks(seed, way, words=words, size=size, channels=channels)
+    return example_tasks(seed, way, tasks, words, size=size, channels=channels)
   return example_set(seed, size=size, channels=channels)
 
 
