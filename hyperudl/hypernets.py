@@ -67,6 +67,17 @@ def check(s):
     )
 
 
+def check_latents(s):
+  """Raises ValueError where tasks do not differ in their latents."""
+  if s.kind in ('weights', 'film', 'multitask'):
+    raise ValueError(
+      f'kind={s.kind!r} has no latent for each task: use '
+      "'autodecoder', 'maml' or 'conditional'"
+    )
+  if s.kind == 'maml' and not s.steps:
+    raise ValueError("kind='maml' with inner_steps=0 adapts to no task")
+
+
 def init(s, key, episode):
   """Parameters; `codes` f32[tasks, Z] for the kind 'autodecoder'."""
   keys = jax.random.split(key, 5)

@@ -10,6 +10,7 @@ every update. Exit codes: 0 done; 2 bad flag, config or data; 3 no checkpoint
 is readable; 5 disk full or unwritable; 130 Ctrl-C.
 """
 
+import functools
 import io
 import pathlib
 
@@ -33,18 +34,16 @@ from hyperudl.learners import hypernet
 BATCH = 16  # tasks at a time
 
 
-def latents_of(config, params, tasks, copies):
+def latents_of(settings, config, params, tasks, copies):
   """Adapted latents f32[M, T, Z] of all tasks of a set.
 
   Args:
-    config: of the hypernet run.
-    params: of it.
+    settings: `hypernets.Settings` of the run.
+    config: of the run.
+    params: of the run.
     tasks: the `vqa.TaskSet` of its training.
     copies: M.
   """
-  settings = hypernet.settings_of(
-    config.episode.way, **config_lib.learner_settings(config)
-  )
   draw = episodes.make_draw(config, tasks, train=True)
 
   @jax.jit
@@ -71,22 +70,30 @@ def precompute(workdir, copies):
     core.BadInput: for a run that is no hypernet with a latent, or copies < 1.
   """
   config = runs.read_config(workdir)
-  kind = config.learner.get('kind', '')
-  without = ('weights', 'film', 'multitask')
-  if config.learner.name != 'hypernet' or kind in without:
+  if config.learner.name != 'hypernet':
     raise core.BadInput(
-      f'{workdir} is a run of {config.learner.name!r} {kind!r}: precompute '
-      'adapts the latents of a hypernet (of another kind than {without})'
+      f'{workdir} is a run of {config.learner.name!r}: precompute adapts the '
+      'latents of a hypernet'
     )
   if copies < 1:
     raise core.BadInput(f'--copies={copies}: expected 1 or more')
-  evaluator = evaluation.Evaluator(config, 'train', 1)
-  shapes = evaluation.template(evaluator)
+  try:
+    settings = hypernet.settings_of(
+      config.episode.way, **config_lib.learner_settings(config)
+    )
+    hypernets.check_latents(settings)
+  except ValueError as error:
+    raise core.BadInput(f'{workdir}: {error}') from error
+  tasks = runs.load_data(config, 'train')
+  draw = episodes.make_draw(config, tasks, train=True)
+  keys = episodes.train_keys(config.seed, 0, 1)
+  episode = jax.tree.map(lambda leaf: leaf[0], draw(keys))
+  init = functools.partial(hypernets.init, settings)
+  shapes = jax.eval_shape(init, keys[0], episode)
   step = 'best' if selection.best_steps(workdir) else 'latest'
   raw, number, _ = selection.restore_step(workdir, step)
   params = jax.tree.map(jnp.asarray, evaluation.fit(raw, shapes, number))
-  tasks = runs.load_data(config, 'train')
-  latents = latents_of(config, params, tasks, copies)
+  latents = latents_of(settings, config, params, tasks, copies)
   file = io.BytesIO()
   np.savez(file, latents=latents, ids=tasks.ids, step=number)
   path = pathlib.Path(workdir) / 'latents.npz'

@@ -34,13 +34,7 @@ def check(space):
     raise ValueError(
       f'the hvae must have sizes >= 1, not {space.latent}, {space.hidden}'
     )
-  if space.net.kind in ('weights', 'film', 'multitask'):
-    raise ValueError(
-      f'kind={space.net.kind!r} has no latent for each task: use '
-      "'autodecoder', 'maml' or 'conditional'"
-    )
-  if space.net.kind == 'maml' and not space.net.steps:
-    raise ValueError("kind='maml' with inner_steps=0 adapts to no task")
+  hypernets.check_latents(space.net)
 
 
 def width(space):

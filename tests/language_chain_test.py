@@ -50,3 +50,11 @@ def test_latents_are_adapted_once_and_learned_from(tmp_path):
   train('hyperldm', run('hyperldm'), 5, *options)
   told = call('precompute', f'--workdir={run("hyperldm")}', code=2)
   assert 'precompute adapts the latents of a hypernet' in told
+
+
+@pytest.mark.slow
+def test_a_network_without_latents_is_refused_in_one_line(tmp_path):
+  train('hypernet', tmp_path, 2, '--config.learner.kind=multitask')
+  told = call('precompute', f'--workdir={tmp_path}', code=2)
+  assert "kind='multitask' has no latent for each task" in told
+  assert told.count('\n') == 1 and not (tmp_path / 'latents.npz').exists()

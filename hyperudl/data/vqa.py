@@ -39,7 +39,7 @@ class TaskSet(NamedTuple):
   ids: np.ndarray  # i32[T], numbers of the tasks in the whole family
   total: int  # tasks of the family, all splits together
   words: tuple[str, ...] = ()  # word i + 1 of the ids
-  latents: np.ndarray | None = None  # f32[M, T, Z], M of each task, see `load`
+  latents: np.ndarray | None = None  # f32[M, T, Z], see `with_latents`
 
 
 def make_task_set(images, tasks, total, encode, words=(), ways=0):
