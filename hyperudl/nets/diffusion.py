@@ -144,15 +144,13 @@ def estimate(schedule, z, t, eps, clip=None):
   return x0 if clip is None else jnp.clip(x0, -clip, clip)
 
 
-def epsilon_loss(predict, schedule, z, condition, key, drop_rate, metric=None):
+def epsilon_loss(predict, schedule, z, condition, key, drop_rate):
   """Mean squared error of the predicted noise (Ho, eq. 14): f32[].
 
   Args:
     predict, schedule, key: see the module.
     z, condition: f32[B, Z], x0, and f32[B, C].
     drop_rate: probability in [0, 1] that a row's condition becomes zeros.
-    metric: H f32[Z, Z] or f32[B, Z, Z], positive semi-definite: a row counts
-      (e - ê)^T H (e - ê) / tr H. None does what the identity does.
 
   Raises:
     ValueError: drop_rate outside [0, 1].
@@ -164,11 +162,7 @@ def epsilon_loss(predict, schedule, z, condition, key, drop_rate, metric=None):
   drop = jax.random.uniform(drop_key, (len(z), 1)) < drop_rate
   condition = jnp.where(drop, 0.0, condition)
   error = noise - predict(noised(schedule, z, t, noise), t, condition)
-  if metric is None:
-    return jnp.mean(jnp.square(error))
-  terms = jnp.einsum('...i,...ij,...j->...', error, metric, error)
-  trace = jnp.trace(metric, axis1=-2, axis2=-1)
-  return jnp.mean(terms / jnp.maximum(trace, 1e-12))
+  return jnp.mean(jnp.square(error))
 
 
 def guided(predict, z, t, condition, gamma):
@@ -234,12 +228,6 @@ def reverse(schedule, z, x0, t, before, eta):
   return jnp.exp(0.5 * then) * x0 + along * eps, jnp.sqrt(variance)
 
 
-def sample_ddpm(eps, schedule, key, shape, clip=None, start=None, push=None):
-  """Ho, algorithm 2, with the posterior variance: see `sample_ddim`."""
-  steps = len(schedule.betas) if start is None else start[0] + 1
-  return sample_ddim(eps, schedule, key, shape, steps, 1.0, clip, start, push)
-
-
 def sample_ddim(
   eps, schedule, key, shape, steps, eta=0.0, clip=None, start=None, push=None
 ):
@@ -249,7 +237,8 @@ def sample_ddim(
     eps, schedule, key: see the module; t is i32[].
     shape: (..., Z) of the samples.
     steps: how many timesteps, the noisiest among them; 1 to T.
-    eta: in [0, 1]; 0 draws no noise but the start.
+    eta: in [0, 1]; 0 draws no noise but the start, and 1 with all timesteps is
+      ancestral sampling with the posterior variance (Ho, algorithm 2).
     clip: bound of every estimate of x0, or None.
     start: (t, z_t f32[..., Z]) to begin with, t an int; None begins with
       standard normal noise at T - 1.
@@ -281,12 +270,6 @@ def sample_ddim(
 
   plan = (jax.random.split(key, steps), times[1:], times[:-1])
   return jax.lax.scan(body, jnp.broadcast_to(z, shape), plan, reverse=True)[0]
-
-
-def moments(z):
-  """Moments of latents f32[..., Z] over all other axes; std >= 1e-6."""
-  z = z.reshape(-1, z.shape[-1])
-  return Moments(jnp.mean(z, 0), jnp.maximum(jnp.std(z, 0), 1e-6))
 
 
 def standardise(z, moments):
