@@ -7,7 +7,7 @@ import pytest
 
 from hyperudl import core
 from hyperudl.data import convert
-from hyperudl.data import metavqa
+from hyperudl.data import metavqa_build
 from hyperudl.data import metavqa_tasks
 
 CAT = 'What color is the cat?'
@@ -49,7 +49,9 @@ class Vqa:
     if templates is None:
       asked = itertools.chain(*self.questions.values())
       templates = {record['question']: 'it is {}' for record in asked}
-    return metavqa.build(self.questions, self.annotations, templates, **options)
+    return metavqa_build.build(
+      self.questions, self.annotations, templates, **options
+    )
 
   def tasks(self, **options):
     files = self.build(**options)
@@ -316,7 +318,7 @@ def test_the_command_builds_and_describes_and_never_overwrites(
   built = {}
   for split in ('train', 'valid', 'test'):
     path = tmp_path / 'tasks' / f'meta_{split}.json'
-    built.update(metavqa.read_tasks(str(path)))
+    built.update(metavqa_tasks.read_tasks(str(path)))
   assert built == vqa.tasks()
   assert told.endswith(f'wrote {tmp_path / "tasks"}\n')
   assert run_convert(*options) == 2

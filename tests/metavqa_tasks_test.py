@@ -6,7 +6,6 @@ import json
 import pytest
 
 from hyperudl import core
-from hyperudl.data import metavqa
 from hyperudl.data import metavqa_tasks
 
 COLOR = 'What color is it?'
@@ -42,7 +41,7 @@ def make_tasks():
 
 
 def test_statistics():
-  assert metavqa.statistics(make_tasks()) == {
+  assert metavqa_tasks.statistics(make_tasks()) == {
     'tasks': 3,
     'support': dict(total=21, min=4, median=6, mean=7, max=11),
     'query': dict(total=10, min=3, median=3, mean=10 / 3, max=4),
@@ -57,7 +56,7 @@ def test_statistics():
     'chance': pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 3),
   }
   with pytest.raises(core.BadInput, match='no tasks to count'):
-    metavqa.statistics({})
+    metavqa_tasks.statistics({})
 
 
 def save(folder, name, tasks):
@@ -71,7 +70,7 @@ def test_report(tmp_path):
   test = {THIS: tasks.pop(THIS)}
   save(tmp_path, 'meta_train.json', tasks)
   save(tmp_path, 'meta_test.json', test)
-  lines = metavqa.report(str(tmp_path)).splitlines()
+  lines = metavqa_tasks.report(str(tmp_path)).splitlines()
   table = {line[:15].strip(): line[15:].split() for line in lines}
   assert len({len(line) for line in lines}) == 1
   assert table[''] == ['train', 'test', 'all']
@@ -85,7 +84,7 @@ def test_report(tmp_path):
   assert table['chance'] == ['0.41667', '0.5', '0.44444']
   assert len(table) == 1 + 1 + 3 * 5 + 8
   save(tmp_path, 'meta_valid.json', {'Is it?': tasks[COLOR]})
-  lines = metavqa.report(str(tmp_path)).splitlines()
+  lines = metavqa_tasks.report(str(tmp_path)).splitlines()
   assert lines[0].split() == ['train', 'valid', 'test', 'all']
   assert lines[1].split() == ['tasks', '2', '1', '1', '4']
 
@@ -110,8 +109,9 @@ def test_big_numbers_are_written_in_full(tmp_path):
   }
   save(tmp_path, 'meta_train.json', {COLOR: big})
   save(tmp_path, 'meta_test.json', {THIS: big})
-  assert '\nsupport total     123457   123457   246914\n' in metavqa.report(
-    str(tmp_path)
+  assert (
+    '\nsupport total     123457   123457   246914\n'
+    in metavqa_tasks.report(str(tmp_path))
   )
 
 
@@ -122,8 +122,10 @@ def test_both_namings_are_read(tmp_path):
     q: {'train': t['support'], 'test': t['query'], 'answers': t['answers']}
     for q, t in tasks.items()
   }
-  assert metavqa.read_tasks(ours) == tasks
-  assert metavqa.read_tasks(save(tmp_path, 'theirs.json', theirs)) == tasks
+  assert metavqa_tasks.read_tasks(ours) == tasks
+  assert (
+    metavqa_tasks.read_tasks(save(tmp_path, 'theirs.json', theirs)) == tasks
+  )
 
 
 def put(*keys_and_value):
@@ -165,12 +167,12 @@ def put(*keys_and_value):
 )
 def test_a_bad_task_is_named(tmp_path, change, words):
   tasks = make_tasks()
-  assert metavqa.read_tasks(save(tmp_path, 'set.json', tasks)) == tasks
+  assert metavqa_tasks.read_tasks(save(tmp_path, 'set.json', tasks)) == tasks
   changed = copy.deepcopy(tasks)
   change(changed[COLOR])
   path = save(tmp_path, 'set.json', changed)
   with pytest.raises(core.BadInput) as caught:
-    metavqa.read_tasks(path)
+    metavqa_tasks.read_tasks(path)
   message = str(caught.value)
   assert message.startswith(f'{path}: {COLOR!r}: ') and words in message
   assert '\n' not in message
@@ -193,7 +195,7 @@ def test_a_bad_task_is_named(tmp_path, change, words):
 def test_a_bad_file_is_named(tmp_path, content, words):
   path = save(tmp_path, 'set.json', content)
   with pytest.raises(core.BadInput) as caught:
-    metavqa.read_tasks(path)
+    metavqa_tasks.read_tasks(path)
   message = str(caught.value)
   assert message.startswith(f'{path}: ') and words in message
   assert '\n' not in message
@@ -202,7 +204,7 @@ def test_a_bad_file_is_named(tmp_path, content, words):
 def test_bytes_that_are_not_text_and_missing_files_are_named(tmp_path):
   path = tmp_path / 'set.json'
   with pytest.raises(core.BadInput, match='cannot be read'):
-    metavqa.read_tasks(str(path))
+    metavqa_tasks.read_tasks(str(path))
   path.write_bytes(b'{"\xff": 1}')
   with pytest.raises(core.BadInput, match='not JSON'):
-    metavqa.read_tasks(str(path))
+    metavqa_tasks.read_tasks(str(path))

@@ -8,6 +8,7 @@ import pytest
 
 from hyperudl import core
 from hyperudl.data import metavqa
+from hyperudl.data import metavqa_build
 
 WIDTH = 5
 BANKS = ('image_features', 'question_features', 'answer_features')
@@ -30,7 +31,7 @@ def make_vqa():
 @pytest.fixture(scope='module')
 def files():
   templates = {f'What is {index}?': f'{index} is {{}}' for index in range(10)}
-  return metavqa.build(*make_vqa(), templates)
+  return metavqa_build.build(*make_vqa(), templates)
 
 
 def all_tasks(files):

@@ -5,7 +5,7 @@ questions and answers come as features that a frozen encoder such as CLIP gave.
 A folder holds
 
 meta_train.json, meta_test.json and perhaps meta_valid.json
-  the tasks, see `metavqa_tasks`; `build` makes them from VQA v2
+  the tasks, see `metavqa_tasks`; `metavqa_build` makes them from VQA v2
 templates.json
   {question: sentence with one {} where the answer goes}
 image_features, question_features, answer_features as .npz or .npy
@@ -21,16 +21,10 @@ from absl import logging
 import numpy as np
 
 from hyperudl.core import BadInput
-from hyperudl.data import metavqa_build
 from hyperudl.data import metavqa_tasks
 from hyperudl.data import npy
 from hyperudl.data import table
 from hyperudl.data import vqa
-
-build = metavqa_build.build
-read_tasks = metavqa_tasks.read_tasks
-statistics = metavqa_tasks.statistics
-report = metavqa_tasks.report
 
 
 def read_features(path, width=None):
