@@ -54,6 +54,7 @@ def base():
   config.steps = 10_000
   config.batch = 16
   config.strategy = 'auto'
+  config.steps_per_call = 1
   config.log_steps = 100
   config.checkpoint_steps = 1_000
   config.episode = config_dict.create(
@@ -80,6 +81,7 @@ def base():
     latents='',
     augment='rot90',
     support_query='disjoint',
+    device_mb=2048,
     episode_augment=config_dict.create(
       rot90=False,
       rotate=0.0,

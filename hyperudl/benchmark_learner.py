@@ -35,7 +35,7 @@ from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import layerwriting
 from hyperudl import loop
-from hyperudl import train
+from hyperudl import preparing
 from hyperudl.data import episodes
 from hyperudl.learners import hypertransformer
 from hyperudl.nets import writer
@@ -45,7 +45,7 @@ MATMUL = 2048
 
 def updates(config, batches):
   """{name: (episodes of one call, () -> arrays)} of drawing and of updates."""
-  learner, draw, optimizer, (strategy, mesh) = train.prepare(config)
+  learner, draw, optimizer, strategy, mesh, _ = preparing.prepare(config)
   rows = {}
   for batch in batches:
     keys = episodes.train_keys(config.seed, 0, batch)

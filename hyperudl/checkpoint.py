@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from absl import logging
 from etils import epath
+import jax
 import orbax.checkpoint as ocp
 
 from hyperudl import core
@@ -48,6 +49,8 @@ def open_manager(workdir, keep=3, subdir='checkpoints', resumed=None):
       later steps could not be read and would block the saving of these steps:
       they are renamed `unreadable-<step>`.
 
+  Of several processes the first alone opens, saves and closes.
+
   Raises:
     core.Unwritable: the directory cannot be made.
   """
@@ -64,6 +67,8 @@ def open_manager(workdir, keep=3, subdir='checkpoints', resumed=None):
         os.rename(path, aside)
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
+      create=False,
+      multiprocessing_options=_by_itself(),
       # If a thread of orbax fails to make the directory of a step, the other
       # threads wait for it for 20 minutes before the process can end.
       async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
@@ -268,8 +273,20 @@ def _reading(path):
     ) from error
 
 
+def _by_itself():
+  """Orbax's options for a process that waits for no other one."""
+  me = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=me,
+    active_processes={me},
+    barrier_sync_key_prefix=f'process{me}',
+  )
+
+
 def _checkpointer():
-  return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+  return ocp.Checkpointer(
+    ocp.CompositeCheckpointHandler(), multiprocessing_options=_by_itself()
+  )
 
 
 def _composite(data, meta):

@@ -20,9 +20,13 @@ TERMINATED = 143
 def fail(code, message):
   """Ends the process: one line on stderr, no traceback."""
   line = ' '.join(str(message).split())
-  sys.stderr.write(f'{pathlib.Path(sys.argv[0]).stem}: {line}\n')
+  sys.stderr.write(f'{_name()}: {line}\n')
   sys.stderr.flush()
   sys.exit(code)
+
+
+def _name():
+  return pathlib.Path(sys.argv[0]).stem
 
 
 def run_with_overrides(main):
@@ -48,7 +52,8 @@ def run(main):
   """Runs `main(argv)` with the exit codes of `core.Error`.
 
   0 done; 2 bad flag, config or data; 3 no readable checkpoint; 4 non-finite;
-  5 disk full or unwritable; 6 working directory busy; 130 Ctrl-C.
+  5 disk full or unwritable; 6 working directory busy; 7 another process of the
+  run has ended; 130 Ctrl-C.
   """
 
   def guarded(argv):
@@ -59,6 +64,11 @@ def run(main):
           '(see --help)'
         )
       return main(argv)
+    except core.PeerLost as error:
+      # The usual end would wait for the lost one.
+      sys.stderr.write(f'{_name()}: {error}\n')
+      sys.stderr.flush()
+      os._exit(error.exit_code)
     except core.Error as error:
       fail(error.exit_code, error)
     except KeyboardInterrupt:
@@ -109,8 +119,12 @@ def _let_configs_import_common(argv):
       sys.path.insert(0, str(path.parent.parent))
 
 
-def set_up():
-  """Logging to stderr and a persistent cache of compiled programs."""
+def set_up(several=False):
+  """Logging to stderr and a persistent cache of compiled programs.
+
+  Args:
+    several: join other processes if the environment names any.
+  """
   # Imported late: flags must fail fast, and before a backend is chosen.
   import jax
 
@@ -127,6 +141,10 @@ def set_up():
     path = pathlib.Path(root).expanduser() / 'hyperudl' / 'xla'
     jax.config.update('jax_compilation_cache_dir', str(path))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+  if several:
+    from hyperudl import processes
+
+    processes.start()
 
 
 class Stop:

@@ -91,6 +91,12 @@ class Busy(Error):
   exit_code = 6
 
 
+class PeerLost(Error):
+  """Another process of a run on several has ended."""
+
+  exit_code = 7
+
+
 def cross_entropy(logits, y):
   """Mean cross-entropy over labelled rows.
 

@@ -9,8 +9,8 @@ Results: DIR/eval/<split>.jsonl, one line a checkpoint, and
 DIR/eval/<split>_episodes.npz, the numbers of every episode of the last one;
 with --uncertainty DIR/eval/uncertainty-<split>.jsonl (`uncertainty.py`).
 Exit codes: 0 done; 2 bad flag, config or data; 3 no checkpoint is readable;
-5 disk full or unwritable; 6 another evaluator polls this run; 130 Ctrl-C;
-143 SIGTERM.
+5 disk full or unwritable; 6 another evaluator polls this run; 7 another process
+of several has ended; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import pathlib
@@ -25,6 +25,7 @@ from hyperudl import core
 from hyperudl import evaluation
 from hyperudl import metric_figures
 from hyperudl import metrics
+from hyperudl import processes
 from hyperudl import runs
 from hyperudl import selection
 from hyperudl import storage
@@ -102,7 +103,9 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
   row = evaluation.summarise(config, values)
   if together:
     row['ensemble'] = numbers
-  report(workdir, name, numbers[0], row, values, save_predictions)
+  processes.lead(
+    lambda: report(workdir, name, numbers[0], row, values, save_predictions)
+  )
   return row
 
 
@@ -233,11 +236,16 @@ def override(config, changes, flag_values):
 def main(argv, changes):
   """Evaluates one checkpoint, or polls until the trainer is done."""
   del argv
-  cli.set_up()
+  cli.set_up(several=True)
   stop = cli.Stop()
   stop.install()
   values = flags.FLAGS
   step = values.step
+  if not processes.alone() and (values.uncertainty or not values.once):
+    raise core.BadInput(
+      'several processes evaluate one checkpoint together (--once, without '
+      '--uncertainty); an evaluator that polls runs in one process'
+    )
   if values.once:
     config, tag = override(runs.read_config(values.workdir), changes, values)
     if step not in STEPS and not step.isdecimal():
@@ -250,7 +258,8 @@ def main(argv, changes):
       if row:
         logging.info('%s', format_row('uncertainty', row['step'], row))
     else:
-      evaluate_once(*target, values.save_predictions, stop)
+      with processes.guarded():
+        evaluate_once(*target, values.save_predictions, stop)
   else:
     alone = ('dataset', 'way', 'shot', 'tag', 'uncertainty')
     wrong = [name for name in alone if values[name].value]
@@ -260,8 +269,10 @@ def main(argv, changes):
     splits = [values.split] if values.split else ['test', 'valid']
     adjust = lambda config: override(config, {}, values)[0]
     poll(values.workdir, splits, values.save_predictions, stop, adjust)
-  if stop:
-    cli.fail(stop.code, 'stopped; the same command goes on')
+  with processes.guarded():
+    code = processes.most(stop.code)
+  if code:
+    cli.fail(code, 'stopped; the same command goes on')
 
 
 def define_flags():

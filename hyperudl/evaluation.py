@@ -9,6 +9,7 @@ from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import loop
 from hyperudl import losses
+from hyperudl import processes
 from hyperudl import runs
 from hyperudl import stats
 from hyperudl import storage
@@ -56,7 +57,11 @@ class Evaluator:
       self.count = min(count, -(-tasks // group))
       self._order = np.random.default_rng(2023).permutation(tasks)
     self.draw = self.make_draw(config)
-    self.step = loop.make_eval_step(learner)
+    devices = jax.devices()
+    self._mesh = None
+    if len(devices) > 1:
+      self._mesh = jax.sharding.Mesh(devices, ('episodes',))
+    self.step = loop.make_eval_step(learner, mesh=self._mesh)
     self.look = loop.make_eval_step(learner, visuals=True)
     self.pixels = jax.jit(jax.vmap(pixel_nearest_neighbour))
 
@@ -84,22 +89,31 @@ class Evaluator:
   def run(self, params, stop=()):
     """Metrics of every episode: dict name -> numpy [episodes, ...].
 
+    Episodes are divided over the devices of all processes; all get the result.
+
     Args:
       params: of the learner.
       stop: turns true when to give up; then the result is None.
     """
-    parts, size = [], min(self.config.eval.batch, self.count)
+    devices = self._mesh.size if self._mesh else 1
+    size = min(self.config.eval.batch, self.count)
+    size = -(-size // devices) * devices
+    parts, share = [], processes.share(size)
+    params = loop.place(params, self._mesh)
     for start in range(0, self.count, size):
-      if stop:
+      if processes.any_of(stop):
         return None
       # Always a full batch, so that one program serves; the rest is cut.
-      batch, keys = self.batch(start, size)
-      values = dict(self.step(params, batch, keys))
+      batch, keys = self.batch(start + share.start, share.stop - share.start)
+      inputs = processes.spread((batch, keys), self._mesh)
+      values = dict(self.step(params, *inputs))
       if not self.config.episode.tasks:
         values['accuracy_pixels'] = self.pixels(batch)
       values['family'] = batch.extra['family']
+      if 'group' in batch.extra and not self.config.episode.tasks:
+        values['group'] = batch.extra['group']
       values['y'] = batch.query.y
-      parts.append(jax.device_get(values))
+      parts.append(processes.gather(values))
     return {
       name: np.concatenate([part[name] for part in parts])[: self.count]
       for name in parts[0]
@@ -122,12 +136,16 @@ def summarise(config, values):
 
   Returns:
     dict for the result line: fractions, `<name>` and `<name>_ci95`; `ece` is
-    the expected calibration error of all queries together.
+    the expected calibration error of all queries together. Where episodes
+    come in groups (wordings of one question), intervals are over groups.
   """
   row = {'episodes': len(values['accuracy'])}
+  groups = values.get('group')
+  if groups is not None:
+    row['groups'] = len(np.unique(groups))
   for name, array in values.items():
-    if array.ndim == 1 and name != 'family':
-      row[name], row[f'{name}_ci95'] = stats.mean_ci95(array)
+    if array.ndim == 1 and name not in ('family', 'group'):
+      row[name], row[f'{name}_ci95'] = stats.mean_ci95(array, groups)
   if 'probabilities' in values and not config.episode.tasks:
     p = values['probabilities'].reshape(-1, values['probabilities'].shape[-1])
     y = values['y'].reshape(-1)
@@ -161,7 +179,8 @@ def ensemble(runs):
   count = np.maximum(asked.sum(axis=-1), 1)
   right = np.take_along_axis(p, np.maximum(y, 0)[..., None], axis=-1)[..., 0]
   nll = -np.log(np.maximum(right, 1e-12))
-  shared = ('accuracy_pixels', 'family', 'y')  # of the episodes alone
+  # Of the episodes alone.
+  shared = ('accuracy_pixels', 'family', 'group', 'y')
   return {
     'accuracy': (p.argmax(axis=-1) == y).sum(axis=-1) / count,
     'nll': (nll * asked).sum(axis=-1) / count,

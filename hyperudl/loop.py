@@ -6,7 +6,8 @@ The strategy over episodes is chosen here and nowhere else:
   the gradients summed; memory does not grow with B. On a CPU it is by far the
   fastest, since batched per-episode weights become grouped convolutions.
 * 'vmap': all episodes at once; for accelerators and for shared weights.
-* 'sharded': episodes divided over the local devices, scan or vmap inside.
+* 'sharded': episodes divided over the devices of all processes, scan or vmap
+  inside.
 
 All give the same numbers up to the float32 order of summation.
 """
@@ -34,25 +35,32 @@ def split_frozen(params):
 
 
 def resolve_strategy(strategy, batch, devices=None):
-  """The concrete strategy for `batch` episodes on the local devices.
+  """The concrete strategy for `batch` episodes.
 
   Args:
     strategy: one of STRATEGIES. 'auto': sharded on several devices that can
       share the batch evenly, else scan on a CPU and vmap on an accelerator.
     batch: B, episodes per update.
-    devices: list of devices, by default the local ones.
+    devices: list of devices, by default those of all processes.
 
   Returns:
     (name, mesh): mesh is None unless the name is 'sharded'.
 
   Raises:
     ValueError: for an unknown strategy, or a batch that 'sharded' cannot
-      divide.
+      divide; on several processes every device needs its share.
   """
   if strategy not in STRATEGIES:
     raise ValueError(f'strategy must be one of {STRATEGIES}, not {strategy!r}')
-  devices = list(jax.local_devices() if devices is None else devices)
+  devices = list(jax.devices() if devices is None else devices)
   share = math.gcd(batch, len(devices))
+  if jax.process_count() > 1:
+    if strategy not in ('auto', 'sharded'):
+      raise ValueError(
+        f'strategy = {strategy!r} is for one process, and there are '
+        f'{jax.process_count()}: choose auto or sharded'
+      )
+    strategy = 'sharded'
   single = 'scan' if devices[0].platform == 'cpu' else 'vmap'
   if strategy == 'sharded' and share != len(devices):
     raise ValueError(
@@ -208,8 +216,18 @@ def place(state, mesh):
   return jax.device_put(state, spec)
 
 
-def make_train_step(learner, optimizer, strategy='scan', mesh=None):
+def make_train_step(
+  learner, optimizer, strategy='scan', mesh=None, several=False
+):
   """The jitted update: (state, episodes [B, ...], keys key[B]) -> ...
+
+  Args:
+    learner: a `Learner`.
+    optimizer: of optax.
+    strategy: as `episode_value_and_grad`.
+    mesh: likewise.
+    several: make one call do S updates, one after another: episodes, keys and
+      metrics have a first axis S. It saves the dispatch of small updates.
 
   Returns:
     A function that returns (new state, metrics f32[]); the old state is
@@ -243,7 +261,12 @@ def make_train_step(learner, optimizer, strategy='scan', mesh=None):
     params = averaged({**new, **frozen}, state.step)
     return TrainState(state.step + 1, params, opt_state), metrics
 
-  return jax.jit(train_step, donate_argnums=0)
+  def train_steps(state, episodes, keys):
+    return jax.lax.scan(
+      lambda state, batch: train_step(state, *batch), state, (episodes, keys)
+    )
+
+  return jax.jit(train_steps if several else train_step, donate_argnums=0)
 
 
 def averaged(params, step):
@@ -270,7 +293,7 @@ def is_visual(name):
   return name.startswith(('image/', 'histogram/', 'points/'))
 
 
-def make_eval_step(learner, strategy='auto', visuals=False):
+def make_eval_step(learner, strategy='auto', visuals=False, mesh=None):
   """The jitted evaluation: (params, episodes [B, ...], keys) -> metrics [B].
 
   Args:
@@ -278,6 +301,7 @@ def make_eval_step(learner, strategy='auto', visuals=False):
     strategy: 'auto' (a loop over episodes on a CPU, vmap on an accelerator),
       'scan' or 'vmap'.
     visuals: return only the metrics to look at (True) or only the others.
+    mesh: of one axis 'episodes', which B must be a multiple of, or None.
   """
   if strategy == 'auto':
     strategy = 'scan' if jax.default_backend() == 'cpu' else 'vmap'
@@ -291,4 +315,15 @@ def make_eval_step(learner, strategy='auto', visuals=False):
       return jax.lax.map(one, (episodes, keys))
     return jax.vmap(one)((episodes, keys))
 
-  return jax.jit(evaluate)
+  if mesh is None:
+    return jax.jit(evaluate)
+  P = jax.sharding.PartitionSpec
+  return jax.jit(
+    jax.shard_map(
+      evaluate,
+      mesh=mesh,
+      in_specs=(P(), P('episodes'), P('episodes')),
+      out_specs=P('episodes'),
+      check_vma=False,
+    )
+  )

@@ -29,6 +29,7 @@ from hyperudl import runs
 from hyperudl import selection
 from hyperudl import storage
 from hyperudl.data import episodes
+from hyperudl.data import vqa
 from hyperudl.learners import hypernet
 
 BATCH = 16  # tasks at a time
@@ -90,13 +91,13 @@ def precompute(workdir, copies):
   episode = jax.tree.map(lambda leaf: leaf[0], draw(keys))
   init = functools.partial(hypernets.init, settings)
   shapes = jax.eval_shape(init, keys[0], episode)
-  step = 'best' if selection.best_steps(workdir) else 'latest'
-  raw, number, _ = selection.restore_step(workdir, step)
+  source = selection.upstream_step(workdir)[0]
+  raw, number, _ = selection.restore_step(workdir, source)
   params = jax.tree.map(jnp.asarray, evaluation.fit(raw, shapes, number))
   latents = latents_of(settings, config, params, tasks, copies)
   file = io.BytesIO()
   np.savez(file, latents=latents, ids=tasks.ids, step=number)
-  path = pathlib.Path(workdir) / 'latents.npz'
+  path = pathlib.Path(workdir) / vqa.LATENTS
   storage.replace(path, file.getvalue())
   logging.info('%s: %s latents of step %d', path, latents.shape, number)
 

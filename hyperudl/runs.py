@@ -10,7 +10,14 @@ from hyperudl.data import splits
 from hyperudl.data import task_sets
 
 # Fields that may change between the start and a resume of a run.
-FREE = ('log_steps', 'checkpoint_steps', 'data.dir', 'eval.')
+FREE = (
+  'log_steps',
+  'checkpoint_steps',
+  'steps_per_call',
+  'data.dir',
+  'data.device_mb',
+  'eval.',
+)
 
 
 def load_data(config, split):

@@ -78,6 +78,14 @@ def restore_step(workdir, step, target=None, config=None):
   return found
 
 
+def upstream_step(workdir):
+  """('best' or 'latest', the step) that `graft` takes; (.., None) without."""
+  best = best_steps(workdir)
+  if best:
+    return 'best', best[0]
+  return 'latest', max(checkpoint.steps(workdir), default=None)
+
+
 def graft(params, name, upstream):
   """Fills `params['frozen'][name]` with the network trained in `upstream`.
 
@@ -109,8 +117,8 @@ def graft(params, name, upstream):
     raise core.BadInput(
       f'{label}: this learner has no such upstream, only {sorted(frozen)}'
     )
-  source = 'best' if checkpoint.steps(upstream, 'best') else 'latest'
-  if source == 'latest' and not checkpoint.steps(upstream):
+  source, step = upstream_step(upstream)
+  if step is None:
     raise core.BadInput(f'{label}: no checkpoint there; train it first')
   state, step, _ = restore_step(upstream, source)
   donor = dict(state['params'])

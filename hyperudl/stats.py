@@ -7,11 +7,15 @@ import numpy as np
 from hyperudl import core
 
 
-def mean_ci95(values):
+def mean_ci95(values, groups=None):
   """Mean and half width of its 95% interval, 1.96 s / sqrt(n).
 
   Args:
     values: [n, ...], n >= 1 episodes; with n = 1 the half width is NaN.
+    groups: [n] or None; episodes of one group depend on each other (a task in
+      several wordings), so that groups are what varies: s / sqrt(n) becomes the
+      cluster-robust standard error of the mean (Liang and Zeger 1986),
+      sqrt(G / (G - 1) sum_g (sum of deviations in g)^2) / n.
 
   Returns:
     (mean, half width): floats, or arrays of the trailing shape.
@@ -23,8 +27,14 @@ def mean_ci95(values):
   n = values.shape[0] if values.ndim else 0
   if n == 0:
     raise core.BadInput('an interval needs at least one episode, there is none')
-  spread = values.std(axis=0, ddof=1) if n > 1 else values[0] * np.nan
-  mean, half = values.mean(axis=0), 1.96 * spread / math.sqrt(n)
+  groups = np.arange(n) if groups is None else np.asarray(groups)
+  number = np.unique(groups, return_inverse=True)[1]
+  count = number.max() + 1
+  mean = values.mean(axis=0)
+  sums = np.zeros((count, *values.shape[1:]))
+  np.add.at(sums, number, values - mean)
+  spread = np.sqrt((sums**2).sum(axis=0) / max(count - 1, 1) * count)
+  half = 1.96 * (spread if count > 1 else spread * np.nan) / n
   return (mean, half) if values.ndim > 1 else (float(mean), float(half))
 
 
@@ -46,16 +56,18 @@ def paired_ci95(values, others):
   return mean_ci95(values.astype(np.float64) - others)
 
 
-def seeds_ci95(values, draws=2000):
+def seeds_ci95(values, groups=None, draws=2000):
   """Mean over training seeds and half width of its 95% interval.
 
-  Hierarchical bootstrap: seeds are drawn with replacement, then episodes, the
-  same ones for every seed, since all seeds meet the same episodes. With few
+  Hierarchical bootstrap: seeds are drawn with replacement, then episodes (or
+  whole groups of them), the same ones for every seed, since all seeds meet the
+  same episodes. With few
   seeds it cannot know the spread between them well; with one it is the
   interval over episodes alone.
 
   Args:
     values: [seeds, episodes], for example of paired differences.
+    groups: [episodes] or None, as in `mean_ci95`.
     draws: int, of the bootstrap.
 
   Returns:
@@ -69,12 +81,17 @@ def seeds_ci95(values, draws=2000):
     raise core.BadInput(f'expected [seeds, episodes], not {values.shape}')
   seeds, n = values.shape
   if seeds == 1:
-    return mean_ci95(values[0])
+    return mean_ci95(values[0], groups)
+  groups = np.arange(n) if groups is None else groups
+  number, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+  sums = np.zeros((seeds, len(sizes)))
+  np.add.at(sums.T, number, values.T)
   rng = np.random.default_rng(0)
   means = np.empty(draws)
   for i in range(draws):
-    rows = values[rng.integers(seeds, size=seeds)].mean(axis=0)
-    means[i] = rows[rng.integers(n, size=n)].mean()
+    rows = sums[rng.integers(seeds, size=seeds)].mean(axis=0)
+    drawn = rng.integers(len(sizes), size=len(sizes))
+    means[i] = rows[drawn].sum() / sizes[drawn].sum()
   low, high = np.quantile(means, (0.025, 0.975))
   return float(values.mean()), float((high - low) / 2)
 

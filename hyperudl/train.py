@@ -5,104 +5,38 @@ so a resumed run ends with the bits of an uninterrupted one.
 
 Exit codes: 0 done; 2 bad flag, config or data (nothing written); 3 no
 checkpoint is readable; 4 a loss or gradient is not finite; 5 disk full or
-unwritable; 6 another trainer holds the workdir; 130 Ctrl-C; 143 SIGTERM,
-both after a checkpoint.
+unwritable; 6 another trainer holds the workdir; 7 another process of this run
+has ended; 130 Ctrl-C; 143 SIGTERM, both after a checkpoint.
+
+On several processes (`processes.py` says how they find each other) each gives
+this command.
 """
 
+import contextlib
 import pathlib
 import time
+from typing import NamedTuple
 
 from absl import flags
 from absl import logging
 import jax
 from ml_collections import config_flags
+import numpy as np
 
 from hyperudl import checkpoint
 from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import feeding
 from hyperudl import loop
 from hyperudl import metrics
+from hyperudl import preparing
+from hyperudl import processes
 from hyperudl import runs
-from hyperudl import selection
 from hyperudl import stats
 from hyperudl import storage
-from hyperudl.data import episodes
 
-AHEAD = 2  # steps that may be in flight before the host waits
-
-
-def prepare(config):
-  """Everything that can fail before a run exists.
-
-  Args:
-    config: a ConfigDict.
-
-  Returns:
-    (learner, draw, optimizer, (strategy, mesh)).
-
-  Raises:
-    core.BadInput: for a config or data set that cannot run.
-  """
-  config_lib.validate(config)
-  learner = runs.make_learner(config)
-  try:
-    strategy = loop.resolve_strategy(config.strategy, config.batch)
-  except ValueError as error:
-    raise core.BadInput(f'config: {error}') from error
-  dataset = runs.load_data(config, 'train')
-  episodes.check_fits(config, dataset, 'train')
-  draw = episodes.make_draw(config, dataset, train=True, others=dataset)
-  optimizer = loop.make_optimizer(config.optimizer, config.steps)
-  return learner, draw, optimizer, strategy
-
-
-def initial_state(config, learner, draw, optimizer, graft=True):
-  """A new state, with upstream networks grafted in if `graft`.
-
-  Raises:
-    core.BadInput: if the learner cannot take such episodes, or an upstream
-      does not fit.
-  """
-  keys = episodes.train_keys(config.seed, 0, 1)
-  episode = jax.tree.map(lambda leaf: leaf[0], draw(keys))
-  init_key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  try:
-    state = loop.init_state(learner, optimizer, init_key, episode)
-    jax.eval_shape(learner.loss, state.params, episode, init_key, state.step)
-  except (TypeError, ValueError) as error:
-    shape = tuple(episode.support.x.shape)
-    raise core.BadInput(
-      f'learner {config.learner.name!r} cannot run on support images of '
-      f'shape {shape}: {error}'
-    ) from error
-  params = _grafted(config, state.params) if graft else state.params
-  return state._replace(params=params)
-
-
-def _grafted(config, params):
-  random = dict(params.get('frozen', {}))
-  for name, workdir in config.init_from.items():
-    frozen = name in params.get('frozen', {})
-    if workdir and not frozen and name not in params:
-      raise core.BadInput(
-        f'config.init_from.{name} = {workdir!r}, but this configuration of '
-        f'{config.learner.name!r} has no network of that name'
-      )
-    if workdir:
-      params = selection.graft(params, name, workdir)
-  for name, workdir in config.init_from.items():
-    # An upstream may have brought its own upstreams with it.
-    if (
-      not workdir and name in random and params['frozen'][name] is random[name]
-    ):
-      logging.warning(
-        'config.init_from.%s is empty: the frozen %r keeps its random '
-        'initial weights',
-        name,
-        name,
-      )
-  return params
+AHEAD = 2  # calls that may be in flight before the host waits
 
 
 def train(config, workdir, stop=()):
@@ -119,73 +53,106 @@ def train(config, workdir, stop=()):
   Raises:
     core.Error: see the module's docstring.
   """
-  learner, draw, optimizer, (strategy, mesh) = prepare(config)
+  prepared = preparing.prepare(config)
   runs.check_workdir(config, workdir)
   settings = config.to_dict()
   resuming = bool(checkpoint.steps(workdir))
-  state = initial_state(config, learner, draw, optimizer, graft=not resuming)
-  lock = storage.acquire_lock(workdir)
+  state = preparing.initial_state(config, prepared, graft=not resuming)
+  lock = processes.lead(lambda: storage.acquire_lock(workdir))
   restored = checkpoint.restore_latest(workdir, state, settings)
   if restored is not None:
     state = restored[0]
   start = int(state.step)
+  if processes.any_of(start != processes.first_says(start)):
+    raise core.BadInput(
+      f'the processes read different checkpoints of {workdir}: all of them '
+      'must see the same folder'
+    )
+  state = loop.place(state, prepared.mesh)
+  about = f'{config.learner.name} on {config.data.dataset}'
+  logging.info(
+    '%s: step %d of %d, %s', about, start, config.steps, prepared.strategy
+  )
+  output = processes.lead(lambda: _open(config, workdir, start))
+  try:
+    state = _run(config, prepared, state, output, stop)
+  finally:
+    if output:
+      metrics.close_writer(output.writer)
+      checkpoint.close(output.manager)
+      lock.close()
+  if output and int(state.step) >= config.steps:
+    done = pathlib.Path(workdir) / 'DONE'
+    storage.replace(done, f'{int(state.step)}\n'.encode())
+  return state
+
+
+class _Output(NamedTuple):
+  """What a run writes to; the first of several processes alone has one."""
+
+  manager: checkpoint.Manager
+  writer: metrics.Writer
+
+
+def _open(config, workdir, start):
   path = pathlib.Path(workdir)
   storage.replace(path / 'config.json', config_lib.to_json(config).encode())
   if start < config.steps:
     (path / 'DONE').unlink(missing_ok=True)
-  state = loop.place(state, mesh)
-  step = loop.make_train_step(learner, optimizer, strategy, mesh)
-  about = f'{config.learner.name} on {config.data.dataset}'
-  logging.info('%s: step %d of %d, %s', about, start, config.steps, strategy)
   manager = checkpoint.open_manager(workdir, resumed=start)
   writer = metrics.open_writer(
     workdir, 'train', purge_step=start + 1 if start else None
   )
   metrics.truncate_jsonl(path / 'train.jsonl', start)
-  try:
-    state = _run(config, state, step, draw, manager, writer, stop)
-  finally:
-    metrics.close_writer(writer)
-    checkpoint.close(manager)
-    lock.close()
-  if int(state.step) >= config.steps:
-    storage.replace(path / 'DONE', f'{int(state.step)}\n'.encode())
-  return state
+  return _Output(manager, writer)
 
 
-def _run(config, state, step, draw, manager, writer, stop):
+def _run(config, prepared, state, output, stop):
   """The loop over steps; returns the last state, which has been saved."""
-  log = _Log(config, writer, int(state.step))
+  learner, draw, optimizer, strategy, mesh, ahead = prepared
+  several = config.steps_per_call > 1
+  step = loop.make_train_step(learner, optimizer, strategy, mesh, several)
+  done = int(state.step)
+  log = _Log(config, output, done)
   settings = config.to_dict()
-  for t in range(int(state.step), config.steps):
-    keys = episodes.train_keys(config.seed, t, config.batch)
-    state, values = step(state, draw(keys), keys)
-    done = t + 1
-    log.add(values)
-    last = done == config.steps or bool(stop)
-    if last or done % config.log_steps == 0:
-      log.flush(done)
-    if last or done % config.checkpoint_steps == 0:
-      log.flush(done)
-      checkpoint.save(manager, state, settings)
-    if last:  # not `stop`: it may have come after the save was decided
-      break
+  feed = feeding.feed(config, draw, mesh, done, ahead)
+  with contextlib.closing(feed):
+    for count, batch, keys in feed:
+      state, values = step(state, batch, keys)
+      before, done = done, done + count
+      log.add(values, count)
+      every = 1 if processes.alone() else processes.AGREE
+      asked = done // every > before // every
+      last = done == config.steps or (asked and processes.any_of(stop))
+      if last or done % config.log_steps == 0:
+        log.flush(done)
+      if last or done % config.checkpoint_steps == 0:
+        log.flush(done)
+        save = lambda state=state: checkpoint.save(
+          output.manager, state, settings
+        )
+        processes.lead(save)
+      if last:  # not `stop`: it may have come after the save was decided
+        processes.lead(lambda: checkpoint.finish(output.manager))
+        break
   return state
 
 
 class _Log:
   """Metrics since the last flush, kept on the device until then."""
 
-  def __init__(self, config, writer, start):
+  def __init__(self, config, output, start):
     self.config = config
-    self.writer = writer
+    self.output = output
     self.pending = []
+    self.steps = 0  # pending ones
     self.flushed = start
     self.clock = time.monotonic()
 
-  def add(self, values):
-    """Takes the metrics of one step; waits for the step before last."""
+  def add(self, values, count):
+    """Takes the metrics of `count` steps; waits for the call before last."""
     self.pending.append(values)
+    self.steps += count
     if len(self.pending) > AHEAD:
       self.pending[-AHEAD - 1]['loss'].block_until_ready()
 
@@ -198,8 +165,10 @@ class _Log:
     if not self.pending:
       return
     rows = jax.device_get(self.pending)
-    self.pending = []
-    means = {k: float(sum(r[k] for r in rows) / len(rows)) for k in rows[0]}
+    count, self.pending, self.steps = self.steps, [], 0
+    # A call of one step has scalars, of several one entry a step.
+    total = lambda name: sum(np.sum(row[name]) for row in rows)
+    means = {name: float(total(name) / count) for name in rows[0]}
     first, self.flushed = self.flushed + 1, done
     if means.pop('finite') < 1:
       bad = [k for k, v in means.items() if v - v != 0]
@@ -209,15 +178,17 @@ class _Log:
         'Lower config.optimizer.learning_rate or set config.optimizer.clip'
       )
     now = time.monotonic()
-    speed = len(rows) / max(now - self.clock, 1e-9)
+    speed = count / max(now - self.clock, 1e-9)
     self.clock = now
     row = {
       **means,
       'steps_per_second': speed,
       'episodes_per_second': speed * self.config.batch,
     }
-    metrics.write_scalars(self.writer, done, row)
-    metrics.write_row(self.writer, {'step': done, **row})
+    if not self.output:
+      return
+    metrics.write_scalars(self.output.writer, done, row)
+    metrics.write_row(self.output.writer, {'step': done, **row})
     logging.info(
       stats.progress_line(
         done,
@@ -233,12 +204,14 @@ class _Log:
 def main(argv):
   """Trains, or resumes, the run that the flags name."""
   del argv
-  cli.set_up()
+  cli.set_up(several=True)
   stop = cli.Stop()
   stop.install()
-  train(FLAGS.config, FLAGS.workdir, stop)
-  if stop:
-    cli.fail(stop.code, f'stopped; the same command resumes {FLAGS.workdir}')
+  with processes.guarded():
+    train(FLAGS.config, FLAGS.workdir, stop)
+    code = processes.most(stop.code)
+  if code:
+    cli.fail(code, f'stopped; the same command resumes {FLAGS.workdir}')
 
 
 if __name__ == '__main__':

@@ -127,7 +127,8 @@ def accuracy_cell(results):
   """'97.1 +- 0.3 (3 seeds)' of the results of some seeds."""
   found = [arrays['accuracy'] for _, arrays in results]
   count = min(len(values) for values in found)
-  mean, half = stats.seeds_ci95(np.array([v[:count] for v in found]))
+  groups = results[0][1].get('group', np.arange(count))[:count]
+  mean, half = stats.seeds_ci95(np.array([v[:count] for v in found]), groups)
   seeds = f' ({len(found)} seeds)' if len(found) > 1 else ''
   return f'{100 * mean:.1f} +- {100 * half:.1f}{seeds}'
 

@@ -10,7 +10,6 @@ from configs import hypernet as hypernet_config
 from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.data import glyphvqa
-from hyperudl.data import vqa
 
 DIR = 'data_numpy_dir'
 
@@ -145,6 +144,21 @@ def test_an_evaluation_asks_each_task_once_with_its_own_images():
     assert len({image.tobytes() for image in shown}) == len(shown)
 
 
+def test_wordings_of_one_question_are_one_group_of_the_evaluation():
+  tasks = load('test', 'semantic')
+  wordings = [w.split() for w in tasks.names]
+  assert len(np.unique(tasks.groups)) == len(world().of_split['test'])
+  for group in np.unique(tasks.groups):
+    here = np.flatnonzero(tasks.groups == group)
+    assert len(here) == len(glyphvqa.WORDINGS)
+    assert len({tasks.answer_names[i] for i in here}) == 1
+    assert len({tuple(wordings[i]) for i in here}) == len(here)
+  draw = episodes.make_draw(config_of(), tasks, train=False)
+  numbers = np.arange(9)
+  episode = draw(episodes.eval_keys('test', 0, 9), numbers)
+  np.testing.assert_array_equal(episode.extra['group'], tasks.groups[numbers])
+
+
 @pytest.mark.parametrize('train', [True, False])
 def test_an_episode_depends_on_its_key_alone_and_never_repeats_an_image(train):
   tasks = load('train')
@@ -218,7 +232,9 @@ def test_groups_of_tasks_and_pixels_on_disk_give_the_same_episodes():
   episode = draw(keys)
   assert episode.support.y.shape[:2] == (2, 3)
   assert episode.extra['unlabelled_y'].shape == (2, 3, 0)
-  on_disk = vqa.make_draw(config_of(tasks=3), tasks, train=True, limit=0)
+  config = config_of(tasks=3)
+  config.data.device_mb = 0
+  on_disk = episodes.make_draw(config, tasks, train=True)
   jax.tree.map(np.testing.assert_array_equal, episode, on_disk(keys))
 
 

@@ -91,7 +91,10 @@ def nearest_codes(params, points, codes=None):
   return apart.argmin(axis=1)
 
 
-@pytest.mark.parametrize('gamma', [0.0, 1.0])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize('gamma', [pytest.param(0.0, marks=SLOW), 1.0])
 def test_diffusion_finds_the_network_that_the_question_means(gamma):
   _, params, _ = trained('hyperldm')
   learner = hyperldm.make(WAY, **SIZES, **LDM, gamma=gamma)
@@ -233,6 +236,7 @@ def test_the_vae_of_weights_beats_a_constant():
   assert (apart.argmin(axis=1) == jnp.arange(TASKS)).mean() > 0.8
 
 
+@SLOW
 def test_diffusion_works_in_the_space_of_the_vae():
   learner, params, _ = trained('hyperldm', space='hvae')
   adapt = lambda s, k: learner.adapt(params, s, k, train=False)

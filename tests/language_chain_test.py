@@ -22,14 +22,15 @@ def call(module, *options, code=0):
   return result.stderr
 
 
-def train(name, folder, steps, *options):
-  call(
+def train(name, folder, steps, *options, code=0):
+  return call(
     'train',
     f'--config=configs/{name}.py:set=tiny',
     f'--workdir={folder}',
     f'--config.steps={steps}',
     f'--config.checkpoint_steps={steps}',
     *options,
+    code=code,
   )
 
 
@@ -48,6 +49,11 @@ def test_latents_are_adapted_once_and_learned_from(tmp_path):
     *small,
   ]
   train('hyperldm', run('hyperldm'), 5, *options)
+  # Latents of another step of the network than the one that is grafted.
+  with np.load(run('hypernet') / 'latents.npz') as file:
+    np.savez(run('hypernet') / 'latents.npz', **{**file, 'step': 4})
+  told = train('hyperldm', run('other'), 5, *options, code=2)
+  assert 'is of step 4, but' in told and 'takes step 5' in told
   told = call('precompute', f'--workdir={run("hyperldm")}', code=2)
   assert 'precompute adapts the latents of a hypernet' in told
 

@@ -25,13 +25,15 @@ MAINS = (
 COMMAND_LINE = {f'hyperudl.{name}' for name in (*MAINS, 'cli')}
 SHARED = {
   'runs',
+  'feeding',
+  'preparing',
   'evaluation',
   'uncertainty',
   'selection',
   'cli',
   'workloads',
 }
-STORES = {'checkpoint', 'metrics', 'storage', 'stats'}
+STORES = {'checkpoint', 'metrics', 'processes', 'storage', 'stats'}
 
 
 def imports(path):

@@ -24,8 +24,11 @@ HEAVY = (
   'hypertransformer',
   'continual',
   'udl_original',
+  'hypermaml',
   'bayeshmaml',
   'hallucination',
+  'contrastive',
+  'hypernet',
   'hvae',
   'hyperclip',
   'hyperldm',
@@ -227,7 +230,7 @@ def train_and_compare(case):
   assert trained > 1 / 3 + 0.1
 
 
-LEARN = [n for n in NAMES if n not in HEAVY or n == 'udl']
+LEARN = [n for n in NAMES if n not in HEAVY]
 
 
 @pytest.mark.parametrize('name', LEARN)

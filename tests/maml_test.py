@@ -86,7 +86,9 @@ def test_loss_and_gradient_are_those_of_a_plain_loop(settings, options):
   )
 
 
-@pytest.mark.parametrize('rates', ['leaf', 'element'])
+@pytest.mark.parametrize(
+  'rates', ['leaf', pytest.param('element', marks=pytest.mark.slow)]
+)
 def test_learned_rates_have_the_gradient_of_a_plain_loop(rates):
   _, grads, _, params = gradient(rates=rates)
   hand = jax.jit(jax.grad(lambda rates: by_hand(params['net'], rates)))

@@ -121,13 +121,14 @@ def environment():
   }
 
 
-def start(main, *flags, file_limit=None):
+def start(main, *flags, file_limit=None, variables=()):
   """The process `python -m hyperudl.<main> <flags>`.
 
   Args:
     main: str.
     flags: of the command line.
     file_limit: kilobytes that a file may have, as on a full disk, or None.
+    variables: of the environment, beside the usual ones.
   """
   command = [sys.executable, '-m', f'hyperudl.{main}', *map(str, flags)]
   if file_limit:
@@ -137,7 +138,7 @@ def start(main, *flags, file_limit=None):
   return subprocess.Popen(
     command,
     cwd=ROOT,
-    env=environment(),
+    env={**environment(), **dict(variables)},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -106,6 +106,27 @@ def test_the_interval_over_seeds_knows_both_spreads():
   assert stats.seeds_ci95(noise[:1]) == one
 
 
+def test_what_depends_on_each_other_counts_once():
+  rng = np.random.default_rng(0)
+  pairs = rng.normal(size=60)
+  wordings = np.repeat(pairs, 7)
+  groups = np.repeat(rng.permutation(60), 7)
+  mean, half = stats.mean_ci95(wordings, groups)
+  np.testing.assert_allclose((mean, half), stats.mean_ci95(pairs))
+  # Groups of one are no groups, also with axes behind them.
+  values = rng.normal(size=(50, 3))
+  alone = stats.mean_ci95(values, rng.permutation(50))
+  np.testing.assert_allclose(alone, stats.mean_ci95(values))
+  np.testing.assert_allclose(alone[1], 1.96 * values.std(0, ddof=1) / 50**0.5)
+  # The bootstrap over seeds says the same.
+  both = np.stack([wordings, wordings])
+  np.testing.assert_allclose(
+    stats.seeds_ci95(both, groups), (mean, half), rtol=0.1
+  )
+  assert stats.seeds_ci95(both, groups)[1] > 2 * stats.seeds_ci95(both)[1]
+  assert np.isnan(stats.mean_ci95([1.0, 2.0], [3, 3])[1])
+
+
 @pytest.mark.parametrize('shape', [(0, 5), (2, 0), (3,)])
 def test_an_interval_over_seeds_needs_values(shape):
   with pytest.raises(core.BadInput, match=r'expected \[seeds, episodes\]'):

@@ -26,19 +26,18 @@ from hyperudl.data import shifts
 from hyperudl.data import vqa
 from hyperudl.data import whole_episode
 
-DEVICE_LIMIT = 2 << 30  # bytes; a larger set stays where it is
 _MEAN_OF = 64  # supports whose emissions are averaged by emit_from='mean'
 
 
-def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
+def make_draw(config, dataset, *, train, others=None):
   """Makes the function that draws episodes.
 
   Args:
-    config: has `episode` and `data` as in design.md, see `protocol.read`.
+    config: has `episode` and `data` as in design.md, see `protocol.read`; more
+      pixels than `data.device_mb` MiB stay on the disk or in memory.
     dataset: an `arrays.Dataset`, or a `vqa.TaskSet` (see `vqa.make_draw`).
     train: whether `config.data.augment` applies.
     others: the training set, for `episode.emit_from` 'mean' and 'other'.
-    limit: bytes of pixels that may be copied to the device.
 
   Returns:
     draw: key[B] -> core.Episode (a second argument names the tasks of a
@@ -53,7 +52,7 @@ def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
     core.BadInput: a choice that does not exist or does not fit the data.
   """
   if isinstance(dataset, vqa.TaskSet):
-    return vqa.make_draw(config, dataset, train=train, limit=limit)
+    return vqa.make_draw(config, dataset, train=train)
   rules = protocol.read(config, train)
   protocol.check(rules, dataset, 'the training set' if train else 'the data')
   sources = {'own': dataset}
@@ -66,7 +65,8 @@ def make_draw(config, dataset, *, train, others=None, limit=DEVICE_LIMIT):
   finish = functools.partial(_finish, rules)
   # 'own' and 'other' share one copy of the pixels.
   stores = {id(s.images): s.images for s in sources.values()}
-  if sum(images.nbytes for images in stores.values()) > limit:
+  size = sum(images.nbytes for images in stores.values())
+  if size > config.data.device_mb << 20:
     return _draw_from_host(plan, finish, sources)
   copies = {name: jnp.asarray(images) for name, images in stores.items()}
   stores = {name: copies[id(s.images)] for name, s in sources.items()}

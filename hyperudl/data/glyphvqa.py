@@ -252,6 +252,7 @@ class World:
       'answers': list(self.values[asked]),
       'support': pool[::2],
       'query': pool[1::2],
+      'group': pair,
     }
     if answers != 'mixed':
       prompts = self.prompts(pair, answers)

@@ -24,7 +24,7 @@ def load(config, split):
   tasks = _load(config, split)
   latents = config.data.latents
   if latents and split == 'train':
-    tasks = vqa.with_latents(tasks, pathlib.Path(latents) / 'latents.npz')
+    tasks = vqa.with_latents(tasks, pathlib.Path(latents) / vqa.LATENTS)
   return tasks
 
 

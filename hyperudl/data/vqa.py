@@ -11,6 +11,7 @@ Rows that a task lacks have y = -1.
 """
 
 import functools
+import pathlib
 from typing import NamedTuple
 from zipfile import BadZipFile
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from hyperudl import core
 
-DEVICE_LIMIT = 2 << 30  # bytes; more pixels stay where they are
+LATENTS = 'latents.npz'  # in the workdir of the run that they adapt
 
 
 class TaskSet(NamedTuple):
@@ -37,6 +38,7 @@ class TaskSet(NamedTuple):
   names: tuple[str, ...]  # T questions
   answer_names: tuple[tuple[str, ...], ...]  # T times the answers
   ids: np.ndarray  # i32[T], numbers of the tasks in the whole family
+  groups: np.ndarray  # i32[T], equal for tasks that say the same otherwise
   total: int  # tasks of the family, all splits together
   words: tuple[str, ...] = ()  # word i + 1 of the ids
   latents: np.ndarray | None = None  # f32[M, T, Z], see `with_latents`
@@ -48,7 +50,8 @@ def make_task_set(images, tasks, total, encode, words=(), ways=0):
   Args:
     images: uint8[n, H, W, C] or f32[n, E].
     tasks: list of dicts with question (str), answers (list of str), support
-      and query (lists of (row, answer number)) and id (int).
+      and query (lists of (row, answer number)), id (int) and, where tasks
+      depend on each other, group (int).
     total: tasks of the whole family.
     encode: task -> (question i32[L] or f32[E], answers [N', L] or [N', E]).
     words: the vocabulary behind word ids.
@@ -79,6 +82,7 @@ def make_task_set(images, tasks, total, encode, words=(), ways=0):
     tuple(task['question'] for task in tasks),
     tuple(tuple(task['answers']) for task in tasks),
     np.array([task['id'] for task in tasks], np.int32),
+    np.array([task.get('group', task['id']) for task in tasks], np.int32),
     total,
     tuple(words),
   )
@@ -112,6 +116,12 @@ def with_latents(tasks, path):
     )
   rows = [place[int(number)] for number in tasks.ids]
   return tasks._replace(latents=np.asarray(latents[:, rows], np.float32))
+
+
+def latents_step(folder):
+  """Of the network whose latents FOLDER/latents.npz has: int or None."""
+  with np.load(pathlib.Path(folder) / LATENTS, allow_pickle=False) as file:
+    return int(file['step']) if 'step' in file else None
 
 
 def check(config, tasks, split_name):
@@ -159,7 +169,7 @@ def check(config, tasks, split_name):
       )
 
 
-def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
+def make_draw(config, tasks, *, train):
   """Makes the function that draws episodes of tasks.
 
   Args:
@@ -167,14 +177,13 @@ def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
       way x query queries, whatever their classes.
     tasks: a `TaskSet`.
     train: whether support and queries are drawn from all images of a task.
-    limit: bytes of images that may be copied to the device.
 
   Returns:
     draw: (keys key[B], numbers i32[B] or None) -> core.Episode with the axis
     B (B, T where `episode.tasks` is T). Numbers name tasks, modulo their
     count; None draws them. `extra` has task f32[total], one-hot, and, where
     the set has latents, one of them as latent f32[Z], beside unlabelled_y
-    i32[0], class_ids i32[N] and family i32[].
+    i32[0], class_ids i32[N], family i32[] and group i32[].
   """
   check(config, tasks, 'the training set' if train else 'the data')
   rules = config.episode
@@ -198,7 +207,7 @@ def make_draw(config, tasks, *, train, limit=DEVICE_LIMIT):
   plan = jax.jit(functools.partial(_plan, tasks, pools, sizes))
   finish = jax.jit(functools.partial(_finish, tasks))
   images = tasks.images
-  if images.nbytes <= limit:
+  if images.nbytes <= config.data.device_mb << 20:
     images = jnp.asarray(images)
   group, count = max(rules.tasks, 1), len(tasks.names)
 
@@ -295,6 +304,7 @@ def _finish(tasks, plans, pixels, keys):
     'unlabelled_y': jnp.zeros((batch, 0), jnp.int32),
     'class_ids': jnp.tile(jnp.arange(ways), (batch, 1)),
     'family': jnp.zeros((batch,), jnp.int32),
+    'group': jnp.asarray(tasks.groups)[numbers],
     'task': jax.nn.one_hot(ids, tasks.total),
   }
   if tasks.latents is not None:

@@ -1,0 +1,115 @@
+"""Everything that a training needs and that can fail before a run exists."""
+
+from collections.abc import Callable
+import os
+from typing import NamedTuple
+
+from absl import logging
+import jax
+import optax
+
+from hyperudl import config as config_lib
+from hyperudl import core
+from hyperudl import loop
+from hyperudl import runs
+from hyperudl import selection
+from hyperudl.data import episodes
+from hyperudl.data import vqa
+
+
+class Prepared(NamedTuple):
+  """What `prepare` has made of a config."""
+
+  learner: core.Learner
+  draw: Callable  # of `episodes.make_draw`
+  optimizer: optax.GradientTransformation
+  strategy: str
+  mesh: jax.sharding.Mesh | None
+  ahead: bool  # whether the pixels are not on the device
+
+
+def prepare(config):
+  """Everything that can fail before a run exists.
+
+  Args:
+    config: a ConfigDict.
+
+  Raises:
+    core.BadInput: for a config or data set that cannot run.
+  """
+  config_lib.validate(config)
+  learner = runs.make_learner(config)
+  try:
+    strategy, mesh = loop.resolve_strategy(config.strategy, config.batch)
+  except ValueError as error:
+    raise core.BadInput(f'config: {error}') from error
+  dataset = runs.load_data(config, 'train')
+  episodes.check_fits(config, dataset, 'train')
+  draw = episodes.make_draw(config, dataset, train=True, others=dataset)
+  optimizer = loop.make_optimizer(config.optimizer, config.steps)
+  ahead = dataset.images.nbytes > config.data.device_mb << 20
+  return Prepared(learner, draw, optimizer, strategy, mesh, ahead)
+
+
+def initial_state(config, prepared, graft=True):
+  """A new state, with upstream networks grafted in if `graft`.
+
+  Raises:
+    core.BadInput: if the learner cannot take such episodes, or an upstream
+      does not fit.
+  """
+  keys = episodes.train_keys(config.seed, 0, 1)
+  episode = jax.tree.map(lambda leaf: leaf[0], prepared.draw(keys))
+  learner = prepared.learner
+  init_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  try:
+    state = loop.init_state(learner, prepared.optimizer, init_key, episode)
+    jax.eval_shape(learner.loss, state.params, episode, init_key, state.step)
+  except (TypeError, ValueError) as error:
+    shape = tuple(episode.support.x.shape)
+    raise core.BadInput(
+      f'learner {config.learner.name!r} cannot run on support images of '
+      f'shape {shape}: {error}'
+    ) from error
+  params = _grafted(config, state.params) if graft else state.params
+  return state._replace(params=params)
+
+
+def _grafted(config, params):
+  random = dict(params.get('frozen', {}))
+  for name, workdir in config.init_from.items():
+    frozen = name in params.get('frozen', {})
+    if workdir and not frozen and name not in params:
+      raise core.BadInput(
+        f'config.init_from.{name} = {workdir!r}, but this configuration of '
+        f'{config.learner.name!r} has no network of that name'
+      )
+    if workdir:
+      params = selection.graft(params, name, workdir)
+      _check_latents(config, name, workdir)
+  for name, workdir in config.init_from.items():
+    # An upstream may have brought its own upstreams with it.
+    if (
+      not workdir and name in random and params['frozen'][name] is random[name]
+    ):
+      logging.warning(
+        'config.init_from.%s is empty: the frozen %r keeps its random '
+        'initial weights',
+        name,
+        name,
+      )
+  return params
+
+
+def _check_latents(config, name, workdir):
+  """Raises BadInput if latents and network come from other steps of a run."""
+  folder = config.data.latents
+  if not folder or not os.path.samefile(folder, workdir):
+    return
+  made, step = vqa.latents_step(folder), selection.upstream_step(workdir)[1]
+  if made != step:
+    raise core.BadInput(
+      f'config.data.latents={folder}: its latents.npz is of step {made}, but '
+      f'config.init_from.{name} takes step {step} of the same run; run python '
+      f'-m hyperudl.precompute --workdir={folder} again'
+    )

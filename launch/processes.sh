@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# One training or evaluation on several processes of this machine:
+#   bash launch/processes.sh 2 hyperudl.train --config=configs/maml.py \
+#     --workdir=runs/maml
+#   bash launch/processes.sh 2 hyperudl.evaluate --workdir=runs/maml --once
+# The first process prints; when one ends with an error the others end too, and
+# the exit code is the first that is not 0. On several machines set the three
+# variables yourself, or use launch/slurm.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+count="$1"
+shift
+python="${PYTHON:-python}"
+port="${PORT:-$((20000 + RANDOM % 20000))}"
+export JAX_COORDINATOR_ADDRESS="127.0.0.1:$port" JAX_NUM_PROCESSES="$count"
+numbers=()
+for ((i = 0; i < count; i++)); do
+  JAX_PROCESS_ID=$i "$python" -m "$@" &
+  numbers+=($!)
+done
+# What this script is told, all processes are told.
+trap 'kill -TERM "${numbers[@]}" 2> /dev/null || true' TERM INT
+code=0
+for number in "${numbers[@]}"; do
+  while kill -0 "$number" 2> /dev/null; do
+    wait "$number" || { [[ $code != 0 ]] || code=$?; }
+  done
+done
+exit "$code"
