@@ -2,7 +2,8 @@
 
 Prints one JSON line a row on random data (`workloads.py`), so only the speed
 means anything: --suite=maml compares formulations and strategies, `gradient`
-and `metric` learners, which `benchmarks/` sets beside plain torch. A run starts
+and `metric` learners, which `benchmarks/` sets beside plain torch,
+`accelerator` formulations against B (for a GPU). A run starts
 itself again with two host devices; rows with "devices": 2 divide the episodes
 between them, one thread each.
 

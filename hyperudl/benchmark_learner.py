@@ -4,7 +4,8 @@ r"""Speed of one configuration: `python -m hyperudl.benchmark_learner`.
     --config=configs/hypertransformer.py:reference,omniglot,way=20,shot=1
 
 Prints one JSON line a row: drawing episodes (gather, augmentation and shift),
-whole updates with drawing, for each of --batches, evaluation with all that it
+whole updates with drawing, for each of --batches (and, as `update B x S`, S in
+one dispatch for each of --calls), evaluation with all that it
 measures, and `answer 1`, what a user waits for: one episode adapted to and its
 queries answered; for a `hypertransformer` also its parts, each with its
 gradients and on random activations of the right shapes: image features, layer
@@ -33,6 +34,7 @@ from ml_collections import config_flags
 from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import feeding
 from hyperudl import layerwriting
 from hyperudl import loop
 from hyperudl import preparing
@@ -43,24 +45,18 @@ from hyperudl.nets import writer
 MATMUL = 2048
 
 
-def updates(config, batches):
+def updates(config, batches, calls=(1,)):
   """{name: (episodes of one call, () -> arrays)} of drawing and of updates."""
-  learner, draw, optimizer, strategy, mesh, _ = preparing.prepare(config)
+  learner, draw, optimizer, *_ = preparing.prepare(config)
   rows = {}
   for batch in batches:
     keys = episodes.train_keys(config.seed, 0, batch)
     one = jax.tree.map(lambda leaf: leaf[0], draw(keys))
-    state = loop.init_state(learner, optimizer, jax.random.key(0), one)
-    state = loop.place(state, mesh)
-    step = loop.make_train_step(learner, optimizer, strategy, mesh)
     rows[f'draw {batch}'] = batch, lambda keys=keys: draw(keys)
-
-    def update(keys=keys, step=step, holder=[state]):  # noqa: B006
-      # The state is given away, so the next call goes on from here.
-      holder[0], metrics = step(holder[0], draw(keys), keys)
-      return metrics
-
-    rows[f'update {batch}'] = batch, update
+    for count in calls:
+      name = f'update {batch}' + (f' x {count}' if count > 1 else '')
+      update = _update(config, (learner, draw, optimizer), one, batch, count)
+      rows[name] = batch * count, update
   evaluate = loop.make_eval_step(learner)
   size = config.eval.batch
   keys = episodes.eval_keys('test', 0, size)
@@ -68,6 +64,29 @@ def updates(config, batches):
   rows[f'evaluate {size}'] = size, lambda: evaluate(params, draw(keys), keys)
   rows['answer 1'] = 1, lambda: _answer(learner, params, one, keys[0])
   return rows, one, learner
+
+
+def _update(config, parts, one, batch, count):
+  """() -> metrics of `count` updates in one dispatch, with drawing."""
+  learner, draw, optimizer = parts
+  strategy, mesh = loop.resolve_strategy(config.strategy, batch)
+  step = loop.make_train_step(learner, optimizer, strategy, mesh, count > 1)
+  state = loop.init_state(learner, optimizer, jax.random.key(0), one)
+  holder = [loop.place(state, mesh)]
+  config = config.copy_and_resolve_references()
+  lengths = dict.fromkeys(
+    ('steps', 'steps_per_call', 'log_steps', 'checkpoint_steps'), count
+  )
+  with config.unlocked():
+    config.update({'batch': batch, **lengths})
+
+  def update():
+    # The state is given away, so the next call goes on from here.
+    _, batches, keys = next(feeding.feed(config, draw, mesh, 0))
+    holder[0], metrics = step(holder[0], batches, keys)
+    return metrics
+
+  return update
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -201,16 +220,18 @@ def main(argv):
   values = flags.FLAGS
   config = values.config
   try:
-    batches = [int(text) for text in values.batches]
+    batches, calls = (
+      [int(text) for text in given] for given in (values.batches, values.calls)
+    )
   except ValueError:
-    batches = [0]
-  if min(batches) < 1 or values.repeats < 1:
+    batches = calls = [0]
+  if min(*batches, *calls, values.repeats) < 1:
     raise core.BadInput(
-      '--batches takes numbers like 1,16 and --repeats one, all at least 1, '
-      f'not {values.batches} and {values.repeats}'
+      '--batches and --calls take numbers like 1,16 and --repeats one, all at '
+      f'least 1, not {values.batches}, {values.calls} and {values.repeats}'
     )
   cli.set_up()
-  rows, episode, learner = updates(config, batches)
+  rows, episode, learner = updates(config, batches, calls)
   parts = config.learner.name == 'hypertransformer'
   if parts and config.learner.stage == 'all':
     rows.update(hypertransformer_parts(config, episode, learner))
@@ -222,5 +243,6 @@ if __name__ == '__main__':
   config_flags.DEFINE_config_file('config', None, 'configs/NAME.py[:variant].')
   flags.mark_flag_as_required('config')
   flags.DEFINE_list('batches', ['1', '16'], 'Episodes an update, several.')
+  flags.DEFINE_list('calls', ['1'], 'Updates in one dispatch, several.')
   flags.DEFINE_integer('repeats', 5, 'Times that each row is timed.')
   cli.run(main)

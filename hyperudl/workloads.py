@@ -24,7 +24,7 @@ METHODS = {
   'protonet': ('protonet', {}),
 }
 RATE = 0.01  # of inner steps
-SUITES = ('maml', 'gradient', 'metric')
+SUITES = ('maml', 'gradient', 'metric', 'accelerator')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ def make_rows(suite='maml'):
     'maml': _maml_rows,
     'gradient': _gradient_rows,
     'metric': _metric_rows,
+    'accelerator': _accelerator_rows,
   }[suite]()
 
 
@@ -100,6 +101,18 @@ def _metric_rows():
     Row('protonet conv4-8', 8, 4, method='protonet'),
   ]
   return [row for one in rows for row in _on_one_and_two_devices(one)]
+
+
+def _accelerator_rows():
+  """MAML against B: grouped convolutions of the library, or ours."""
+  return [
+    Row(
+      f'maml conv4-{channels} {form} B={batch}', channels, batch, 'vmap', form
+    )
+    for channels in (8, 64)
+    for form in ('naive', 'slices', 'auto')
+    for batch in (1, 16, 64, 256)
+  ]
 
 
 def count_flops(row):

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ import pytest
 from hyperudl import core
 from hyperudl.data import arrays
 from hyperudl.data import episodes
+from hyperudl.data import mapped
 from hyperudl.data import sampling
 from hyperudl.data import shifts
 from hyperudl.data import whole_episode
@@ -224,6 +227,34 @@ def test_transductive_copies_the_queries_shift_and_all():
   np.testing.assert_array_equal(episode.support.x[:, 6:], episode.query.x)
   assert (episode.support.y[:, 6:] == -1).all()
   np.testing.assert_array_equal(episode.extra['unlabelled_y'], episode.query.y)
+
+
+@pytest.mark.skipif(
+  not pathlib.Path('/proc/self/smaps').exists(), reason='needs Linux'
+)
+def test_a_mapped_set_takes_no_memory(tmp_path):
+  path = tmp_path / 'images.npy'
+  written = np.lib.format.open_memmap(path, 'w+', np.uint8, (800, 64, 64, 3))
+  written[:] = 7
+  del written
+  images = np.load(path, mmap_mode='r')[100:]  # a view, as splits are
+
+  def resident():
+    text = pathlib.Path('/proc/self/smaps').read_text()
+    after = text.partition(str(path))[2]
+    return int(re.search(r'Rss:\s+(\d+) kB', after)[1])
+
+  assert int(images.sum(dtype=np.int64)) == 7 * images.size
+  assert resident() > 8000
+  np.testing.assert_array_equal(
+    mapped.take(images, [[3, 699], [0, 3]]), np.full((2, 2, 64, 64, 3), 7)
+  )
+  assert resident() < 100
+  dataset = make_dataset([300, 300])._replace(images=images)
+  config = make_config(way=2, device_mb=0)
+  draw = episodes.make_draw(config, dataset, train=True)
+  np.testing.assert_allclose(draw(KEYS).query.x, 7 / 255, rtol=1e-5)
+  assert resident() < 100
 
 
 def assert_same_episodes(first, second):

@@ -20,6 +20,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.data import augment
+from hyperudl.data import mapped
 from hyperudl.data import protocol
 from hyperudl.data import sampling
 from hyperudl.data import shifts
@@ -163,7 +164,8 @@ def _draw_from_host(plan, finish, sources):
 def _take(images, tasks):
   """The uint8 pixels of support and targets, on the device or from numpy."""
   if isinstance(images, np.ndarray):
-    return tuple(images[np.asarray(r)] for r in (tasks.support, tasks.targets))
+    rows = np.asarray(tasks.support), np.asarray(tasks.targets)
+    return tuple(mapped.take(images, part) for part in rows)
   take = lambda rows: images.at[rows].get(mode='promise_in_bounds')
   return take(tasks.support), take(tasks.targets)
 

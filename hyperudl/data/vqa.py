@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
+from hyperudl.data import mapped
 
 LATENTS = 'latents.npz'  # in the workdir of the run that they adapt
 
@@ -224,7 +225,10 @@ def make_draw(config, tasks, *, train):
       numbers = _drawn(keys, count, 1)[:, 0]
     plans = plan(keys, numbers % count)
     rows = [np.maximum(np.asarray(part[0]), 0) for part in plans[1:]]
-    pixels = [images[part] for part in rows]
+    if isinstance(images, np.ndarray):
+      pixels = [mapped.take(images, part) for part in rows]
+    else:
+      pixels = [images[part] for part in rows]
     episode = finish(plans, pixels, keys)
     if not rules.tasks:
       return episode

