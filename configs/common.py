@@ -54,6 +54,7 @@ def base():
   config.steps = 10_000
   config.batch = 16
   config.strategy = 'auto'
+  config.chunk = 0
   config.steps_per_call = 1
   config.log_steps = 100
   config.checkpoint_steps = 1_000

@@ -70,7 +70,9 @@ def _update(config, parts, one, batch, count):
   """() -> metrics of `count` updates in one dispatch, with drawing."""
   learner, draw, optimizer = parts
   strategy, mesh = loop.resolve_strategy(config.strategy, batch)
-  step = loop.make_train_step(learner, optimizer, strategy, mesh, count > 1)
+  step = loop.make_train_step(
+    learner, optimizer, strategy, mesh, count > 1, config.chunk
+  )
   state = loop.init_state(learner, optimizer, jax.random.key(0), one)
   holder = [loop.place(state, mesh)]
   config = config.copy_and_resolve_references()

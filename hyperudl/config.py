@@ -25,6 +25,7 @@ MINIMUM = {
   'seed': 0,
   'steps': 1,
   'batch': 1,
+  'chunk': 0,
   'steps_per_call': 1,
   'log_steps': 1,
   'checkpoint_steps': 1,

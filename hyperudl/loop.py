@@ -5,7 +5,8 @@ The strategy over episodes is chosen here and nowhere else:
 * 'scan': one episode after another with `value_and_grad` inside the body and
   the gradients summed; memory does not grow with B. On a CPU it is by far the
   fastest, since batched per-episode weights become grouped convolutions.
-* 'vmap': all episodes at once; for accelerators and for shared weights.
+* 'vmap': all episodes at once, or `chunk` of them after one another where
+  memory does not hold all; for accelerators and for shared weights.
 * 'sharded': episodes divided over the devices of all processes, scan or vmap
   inside.
 
@@ -74,13 +75,15 @@ def resolve_strategy(strategy, batch, devices=None):
   return strategy, jax.sharding.Mesh(devices[:share], ('episodes',))
 
 
-def episode_value_and_grad(loss, strategy='scan', mesh=None):
+def episode_value_and_grad(loss, strategy='scan', mesh=None, chunk=0):
   """The mean loss over episodes with its gradient.
 
   Args:
     loss: (params, episode, key, step) -> (f32[], metrics), of ONE episode.
     strategy: 'scan', 'vmap' or 'sharded' (see the module's docstring).
     mesh: for 'sharded', a mesh with one axis named 'episodes'.
+    chunk: episodes of a device that 'vmap' takes at once, a divisor of its
+      share; 0: all of them.
 
   Returns:
     (params, episodes [B, ...], keys key[B], step) -> (value f32[], metrics,
@@ -119,9 +122,22 @@ def episode_value_and_grad(loss, strategy='scan', mesh=None):
     grads, aux = jax.grad(mean, has_aux=True)(trainable)
     return aux, grads
 
+  def by_chunks(trainable, frozen, episodes, keys, step):
+    parts = keys.shape[0] // chunk if chunk else 1
+    if parts <= 1:
+      return by_vmap(trainable, frozen, episodes, keys, step)
+    group = lambda leaf: leaf.reshape(parts, chunk, *leaf.shape[1:])
+    one = lambda inputs: by_vmap(trainable, frozen, *inputs, step)
+    inputs = jax.tree.map(group, (episodes, keys))
+    shapes = jax.eval_shape(one, jax.tree.map(lambda leaf: leaf[0], inputs))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    add = lambda total, part: (jax.tree.map(jnp.add, total, one(part)), None)
+    total, _ = jax.lax.scan(add, zeros, inputs)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
   def by_shards(trainable, frozen, episodes, keys, step):
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
-    local = by_scan if on_cpu else by_vmap
+    local = by_scan if on_cpu and not chunk else by_chunks
     P = jax.sharding.PartitionSpec
 
     def shard(*args):
@@ -136,7 +152,7 @@ def episode_value_and_grad(loss, strategy='scan', mesh=None):
       check_vma=False,
     )(trainable, frozen, episodes, keys, step)
 
-  run = {'scan': by_scan, 'vmap': by_vmap, 'sharded': by_shards}[strategy]
+  run = {'scan': by_scan, 'vmap': by_chunks, 'sharded': by_shards}[strategy]
 
   def value_and_grad(params, episodes, keys, step):
     trainable, frozen = split_frozen(params)
@@ -217,7 +233,7 @@ def place(state, mesh):
 
 
 def make_train_step(
-  learner, optimizer, strategy='scan', mesh=None, several=False
+  learner, optimizer, strategy='scan', mesh=None, several=False, chunk=0
 ):
   """The jitted update: (state, episodes [B, ...], keys key[B]) -> ...
 
@@ -228,13 +244,14 @@ def make_train_step(
     mesh: likewise.
     several: make one call do S updates, one after another: episodes, keys and
       metrics have a first axis S. It saves the dispatch of small updates.
+    chunk: as `episode_value_and_grad`.
 
   Returns:
     A function that returns (new state, metrics f32[]); the old state is
     donated. A step whose loss or gradient is not finite changes nothing but
     the step number and says so in `metrics['finite']` (1 or 0).
   """
-  value_and_grad = episode_value_and_grad(learner.loss, strategy, mesh)
+  value_and_grad = episode_value_and_grad(learner.loss, strategy, mesh, chunk)
 
   def train_step(state, episodes, keys):
     value, metrics, grads = value_and_grad(

@@ -43,6 +43,12 @@ def prepare(config):
     strategy, mesh = loop.resolve_strategy(config.strategy, config.batch)
   except ValueError as error:
     raise core.BadInput(f'config: {error}') from error
+  share = config.batch // (mesh.size if mesh else 1)
+  if config.chunk and share % config.chunk:
+    raise core.BadInput(
+      f'config.chunk = {config.chunk} does not divide the {share} episodes of '
+      f'a device (config.batch = {config.batch}): choose a divisor or 0'
+    )
   dataset = runs.load_data(config, 'train')
   episodes.check_fits(config, dataset, 'train')
   draw = episodes.make_draw(config, dataset, train=True, others=dataset)

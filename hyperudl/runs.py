@@ -14,6 +14,7 @@ FREE = (
   'log_steps',
   'checkpoint_steps',
   'steps_per_call',
+  'chunk',
   'data.dir',
   'data.device_mb',
   'eval.',

@@ -111,7 +111,9 @@ def _run(config, prepared, state, output, stop):
   """The loop over steps; returns the last state, which has been saved."""
   learner, draw, optimizer, strategy, mesh, ahead = prepared
   several = config.steps_per_call > 1
-  step = loop.make_train_step(learner, optimizer, strategy, mesh, several)
+  step = loop.make_train_step(
+    learner, optimizer, strategy, mesh, several, config.chunk
+  )
   done = int(state.step)
   log = _Log(config, output, done)
   settings = config.to_dict()

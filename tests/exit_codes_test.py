@@ -43,6 +43,10 @@ BAD = {
     'learning_rate = -0.1 must be above 0',
   ),
   'negative count': (['--config.batch=-2'], 'batch = -2 is below its minimum'),
+  'uneven chunks': (
+    ['--config.batch=8', '--config.chunk=3'],
+    'chunk = 3 does not divide the 8 episodes of a device',
+  ),
   'no episodes': (
     ['--config.eval.episodes=0'],
     'eval.episodes = 0 is below its minimum 1',

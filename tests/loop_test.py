@@ -74,6 +74,25 @@ def batch():
   return jax.vmap(toy_episode)(keys), keys
 
 
+@pytest.mark.parametrize('chunk', [1, 2])
+@pytest.mark.parametrize('strategy', ['vmap', 'sharded'])
+def test_chunks_are_all_episodes_in_less_memory(batch, strategy, chunk):
+  episodes, keys = batch
+  learner = toy_learner()
+  one = jax.tree.map(lambda leaf: leaf[0], episodes)
+  params = learner.init(jax.random.key(1), one)
+  _, mesh = loop.resolve_strategy(strategy, 4, jax.local_devices()[:1])
+  results = []
+  for size in (0, chunk):
+    run = loop.episode_value_and_grad(learner.loss, strategy, mesh, size)
+    program = jax.jit(run).lower(params, episodes, keys, 0).compile()
+    results.append(program(params, episodes, keys, 0))
+    text = program.as_text()
+  assert 'while' in text  # of the last, which goes chunk by chunk
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+  jax.tree.map(close, *results)
+
+
 @pytest.mark.parametrize('strategy', ['scan', 'vmap', 'sharded'])
 def test_strategies_agree_with_a_python_loop(batch, strategy):
   episodes, keys = batch
