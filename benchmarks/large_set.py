@@ -2,12 +2,12 @@
 
   python -m benchmarks.large_set --dir=FOLDER
 
-Writes two generated sets of 84 x 84 colour images to FOLDER: `large`, of
-tieredImageNet's size by default (448,695 images, 9.5 GB), and `small`, of
---small images. Then it trains the same `protonet` on both in turn, --rounds
+Writes two generated sets of 84 x 84 colour images to FOLDER: a large one, of
+tieredImageNet's size by default (448,695 images, 9.5 GB), and one of --small
+images. Then it trains the same `protonet` on both in turn, --rounds
 times, and prints a JSON line for each: updates a second (the median of the
 lines of the log but the first) and the peak memory of the process. The last
-line has the ratio. `small` lies on the device, `large` is drawn from the disk.
+line has the ratio. The small one lies on the device, the large one on the disk.
 """
 
 import argparse
@@ -90,12 +90,13 @@ def main():
   arguments.dir.mkdir(parents=True, exist_ok=True)
   counts = {'small': arguments.small, 'large': arguments.images}
   found = {name: [] for name in counts}
+  files = {name: f'noise{count}' for name, count in counts.items()}
   for name, count in counts.items():
-    write(arguments.dir / f'{name}.npz', CLASSES, count // CLASSES)
+    write(arguments.dir / f'{files[name]}.npz', CLASSES, count // CLASSES)
   for _ in range(arguments.rounds):
-    for name in counts:
+    for name, file in files.items():
       found[name].append(
-        train(arguments.dir, name, arguments.steps, arguments.channels)
+        train(arguments.dir, file, arguments.steps, arguments.channels)
       )
   for name, rows in found.items():
     speed = statistics.median(speed for speed, _ in rows)

@@ -82,7 +82,9 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
   """
   name = split if not tag else f'{tag}-{split}'
   metrics.evaluation_path(workdir, name)  # a bad name fails now
-  evaluator = evaluation.Evaluator(config, split, config.eval.episodes)
+  evaluator = processes.together(
+    lambda: evaluation.Evaluator(config, split, config.eval.episodes)
+  )
   shapes = evaluation.template(evaluator)
   together = step == 'best_ensemble'
   if together and config.episode.tasks:
@@ -91,9 +93,13 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
       f'sequences of {config.episode.tasks}: choose best or a number'
     )
   chosen = (selection.best_steps(workdir) or ['best']) if together else [step]
+  processes.agree(len(chosen), 'the checkpoints to evaluate')
   numbers, results = [], []
   for one in chosen:
-    raw, number, _ = selection.restore_step(workdir, one)
+    raw, number, _ = processes.together(
+      lambda one=one: selection.restore_step(workdir, one)
+    )
+    processes.agree(number, f'the checkpoint that they read as {one!r}')
     values = evaluator.run(evaluation.fit(raw, shapes, number), stop)
     if values is None:
       return None

@@ -57,11 +57,9 @@ class Evaluator:
       self.count = min(count, -(-tasks // group))
       self._order = np.random.default_rng(2023).permutation(tasks)
     self.draw = self.make_draw(config)
-    devices = jax.devices()
-    self._mesh = None
-    if len(devices) > 1:
-      self._mesh = jax.sharding.Mesh(devices, ('episodes',))
-    self.step = loop.make_eval_step(learner, mesh=self._mesh)
+    self._mesh = loop.make_mesh() if jax.device_count() > 1 else None
+    self._spread = loop.make_eval_step(learner, mesh=self._mesh)
+    self.step = loop.make_eval_step(learner)  # on one device, any number
     self.look = loop.make_eval_step(learner, visuals=True)
     self.pixels = jax.jit(jax.vmap(pixel_nearest_neighbour))
 
@@ -106,7 +104,7 @@ class Evaluator:
       # Always a full batch, so that one program serves; the rest is cut.
       batch, keys = self.batch(start + share.start, share.stop - share.start)
       inputs = processes.spread((batch, keys), self._mesh)
-      values = dict(self.step(params, *inputs))
+      values = dict(self._spread(params, *inputs))
       if not self.config.episode.tasks:
         values['accuracy_pixels'] = self.pixels(batch)
       values['family'] = batch.extra['family']

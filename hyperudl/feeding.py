@@ -46,18 +46,17 @@ def feed(config, draw, mesh, start, ahead=False):
 
   def load(step, count):
     share = processes.share(config.batch)
-    keys = [
-      episodes.train_keys(config.seed, t, config.batch)[share]
-      for t in range(step, step + count)
-    ]
     if config.steps_per_call == 1:
-      return processes.spread((draw(keys[0]), keys[0]), mesh)
-    together = draw(jnp.concatenate(keys))
+      keys = episodes.train_keys(config.seed, step, config.batch)[share]
+      return processes.spread((draw(keys), keys), mesh)
+    of_step = lambda t: episodes.train_keys(config.seed, t, config.batch)[share]
+    keys = jax.vmap(of_step)(step + jnp.arange(count))
+    together = draw(keys.reshape(-1))
     # No -1: without unlabelled rows there are arrays of size zero.
     group = lambda leaf: leaf.reshape(
       count, leaf.shape[0] // count, *leaf.shape[1:]
     )
-    parts = jax.tree.map(group, together), jnp.stack(keys)
+    parts = jax.tree.map(group, together), keys
     return processes.spread(parts, mesh, axis=1)
 
   plan = calls(config, start)

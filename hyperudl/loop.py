@@ -35,6 +35,13 @@ def split_frozen(params):
   return trainable, frozen
 
 
+def make_mesh(devices=None):
+  """One axis 'episodes' over devices, by default all, process by process."""
+  devices = jax.devices() if devices is None else devices
+  order = sorted(devices, key=lambda d: (d.process_index, d.id))
+  return jax.sharding.Mesh(order, ('episodes',))
+
+
 def resolve_strategy(strategy, batch, devices=None):
   """The concrete strategy for `batch` episodes.
 
@@ -64,15 +71,16 @@ def resolve_strategy(strategy, batch, devices=None):
     strategy = 'sharded'
   single = 'scan' if devices[0].platform == 'cpu' else 'vmap'
   if strategy == 'sharded' and share != len(devices):
+    other = ' or choose strategy=scan' if jax.process_count() == 1 else ''
     raise ValueError(
       f'batch = {batch} episodes cannot be divided over {len(devices)} '
-      'devices; make batch a multiple or choose strategy=scan'
+      f'devices; make batch a multiple{other}'
     )
   if strategy == 'auto':
     strategy = 'sharded' if share > 1 else single
   if strategy != 'sharded':
     return strategy, None
-  return strategy, jax.sharding.Mesh(devices[:share], ('episodes',))
+  return strategy, make_mesh(devices[:share])
 
 
 def episode_value_and_grad(loss, strategy='scan', mesh=None, chunk=0):

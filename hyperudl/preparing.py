@@ -11,6 +11,7 @@ import optax
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import loop
+from hyperudl import processes
 from hyperudl import runs
 from hyperudl import selection
 from hyperudl.data import episodes
@@ -25,7 +26,7 @@ class Prepared(NamedTuple):
   optimizer: optax.GradientTransformation
   strategy: str
   mesh: jax.sharding.Mesh | None
-  ahead: bool  # whether the pixels are not on the device
+  ahead: bool  # whether a thread should draw, beside the updates
 
 
 def prepare(config):
@@ -54,6 +55,8 @@ def prepare(config):
   draw = episodes.make_draw(config, dataset, train=True, others=dataset)
   optimizer = loop.make_optimizer(config.optimizer, config.steps)
   ahead = dataset.images.nbytes > config.data.device_mb << 20
+  # Shares of a batch are put together on the host.
+  ahead = ahead or not processes.alone()
   return Prepared(learner, draw, optimizer, strategy, mesh, ahead)
 
 

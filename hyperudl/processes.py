@@ -68,6 +68,11 @@ def start(environ=os.environ):
       f'the processes of this run did not find each other ({error}): start '
       'all of them with the same address and count'
     ) from error
+  counts = np.bincount([d.process_index for d in jax.devices()])
+  if len(set(counts)) > 1:
+    raise core.BadInput(
+      f'the processes of a run need equal numbers of devices, not {counts}'
+    )
   if not is_first():
     logging.set_verbosity(logging.WARNING)
   logging.info(
@@ -100,16 +105,45 @@ def lead(action):
   if is_first():
     try:
       result = action()
-    except core.Error as error:
+    except Exception as error:
       failure = error
-  code = first_says(failure.exit_code if failure else 0)
+  _share_failure(failure, first_says(_code(failure)), 'the first process has')
+  return result
+
+
+def together(action):
+  """Runs `action()` in every process; the failure of one is that of all."""
+  if alone():
+    return action()
+  failure, result = None, None
+  try:
+    result = action()
+  except Exception as error:
+    failure = error
+  _share_failure(failure, most(_code(failure)), 'another process has')
+  return result
+
+
+def _code(failure):
+  return getattr(failure, 'exit_code', 1) if failure else 0
+
+
+def _share_failure(failure, code, who):
   if failure:
     raise failure
   if code:
-    told = core.Error('the first process has ended this run; it says why')
+    told = core.Error(f'{who} ended this run; it says why')
     told.exit_code = code
     raise told
-  return result
+
+
+def agree(number, what):
+  """Raises core.BadInput if the processes passed different integers."""
+  if any_of(number != first_says(number)):
+    raise core.BadInput(
+      f'the processes of this run differ in {what}: start all of them with the '
+      'same command, and let all of them see the same folders'
+    )
 
 
 def first_says(number):
@@ -117,15 +151,6 @@ def first_says(number):
   if alone():
     return number
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def from_first(tree):
-  """The arrays of the first process; elsewhere `tree` gives the shapes."""
-  if alone():
-    return tree
-  # Broadcasts sum in float32 or whole numbers: bytes come as they are.
-  filled = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), tree)
-  return multihost_utils.broadcast_one_to_all(tree if is_first() else filled)
 
 
 def any_of(flag):

@@ -21,6 +21,10 @@ FREE = (
 )
 
 
+# Fields that older runs lack, with what they did.
+SINCE = {'chunk': 0, 'steps_per_call': 1, 'data.device_mb': 2048}
+
+
 def load_data(config, split):
   """The images, or the tasks with language, of one split of the config's set.
 
@@ -76,7 +80,15 @@ def read_config(workdir):
 
 def _parse(path, text):
   try:
-    return config_lib.from_json(text)
+    config = config_lib.from_json(text)
+    with config.unlocked():
+      for field, value in SINCE.items():
+        *parents, name = field.split('.')
+        node = config
+        for parent in parents:
+          node = node.get(parent, {})
+        node[name] = node.get(name, value)
+    return config
   except core.BadInput as error:
     raise core.BadInput(f'{path}: {error}; restore it or delete it') from error
 

@@ -80,9 +80,9 @@ def restore_step(workdir, step, target=None, config=None):
 
 def upstream_step(workdir):
   """('best' or 'latest', the step) that `graft` takes; (.., None) without."""
-  best = best_steps(workdir)
-  if best:
-    return 'best', best[0]
+  stored = checkpoint.steps(workdir, 'best')
+  if stored:  # unreadable ones are told when they are read
+    return 'best', (best_steps(workdir) or stored)[0]
   return 'latest', max(checkpoint.steps(workdir), default=None)
 
 

@@ -13,9 +13,11 @@ this command.
 """
 
 import contextlib
+import json
 import pathlib
 import time
 from typing import NamedTuple
+import zlib
 
 from absl import flags
 from absl import logging
@@ -53,21 +55,24 @@ def train(config, workdir, stop=()):
   Raises:
     core.Error: see the module's docstring.
   """
-  prepared = preparing.prepare(config)
-  runs.check_workdir(config, workdir)
   settings = config.to_dict()
+  same = {**settings, 'data': {**settings['data'], 'dir': ''}}
+  text = json.dumps([same, str(workdir)], sort_keys=True, default=str)
+  processes.agree(zlib.crc32(text.encode()) >> 1, 'config or workdir')
+  prepared = processes.together(lambda: preparing.prepare(config))
+  processes.together(lambda: runs.check_workdir(config, workdir))
   resuming = bool(checkpoint.steps(workdir))
-  state = preparing.initial_state(config, prepared, graft=not resuming)
+  state = processes.together(
+    lambda: preparing.initial_state(config, prepared, graft=not resuming)
+  )
   lock = processes.lead(lambda: storage.acquire_lock(workdir))
-  restored = checkpoint.restore_latest(workdir, state, settings)
+  restored = processes.together(
+    lambda: checkpoint.restore_latest(workdir, state, settings)
+  )
   if restored is not None:
     state = restored[0]
   start = int(state.step)
-  if processes.any_of(start != processes.first_says(start)):
-    raise core.BadInput(
-      f'the processes read different checkpoints of {workdir}: all of them '
-      'must see the same folder'
-    )
+  processes.agree(start, f'the checkpoint that they read in {workdir}')
   state = loop.place(state, prepared.mesh)
   about = f'{config.learner.name} on {config.data.dataset}'
   logging.info(
@@ -81,9 +86,9 @@ def train(config, workdir, stop=()):
       metrics.close_writer(output.writer)
       checkpoint.close(output.manager)
       lock.close()
-  if output and int(state.step) >= config.steps:
-    done = pathlib.Path(workdir) / 'DONE'
-    storage.replace(done, f'{int(state.step)}\n'.encode())
+  if int(state.step) >= config.steps:
+    done, text = pathlib.Path(workdir) / 'DONE', f'{int(state.step)}\n'
+    processes.lead(lambda: storage.replace(done, text.encode()))
   return state
 
 

@@ -1,6 +1,8 @@
 """Which episodes an update gets, however many updates a call does."""
 
+import json
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,10 @@ import optax
 import pytest
 
 from configs import common
+from hyperudl import config as config_lib
 from hyperudl import feeding
 from hyperudl import loop
+from hyperudl import runs as run_files
 from hyperudl.data import episodes
 from tests import loop_test
 from tests import runs_helper as runs
@@ -66,8 +70,10 @@ def test_episodes_are_drawn_ahead_and_no_thread_stays():
 
   feed = feeding.feed(config_of(), slow, None, 0, ahead=True)
   next(feed)
+  end = time.monotonic() + 60
   while len(drawn) <= feeding.AHEAD:  # without another `next`
-    pass
+    assert time.monotonic() < end
+    time.sleep(0.01)
   feed.close()
   assert len(drawn) < 10
   assert all(name.startswith('draw') for name in drawn)
@@ -126,3 +132,14 @@ def test_a_run_with_several_updates_a_call_ends_the_same(tmp_path):
     for path in (tmp_path / n / 'train.jsonl' for n in ('one', 'four'))
   ]
   np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_a_run_from_before_these_fields_can_still_be_read(tmp_path):
+  config = json.loads(common.base().to_json())
+  for name in ('chunk', 'steps_per_call'):
+    del config[name]
+  del config['data']['device_mb']
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  read = run_files.read_config(tmp_path)
+  config_lib.validate(read)
+  assert read.to_dict() == common.base().to_dict()

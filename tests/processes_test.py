@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 
 import numpy as np
@@ -156,6 +157,14 @@ def test_devices_of_one_process_change_nothing(alone, devices, tmp_path):
     np.load(w / 'eval' / 'test_episodes.npz') for w in (alone, workdir)
   )
   np.testing.assert_allclose(first['nll'], second['nll'], **CLOSE)
+  if devices == 2:  # what asks for one episode
+    drawn = runs.call(
+      'plots',
+      f'--workdir={workdir}',
+      '--kind=episode',
+      variables=forced(devices),
+    )
+    assert drawn.code == 0, drawn.err
 
 
 @pytest.mark.slow
@@ -175,17 +184,21 @@ def test_a_run_goes_on_with_fewer_processes(long, tmp_path):
 
 
 @pytest.mark.slow
-def test_when_one_is_killed_the_others_end_and_the_run_goes_on(long, tmp_path):
+@pytest.mark.parametrize('number', [0, 1])
+def test_when_one_is_killed_the_others_end_and_the_run_goes_on(
+  long, number, tmp_path
+):
   workdir = tmp_path / 'run'
   first, second = together('train', *flags(workdir, steps=LONG))
   until_step(workdir, 10)
-  second.kill()
-  lost = runs.finish(first)
-  runs.finish(second)
-  assert lost.code == core.PeerLost.exit_code, lost.err
-  last = lost.err.splitlines()[-1]
-  assert re.match('train: another process of this run has ended', last), last
-  assert 'Traceback' not in lost.err
+  (first, second)[number].kill()
+  left = finish([first, second])[1 - number]
+  # JAX ends a process itself when the first one is gone, if it is quicker.
+  by_jax = number == 0 and left.code == -signal.SIGABRT
+  if not by_jax:
+    assert left.code == core.PeerLost.exit_code, left.err
+    assert re.search('^train: another process of this', left.err, re.M)
+    assert 'Traceback' not in left.err
   at = runs.newest(workdir)
   assert at < LONG
   again = flags(workdir, *SELDOM, steps=LONG)
@@ -214,6 +227,32 @@ def test_what_several_processes_cannot_do_is_refused(pair, tmp_path):
   for result in finish(together('evaluate', f'--workdir={pair}')):
     assert result.code == 2
     assert 'an evaluator that polls runs in one process' in result.err
+
+
+@pytest.mark.parametrize(
+  'codes,expected',
+  [((0, 0), 0), ((5, 6), 5), ((0, 143), 143), ((2, 2), 2), ((0, 3), 3)],
+)
+def test_the_launcher_ends_as_the_first_that_failed(codes, expected, tmp_path):
+  fake = tmp_path / 'python'
+  lines = [
+    f'{i}) sleep {0.3 * (1 - i)}; exit {c};;' for i, c in enumerate(codes)
+  ]
+  fake.write_text(
+    f'#!/bin/bash\necho "$JAX_NUM_PROCESSES $@"\n'
+    f'case $JAX_PROCESS_ID in {" ".join(lines)} esac\n'
+  )
+  fake.chmod(0o755)
+  done = subprocess.run(
+    ['bash', 'launch/processes.sh', '2', 'hyperudl.train', '--x=1'],
+    cwd=runs.ROOT,
+    env={**os.environ, 'PYTHON': str(fake)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == expected, done.stderr
+  assert done.stdout.splitlines() == ['2 -m hyperudl.train --x=1'] * 2
 
 
 @pytest.mark.parametrize(
