@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job from nothing, about 8 minutes on 2 cores: sets up .venv,
+# The main job from nothing, about 10 minutes on 2 cores: sets up .venv,
 # trains the frozen autoencoder, the hypernetwork and its label-free inner loop
 # on the built-in glyphs, with the evaluator as a second process, and prints
 # the table of results. Everything lands in runs/quickstart*; run it again to
@@ -43,7 +43,7 @@ for shift in none training heldout; do
 done
 # Is the emission needed? Weights from other supports, own prototypes.
 for source in mean other; do
-  measure "training-emit-$source" 300 --config.data.shift=training \
+  measure "training-emit-$source" 100 --config.data.shift=training \
     --config.episode.emit_from="$source"
 done
 python launch/table.py "$run"
