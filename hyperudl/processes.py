@@ -99,16 +99,7 @@ def lead(action):
   Raises:
     core.Error: there the action's own, elsewhere one of the same exit code.
   """
-  if alone():
-    return action()
-  failure, result = None, None
-  if is_first():
-    try:
-      result = action()
-    except Exception as error:
-      failure = error
-  _share_failure(failure, first_says(_code(failure)), 'the first process has')
-  return result
+  return together(action if is_first() else lambda: None)
 
 
 def together(action):
@@ -120,21 +111,14 @@ def together(action):
     result = action()
   except Exception as error:
     failure = error
-  _share_failure(failure, most(_code(failure)), 'another process has')
-  return result
-
-
-def _code(failure):
-  return getattr(failure, 'exit_code', 1) if failure else 0
-
-
-def _share_failure(failure, code, who):
+  code = most(getattr(failure, 'exit_code', 1) if failure else 0)
   if failure:
     raise failure
   if code:
-    told = core.Error(f'{who} ended this run; it says why')
+    told = core.Error('another process has ended this run; it says why')
     told.exit_code = code
     raise told
+  return result
 
 
 def agree(number, what):

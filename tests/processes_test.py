@@ -214,7 +214,7 @@ def test_what_the_first_cannot_do_ends_all(tmp_path):
     busy = finish(together('train', *flags(tmp_path / 'run')))
   assert [r.code for r in busy] == [core.Busy.exit_code] * 2, busy
   assert 'is in use by process' in busy[0].err
-  assert 'the first process has ended this run' in busy[1].err
+  assert 'another process has ended this run' in busy[1].err
 
 
 @pytest.mark.slow
