@@ -4,8 +4,8 @@ import os
 import pathlib
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Tests compile far more than they compute: without optimisations and fusion
-# emitters they take a quarter of the time. Processes of tests inherit it.
+# Tests compile far more than they compute: without optimisations they take half
+# the time, without fusion emitters half of that. Processes of tests inherit it.
 os.environ.setdefault(
   'XLA_FLAGS',
   '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
@@ -21,7 +21,7 @@ jax.config.update(
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 MAPS = pathlib.Path('/proc/self/maps')
-MOST_MAPS = 30_000  # Linux kills a process that makes more than 65,530
+MOST_MAPS = 30_000  # Linux gives a process 65,530 by default
 
 
 @pytest.fixture(autouse=True, scope='module')
