@@ -26,9 +26,9 @@ EXTRAS = {
 class Results:
   """Per-episode numbers of all variants and seeds of one folder."""
 
-  def __init__(self, folder, split, proportions):
+  def __init__(self, folder, split, proportions, seeds=()):
     self.folder, self.end = folder, f'-{proportions}-{split}_episodes.npz'
-    self.cache = {}
+    self.seeds, self.cache = seeds, {}
 
   def runs(self, variant, shift):
     """{seed: arrays} of what has been evaluated."""
@@ -37,7 +37,8 @@ class Results:
       for path in sorted(self.folder.glob(f'{variant}-*')):
         name, _, seed = path.name.rpartition('-')
         file = path / 'eval' / f'{shift}{self.end}'
-        if name == variant and file.exists():
+        wanted = not self.seeds or seed in self.seeds
+        if name == variant and wanted and file.exists():
           with np.load(file) as arrays:
             found[seed] = dict(arrays)
       self.cache[variant, shift] = found
@@ -234,6 +235,7 @@ def main():
   parser.add_argument('--proportions', default='dirichlet')
   parser.add_argument('--shifts', default='none,training,adaptation,shear')
   parser.add_argument('--variants', default='')
+  parser.add_argument('--seeds', default='', help='all that there are if empty')
   parser.add_argument(
     '--against',
     default='longer_base:accuracy,default:accuracy',
@@ -245,15 +247,15 @@ def main():
     help='ends of tags like emit_frommean: what they cost one variant, alone',
   )
   arguments = parser.parse_args()
-  results = Results(arguments.runs, arguments.split, arguments.proportions)
+  seeds = [s for s in arguments.seeds.split(',') if s]
+  found = lambda tag: Results(arguments.runs, arguments.split, tag, seeds)
+  results = found(arguments.proportions)
   names = [n for n in arguments.variants.split(',') if n]
   names = names or variants(arguments.runs)
   chosen = arguments.shifts.split(',')
   if arguments.overrides:
     others = {
-      text: Results(
-        arguments.runs, arguments.split, f'{arguments.proportions}-{text}'
-      )
+      text: found(f'{arguments.proportions}-{text}')
       for text in arguments.overrides.split(',')
     }
     for name in names:

@@ -1,5 +1,6 @@
 """The grid of variants and its tables."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -180,6 +181,8 @@ def test_tables_pair_episodes(tmp_path):
   (line,) = [line for line in lines if line.startswith('| no_vae | 2')]
   assert '+20.0 +- 0.0' in line
   assert '| default | +20.0 +- 0.0 | +20.0 +- 0.0 |' in result.stdout
+  one = run('udl_tables.py', *where, '--variants=no_vae', '--seeds=0')
+  assert '| no_vae | 1 |' in one.stdout and '| no_vae | 2 |' not in one.stdout
 
 
 def test_an_unknown_variant_is_refused(tmp_path):
@@ -187,3 +190,50 @@ def test_an_unknown_variant_is_refused(tmp_path):
   assert result.returncode == 2
   assert 'unknown variants: defalt' in result.stderr
   assert not list(tmp_path.iterdir())
+
+
+def page(folder, parts=None):
+  """Runs udl_results.sh without Python: what it would call, and its result."""
+  (folder / 'launch').mkdir()
+  script = ROOT / 'launch' / 'udl_results.sh'
+  (folder / 'launch' / script.name).write_text(script.read_text())
+  calls = folder / 'calls'
+  calls.touch()
+  (folder / 'launch' / 'setup.sh').write_text(
+    'set -euo pipefail\nmake_environment() { :; }\n'
+    f'python() {{ echo "$@" >> {calls}; }}\n'
+  )
+  (folder / 'launch' / 'mt3_results.sh').touch()
+  result = subprocess.run(
+    ['bash', folder / 'launch' / script.name],
+    cwd=folder,
+    env={**os.environ, 'RUN': 'runs', **({'PARTS': parts} if parts else {})},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return result, [line.split() for line in calls.read_text().splitlines()]
+
+
+def test_the_page_shows_what_the_grid_makes(tmp_path):
+  result, calls = page(tmp_path)
+  assert result.returncode == 0, result.stderr
+  made = set()
+  for script, *options in calls:
+    options = dict(o.lstrip('-').split('=', 1) for o in options)
+    folder, split = options['runs'], options['split']
+    for name in options['variants'].split(','):
+      assert name in udl_grid.EVERY
+      key = folder, split, options.get('shifts'), name
+      if script.endswith('udl_grid.py'):
+        made.add(key)
+      else:
+        assert key in made
+  titles = [line for line in result.stdout.splitlines() if line[:3] == '## ']
+  assert len(titles) == len(set(titles)) > 10
+
+
+def test_an_unknown_part_of_the_page_is_refused(tmp_path):
+  result, calls = page(tmp_path, 'headline setings')
+  assert result.returncode == 2 and not result.stdout and not calls
+  assert 'no part setings; there are: headline' in result.stderr
