@@ -11,6 +11,7 @@ import optax
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import loop
+from hyperudl import optimizers
 from hyperudl import processes
 from hyperudl import runs
 from hyperudl import selection
@@ -53,7 +54,7 @@ def prepare(config):
   dataset = runs.load_data(config, 'train')
   episodes.check_fits(config, dataset, 'train')
   draw = episodes.make_draw(config, dataset, train=True, others=dataset)
-  optimizer = loop.make_optimizer(config.optimizer, config.steps)
+  optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
   ahead = dataset.images.nbytes > config.data.device_mb << 20
   # Shares of a batch are put together on the host.
   ahead = ahead or not processes.alone()

@@ -193,6 +193,12 @@ def test_a_diverging_run_is_exit_code_4_and_keeps_a_good_checkpoint(tmp_path):
     assert np.isfinite(leaf).all()
   again = runs.call('train', *runs.tiny(workdir, *flags))
   assert (again.code, again.err.splitlines()[-1]) == (4, last)
+  # Several updates in a call: one of them is enough, and nothing is saved.
+  several = ('--config.steps_per_call=4', '--config.checkpoint_steps=4')
+  ended = runs.call('train', *runs.tiny(tmp_path / 'four', *flags, *several))
+  assert ended.code == 4, ended.err
+  assert 'within steps [1, 4]' in ended.err.splitlines()[-1]
+  assert not runs.steps(tmp_path / 'four')
 
 
 def template(workdir):

@@ -13,6 +13,7 @@ from configs import hyperldm as ldm_config
 from hyperudl import core
 from hyperudl import hypernets
 from hyperudl import loop
+from hyperudl import optimizers
 from hyperudl import spaces
 from hyperudl.data import episodes
 from hyperudl.data import example
@@ -58,7 +59,7 @@ def trained(name, steps=700, space='hnet'):
     batch = jax.tree.map(lambda leaf: leaf[None], batch)
   episode = jax.tree.map(lambda leaf: leaf[0], batch)
   config.optimizer.learning_rate = 0.01
-  optimizer = loop.make_optimizer(config.optimizer, steps)
+  optimizer = optimizers.make_optimizer(config.optimizer, steps)
   state = loop.init_state(learner, optimizer, jax.random.key(0), episode)
   codes = 0.5 * jax.random.normal(jax.random.key(5), (TASKS, SIZES['latent']))
   frozen = dict(state.params['frozen'])

@@ -16,6 +16,7 @@ from hyperudl import inner
 from hyperudl import language
 from hyperudl import latents
 from hyperudl import loop
+from hyperudl import optimizers
 from hyperudl import targets
 from hyperudl.data import episodes
 from hyperudl.data import example
@@ -119,7 +120,7 @@ def case(kind, **changes):
 def test_every_kind_learns_and_uses_what_it_may(kind):
   learner, config, _, batch = case(kind)
   episode = jax.tree.map(lambda leaf: leaf[0], batch)
-  optimizer = loop.make_optimizer(config.optimizer, 40)
+  optimizer = optimizers.make_optimizer(config.optimizer, 40)
   state = loop.init_state(learner, optimizer, jax.random.key(0), episode)
   step = loop.make_train_step(learner, optimizer, 'vmap')
   keys = jax.random.split(jax.random.key(1), 4)

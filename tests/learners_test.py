@@ -13,6 +13,7 @@ from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import learners
 from hyperudl import loop
+from hyperudl import optimizers
 from hyperudl.data import episodes
 from hyperudl.data import example
 from tests import sizes_helper
@@ -70,7 +71,7 @@ class Case:
     self.draw = episodes.make_draw(config, data, train=True)
     self.batch, self.keys = self.at(0)
     self.episode = jax.tree.map(lambda leaf: leaf[0], self.batch)
-    self.optimizer = loop.make_optimizer(config.optimizer, config.steps)
+    self.optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
     self.traces = 0
 
     def counted(*args):

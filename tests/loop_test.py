@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
-import optax
 import pytest
 
 from hyperudl import core
 from hyperudl import inner
 from hyperudl import loop
+from hyperudl import optimizers
 
 
 def toy_episode(key, way=3, rows=4):
@@ -121,13 +121,13 @@ def test_strategies_agree_with_a_python_loop(batch, strategy):
 def test_sharding_on_1_2_and_4_devices_gives_the_same_update():
   program = """
     import jax, jax.numpy as jnp, numpy as np
-    from hyperudl import loop
+    from hyperudl import loop, optimizers
     from tests import loop_test as t
     keys = jax.random.split(jax.random.key(0), 4)
     episodes = jax.vmap(t.toy_episode)(keys)
     learner = t.toy_learner()
     one = jax.tree.map(lambda leaf: leaf[0], episodes)
-    optimizer = loop.make_optimizer(t.settings(), 10)
+    optimizer = optimizers.make_optimizer(t.settings(), 10)
     results = []
     for count in (1, 2, 4):
       name, mesh = loop.resolve_strategy('sharded', 4, jax.devices()[:count])
@@ -162,7 +162,7 @@ def test_one_compilation_over_steps(batch):
   learner = toy_learner()
   traced = chex.assert_max_traces(learner.loss, n=1)
   learner = learner._replace(loss=traced)
-  optimizer = loop.make_optimizer(settings(), 5)
+  optimizer = optimizers.make_optimizer(settings(), 5)
   one = jax.tree.map(lambda leaf: leaf[0], episodes)
   state = loop.init_state(learner, optimizer, jax.random.key(1), one)
   step = loop.make_train_step(learner, optimizer, 'vmap')
@@ -175,7 +175,7 @@ def test_one_compilation_over_steps(batch):
 def test_training_lowers_the_loss_and_leaves_the_frozen_alone(batch):
   episodes, keys = batch
   learner = toy_learner()
-  optimizer = loop.make_optimizer(settings(learning_rate=0.05), 30)
+  optimizer = optimizers.make_optimizer(settings(learning_rate=0.05), 30)
   one = jax.tree.map(lambda leaf: leaf[0], episodes)
   state = loop.init_state(learner, optimizer, jax.random.key(1), one)
   frozen = np.asarray(state.params['frozen']['offset'])
@@ -193,7 +193,7 @@ def test_training_lowers_the_loss_and_leaves_the_frozen_alone(batch):
 def test_a_non_finite_step_changes_nothing_but_the_step(batch):
   episodes, keys = batch
   learner = toy_learner()
-  optimizer = loop.make_optimizer(settings(), 5)
+  optimizer = optimizers.make_optimizer(settings(), 5)
   one = jax.tree.map(lambda leaf: leaf[0], episodes)
   state = loop.init_state(learner, optimizer, jax.random.key(1), one)
   before = np.asarray(state.params['w'])
@@ -221,44 +221,6 @@ def test_evaluation_is_the_same_one_by_one_and_at_once(batch):
   assert results[0]['accuracy'].shape == (4,)
   for name in results[0]:
     np.testing.assert_allclose(results[0][name], results[1][name], rtol=1e-5)
-
-
-def test_schedules_by_hand():
-  cosine = loop.make_schedule(
-    settings(schedule='cosine', warmup_steps=4, learning_rate=1.0), 104
-  )
-  np.testing.assert_allclose(cosine(0), 0.2, rtol=1e-6)
-  np.testing.assert_allclose(cosine(4), 1.0, rtol=1e-6)
-  middle = 0.9 * 0.5 * (1 + np.cos(np.pi * 0.5)) + 0.1
-  np.testing.assert_allclose(cosine(54), middle, rtol=1e-5)
-  np.testing.assert_allclose(cosine(104), 0.1, rtol=1e-5)
-  decay = loop.make_schedule(settings(schedule='exponential'), 100)
-  np.testing.assert_allclose(decay(20), 0.01 * 0.25, rtol=1e-5)
-  constant = loop.make_schedule(settings(), 100)
-  np.testing.assert_allclose(constant(77), 0.01)
-
-
-def test_a_schedule_longer_than_the_run_is_clipped_to_it():
-  schedule = loop.make_schedule(
-    settings(schedule='cosine', warmup_steps=100, learning_rate=1.0), 3
-  )
-  assert all(np.isfinite(schedule(t)) for t in range(4))
-
-
-@pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
-def test_optimizers_take_the_step_of_optax(name):
-  params = {'w': jnp.array([1.0, -2.0])}
-  grads = {'w': jnp.array([30.0, 40.0])}
-  optimizer = loop.make_optimizer(settings(name=name, clip=5.0), 10)
-  updates, _ = optimizer.update(grads, optimizer.init(params), params)
-  clipped = {'w': jnp.array([3.0, 4.0])}
-  reference = {
-    'sgd': optax.sgd(0.01),
-    'adam': optax.adam(0.01),
-    'adamw': optax.adamw(0.01, weight_decay=0.0),
-  }[name]
-  expected, _ = reference.update(clipped, reference.init(params), params)
-  np.testing.assert_allclose(updates['w'], expected['w'], rtol=1e-5)
 
 
 def test_strategy_is_chosen_by_devices_and_batch():

@@ -92,6 +92,24 @@ def test_stopped_runs_save_at_once_and_a_second_trainer_is_refused(tmp_path):
   assert steps == sorted(set(steps)) and steps[-1] == runs.STEPS
 
 
+def test_a_run_stopped_between_calls_of_several_updates_ends_the_same(tmp_path):
+  # Calls end where something is written; without it, at the signal alone.
+  several = ('steps_per_call=4', 'checkpoint_steps=100000', 'log_steps=100000')
+  several = [f'--config.{change}' for change in several]
+  flags = runs.tiny(tmp_path / 'run', *several)
+  first = runs.start('train', *flags)
+  runs.wait_for((tmp_path / 'run' / 'tb' / 'train').exists, first)
+  first.send_signal(signal.SIGTERM)
+  assert runs.finish(first).code == 143
+  stopped = runs.newest(tmp_path / 'run')
+  assert 0 < stopped < runs.STEPS and stopped % 4 == 0
+  assert runs.logged(tmp_path / 'run') == [stopped]
+  assert runs.call('train', *flags).code == 0
+  whole = runs.tiny(tmp_path / 'whole', *several)
+  assert runs.call('train', *whole).code == 0
+  assert runs.digest(tmp_path / 'run') == runs.digest(tmp_path / 'whole')
+
+
 def test_a_second_ctrl_c_ends_a_process_at_once():
   program = """
     import os, signal, time
