@@ -26,6 +26,7 @@ import jax
 from hyperudl import benchmark
 from hyperudl import cli
 from hyperudl import core
+from hyperudl import timing
 from hyperudl import workloads
 
 PAUSE = 0.3  # seconds, for threads of the program before to go to sleep
@@ -143,7 +144,7 @@ def main(argv):
   if values.repeats < 1:
     raise core.BadInput(f'--repeats must be >= 1, not {values.repeats}')
   os.environ['JAX_PLATFORMS'] = 'cpu'  # as torch, which is a build for CPUs
-  benchmark.restart_with_two_devices('benchmarks.compare')
+  timing.restart_with_devices('benchmarks.compare', 2)
   cli.set_up()
   torch = Torch(values.suite)
   for line in compare(values.suite, values.repeats, torch):

@@ -18,12 +18,14 @@ between them, one thread each.
   episodes; under 'scan' the buffers do not.
 * 'naive' rows are `vmap` over episodes of a network of flax's own layers.
 
+--compare=FILE adds `ratio`, the speed over that of the same row in FILE, which
+an earlier call has printed.
+
 All rows are compiled first and then timed in turns, so that whatever else the
 machine does meets all of them: only compare rows of one run.
 """
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -36,9 +38,8 @@ import jax.numpy as jnp
 from hyperudl import cli
 from hyperudl import core
 from hyperudl import loop
+from hyperudl import timing
 from hyperudl import workloads
-
-DEVICES_FLAG = '--xla_force_host_platform_device_count'
 
 
 def seconds(function, *args):
@@ -129,26 +130,17 @@ def select(rows, text):
   return chosen
 
 
-def restart_with_two_devices(module='hyperudl.benchmark'):
-  """Host devices are counted once, before JAX starts: so start again."""
-  before = os.environ.get('XLA_FLAGS', '')
-  if DEVICES_FLAG in before:
-    return
-  os.environ['XLA_FLAGS'] = f'{before} {DEVICES_FLAG}=2'.strip()
-  arguments = ['-m', module, *sys.argv[1:]]
-  os.execv(sys.executable, [sys.executable, *arguments])
-
-
 def main(argv):
   """Prints one JSON line a row."""
   del argv
   rows = select(workloads.make_rows(FLAGS.suite), FLAGS.filter)
   if FLAGS.repeats < 1:
     raise core.BadInput(f'--repeats must be >= 1, not {FLAGS.repeats}')
-  restart_with_two_devices()
+  before = timing.read_lines(FLAGS.compare)
+  timing.restart_with_devices('hyperudl.benchmark', 2)
   cli.set_up()
   for line in measure(rows, FLAGS.repeats):
-    sys.stdout.write(json.dumps(line) + '\n')
+    sys.stdout.write(json.dumps(timing.against(line, before)) + '\n')
 
 
 if __name__ == '__main__':
@@ -160,4 +152,5 @@ if __name__ == '__main__':
   flags.DEFINE_integer(
     'repeats', 5, 'Times that each row is timed; medians are printed.'
   )
+  flags.DEFINE_string('compare', '', 'Lines that an earlier call has printed.')
   cli.run(main)

@@ -14,19 +14,22 @@ time to that of an update of one episode, if --batches has 1. Parts overlap in a
 whole program, so shares need not add up; a generator with a decoder is not
 taken apart.
 All rows are timed in turns and the median is reported; `gemm_peak_gflops` is a
-2048 x 2048 float32 matmul timed beside them, `peak_rss_mb` what the process
-has taken at most. Exit codes: 0 done; 2 bad flag, config or data.
+2048 x 2048 float32 matmul on one device timed beside them, `gflops` the matrix
+products and convolutions that the program performs (`flops.py`), and
+`share_of_peak` their ratio; `peak_rss_mb` is what the process has taken at
+most. --compare=FILE adds `ratio`, the speed over that of the same row in FILE,
+which an earlier call has printed.
+
+Several processes (`processes.py`) measure updates alone, together; --devices
+divides one process's cores into so many devices. Exit codes: 0 done; 2 bad
+flag, config or data.
 """
 
 import functools
 import json
-import resource
-import statistics
 import sys
-import time
 
 from absl import flags
-from absl import logging
 import jax
 import jax.numpy as jnp
 from ml_collections import config_flags
@@ -35,39 +38,51 @@ from hyperudl import cli
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import feeding
+from hyperudl import flops
 from hyperudl import layerwriting
 from hyperudl import loop
 from hyperudl import preparing
+from hyperudl import processes
+from hyperudl import timing
 from hyperudl.data import episodes
 from hyperudl.learners import hypertransformer
 from hyperudl.nets import writer
 
-MATMUL = 2048
-
 
 def updates(config, batches, calls=(1,)):
-  """{name: (episodes of one call, () -> arrays)} of drawing and of updates."""
+  """({name: timing.Row} of drawing, updates and answers; episode; learner)."""
   learner, draw, optimizer, *_ = preparing.prepare(config)
-  rows = {}
+  rows, alone = {}, processes.alone()
   for batch in batches:
     keys = episodes.train_keys(config.seed, 0, batch)
     one = jax.tree.map(lambda leaf: leaf[0], draw(keys))
-    rows[f'draw {batch}'] = batch, lambda keys=keys: draw(keys)
+    if alone:
+      rows[f'draw {batch}'] = timing.Row(batch, lambda keys=keys: draw(keys))
     for count in calls:
       name = f'update {batch}' + (f' x {count}' if count > 1 else '')
-      update = _update(config, (learner, draw, optimizer), one, batch, count)
-      rows[name] = batch * count, update
-  evaluate = loop.make_eval_step(learner)
-  size = config.eval.batch
-  keys = episodes.eval_keys('test', 0, size)
-  params = loop.init_state(learner, optimizer, jax.random.key(0), one).params
-  rows[f'evaluate {size}'] = size, lambda: evaluate(params, draw(keys), keys)
-  rows['answer 1'] = 1, lambda: _answer(learner, params, one, keys[0])
+      parts = learner, draw, optimizer
+      rows[name] = _update(config, parts, one, batch, count)
+  if alone:
+    size = config.eval.batch
+    evaluate = loop.make_eval_step(learner)
+    keys = episodes.eval_keys('test', 0, size)
+    params = loop.init_state(learner, optimizer, jax.random.key(0), one).params
+    rows[f'evaluate {size}'] = timing.Row(
+      size,
+      lambda: evaluate(params, draw(keys), keys),
+      flops.count(evaluate, params, draw(keys), keys),
+    )
+    answer = functools.partial(_answer, learner)
+    rows['answer 1'] = timing.Row(
+      1,
+      lambda: answer(params, one, keys[0]),
+      flops.count(answer, params, one, keys[0]),
+    )
   return rows, one, learner
 
 
 def _update(config, parts, one, batch, count):
-  """() -> metrics of `count` updates in one dispatch, with drawing."""
+  """The row of `count` updates in one dispatch, with drawing."""
   learner, draw, optimizer = parts
   strategy, mesh = loop.resolve_strategy(config.strategy, batch)
   step = loop.make_train_step(
@@ -81,14 +96,15 @@ def _update(config, parts, one, batch, count):
   )
   with config.unlocked():
     config.update({'batch': batch, **lengths})
+  inputs = lambda: next(feeding.feed(config, draw, mesh, 0))[1:]
 
   def update():
     # The state is given away, so the next call goes on from here.
-    _, batches, keys = next(feeding.feed(config, draw, mesh, 0))
-    holder[0], metrics = step(holder[0], batches, keys)
+    holder[0], metrics = step(holder[0], *inputs())
     return metrics
 
-  return update
+  work = flops.count(step, holder[0], *inputs())
+  return timing.Row(batch * count, update, work)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -99,7 +115,7 @@ def _answer(learner, params, episode, key):
 
 
 def hypertransformer_parts(config, episode, learner):
-  """{name: (1, () -> arrays)} of the parts of one update of one episode."""
+  """{name: timing.Row} of the parts of one update of one episode."""
   settings = config_lib.learner_settings(config)
   s = hypertransformer.settings_of(config.episode.way, **settings)
   params = jax.jit(learner.init)(jax.random.key(0), episode)
@@ -154,66 +170,17 @@ def hypertransformer_parts(config, episode, learner):
     parts['encoders'] = (encoders, params, sequences)
   if s.shared != 'none':
     parts['shared features'] = (shared, params, inputs['block0'])
-  return {f'part {k}': (1, _with_gradients(*v)) for k, v in parts.items()}
+  return {f'part {k}': _with_gradients(*v) for k, v in parts.items()}
 
 
 def _with_gradients(function, params, x):
-  """() -> value and gradients of a sum over what `function` returns."""
+  """The row of a sum over what `function` returns, with its gradients."""
   total = lambda params, x: sum(
     jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(function(params, x))
   )
   run = jax.jit(jax.value_and_grad(total, (0, 1)))
-  return lambda: run(params, x)
-
-
-def measure(rows, repeats, matmul=MATMUL, seconds=0.2):
-  """Times rows in turns.
-
-  Args:
-    rows: {name: (episodes of one call, () -> arrays)}.
-    repeats: how often each is timed.
-    matmul: rows and columns of the matrices of the peak.
-    seconds: calls are repeated until about so many have passed, each time.
-
-  Returns:
-    A list of dicts of plain numbers and strings, one for each row.
-  """
-  matrix = jnp.ones((matmul, matmul), jnp.float32)
-  multiply = jax.jit(jnp.matmul)
-  rows = {**rows, 'gemm': (1, lambda: multiply(matrix, matrix))}
-  calls, times = {}, {name: [] for name in rows}
-  for name, (_, call) in rows.items():
-    logging.info('compiling: %s', name)
-    jax.block_until_ready(call())
-    calls[name] = max(1, round(seconds / _seconds(call, 1)))
-  for turn in range(repeats):
-    for name, (_, call) in rows.items():
-      times[name].append(_seconds(call, calls[name]))
-    logging.info('turn %d of %d done', turn + 1, repeats)
-  median = {name: statistics.median(values) for name, values in times.items()}
-  whole = median.get('update 1')
-  peak = 2 * matmul**3 / median.pop('gemm') / 1e9
-  memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-  return [
-    {
-      'name': name,
-      'ms_per_call': round(1e3 * took, 4),
-      'episodes_per_second': round(rows[name][0] / took, 2),
-      'share': round(took / whole, 3) if whole else None,
-      'gemm_peak_gflops': round(peak, 1),
-      'peak_rss_mb': round(memory),
-    }
-    for name, took in median.items()
-  ]
-
-
-def _seconds(call, count):
-  """Mean seconds of `count` calls, waiting for the last."""
-  start = time.perf_counter()
-  for _ in range(count):
-    result = call()
-  jax.block_until_ready(result)
-  return (time.perf_counter() - start) / count
+  work = flops.count(run, params, x)
+  return timing.Row(1, lambda: run(params, x), work)
 
 
 def main(argv):
@@ -227,17 +194,35 @@ def main(argv):
     )
   except ValueError:
     batches = calls = [0]
-  if min(*batches, *calls, values.repeats) < 1:
+  if min(*batches, *calls, values.repeats, values.devices) < 1:
     raise core.BadInput(
-      '--batches and --calls take numbers like 1,16 and --repeats one, all at '
-      f'least 1, not {values.batches}, {values.calls} and {values.repeats}'
+      '--batches and --calls take numbers like 1,16, --repeats and --devices '
+      f'one, all at least 1, not {values.batches}, {values.calls}, '
+      f'{values.repeats} and {values.devices}'
     )
-  cli.set_up()
-  rows, episode, learner = updates(config, batches, calls)
-  parts = config.learner.name == 'hypertransformer'
+  before = timing.read_lines(values.compare)
+  if values.devices > 1:
+    timing.restart_with_devices('hyperudl.benchmark_learner', values.devices)
+  cli.set_up(several=True)
+  with processes.guarded():
+    _print(config, (batches, calls), values, before)
+
+
+def _print(config, sizes, values, before):
+  rows, episode, learner = updates(config, *sizes)
+  parts = config.learner.name == 'hypertransformer' and processes.alone()
   if parts and config.learner.stage == 'all':
     rows.update(hypertransformer_parts(config, episode, learner))
-  for line in measure(rows, values.repeats):
+  about = {
+    'config': f'{config.learner.name} on {config.data.dataset}',
+    'devices': jax.device_count(),
+    'processes': jax.process_count(),
+  }
+  lines = timing.measure(rows, values.repeats)
+  if not processes.is_first():
+    return
+  for line in lines:
+    line = timing.against({**about, **line}, before)
     sys.stdout.write(json.dumps(line) + '\n')
 
 
@@ -247,4 +232,6 @@ if __name__ == '__main__':
   flags.DEFINE_list('batches', ['1', '16'], 'Episodes an update, several.')
   flags.DEFINE_list('calls', ['1'], 'Updates in one dispatch, several.')
   flags.DEFINE_integer('repeats', 5, 'Times that each row is timed.')
+  flags.DEFINE_integer('devices', 1, 'Of the CPU, which share its cores.')
+  flags.DEFINE_string('compare', '', 'Lines that an earlier call has printed.')
   cli.run(main)

@@ -1,6 +1,7 @@
-"""Prints benchmark rows as a table: python launch/speed_table.py FILE.
+"""Prints lines of benchmarks as tables: python launch/speed_table.py FILES.
 
-FILE holds what `python -m hyperudl.benchmark` printed.
+FILES hold what `python -m hyperudl.benchmark` (formulations of meta-gradients)
+and `python -m hyperudl.benchmark_learner` (whole learners) have printed.
 """
 
 import json
@@ -8,32 +9,96 @@ import pathlib
 import sys
 
 
-def main(path):
-  """Prints one line a row; ratios are to the naive row of the same sizes."""
-  rows = [json.loads(s) for s in pathlib.Path(path).read_text().splitlines()]
-  naive = {
-    row['name'].removesuffix(' naive'): row['episodes_per_second']
-    for row in rows
-    if row['formulation'] == 'naive'
-  }
-  print(
-    '| row | strategy | devices | episodes/s | ratio to naive | GFLOP/s '
-    '| GEMM peak beside it | share | MB |'
-  )
-  print('|---' * 9 + '|')
+def show(value, digits=1):
+  """A number as text; nothing for one that is not known."""
+  return '' if value is None else f'{value:.{digits}f}'
+
+
+def print_table(header, rows):
+  """Prints a table in markdown, without columns that are empty."""
+  full = [i for i in range(len(header)) if any(row[i] for row in rows)]
+  header, *rows = ([row[i] for i in full] for row in (header, *rows))
+  print('| ' + ' | '.join(header) + ' |')
+  print('|---' * len(header) + '|')
   for row in rows:
-    size = row['name'].split(' naive')[0].split(' slices')[0]
-    speed = row['episodes_per_second']
-    ratio = f'{speed / naive[size]:.1f}' if size in naive else ''
-    print(
-      f'| {row["name"]} | {row["strategy"]}, {row["formulation"]} '
-      f'| {row["devices"]} | {speed:.1f} | {ratio} | {row["gflops"]:.0f} '
-      f'| {row["gemm_peak_gflops"]:.0f} | {row["share_of_peak"]:.3f} '
-      f'| {row["peak_mb"]:.0f} |'
+    print('| ' + ' | '.join(row) + ' |')
+  print()
+
+
+def formulations(lines):
+  """One line a row; ratios are to the naive row of the same sizes."""
+  naive = {
+    line['name'].removesuffix(' naive'): line['episodes_per_second']
+    for line in lines
+    if line['formulation'] == 'naive'
+  }
+  rows = []
+  for line in lines:
+    size = line['name'].split(' naive')[0].split(' slices')[0]
+    speed = line['episodes_per_second']
+    rows.append(
+      [
+        line['name'],
+        f'{line["strategy"]}, {line["formulation"]}',
+        str(line['devices']),
+        show(speed),
+        show(speed / naive[size]) if size in naive else '',
+        show(line['gflops'], 0),
+        show(line['gemm_peak_gflops'], 0),
+        show(line['share_of_peak'], 3),
+        show(line['peak_mb'], 0),
+        show(line.get('ratio'), 2),
+      ]
     )
+  print('## Formulations of a meta-gradient\n')
+  print_table(
+    (
+      *('row', 'strategy', 'devices', 'episodes/s', 'ratio to naive'),
+      *('GFLOP/s', 'GEMM peak beside it', 'share', 'MB', 'ratio to before'),
+    ),
+    rows,
+  )
+
+
+def learners(lines):
+  """One line a row of `benchmark_learner`."""
+  rows = [
+    [
+      line['config'],
+      line['name'],
+      str(line['devices']),
+      str(line['processes']),
+      show(line['episodes_per_second']),
+      show(line['ms_per_call'], 2),
+      show(line['gflops']),
+      show(line['share_of_peak'], 3),
+      str(line['peak_rss_mb']),
+      show(line.get('ratio'), 2),
+    ]
+    for line in lines
+  ]
+  print('## Learners\n')
+  print_table(
+    (
+      *('learner', 'row', 'devices', 'processes', 'episodes/s', 'ms a call'),
+      *('GFLOP/s', 'share of GEMM peak', 'RSS, MB', 'ratio to before'),
+    ),
+    rows,
+  )
+
+
+def main(paths):
+  """Prints a table for each kind of line."""
+  texts = [pathlib.Path(path).read_text().splitlines() for path in paths]
+  lines = [json.loads(text) for file in texts for text in file]
+  kinds = (formulations, 'formulation'), (learners, 'config')
+  for table, field in kinds:
+    chosen = [line for line in lines if field in line]
+    if chosen:
+      table(chosen)
 
 
 if __name__ == '__main__':
-  if len(sys.argv) != 2:
-    sys.exit('usage: python launch/speed_table.py FILE')
-  main(sys.argv[1])
+  if len(sys.argv) < 2:
+    sys.exit('usage: python launch/speed_table.py FILE ...')
+  main(sys.argv[1:])

@@ -9,6 +9,8 @@ import pytest
 from configs import hypertransformer as hypertransformer_config
 from configs import protonet as protonet_config
 from hyperudl import benchmark_learner
+from hyperudl import core
+from hyperudl import timing
 from tests import runs_helper as runs
 from tests import sizes_helper
 
@@ -25,7 +27,7 @@ def lines_of(module, name, batches, calls=(1,)):
       benchmark_learner.hypertransformer_parts(config, episode, learner)
     )
   # Two calls a row: quick, and no claim is made of the numbers.
-  return benchmark_learner.measure(rows, 2, matmul=64, seconds=0.0)
+  return timing.measure(rows, 2, matmul=64, seconds=0.0)
 
 
 def test_rows_of_any_learner_are_drawing_updates_and_evaluation():
@@ -42,6 +44,8 @@ def test_rows_of_any_learner_are_drawing_updates_and_evaluation():
     size = math.prod(map(int, re.findall(r'\d+', line['name'])))
     assert abs(each - size) < 0.05 * size
     assert line['peak_rss_mb'] > 50
+    drawing = line['name'].startswith('draw')
+    assert line['gflops'] is None if drawing else line['share_of_peak'] >= 0
   shares = {line['name']: line['share'] for line in lines}
   assert shares['update 1'] == 1.0
 
@@ -53,3 +57,26 @@ def test_the_hypertransformer_has_parts():
   names = ('layer features', 'encoders', 'cnn', 'shared features')
   assert parts == {f'part {name}' for name in names}
   assert all(line['ms_per_call'] > 0 for line in lines)
+
+
+def test_lines_are_compared_with_those_of_the_same_row(tmp_path):
+  file = tmp_path / 'before.jsonl'
+  line = {'config': 'maml on glyphs', 'name': 'update 1', 'devices': 1}
+  other = {**line, 'devices': 2}
+  before = [{**line, 'episodes_per_second': 4.0}]
+  file.write_text('\n'.join(json.dumps(row) for row in before) + '\n')
+  read = timing.read_lines(file)
+  found = timing.against({**line, 'episodes_per_second': 6.0}, read)
+  assert found['ratio'] == 1.5
+  other['episodes_per_second'] = 6.0
+  assert timing.against(other, read) == other
+  assert timing.read_lines('') == {}
+
+
+@pytest.mark.parametrize('text', ['no json', '[1]', '{"name": "a"}', None])
+def test_a_file_of_something_else_cannot_be_compared_with(tmp_path, text):
+  file = tmp_path / 'before.jsonl'
+  if text:
+    file.write_text(text)
+  with pytest.raises(core.BadInput, match='does not hold JSON lines'):
+    timing.read_lines(file)
