@@ -56,6 +56,7 @@ def base():
   config.strategy = 'auto'
   config.chunk = 0
   config.steps_per_call = 1
+  config.matmul_precision = 'float32'
   config.log_steps = 100
   config.checkpoint_steps = 1_000
   config.episode = config_dict.create(

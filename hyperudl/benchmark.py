@@ -36,8 +36,10 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl import cli
+from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import loop
+from hyperudl import strategies
 from hyperudl import timing
 from hyperudl import workloads
 
@@ -49,16 +51,17 @@ def seconds(function, *args):
   return time.perf_counter() - start
 
 
-def compile_row(row):
-  """(program, its inputs) of one row."""
+def compile_row(row, precision='float32'):
+  """(program, its inputs) of one row at a precision of `loop.at_precision`."""
   mesh = None
   if row.strategy == 'sharded':
     devices = jax.local_devices()[: row.devices]
     mesh = jax.sharding.Mesh(devices, ('episodes',))
   _, loss = workloads.make_loss(row)
-  run = loop.episode_value_and_grad(loss, row.strategy, mesh)
+  run = strategies.episode_value_and_grad(loss, row.strategy, mesh)
   inputs = loop.place(workloads.make_inputs(row), mesh)
-  return jax.jit(run).lower(*inputs).compile(), inputs
+  run = jax.jit(loop.at_precision(run, precision))
+  return run.lower(*inputs).compile(), inputs
 
 
 def _describe(row, program, times, peaks):
@@ -83,13 +86,14 @@ def _describe(row, program, times, peaks):
   }
 
 
-def measure(rows, repeats=5, matmul=2048):
+def measure(rows, repeats=5, matmul=2048, precision='float32'):
   """Compiles all rows, then times them in turns.
 
   Args:
     rows: `Row`s; those that need more devices than there are are left out.
     repeats: how often each is timed; medians are reported.
     matmul: rows and columns of the matrices of the peak.
+    precision: of rows and matmul.
 
   Returns:
     A list of dicts of plain numbers and strings, one for each row.
@@ -100,9 +104,9 @@ def measure(rows, repeats=5, matmul=2048):
       logging.warning('left out: %s on %d devices', row.name, row.devices)
       continue
     logging.info('compiling: %s on %d devices', row.name, row.devices)
-    programs.append((row, *compile_row(row), [], []))
+    programs.append((row, *compile_row(row, precision), [], []))
   matrix = jnp.ones((matmul, matmul), jnp.float32)
-  multiply = jax.jit(jnp.matmul)
+  multiply = jax.jit(loop.at_precision(jnp.matmul, precision))
   gflops = lambda: 2 * matmul**3 / seconds(multiply, matrix, matrix) / 1e9
   for turn in range(repeats + 1):
     for _, program, inputs, times, peaks in programs:
@@ -139,7 +143,7 @@ def main(argv):
   before = timing.read_lines(FLAGS.compare)
   timing.restart_with_devices('hyperudl.benchmark', 2)
   cli.set_up()
-  for line in measure(rows, FLAGS.repeats):
+  for line in measure(rows, FLAGS.repeats, precision=FLAGS.precision):
     sys.stdout.write(json.dumps(timing.against(line, before)) + '\n')
 
 
@@ -151,6 +155,12 @@ if __name__ == '__main__':
   flags.DEFINE_enum('suite', 'maml', workloads.SUITES, 'What is measured.')
   flags.DEFINE_integer(
     'repeats', 5, 'Times that each row is timed; medians are printed.'
+  )
+  flags.DEFINE_enum(
+    'precision',
+    'float32',
+    config_lib.CHOICES['matmul_precision'],
+    'Of matrix products; a CPU has float32 alone.',
   )
   flags.DEFINE_string('compare', '', 'Lines that an earlier call has printed.')
   cli.run(main)

@@ -43,6 +43,7 @@ from hyperudl import layerwriting
 from hyperudl import loop
 from hyperudl import preparing
 from hyperudl import processes
+from hyperudl import strategies
 from hyperudl import timing
 from hyperudl.data import episodes
 from hyperudl.learners import hypertransformer
@@ -64,7 +65,8 @@ def updates(config, batches, calls=(1,)):
       rows[name] = _update(config, parts, one, batch, count)
   if alone:
     size = config.eval.batch
-    evaluate = loop.make_eval_step(learner)
+    precision = config.matmul_precision
+    evaluate = loop.make_eval_step(learner, precision=precision)
     keys = episodes.eval_keys('test', 0, size)
     params = loop.init_state(learner, optimizer, jax.random.key(0), one).params
     rows[f'evaluate {size}'] = timing.Row(
@@ -73,6 +75,7 @@ def updates(config, batches, calls=(1,)):
       flops.count(evaluate, params, draw(keys), keys),
     )
     answer = functools.partial(_answer, learner)
+    answer = jax.jit(loop.at_precision(answer, precision))
     rows['answer 1'] = timing.Row(
       1,
       lambda: answer(params, one, keys[0]),
@@ -84,9 +87,13 @@ def updates(config, batches, calls=(1,)):
 def _update(config, parts, one, batch, count):
   """The row of `count` updates in one dispatch, with drawing."""
   learner, draw, optimizer = parts
-  strategy, mesh = loop.resolve_strategy(config.strategy, batch)
+  strategy, mesh = strategies.resolve_strategy(config.strategy, batch)
   step = loop.make_train_step(
-    learner, optimizer, strategy, mesh, count > 1, config.chunk
+    learner,
+    *(optimizer, strategy, mesh),
+    several=count > 1,
+    chunk=config.chunk,
+    precision=config.matmul_precision,
   )
   state = loop.init_state(learner, optimizer, jax.random.key(0), one)
   holder = [loop.place(state, mesh)]
@@ -107,7 +114,6 @@ def _update(config, parts, one, batch, count):
   return timing.Row(batch * count, update, work)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _answer(learner, params, episode, key):
   """Logits of the queries of one episode, as at test time."""
   task = learner.adapt(params, episode.support, key, train=False)
@@ -218,7 +224,9 @@ def _print(config, sizes, values, before):
     'devices': jax.device_count(),
     'processes': jax.process_count(),
   }
-  lines = timing.measure(rows, values.repeats)
+  lines = timing.measure(
+    rows, values.repeats, precision=config.matmul_precision
+  )
   if not processes.is_first():
     return
   for line in lines:

@@ -1,5 +1,7 @@
 """Evaluation on fixed episodes, and what is said of it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from hyperudl import processes
 from hyperudl import runs
 from hyperudl import stats
 from hyperudl import storage
+from hyperudl import strategies
 from hyperudl.data import episodes
 from hyperudl.data import vqa
 
@@ -57,10 +60,13 @@ class Evaluator:
       self.count = min(count, -(-tasks // group))
       self._order = np.random.default_rng(2023).permutation(tasks)
     self.draw = self.make_draw(config)
-    self._mesh = loop.make_mesh() if jax.device_count() > 1 else None
-    self._spread = loop.make_eval_step(learner, mesh=self._mesh)
-    self.step = loop.make_eval_step(learner)  # on one device, any number
-    self.look = loop.make_eval_step(learner, visuals=True)
+    self._mesh = strategies.make_mesh() if jax.device_count() > 1 else None
+    make_step = functools.partial(
+      loop.make_eval_step, learner, precision=config.matmul_precision
+    )
+    self._spread = make_step(mesh=self._mesh)
+    self.step = make_step()  # on one device, any number
+    self.look = make_step(visuals=True)
     self.pixels = jax.jit(jax.vmap(pixel_nearest_neighbour))
 
   def make_draw(self, config):

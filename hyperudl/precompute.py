@@ -25,6 +25,7 @@ from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import evaluation
 from hyperudl import hypernets
+from hyperudl import loop
 from hyperudl import runs
 from hyperudl import selection
 from hyperudl import storage
@@ -47,10 +48,11 @@ def latents_of(settings, config, params, tasks, copies):
   """
   draw = episodes.make_draw(config, tasks, train=True)
 
-  @jax.jit
   def adapt(batch):
     one = lambda episode: hypernets.adapted_on_all(settings, params, episode)
     return jax.vmap(one)(batch)['z']
+
+  adapt = jax.jit(loop.at_precision(adapt, config.matmul_precision))
 
   count, parts = len(tasks.names), []
   for copy in range(copies):

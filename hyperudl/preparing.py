@@ -15,6 +15,7 @@ from hyperudl import optimizers
 from hyperudl import processes
 from hyperudl import runs
 from hyperudl import selection
+from hyperudl import strategies
 from hyperudl.data import episodes
 from hyperudl.data import vqa
 
@@ -42,7 +43,7 @@ def prepare(config):
   config_lib.validate(config)
   learner = runs.make_learner(config)
   try:
-    strategy, mesh = loop.resolve_strategy(config.strategy, config.batch)
+    strategy, mesh = strategies.resolve_strategy(config.strategy, config.batch)
   except ValueError as error:
     raise core.BadInput(f'config: {error}') from error
   share = config.batch // (mesh.size if mesh else 1)

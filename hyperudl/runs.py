@@ -22,7 +22,12 @@ FREE = (
 
 
 # Fields that older runs lack, with what they did.
-SINCE = {'chunk': 0, 'steps_per_call': 1, 'data.device_mb': 2048}
+SINCE = {
+  'chunk': 0,
+  'steps_per_call': 1,
+  'matmul_precision': 'float32',
+  'data.device_mb': 2048,
+}
 
 
 def load_data(config, split):

@@ -40,7 +40,7 @@ class Row(NamedTuple):
   flops: float = 0
 
 
-def measure(rows, repeats, matmul=MATMUL, seconds=0.2):
+def measure(rows, repeats, matmul=MATMUL, seconds=0.2, precision='float32'):
   """Times rows in turns.
 
   Args:
@@ -48,6 +48,7 @@ def measure(rows, repeats, matmul=MATMUL, seconds=0.2):
     repeats: how often each is timed.
     matmul: rows and columns of the matrices of the peak.
     seconds: calls are repeated until about so many have passed, each time.
+    precision: of that matmul; the rows have their own.
 
   Returns:
     A list of dicts of plain numbers and strings, one for each row, None where
@@ -55,7 +56,7 @@ def measure(rows, repeats, matmul=MATMUL, seconds=0.2):
     `share_of_peak` that of a matmul timed in the same turns.
   """
   matrix = jnp.ones((matmul, matmul), jnp.float32)
-  multiply = jax.jit(jnp.matmul)
+  multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
   rows = {**rows, 'gemm': Row(1, lambda: multiply(matrix, matrix))}
   calls, times = {}, {name: [] for name in rows}
   for name, row in rows.items():

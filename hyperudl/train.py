@@ -117,7 +117,11 @@ def _run(config, prepared, state, output, stop):
   learner, draw, optimizer, strategy, mesh, ahead = prepared
   several = config.steps_per_call > 1
   step = loop.make_train_step(
-    learner, optimizer, strategy, mesh, several, config.chunk
+    learner,
+    *(optimizer, strategy, mesh),
+    several=several,
+    chunk=config.chunk,
+    precision=config.matmul_precision,
   )
   done = int(state.step)
   log = _Log(config, output, done)

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import compare
 from hyperudl import benchmark
 from hyperudl import core
-from hyperudl import loop
+from hyperudl import strategies
 from hyperudl import workloads
 
 TINY = workloads.Row('tiny', 2, 2, way=2, shot=1, query=1, size=16, steps=1)
@@ -59,7 +59,7 @@ def test_flops_are_those_of_the_compiled_program(first_order):
     formulation='slices',
     first_order=first_order,
   )
-  value_and_grad = loop.episode_value_and_grad(
+  value_and_grad = strategies.episode_value_and_grad(
     workloads.make_loss(row)[1], 'vmap'
   )
   inputs = workloads.make_inputs(row)
@@ -80,9 +80,9 @@ def test_a_second_order_episode_of_conv4_64_takes_8_65_gigaflop():
 def test_first_order_drops_a_part_of_the_gradient():
   inputs = workloads.make_inputs(TINY)
   gradients = [
-    jax.jit(loop.episode_value_and_grad(workloads.make_loss(row)[1], 'scan'))(
-      *inputs
-    )
+    jax.jit(
+      strategies.episode_value_and_grad(workloads.make_loss(row)[1], 'scan')
+    )(*inputs)
     for row in (TINY, dataclasses.replace(TINY, first_order=True))
   ]
   (value, _, second), (other, _, first) = gradients

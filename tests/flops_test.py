@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from hyperudl import flops
-from hyperudl import loop
+from hyperudl import strategies
 from hyperudl import workloads
 
 A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
@@ -67,7 +67,7 @@ def test_a_meta_gradient_takes_what_the_formula_says(method):
     method=method,
     steps=3,
   )
-  run = loop.episode_value_and_grad(workloads.make_loss(row)[1], 'scan')
+  run = strategies.episode_value_and_grad(workloads.make_loss(row)[1], 'scan')
   found = flops.count(run, *workloads.make_inputs(row))
   ratio = found / (row.batch * workloads.count_flops(row))
   assert 0.9 < ratio < 1.35, ratio

@@ -14,6 +14,7 @@ from hyperudl import core
 from hyperudl import learners
 from hyperudl import loop
 from hyperudl import optimizers
+from hyperudl import strategies
 from hyperudl.data import episodes
 from hyperudl.data import example
 from tests import sizes_helper
@@ -248,9 +249,9 @@ def test_a_trained_heavy_learner_beats_its_untrained_self_and_a_constant(name):
 def compare_strategies(case):
   params = case.state().params
   run = lambda strategy: jax.jit(
-    loop.episode_value_and_grad(case.learner.loss, strategy)
+    strategies.episode_value_and_grad(case.learner.loss, strategy)
   )(params, case.batch, case.keys, 0)
-  trainable, frozen = loop.split_frozen(params)
+  trainable, frozen = strategies.split_frozen(params)
 
   @jax.jit
   def one(episode, key):

@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
+import optax
 import pytest
 
 from hyperudl import core
 from hyperudl import inner
 from hyperudl import loop
 from hyperudl import optimizers
+from hyperudl import strategies
+from hyperudl import workloads
 
 
 def toy_episode(key, way=3, rows=4):
@@ -81,10 +84,10 @@ def test_chunks_are_all_episodes_in_less_memory(batch, strategy, chunk):
   learner = toy_learner()
   one = jax.tree.map(lambda leaf: leaf[0], episodes)
   params = learner.init(jax.random.key(1), one)
-  _, mesh = loop.resolve_strategy(strategy, 4, jax.local_devices()[:1])
+  _, mesh = strategies.resolve_strategy(strategy, 4, jax.local_devices()[:1])
   results = []
   for size in (0, chunk):
-    run = loop.episode_value_and_grad(learner.loss, strategy, mesh, size)
+    run = strategies.episode_value_and_grad(learner.loss, strategy, mesh, size)
     program = jax.jit(run).lower(params, episodes, keys, 0).compile()
     results.append(program(params, episodes, keys, 0))
     text = program.as_text()
@@ -99,8 +102,8 @@ def test_strategies_agree_with_a_python_loop(batch, strategy):
   learner = toy_learner()
   one = jax.tree.map(lambda leaf: leaf[0], episodes)
   params = learner.init(jax.random.key(1), one)
-  _, mesh = loop.resolve_strategy(strategy, 4, jax.local_devices()[:1])
-  run = jax.jit(loop.episode_value_and_grad(learner.loss, strategy, mesh))
+  _, mesh = strategies.resolve_strategy(strategy, 4, jax.local_devices()[:1])
+  run = jax.jit(strategies.episode_value_and_grad(learner.loss, strategy, mesh))
   value, metrics, grads = run(params, episodes, keys, 0)
 
   trainable = {'w': params['w']}
@@ -121,7 +124,7 @@ def test_strategies_agree_with_a_python_loop(batch, strategy):
 def test_sharding_on_1_2_and_4_devices_gives_the_same_update():
   program = """
     import jax, jax.numpy as jnp, numpy as np
-    from hyperudl import loop, optimizers
+    from hyperudl import loop, optimizers, strategies
     from tests import loop_test as t
     keys = jax.random.split(jax.random.key(0), 4)
     episodes = jax.vmap(t.toy_episode)(keys)
@@ -130,7 +133,8 @@ def test_sharding_on_1_2_and_4_devices_gives_the_same_update():
     optimizer = optimizers.make_optimizer(t.settings(), 10)
     results = []
     for count in (1, 2, 4):
-      name, mesh = loop.resolve_strategy('sharded', 4, jax.devices()[:count])
+      some = jax.devices()[:count]
+      name, mesh = strategies.resolve_strategy('sharded', 4, some)
       assert mesh.size == count, mesh
       state = loop.init_state(learner, optimizer, jax.random.key(1), one)
       step = loop.make_train_step(learner, optimizer, name, mesh)
@@ -225,9 +229,35 @@ def test_evaluation_is_the_same_one_by_one_and_at_once(batch):
 
 def test_strategy_is_chosen_by_devices_and_batch():
   cpu = jax.local_devices()[:1]
-  assert loop.resolve_strategy('auto', 4, cpu) == ('scan', None)
-  assert loop.resolve_strategy('vmap', 4, cpu) == ('vmap', None)
+  assert strategies.resolve_strategy('auto', 4, cpu) == ('scan', None)
+  assert strategies.resolve_strategy('vmap', 4, cpu) == ('vmap', None)
   with pytest.raises(ValueError, match='strategy must be one of'):
-    loop.resolve_strategy('fast', 4)
+    strategies.resolve_strategy('fast', 4)
   with pytest.raises(ValueError, match='cannot be divided over 2'):
-    loop.resolve_strategy('sharded', 3, cpu * 2)
+    strategies.resolve_strategy('sharded', 3, cpu * 2)
+
+
+@pytest.mark.parametrize(
+  'name,word', [('float32', 'HIGHEST'), ('tensorfloat32', 'HIGH')]
+)
+def test_every_product_has_the_precision_asked_for(name, word):
+  row = workloads.Row('row', 3, 1, way=2, query=1, size=16, steps=1)
+  init, loss = workloads.make_loss(row)
+  learner = core.make_learner(
+    init, lambda *a, **k: None, lambda *a: None, loss=loss
+  )
+  params, episodes, keys, step = workloads.make_inputs(row)
+  optimizer = optax.sgd(0.1)
+  state = core.TrainState(step, params, optimizer.init(params))
+  run = loop.make_train_step(learner, optimizer, precision=name)
+  text = run.lower(state, episodes, keys).as_text()
+  products = [
+    line
+    for line in text.splitlines()
+    if 'stablehlo.dot_general' in line or 'stablehlo.convolution' in line
+  ]
+  assert len(products) > 10
+  for line in products:
+    assert f'precision = [{word}, {word}]' in line, line
+  run = loop.make_train_step(learner, optimizer, precision='default')
+  assert word not in run.lower(state, episodes, keys).as_text()
