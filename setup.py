@@ -40,6 +40,9 @@ setuptools.setup(
     'cuda': ['jax[cuda]>=0.10.2,<0.12'],
     # Peers to compare speeds with (`benchmarks/`); a CPU build will do.
     'bench': ['torch==2.13.0'],
+    # Features of images and questions by CLIP: `python -m hyperudl.encode`.
+    # Version 5 has no Flax models.
+    'clip': ['transformers>=4.57,<5'],
     # t-SNE of features: `plots --kind=tsne`.
     'tsne': ['scikit-learn>=1.5'],
     'test': [
@@ -47,6 +50,7 @@ setuptools.setup(
       'pytest-xdist>=3.6',
       'ruff>=0.9',
       'scikit-learn>=1.5',
+      'transformers>=4.57,<5',
     ],
   },
 )

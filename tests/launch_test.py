@@ -30,6 +30,7 @@ MAINS = [
     'benchmark',
     'benchmark_learner',
     'precompute',
+    'encode',
     'data.convert',
   )
   if (ROOT / 'hyperudl' / f'{name.replace(".", "/")}.py').exists()
@@ -173,6 +174,7 @@ def test_help_explains_every_main_and_is_no_failure():
       'data.convert': '--source',
       'benchmark': 'hyperudl.benchmark',
       'benchmark_learner': '--batches',
+      'encode': '--model',
     }
     assert flags.get(name, '--workdir') in done.out, name
     if name != 'benchmark':

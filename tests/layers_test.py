@@ -20,6 +20,7 @@ MAINS = (
   'benchmark_learner',
   'plots',
   'precompute',
+  'encode',
 )
 # Besides `data.convert`, whose flags are its own.
 COMMAND_LINE = {f'hyperudl.{name}' for name in (*MAINS, 'cli')}
