@@ -25,6 +25,7 @@ from hyperudl.data import protocol
 from hyperudl.data import sampling
 from hyperudl.data import shifts
 from hyperudl.data import vqa
+from hyperudl.data import vqa_episodes
 from hyperudl.data import whole_episode
 
 _MEAN_OF = 64  # supports whose emissions are averaged by emit_from='mean'
@@ -36,7 +37,7 @@ def make_draw(config, dataset, *, train, others=None):
   Args:
     config: has `episode` and `data` as in design.md, see `protocol.read`; more
       pixels than `data.device_mb` MiB stay on the disk or in memory.
-    dataset: an `arrays.Dataset`, or a `vqa.TaskSet` (see `vqa.make_draw`).
+    dataset: an `arrays.Dataset`, or a `vqa.TaskSet` (see `vqa_episodes`).
     train: whether `config.data.augment` applies.
     others: the training set, for `episode.emit_from` 'mean' and 'other'.
 
@@ -53,7 +54,7 @@ def make_draw(config, dataset, *, train, others=None):
     core.BadInput: a choice that does not exist or does not fit the data.
   """
   if isinstance(dataset, vqa.TaskSet):
-    return vqa.make_draw(config, dataset, train=train)
+    return vqa_episodes.make_draw(config, dataset, train=train)
   rules = protocol.read(config, train)
   protocol.check(rules, dataset, 'the training set' if train else 'the data')
   sources = {'own': dataset}
@@ -124,7 +125,7 @@ def check_fits(config, dataset, split_name):
     split_name: str, what the message calls the data.
   """
   if isinstance(dataset, vqa.TaskSet):
-    vqa.check(config, dataset, split_name)
+    vqa_episodes.check(config, dataset, split_name)
   else:
     protocol.check(protocol.read(config, True), dataset, split_name)
 
