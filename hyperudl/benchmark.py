@@ -144,6 +144,7 @@ def main(argv):
   timing.restart_with_devices('hyperudl.benchmark', 2)
   cli.set_up()
   for line in measure(rows, FLAGS.repeats, precision=FLAGS.precision):
+    line = {**line, 'precision': FLAGS.precision}
     sys.stdout.write(json.dumps(timing.against(line, before)) + '\n')
 
 

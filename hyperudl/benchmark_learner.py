@@ -20,9 +20,9 @@ products and convolutions that the program performs (`flops.py`), and
 most. --compare=FILE adds `ratio`, the speed over that of the same row in FILE,
 which an earlier call has printed.
 
-Several processes (`processes.py`) measure updates alone, together; --devices
-divides one process's cores into so many devices. Exit codes: 0 done; 2 bad
-flag, config or data.
+Several processes (`processes.py`), or devices, measure updates alone, together;
+--devices divides one process's cores into so many devices. Exit codes: 0 done;
+2 bad flag, config or data.
 """
 
 import functools
@@ -43,7 +43,6 @@ from hyperudl import layerwriting
 from hyperudl import loop
 from hyperudl import preparing
 from hyperudl import processes
-from hyperudl import strategies
 from hyperudl import timing
 from hyperudl.data import episodes
 from hyperudl.learners import hypertransformer
@@ -52,8 +51,10 @@ from hyperudl.nets import writer
 
 def updates(config, batches, calls=(1,)):
   """({name: timing.Row} of drawing, updates and answers; episode; learner)."""
+  for batch in batches:
+    preparing.strategy_of(config, batch)
   learner, draw, optimizer, *_ = preparing.prepare(config)
-  rows, alone = {}, processes.alone()
+  rows, alone = {}, jax.device_count() == 1
   for batch in batches:
     keys = episodes.train_keys(config.seed, 0, batch)
     one = jax.tree.map(lambda leaf: leaf[0], draw(keys))
@@ -87,7 +88,7 @@ def updates(config, batches, calls=(1,)):
 def _update(config, parts, one, batch, count):
   """The row of `count` updates in one dispatch, with drawing."""
   learner, draw, optimizer = parts
-  strategy, mesh = strategies.resolve_strategy(config.strategy, batch)
+  strategy, mesh = preparing.strategy_of(config, batch)
   step = loop.make_train_step(
     learner,
     *(optimizer, strategy, mesh),
@@ -176,15 +177,17 @@ def hypertransformer_parts(config, episode, learner):
     parts['encoders'] = (encoders, params, sequences)
   if s.shared != 'none':
     parts['shared features'] = (shared, params, inputs['block0'])
-  return {f'part {k}': _with_gradients(*v) for k, v in parts.items()}
+  precision = config.matmul_precision
+  return {f'part {k}': _with_gradients(precision, *v) for k, v in parts.items()}
 
 
-def _with_gradients(function, params, x):
+def _with_gradients(precision, function, params, x):
   """The row of a sum over what `function` returns, with its gradients."""
   total = lambda params, x: sum(
     jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(function(params, x))
   )
-  run = jax.jit(jax.value_and_grad(total, (0, 1)))
+  run = jax.value_and_grad(total, (0, 1))
+  run = jax.jit(loop.at_precision(run, precision))
   work = flops.count(run, params, x)
   return timing.Row(1, lambda: run(params, x), work)
 
@@ -216,11 +219,14 @@ def main(argv):
 
 def _print(config, sizes, values, before):
   rows, episode, learner = updates(config, *sizes)
-  parts = config.learner.name == 'hypertransformer' and processes.alone()
+  alone = jax.device_count() == 1
+  parts = config.learner.name == 'hypertransformer' and alone
   if parts and config.learner.stage == 'all':
     rows.update(hypertransformer_parts(config, episode, learner))
+  rules = f'{config.episode.way}-way {config.episode.shot}-shot'
   about = {
-    'config': f'{config.learner.name} on {config.data.dataset}',
+    'config': f'{config.learner.name} on {config.data.dataset}, {rules}',
+    'precision': config.matmul_precision,
     'devices': jax.device_count(),
     'processes': jax.process_count(),
   }

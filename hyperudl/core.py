@@ -1,7 +1,7 @@
 """The types that every part of hyperudl speaks in, and its errors.
 
 A learner is five pure functions of ONE episode. Batching over episodes is
-the business of `loop.py`, never of a learner.
+the business of `strategies.py`, never of a learner.
 """
 
 from collections.abc import Callable

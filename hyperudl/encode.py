@@ -1,20 +1,22 @@
 r"""Features of Meta-VQA by a CLIP model: `python -m hyperudl.encode`.
 
   python -m hyperudl.encode --tasks=data_numpy_dir/metavqa \
-    --images=coco --model=clip-vit-large-patch14-336
+    --images=coco --model=clip-vit-large-patch14
 
 --tasks is a folder of meta_train.json, meta_test.json and templates.json, which
 `python -m hyperudl.data.convert --kind=metavqa` makes; image_features.npz,
 question_features.npz and answer_features.npz come beside them. --images is
 searched, folders in it too, for files of the images' names; --model is a
 folder, see `data/clip.py`. Needs the extra `clip`. The same command goes on
-where it was stopped. Exit codes: 0 done; 2 a bad flag, file or model, and
-nothing was written; 5 disk full or unwritable; 130 Ctrl-C.
+where it was stopped: finished parts of the images lie in
+image_features.npz.parts until all is done. Exit codes: 0 done; 2 a bad flag,
+file or model; 5 disk full or unwritable; 130 Ctrl-C.
 """
 
 import os
 import shutil
 import time
+from zipfile import BadZipFile
 
 from absl import flags
 from absl import logging
@@ -65,7 +67,7 @@ def encode(tasks, images, model, batch):
   """Writes the three banks of features into the folder `tasks`.
 
   Raises:
-    core.BadInput: before anything is written, but for a damaged image.
+    core.BadInput: before a bank is written.
     core.Unwritable: the disk.
   """
   targets = [os.path.join(tasks, f'{kind}_features.npz') for kind in KINDS]
@@ -89,9 +91,14 @@ def encode(tasks, images, model, batch):
       texts([sentence for _, sentence in answers], 'answers'),
     ),
   )
-  for path, (labels, features) in zip(targets, banks, strict=True):
+  # All three or none, and only what can be read.
+  beside = [f'{path}.new.npz' for path in targets]
+  for path, (labels, features) in zip(beside, banks, strict=True):
     _write(path, labels, features)
-    metavqa.read_features(path, net.width)  # what was written can be read
+    metavqa.read_features(path, net.width)
+  with storage.writing(tasks):
+    for new, path in zip(beside, targets, strict=True):
+      os.replace(new, path)
   shutil.rmtree(f'{targets[0]}.parts', ignore_errors=True)
 
 
@@ -130,7 +137,7 @@ def _read_part(path, names):
     with np.load(path, allow_pickle=False) as arrays:
       if arrays['names'].tolist() == list(names):
         return arrays['features']
-  except (OSError, ValueError, KeyError):
+  except (OSError, EOFError, ValueError, KeyError, BadZipFile):
     pass
   return None
 

@@ -2,13 +2,14 @@
 
 Matrix products and convolutions alone, as the program performs them: what
 `jax.checkpoint` computes twice counts twice, the body of a scan as often as it
-runs. XLA's own cost analysis counts the body of a loop once, whatever its
-length.
+runs, what nothing depends on not at all. XLA's own cost analysis counts the
+body of a loop once, whatever its length.
 """
 
 import math
 
 import jax
+from jax.interpreters import partial_eval
 
 
 def count(function, *args):
@@ -17,7 +18,9 @@ def count(function, *args):
   A `while` whose length is not known counts once, a `cond` by its most
   expensive branch, a program over several devices with all of them.
   """
-  return _jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+  jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+  needed = [True] * len(jaxpr.outvars)
+  return _jaxpr(partial_eval.dce_jaxpr(jaxpr, needed)[0])
 
 
 def _jaxpr(jaxpr):

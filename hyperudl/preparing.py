@@ -42,16 +42,7 @@ def prepare(config):
   """
   config_lib.validate(config)
   learner = runs.make_learner(config)
-  try:
-    strategy, mesh = strategies.resolve_strategy(config.strategy, config.batch)
-  except ValueError as error:
-    raise core.BadInput(f'config: {error}') from error
-  share = config.batch // (mesh.size if mesh else 1)
-  if config.chunk and share % config.chunk:
-    raise core.BadInput(
-      f'config.chunk = {config.chunk} does not divide the {share} episodes of '
-      f'a device (config.batch = {config.batch}): choose a divisor or 0'
-    )
+  strategy, mesh = strategy_of(config, config.batch)
   dataset = runs.load_data(config, 'train')
   episodes.check_fits(config, dataset, 'train')
   draw = episodes.make_draw(config, dataset, train=True, others=dataset)
@@ -60,6 +51,25 @@ def prepare(config):
   # Shares of a batch are put together on the host.
   ahead = ahead or not processes.alone()
   return Prepared(learner, draw, optimizer, strategy, mesh, ahead)
+
+
+def strategy_of(config, batch):
+  """(name, mesh) as `strategies.resolve_strategy`, for so many episodes.
+
+  Raises:
+    core.BadInput: if `config.strategy` or `config.chunk` does not suit them.
+  """
+  try:
+    strategy, mesh = strategies.resolve_strategy(config.strategy, batch)
+  except ValueError as error:
+    raise core.BadInput(f'config: {error}') from error
+  share = batch // (mesh.size if mesh else 1)
+  if config.chunk and share % config.chunk:
+    raise core.BadInput(
+      f'config.chunk = {config.chunk} does not divide the {share} episodes of '
+      f'a device (config.batch = {batch}): choose a divisor or 0'
+    )
+  return strategy, mesh
 
 
 def initial_state(config, prepared, graft=True):

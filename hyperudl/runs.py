@@ -21,7 +21,8 @@ FREE = (
 )
 
 
-# Fields that older runs lack, with what they did.
+# Fields that older runs lack, with what they did (but on a GPU, where products
+# had the precision of the device).
 SINCE = {
   'chunk': 0,
   'steps_per_call': 1,

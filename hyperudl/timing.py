@@ -21,7 +21,7 @@ DEVICES_FLAG = '--xla_force_host_platform_device_count'
 MATMUL = 2048  # rows and columns of the matrices of the peak
 # What a line of one benchmark is known by in another.
 IDENTITY = (
-  *('config', 'name', 'devices', 'processes'),
+  *('config', 'name', 'precision', 'devices', 'processes'),
   *('strategy', 'formulation', 'batch'),
 )
 

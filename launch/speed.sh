@@ -10,8 +10,12 @@ out="${OUT:-runs/speed}"
 repeats="${REPEATS:-5}"
 batches="${BATCHES:-1,16}"
 learners="${LEARNERS:-protonet hallucination maml hypermaml bayeshmaml
-  hypertransformer continual vae udl contrastive hypernet hvae hyperclip
+  hypertransformer continual vae udl udl_original:glyphs contrastive hypernet hvae hyperclip
   hyperldm}"
+if [[ "${COMPARE:-}" -ef "$out" ]]; then
+  echo "COMPARE and OUT are both $out: name another OUT" >&2
+  exit 2
+fi
 mkdir -p "$out"
 
 # once NAME COMMAND...: its lines, unless they are there.
@@ -27,14 +31,23 @@ once() {
 
 once meta-gradient python -m hyperudl.benchmark --filter="${FILTER:-second-order}"
 for name in $learners; do
-  once "$name" python -m hyperudl.benchmark_learner \
-    --config="configs/$name.py" --batches="$batches"
+  config="configs/${name%%:*}.py"
+  [[ "$name" != *:* ]] || config+=":${name#*:}"
+  sizes="$batches"
+  # A minute for sixteen of its episodes.
+  [[ "$name" != udl_original* ]] || sizes=1
+  once "${name%%:*}" python -m hyperudl.benchmark_learner \
+    --config="$config" --batches="$sizes"
 done
 for name in maml protonet; do
   many=(hyperudl.benchmark_learner --config="configs/$name.py"
     --batches="${batches##*,}")
   once "$name-2devices" python -m "${many[@]}" --devices=2
-  once "$name-2processes" bash launch/processes.sh 2 "${many[@]}"
+  # Two processes need two GPUs, where there are any.
+  gpus="$(nvidia-smi -L 2> /dev/null | wc -l || true)"
+  ((gpus == 1)) ||
+    once "$name-2processes" env PYTHON=python \
+      bash launch/processes.sh 2 "${many[@]}"
 done
 cat <<'PAGE'
 # Speed: tables

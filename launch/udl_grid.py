@@ -196,12 +196,16 @@ def train(arguments, config, workdir, seed, **fields):
   )
 
 
+def protocol(proportions, measure):
+  """What a tag says besides the shift: proportions and overrides (pairs)."""
+  ends = [f'-{field.rpartition(".")[2]}{value}' for field, value in measure]
+  return proportions + ''.join(ends)
+
+
 def evaluate(arguments, workdir):
   """One result for each shift, or nothing where there is one."""
   for shift in arguments.shifts.split(','):
-    tag = f'{shift}-{arguments.proportions}'
-    for field, value in arguments.measure:
-      tag += f'-{field.rpartition(".")[2]}{value}'
+    tag = f'{shift}-{protocol(arguments.proportions, arguments.measure)}'
     done = workdir / 'eval' / f'{tag}-{arguments.split}.jsonl'
     if done.exists():
       continue

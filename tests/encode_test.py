@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+from flax import serialization
 import numpy as np
 from PIL import Image
 import pytest
@@ -127,12 +128,15 @@ def test_a_stopped_command_goes_on(tasks, model, monkeypatch):
     run(tasks, model, batch=1)
   assert not list(tasks.glob('tasks/*_features.npz'))
   (part,) = tasks.glob('tasks/*.parts/*')
+  broken = part.with_name(part.name.replace('00000000', '00000003'))
+  broken.write_bytes(part.read_bytes()[:200])  # as after a power loss
   later = []
   monkeypatch.setattr(
     clip, 'pixels', lambda p, size: later.append(p) or pixels(p, size)
   )
   run(tasks, model, batch=1)
   assert len(later) == 4 and not {*later} & {*read[:3]} and not part.exists()
+  assert len(list(tasks.glob('tasks/*'))) == 7  # no file that is left over
   resumed = np.load(tasks / 'tasks' / 'image_features.npz')['features']
   for path in tasks.glob('tasks/*_features.npz'):
     path.unlink()
@@ -148,8 +152,18 @@ def test_parts_of_another_model_are_not_used(model, tmp_path):
     (other / file.name).write_bytes(file.read_bytes())
   config = json.loads((other / 'config.json').read_text())
   (other / 'config.json').write_text(json.dumps({**config, 'note': 1}))
-  prints = {clip.load(str(folder)).print for folder in (model, other)}
-  assert len(prints) == 2
+  prints = [clip.load(str(folder)).print for folder in (model, other)]
+  means = {'image_mean': [0, 0, 0], 'image_std': [1, 1, 1]}
+  (other / 'preprocessor_config.json').write_text(json.dumps(means))
+  prints.append(clip.load(str(other)).print)
+  assert len(set(prints)) == 3
+
+
+def take_away(model, name):
+  file = model / 'flax_model.msgpack'
+  weights = serialization.msgpack_restore(file.read_bytes())
+  del weights[name]
+  file.write_bytes(serialization.msgpack_serialize(weights))
 
 
 def without(name):
@@ -166,6 +180,10 @@ def without(name):
     (without('COCO_03.png'), "images without a file: 1 of 7, first 'COCO_03'"),
     (without('merges.txt'), 'vocab.json with merges.txt'),
     (without('flax_model.msgpack'), 'expected config.json, one of'),
+    (
+      lambda t, m: take_away(m, 'visual_projection'),
+      'has no visual_projection/kernel, and 0 more are missing',
+    ),
     (without('templates.json'), 'templates.json: cannot be read'),
     (
       lambda t, m: (m / 'flax_model.msgpack').write_bytes(b'x' * 99),

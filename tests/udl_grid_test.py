@@ -1,5 +1,6 @@
 """The grid of variants and its tables."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -220,15 +221,23 @@ def test_the_page_shows_what_the_grid_makes(tmp_path):
   assert result.returncode == 0, result.stderr
   made = set()
   for script, *options in calls:
-    options = dict(o.lstrip('-').split('=', 1) for o in options)
-    folder, split = options['runs'], options['split']
-    for name in options['variants'].split(','):
-      assert name in udl_grid.EVERY
-      key = folder, split, options.get('shifts'), name
-      if script.endswith('udl_grid.py'):
-        made.add(key)
-      else:
-        assert key in made
+    options = [option.lstrip('-').split('=', 1) for option in options]
+    measure = [pair.split('=') for name, pair in options if name == 'measure']
+    options = dict(options)
+    proportions = options.get('proportions', 'dirichlet')
+    tags = [udl_grid.protocol(proportions, measure)]
+    if 'overrides' in options:
+      tags += [f'{proportions}-{o}' for o in options['overrides'].split(',')]
+    wanted = itertools.product(
+      options['variants'].split(','),
+      options.get('shifts', ','.join(udl_grid.SHIFTS)).split(','),
+      tags,
+    )
+    keys = {(options['runs'], options['split'], *key) for key in wanted}
+    if script.endswith('udl_grid.py'):
+      made |= keys
+    assert keys <= made, keys - made
+  assert {name for *_, name, _, _ in made} <= {*udl_grid.EVERY}
   titles = [line for line in result.stdout.splitlines() if line[:3] == '## ']
   assert len(titles) == len(set(titles)) > 10
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import warnings
 import zlib
 
+from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ class Clip(NamedTuple):
 
   size:     pixels per side
   width:    e, of the features
-  print:    of the files it was read from
+  print:    a number that changes with the files that it was read from
   tokenize: list of n strings -> (i32[n, L], i32[n, L]), ids and mask
   texts:    (ids, mask) -> f32[n, e]
   images:   f32[n, size, size, 3] in 0..1 -> f32[n, e]
@@ -74,8 +75,12 @@ def load(folder):
     ) from None
   transformers.utils.logging.set_verbosity_error()
   try:
-    model = FlaxCLIPModel.from_pretrained(
-      folder, local_files_only=True, from_pt=weights != WEIGHTS[0]
+    # With _do_init weights that are not there would be random ones.
+    model, params = FlaxCLIPModel.from_pretrained(
+      folder,
+      local_files_only=True,
+      from_pt=weights != WEIGHTS[0],
+      _do_init=False,
     )
     tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
   # Damaged files raise whatever their parsers raise.
@@ -84,7 +89,13 @@ def load(folder):
     raise BadInput(
       f'{folder}: not read as a CLIP model ({type(error).__name__}: {text})'
     ) from None
-  return _functions(folder, weights, model, tokenizer)
+  missing = model.required_params - flatten_dict(params).keys()
+  if missing:
+    raise BadInput(
+      f'{folder}/{weights}: has no {"/".join(min(missing))}, and '
+      f'{len(missing) - 1} more are missing; a whole CLIP model is needed'
+    )
+  return _functions(folder, weights, (model, params), tokenizer)
 
 
 def _check(folder):
@@ -101,10 +112,9 @@ def _check(folder):
   return weights[0]
 
 
-def _functions(folder, weights, model, tokenizer):
-  mean, std = _normalisation(folder)
+def _functions(folder, weights, net, tokenizer):
+  (model, params), (mean, std) = net, _normalisation(folder)
   length = model.config.text_config.max_position_embeddings
-  params = model.params
 
   def tokenize(strings):
     found = tokenizer(
@@ -119,17 +129,19 @@ def _functions(folder, weights, model, tokenizer):
 
   @jax.jit
   def texts(params, ids, mask):
-    return model.get_text_features(ids, mask, params=params)
+    with jax.default_matmul_precision('float32'):
+      return model.get_text_features(ids, mask, params=params)
 
   @jax.jit
   def images(params, x):
     x = jnp.transpose((x - mean) / std, (0, 3, 1, 2))
-    return model.get_image_features(x, params=params)
+    with jax.default_matmul_precision('float32'):
+      return model.get_image_features(x, params=params)
 
   return Clip(
     model.config.vision_config.image_size,
     model.config.projection_dim,
-    _print(folder, ('config.json', weights)),
+    zlib.crc32(mean.tobytes() + std.tobytes(), _print(folder, weights)),
     tokenize,
     lambda ids, mask: texts(params, ids, mask),
     lambda x: images(params, x),
@@ -151,10 +163,10 @@ def _normalisation(folder):
     ) from None
 
 
-def _print(folder, names):
-  """A number that changes with the content of these files."""
+def _print(folder, weights):
+  """A number that changes with the files of the model."""
   found = 0
-  for name in names:
+  for name in ('config.json', weights):
     with open(os.path.join(folder, name), 'rb') as file:
       while block := file.read(1 << 24):
         found = zlib.crc32(block, found)
