@@ -25,7 +25,8 @@ once() {
   if [[ -e "${COMPARE:-}/$1.jsonl" ]]; then
     compare=(--compare="$COMPARE/$1.jsonl")
   fi
-  "${@:2}" --repeats="$repeats" "${compare[@]}" > "$file.part"
+  # Libraries print lines of their own between processes.
+  "${@:2}" --repeats="$repeats" "${compare[@]}" | grep '^{' > "$file.part"
   mv "$file.part" "$file"
 }
 

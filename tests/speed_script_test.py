@@ -47,7 +47,7 @@ def folder(tmp_path):
     (launch / name).write_text((ROOT / 'launch' / name).read_text())
   (tmp_path / 'learner').write_text(json.dumps(LEARNER) + '\n')
   (tmp_path / 'formulation').write_text(json.dumps(FORMULATION) + '\n')
-  (launch / 'processes.sh').write_text('cat learner\n')
+  (launch / 'processes.sh').write_text('echo [Gloo] connected\ncat learner\n')
   (launch / 'setup.sh').write_text(
     'set -euo pipefail\nmake_environment() { :; }\n'
     'python() {\n  echo "$@" >> calls\n  case "$*" in\n'
