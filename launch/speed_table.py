@@ -8,21 +8,12 @@ import json
 import pathlib
 import sys
 
+from markdown_table import print_table
+
 
 def show(value, digits=1):
   """A number as text; nothing for one that is not known."""
   return '' if value is None else f'{value:.{digits}f}'
-
-
-def print_table(header, rows):
-  """Prints a table in markdown, without columns that are empty."""
-  full = [i for i in range(len(header)) if any(row[i] for row in rows)]
-  header, *rows = ([row[i] for i in full] for row in (header, *rows))
-  print('| ' + ' | '.join(header) + ' |')
-  print('|---' * len(header) + '|')
-  for row in rows:
-    print('| ' + ' | '.join(row) + ' |')
-  print()
 
 
 def formulations(lines):

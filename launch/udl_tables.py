@@ -9,6 +9,7 @@ hierarchical bootstrap for several. Differences are paired by episode.
 import argparse
 import pathlib
 
+from markdown_table import print_table
 import numpy as np
 
 from hyperudl import stats
@@ -95,17 +96,6 @@ def variants(folder):
     path.parent.name.rpartition('-')[0] for path in folder.glob('*-*/eval')
   }
   return sorted(names, key=lambda name: (name != 'default', name))
-
-
-def print_table(header, rows):
-  """Prints a table in markdown without the columns that are empty."""
-  full = [i for i in range(len(header)) if any(row[i] for row in rows)]
-  header, *rows = ([row[i] for i in full] for row in (header, *rows))
-  print('| ' + ' | '.join(header) + ' |')
-  print('|---' * len(header) + '|')
-  for row in rows:
-    print('| ' + ' | '.join(row) + ' |')
-  print()
 
 
 def gains(results, names, chosen, against):

@@ -43,7 +43,7 @@ def folder(tmp_path):
   """A copy of the script whose benchmarks print a line at once."""
   launch = tmp_path / 'launch'
   launch.mkdir()
-  for name in ('speed.sh', 'speed_table.py'):
+  for name in ('speed.sh', 'speed_table.py', 'markdown_table.py'):
     (launch / name).write_text((ROOT / 'launch' / name).read_text())
   (tmp_path / 'learner').write_text(json.dumps(LEARNER) + '\n')
   (tmp_path / 'formulation').write_text(json.dumps(FORMULATION) + '\n')
