@@ -3,7 +3,7 @@
 # one file a program; what is there is not measured again. On an idle machine:
 #   bash launch/speed.sh > docs/results/speed_tables.md
 #   COMPARE=runs/speed OUT=runs/speed-new bash launch/speed.sh   (with ratios)
-# LEARNERS, REPEATS and BATCHES make it smaller.
+# LEARNERS, REPEATS, BATCHES and FILTER (of the meta-gradients) make it smaller.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 make_environment >&2
 out="${OUT:-runs/speed}"

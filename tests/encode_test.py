@@ -152,10 +152,10 @@ def test_parts_of_another_model_are_not_used(model, tmp_path):
     (other / file.name).write_bytes(file.read_bytes())
   config = json.loads((other / 'config.json').read_text())
   (other / 'config.json').write_text(json.dumps({**config, 'note': 1}))
-  prints = [clip.load(str(folder)).print for folder in (model, other)]
+  prints = [clip.load(str(folder)).fingerprint for folder in (model, other)]
   means = {'image_mean': [0, 0, 0], 'image_std': [1, 1, 1]}
   (other / 'preprocessor_config.json').write_text(json.dumps(means))
-  prints.append(clip.load(str(other)).print)
+  prints.append(clip.load(str(other)).fingerprint)
   assert len(set(prints)) == 3
 
 

@@ -40,17 +40,17 @@ TOKENIZER = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
 class Clip(NamedTuple):
   """A model as pure functions.
 
-  size:     pixels per side
-  width:    e, of the features
-  print:    a number that changes with the files that it was read from
-  tokenize: list of n strings -> (i32[n, L], i32[n, L]), ids and mask
-  texts:    (ids, mask) -> f32[n, e]
-  images:   f32[n, size, size, 3] in 0..1 -> f32[n, e]
+  size:        pixels per side
+  width:       e, of the features
+  fingerprint: a number that changes with the files that it was read from
+  tokenize:    list of n strings -> (i32[n, L], i32[n, L]), ids and mask
+  texts:       (ids, mask) -> f32[n, e]
+  images:      f32[n, size, size, 3] in 0..1 -> f32[n, e]
   """
 
   size: int
   width: int
-  print: int
+  fingerprint: int
   tokenize: Callable
   texts: Callable
   images: Callable
@@ -141,7 +141,7 @@ def _functions(folder, weights, net, tokenizer):
   return Clip(
     model.config.vision_config.image_size,
     model.config.projection_dim,
-    zlib.crc32(mean.tobytes() + std.tobytes(), _print(folder, weights)),
+    zlib.crc32(mean.tobytes() + std.tobytes(), _fingerprint(folder, weights)),
     tokenize,
     lambda ids, mask: texts(params, ids, mask),
     lambda x: images(params, x),
@@ -163,7 +163,7 @@ def _normalisation(folder):
     ) from None
 
 
-def _print(folder, weights):
+def _fingerprint(folder, weights):
   """A number that changes with the files of the model."""
   found = 0
   for name in ('config.json', weights):
