@@ -119,7 +119,8 @@ def _images(net, files, batch, path):
   parts = []
   for start in range(0, len(files), PART):
     names, paths = zip(*files[start : start + PART])
-    part = os.path.join(f'{path}.parts', f'{start:08d}-{net.fingerprint:08x}.npz')
+    name = f'{start:08d}-{net.fingerprint:08x}.npz'
+    part = os.path.join(f'{path}.parts', name)
     features = _read_part(part, names)
     if features is None:
       what = f'images {start} to {start + len(names)} of {len(files)}'
