@@ -22,6 +22,9 @@ CHOICES = {
   'optimizer.schedule': ('constant', 'cosine', 'exponential'),
 }
 
+# Learners that read `episode.emit_from`.
+WRITE_FROM = ('udl', 'hypertransformer')
+
 # Fields with a smallest legal value.
 MINIMUM = {
   'seed': 0,
@@ -135,6 +138,12 @@ def _validate_episode(config):
     raise BadInput(
       'config.episode.transductive would name clusters by the labels of the '
       'queries that are scored: set it to False and episode.unlabelled >= 1'
+    )
+  if episode.emit_from != 'own' and learner.get('name') not in WRITE_FROM:
+    raise BadInput(
+      f'config.episode.emit_from = {episode.emit_from!r} replaces what weights '
+      f'are written from, and {learner.get("name")!r} does not read it; '
+      f'{" and ".join(WRITE_FROM)} do'
     )
   has_unlabelled = episode.transductive or episode.unlabelled
   if episode.proportions != 'balanced' and not has_unlabelled:

@@ -7,6 +7,7 @@ Of `learners/hypertransformer.py` and `learners/continual.py`; `s` are the
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl import losses
 from hyperudl.nets import writer
 from hyperudl.nets import writer_losses
@@ -100,8 +101,23 @@ def embed(s, cnn, x):
 
 
 def task_of(s, params, support, key, train):
-  """The CNN of one task, with prototypes where it has no logits."""
-  cnn = write(s, params, support, key, train)
+  """The CNN of one task, with prototypes where it has no logits.
+
+  Where the context of the support holds 'emit_from' (Examples with a leading
+  axis), the mean of the CNNs written for those supports, with the own
+  prototypes: the control of whether what is written matters to the task.
+  """
+  others = (support.context or {}).get('emit_from')
+  if others is None:
+    cnn = write(s, params, support, key, train)
+  elif s.head == 'written':
+    raise core.BadInput(
+      'episode.emit_from: logits written for other classes say nothing of '
+      "these; it needs learner.head='prototypes'"
+    )
+  else:
+    every = jax.lax.map(lambda one: write(s, params, one, key, train), others)
+    cnn = jax.tree.map(lambda leaf: leaf.mean(axis=0), every)
   if s.head == 'written':
     return cnn
   features = embed(s, cnn, support.x)

@@ -10,7 +10,10 @@ episode  an episode as the run sees it: support, unlabelled, queries, and the
          its autoencoder does. --shift=FAMILY puts them under that shift.
 adaptation  accuracy after each label-free step and gain by shift family, with
          95% intervals, of everything that was evaluated in one workdir.
-
+clock    training accuracy over minutes of training, with the test results; runs
+         that differ in their seed alone (NAME-0, NAME-1) share a colour.
+sequences  accuracy after each task of a sequence, of results of `continual`.
+         --tag names the result.
 tsne     the features of one episode in the plane: queries, support and, of
          `hallucination`, generated ones; with what the picture hides.
 shots    accuracy over labelled images a class of everything that was evaluated
@@ -39,6 +42,7 @@ from hyperudl import doubt_figure
 from hyperudl import evaluation
 from hyperudl import metric_figures
 from hyperudl import metrics
+from hyperudl import progress_figures
 from hyperudl import runs
 from hyperudl import selection
 
@@ -227,15 +231,19 @@ def main(argv):
     raise core.BadInput(
       f'--shift={values.shift} is for --kind=episode, not {values.kind}'
     )
-  if values.tag and values.kind != 'uncertainty':
+  tagged = ('uncertainty', 'sequences')
+  if values.tag and values.kind not in tagged:
     raise core.BadInput(
-      f'--tag={values.tag} is for --kind=uncertainty, not {values.kind}'
+      f'--tag={values.tag} is for --kind={" and ".join(tagged)}, not '
+      f'{values.kind}'
     )
   first = values.workdir[0]
   figure = {
     'curves': lambda: curves(values.workdir),
     'episode': lambda: episode(first, values.shift),
     'adaptation': lambda: adaptation_figure.draw(first),
+    'clock': lambda: progress_figures.clock(values.workdir),
+    'sequences': lambda: progress_figures.sequences(values.workdir, values.tag),
     'tsne': lambda: tsne(first),
     'shots': lambda: metric_figures.shots(values.workdir),
     'uncertainty': lambda: doubt_figure.draw(values.workdir, values.tag),
@@ -257,13 +265,15 @@ if __name__ == '__main__':
       'curves',
       'episode',
       'adaptation',
+      'clock',
+      'sequences',
       'uncertainty',
       'tsne',
       'shots',
     ],
     'What to plot.',
   )
-  flags.DEFINE_string('tag', '', 'Of the result of --kind=uncertainty.')
+  flags.DEFINE_string('tag', '', 'Of the result of uncertainty, sequences.')
   flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
   flags.DEFINE_string('shift', '', 'Of the episode; the own one of the run.')
   flags.DEFINE_string('out', None, 'Picture to write.')

@@ -80,15 +80,29 @@ def _metric():
 
 
 def _hypertransformer():
+  """Eight channels, written or learned, for about the same time.
+
+  A learned network takes three times the updates of a written one in it.
+  """
   rows = {}
-  for way, variant in ((5, _FIVE), (20, _TWENTY)):
-    name = f'{way}way'
-    rows[f'hypertransformer-{name}'] = (
-      f'hypertransformer.py:{variant}',
-      [],
-      TEST,
-    )
-    rows[f'protonet-8-{name}'] = f'protonet.py:{variant}', _SMALL, TEST
+  prototypes = [
+    '--config.learner.head=prototypes',
+    '--config.learner.logits_scale=0.1',
+  ]
+  others = {
+    f'{source}-test': [
+      *TEST['test'],
+      f'--config.episode.emit_from={source}',
+      f'--tag={source}',
+    ]
+    for source in ('mean', 'other')
+  }
+  for way, variant in ((20, f'{_TWENTY},query=3'), (5, _FIVE)):
+    net = f'hypertransformer.py:{variant}'
+    rows[f'prototypes-{way}way'] = net, prototypes, {**TEST, **others}
+    flags = [*_SMALL, '--config.steps=24000']
+    rows[f'protonet-8-{way}way'] = f'protonet.py:{variant}', flags, TEST
+    rows[f'logits-{way}way'] = net, [], TEST
   return rows
 
 
@@ -146,9 +160,69 @@ def _guidance():
   return rows
 
 
+def _semi():
+  """Unlabelled images a class, and encoder layers: logits of 5-way 1-shot."""
+  rows = {}
+  for layers in (3, 1):
+    for count in (0, 4, 9):
+      flags = [f'--config.learner.layers={layers}', '--config.steps=6000']
+      variant = f'{_FIVE},unlabelled={count}'
+      row = f'unlabelled-{count}-{layers}layer{"s" if layers > 1 else ""}'
+      rows[row] = f'hypertransformer.py:{variant}', flags, TEST
+  return rows
+
+
+def _continual():
+  """Sequences of tasks, as many as in training and twice as many."""
+  ten = [*TEST['test'], '--config.episode.tasks=10', '--tag=10tasks']
+  rows = {}
+  for kind in ('continual', 'reset', 'merged', 'constant'):
+    rows[kind] = (
+      f'continual.py:{_FIVE}',
+      [
+        f'--config.learner.kind={kind}',
+        '--config.steps=2400',
+        '--config.optimizer.warmup_steps=100',
+      ],
+      # MergedHT has labels for as many tasks as in training alone.
+      TEST if kind == 'merged' else {**TEST, '10tasks-test': ten},
+    )
+  return rows
+
+
 PAGES = {
   'guidance': _guidance,
   'gradient': _gradient,
   'metric': _metric,
   'hypertransformer': _hypertransformer,
+  'semi': _semi,
+  'continual': _continual,
 }
+
+_CALIBRATION = {
+  'accuracy': 'accuracy, %',
+  'nll': 'NLL',
+  'brier': 'Brier',
+  'ece': 'ECE',
+  'temperature': 'T',
+  'nll_scaled': 'NLL / T',
+  'ece_scaled': 'ECE / T',
+  'auroc_entropy': 'AUROC entropy',
+  'auroc_disagreement': 'AUROC disagreement',
+}
+_FORGETTING = {
+  f'{score}_{scenario}{ending}': f'{title}, {scenario}, %'
+  for scenario in ('class', 'task')
+  for score, ending, title in (
+    ('accuracy', '', 'after the last task'),
+    ('accuracy', '_when_met', 'when met'),
+    ('forgetting', '', 'forgetting'),
+    ('backward_transfer', '', 'backward transfer'),
+  )
+}
+
+# The second table of a page: a word in the names of its results (any, where it
+# is empty) and the columns.
+SCORES = {page: ('', {}) for page in PAGES}
+SCORES['gradient'] = 'uncertainty', _CALIBRATION
+SCORES['continual'] = '', _FORGETTING

@@ -20,6 +20,8 @@ import sys
 import numpy as np
 import result_pages
 
+from hyperudl import metrics
+from hyperudl import runs
 from hyperudl import stats
 
 
@@ -114,35 +116,38 @@ def read(workdir, name):
 
 
 def seconds(workdir):
-  """Of training: the sum of the parts between two lines of the log."""
-  lines = (workdir / 'train.jsonl').read_text().splitlines()
-  rows, total, before = [json.loads(line) for line in lines], 0.0, 0
-  for row in rows:
-    total += (row['step'] - before) / row['steps_per_second']
-    before = row['step']
-  return total
+  """Of training, without what lay between a stop and a resume."""
+  rows = metrics.read_jsonl(workdir / 'train.jsonl')
+  return runs.training_seconds(rows)[-1]
+
+
+def over_seeds(results, score):
+  """(mean, half width) of a number of every episode of some seeds."""
+  found = [arrays[score] for _, arrays in results]
+  count = min(len(values) for values in found)
+  groups = results[0][1].get('group', np.arange(count))[:count]
+  return stats.seeds_ci95(np.array([v[:count] for v in found]), groups)
 
 
 def accuracy_cell(results):
   """'97.1 +- 0.3 (3 seeds)' of the results of some seeds."""
-  found = [arrays['accuracy'] for _, arrays in results]
-  count = min(len(values) for values in found)
-  groups = results[0][1].get('group', np.arange(count))[:count]
-  mean, half = stats.seeds_ci95(np.array([v[:count] for v in found]), groups)
-  seeds = f' ({len(found)} seeds)' if len(found) > 1 else ''
+  mean, half = over_seeds(results, 'accuracy')
+  seeds = f' ({len(results)} seeds)' if len(results) > 1 else ''
   return f'{100 * mean:.1f} +- {100 * half:.1f}{seeds}'
 
 
 def page(arguments):
-  """The page as text: accuracies, then calibration where it was measured."""
+  """The page as text: accuracies, then the other scores of the page."""
   rows = rows_of(arguments)
   names = list(dict.fromkeys(n for row in rows.values() for n in row[2]))
-  plain = [name for name in names if 'uncertainty' not in name]
+  marker, scores = result_pages.SCORES[arguments.page]
+  scored = [name for name in names if marker in name] if scores else []
+  plain = [name for name in names if marker not in name or not scored]
   lines = [
-    f'| row | {" | ".join(plain)} | transductive | updates | minutes |',
+    f'| {" | ".join(["row", *plain, "transductive", "updates", "minutes"])} |',
     '|---' * (len(plain) + 4) + '|',
   ]
-  calibration = []
+  details = []
   for row in rows:
     done = [f.parent for f in folder(arguments).glob(f'{row}-[0-9]*/DONE')]
     folders = sorted(f for f in done if f.name.rpartition('-')[0] == row)
@@ -154,48 +159,39 @@ def page(arguments):
     cells = [accuracy_cell(found[n]) if found[n] else '' for n in plain]
     first = next(results for results in found.values() if results)[0][0]
     minutes = np.mean([seconds(f) for f in folders]) / 60
-    lines.append(
-      f'| {row} | {" | ".join(cells)} | '
-      f'{"yes" if first["transductive"] else "no"} | {first["step"]} | '
-      f'{minutes:.0f} |'
-    )
-    calibration += [
-      calibration_line(row, n, [line for line, _ in pairs])
-      for n, pairs in found.items()
-      if 'uncertainty' in n and pairs
+    cells += ['yes' if first['transductive'] else 'no', str(first['step'])]
+    lines.append(f'| {" | ".join([row, *cells, f"{minutes:.0f}"])} |')
+    details += [
+      score_line(row, n, found[n], scores) for n in scored if found[n]
     ]
-  if calibration:
-    lines += ['', '| row | result | ' + ' | '.join(_SCORES.values()) + ' |']
-    lines += ['|---' * (len(_SCORES) + 2) + '|', *calibration]
+  if details:
+    lines += ['', '| row | result | ' + ' | '.join(scores.values()) + ' |']
+    lines += ['|---' * (len(scores) + 2) + '|', *details]
   return '\n'.join(lines) + '\n'
 
 
-_SCORES = {
-  'accuracy': 'accuracy, %',
-  'nll': 'NLL',
-  'brier': 'Brier',
-  'ece': 'ECE',
-  'temperature': 'T',
-  'nll_scaled': 'NLL / T',
-  'ece_scaled': 'ECE / T',
-  'auroc_entropy': 'AUROC entropy',
-  'auroc_disagreement': 'AUROC disagreement',
-}
+def score_line(row, name, results, scores):
+  """One line of the second table.
 
-
-def calibration_line(row, name, lines):
-  """One line of the second table; numbers are means over seeds."""
+  What each episode has is summarised over seeds and episodes; what only all
+  episodes together have (calibration) is the mean over seeds, with the mean of
+  the intervals.
+  """
   cells = []
-  for score in _SCORES:
-    if score not in lines[0]:
+  for score, title in scores.items():
+    if score not in results[0][0]:
       cells.append('')
       continue
-    scale, digits = (100, 1) if score == 'accuracy' else (1, 3)
-    mean = np.mean([line[score] for line in lines])
+    scale, digits = (100, 1) if title.endswith('%') else (1, 3)
+    if score in results[0][1]:
+      mean, half = over_seeds(results, score)
+    else:
+      mean = np.mean([line[score] for line, _ in results])
+      halves = [line.get(f'{score}_ci95') for line, _ in results]
+      half = None if None in halves else np.mean(halves)
     text = f'{scale * mean:.{digits}f}'
-    half = [line.get(f'{score}_ci95') for line in lines]
-    if None not in half:
-      text += f' +- {scale * np.mean(half):.{digits}f}'
+    if half is not None:
+      text += f' +- {scale * half:.{digits}f}'
     cells.append(text)
   return f'| {row} | {name} | {" | ".join(cells)} |'
 

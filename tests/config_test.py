@@ -61,6 +61,7 @@ def test_clusters_are_not_named_by_the_queries_that_are_scored(name):
     ('episode__shot', '0', 'below its minimum 1'),
     ('episode__proportions', 'even', 'none of balanced, dirichlet'),
     ('episode__emit_from', 'self', 'none of own, mean, other'),
+    ('episode__emit_from', 'mean', "'protonet' does not read it"),
     ('eval__episodes', '0', 'below its minimum 1'),
     ('steps', '0', 'below its minimum 1'),
     ('batch', '-4', 'below its minimum 1'),

@@ -8,6 +8,7 @@ import pytest
 
 from configs import hypertransformer as hypertransformer_config
 from hyperudl import config as config_lib
+from hyperudl import core
 from hyperudl.learners import hypertransformer
 from hyperudl.nets import layerwise
 from hyperudl.nets import transformer
@@ -229,6 +230,44 @@ def test_prototypes_are_class_means_of_the_written_network():
   wanted = -np.square(queries[:, None] - means).sum(-1)
   wanted *= np.exp(params['log_scale'])
   np.testing.assert_allclose(result.logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_may_be_written_from_other_supports():
+  episode = helper.episode_of()
+  other = helper.episode_of(seed=5).support
+  stack = lambda *all: jax.tree.map(lambda *rows: jnp.stack(rows), *all)
+
+  def with_others(*others):
+    plain = [core.Examples(one.x, one.y) for one in others]
+    support = episode.support._replace(context={'emit_from': stack(*plain)})
+    return episode._replace(support=support)
+
+  params, run = helper.build('prototypes')
+  own, foreign = (
+    run(params, episode),
+    run(params, episode._replace(support=other)),
+  )
+  mean = run(params, with_others(episode.support, other)).task
+  kernel = lambda task: task['cnn']['block0']['kernel']
+  wanted = (kernel(own.task) + kernel(foreign.task)) / 2
+  np.testing.assert_allclose(kernel(mean), wanted, rtol=1e-4, atol=1e-5)
+  assert np.abs(kernel(own.task) - kernel(foreign.task)).max() > 1e-2
+  # Prototypes are of the own support under that network.
+  replaced = run(params, with_others(other)).task
+  np.testing.assert_allclose(kernel(replaced), kernel(foreign.task), atol=1e-5)
+  embed = lambda x: (
+    helper.block_of('prototypes')
+    .apply({'params': replaced['cnn']['block0']}, 2 * x - 1)
+    .reshape(len(x), -1)
+  )
+  features, y = np.asarray(embed(episode.support.x)), episode.support.y
+  means = np.stack([features[np.asarray(y) == c].mean(0) for c in range(3)])
+  np.testing.assert_allclose(
+    replaced['prototypes'], means, rtol=1e-4, atol=1e-5
+  )
+  params, run = helper.build()
+  with pytest.raises(core.BadInput, match=r"needs learner\.head='prototypes'"):
+    run(params, with_others(other))
 
 
 def test_the_stage_of_shared_features_trains_nothing_else():

@@ -13,6 +13,7 @@ import pytest
 
 from hyperudl import config as config_lib
 from hyperudl import metrics
+from hyperudl import stats
 from tests import runs_helper as runs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -94,7 +95,9 @@ def test_a_script_gives_its_config_first(path):
       assert re.match(r'\s*run_(setting|across \S+ \w+)\s+--config=', line)
 
 
-@pytest.mark.parametrize('page', ['gradient', 'metric', 'hypertransformer'])
+@pytest.mark.parametrize(
+  'page', ['gradient', 'metric', 'hypertransformer', 'semi', 'continual']
+)
 def test_every_row_of_a_results_page_resolves(page):
   arguments = types.SimpleNamespace(
     page=page, dataset='omniglot', target='mnist'
@@ -130,6 +133,30 @@ def test_a_results_page_holds_what_there_is(tmp_path):
   (line,) = [s for s in results.page(arguments).splitlines() if 'maml' in s]
   assert line.startswith('| maml | 60.0 +- ') and '(2 seeds)' in line
   assert line.endswith('| yes | 180 | 2 |')  # 60 s and 120 / 2 s
+
+
+def test_scores_of_sequences_are_summarised_over_seeds_and_episodes(tmp_path):
+  rng = np.random.default_rng(0)
+  found = rng.uniform(0.1, 0.3, size=(2, 9))
+  for seed in (0, 1):
+    run = tmp_path / 'continual' / 'omniglot' / f'reset-{seed}'
+    run.mkdir(parents=True)
+    (run / 'DONE').touch()
+    (run / 'train.jsonl').write_text('{"step": 60, "steps_per_second": 1}\n')
+    values = {'accuracy': found[seed], 'forgetting_class': found[seed]}
+    row = {name: value.mean() for name, value in values.items()}
+    row['transductive'] = False
+    metrics.write_evaluation(run, '10tasks-test', 60, row, values)
+  arguments = types.SimpleNamespace(
+    page='continual', runs=tmp_path, dataset='omniglot', target='', steps=0
+  )
+  first, second = [
+    line for line in results.page(arguments).splitlines() if 'reset' in line
+  ]
+  assert first == '| reset | no | 60 | 1 |'
+  mean, half = stats.seeds_ci95(found, np.arange(9))
+  assert second.startswith('| reset | 10tasks-test |')
+  assert f'| {100 * mean:.1f} +- {100 * half:.1f} |' in second
 
 
 def set_field(config, field, text):

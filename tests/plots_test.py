@@ -8,6 +8,7 @@ from hyperudl import adaptation_figure
 from hyperudl import core
 from hyperudl import metrics
 from hyperudl import plots
+from hyperudl import progress_figures
 from tests import runs_helper as runs
 
 
@@ -73,6 +74,52 @@ def test_adaptation_is_drawn_by_step_and_by_family(tmp_path):
   assert names == ['contrast', 'shear']
   with pytest.raises(core.BadInput, match='no result with label-free steps'):
     adaptation_figure.draw(tmp_path / 'eval')
+
+
+def test_training_is_drawn_over_minutes_with_its_test_result(tmp_path):
+  for name in ('small-0', 'small-1', 'large'):
+    folder = tmp_path / name
+    folder.mkdir()
+    # 60 steps in a minute, then 60 in half a minute.
+    (folder / 'train.jsonl').write_text(
+      '{"step": 60, "steps_per_second": 1.0, "accuracy": 0.2}\n'
+      '{"step": 120, "steps_per_second": 2.0, "accuracy": 0.6}\n'
+    )
+  row = {'accuracy': 0.5, 'accuracy_ci95': 0.1}
+  values = {'accuracy': np.full(4, 0.5)}
+  metrics.write_evaluation(str(tmp_path / 'small-1'), 'test', 120, row, values)
+  folders = [tmp_path / name for name in ('small-0', 'small-1', 'large')]
+  figure = progress_figures.clock(folders)
+  curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+  for line in curves:
+    np.testing.assert_allclose(line.get_xdata(), [1.0, 1.5])
+    np.testing.assert_allclose(line.get_ydata(), [0.2, 0.6])
+  colors = [line.get_color() for line in curves]
+  assert len(curves) == 3 and colors[0] == colors[1] != colors[2]
+  legend = figure.axes[0].get_legend().get_texts()
+  assert [text.get_text() for text in legend] == ['small', 'large']
+  lines = figure.axes[0].lines
+  points = [line for line in lines if len(line.get_xdata()) == 1]
+  assert [1.5, 0.5] in [
+    [*line.get_xdata(), *line.get_ydata()] for line in points
+  ]
+  with pytest.raises(core.BadInput, match=r'no train\.jsonl with accuracies'):
+    progress_figures.clock([tmp_path])
+
+
+def test_sequences_are_drawn_as_the_mean_over_the_tasks_seen(tmp_path):
+  matrix = np.tril([[0.9, 0, 0], [0.7, 0.5, 0], [0.6, 0.6, 0.3]])
+  spread = np.array([-0.1, 0.1])[:, None, None] * (matrix > 0)
+  values = {'matrix_class': matrix + spread, 'matrix_task': matrix + spread}
+  row = {'accuracy': 0.5}
+  metrics.write_evaluation(str(tmp_path), 'ten-test', 5, row, values)
+  figure = progress_figures.sequences([tmp_path], 'ten')
+  for axes in figure.axes:
+    line = axes.lines[0]
+    np.testing.assert_allclose(line.get_xdata(), [1, 2, 3])
+    np.testing.assert_allclose(line.get_ydata(), [0.9, 0.6, 0.5])
+  with pytest.raises(core.BadInput, match="no result 'test' of sequences"):
+    progress_figures.sequences([tmp_path])
 
 
 def test_a_curve_goes_through_the_last_result_of_each_step(tmp_path):
