@@ -245,3 +245,18 @@ def test_groups_of_tasks_and_pixels_on_disk_give_the_same_episodes():
 def test_what_is_not_for_tasks_with_language_is_refused(field, value):
   with pytest.raises(core.BadInput, match=f'config.episode.{field}'):
     episodes.check_fits(config_of(**{field: value}), load('test'), 'test')
+
+
+@pytest.mark.parametrize('field', ['shot', 'query'])
+def test_more_rows_than_any_task_brings_are_refused(field):
+  tasks = load('test')
+  rows = tasks.support if field == 'shot' else tasks.query
+  config = config_of(**{field: rows.shape[1] // tasks.mask.shape[1]})
+  episodes.make_draw(config, tasks, train=False)
+  config.episode[field] += 1
+  with pytest.raises(
+    core.BadInput, match=f'the largest brings {rows.shape[1]}'
+  ):
+    episodes.make_draw(config, tasks, train=False)
+  # Training draws from all images of a task, and fills what there is.
+  episodes.make_draw(config, tasks, train=True)

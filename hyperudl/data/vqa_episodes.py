@@ -95,6 +95,7 @@ def make_draw(config, tasks, *, train):
       (tasks.support, tasks.support_y),
       (tasks.query, tasks.query_y),
     )
+    _check_rows(rules, tasks)
     pools = [
       tuple(_widened(part, size) for part in pool)
       for pool, size in zip(both, sizes)
@@ -132,6 +133,18 @@ def make_draw(config, tasks, *, train):
     return jax.tree.map(split, episode)
 
   return draw
+
+
+def _check_rows(rules, tasks):
+  """Refuses to fill more rows than the largest task brings."""
+  for field, rows in (('shot', tasks.support), ('query', tasks.query)):
+    most = -(-rows.shape[1] // rules.way)
+    if rules[field] > most:
+      raise core.BadInput(
+        f'config.episode.{field} = {rules[field]} asks for '
+        f'{rules.way * rules[field]} images of a task, and the largest brings '
+        f'{rows.shape[1]}: set it to {most} or less'
+      )
 
 
 @functools.partial(jax.jit, static_argnames=('count', 'group'))
