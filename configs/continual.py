@@ -40,6 +40,7 @@ def get_config(arg=None):
   learner.kind = 'continual'
   learner.scenario = 'class'
   learner.tasks = config.episode.tasks
+  learner.change = 0.0
   learner.norm = 'layer'
   learner.logits_scale = 0.1
   for name in NOT_HERE:

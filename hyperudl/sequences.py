@@ -23,6 +23,7 @@ class Run(NamedTuple):
   kind: str
   scenario: str
   tasks: int
+  change: float
 
 
 def in_order(r, support):
@@ -82,13 +83,30 @@ def _in_turn(r, params, parts, keys, train):
   shapes = jax.eval_shape(lambda: write(first, keys[0], train))
   start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
 
+  carried = r.kind == 'continual'
+
   def step(before, inputs):
-    part, key = inputs
-    previous = before if r.kind == 'continual' else None
-    cnn = write(part, key, train, previous=previous)
+    part, key, number = inputs
+    cnn = write(part, key, train, previous=before if carried else None)
+    if carried and r.change:
+      cnn = _moved(r, params, before, cnn, first=number == 0)
     return cnn, cnn
 
-  return jax.lax.scan(step, start, (parts, keys))[1]
+  numbers = jnp.arange(parts.y.shape[0])
+  return jax.lax.scan(step, start, (parts, keys, numbers))[1]
+
+
+def _moved(r, params, before, written, first):
+  """What is written, times `change`, added to what had been written before."""
+  learned = params.get('net', {})
+
+  def leaf(path, old, new):
+    layer, name = (part.key for part in path)
+    if name in learned.get(layer, {}):
+      return new
+    return jnp.where(first, new, old + r.change * new)
+
+  return jax.tree.map_with_path(leaf, before, written)
 
 
 def _merged(r, params, parts, keys, train):

@@ -116,6 +116,35 @@ def test_a_task_changes_the_networks_from_then_on(kind, expected):
     assert later == (kind == 'continual')
 
 
+def test_changes_are_added_to_what_was_written_before():
+  params, run = built(change=0.2)
+  episode = episode_of()
+  cnns = run(params, episode)[0]['cnns']
+  s = hypertransformer.settings_of(
+    WAY, norm='layer', head='prototypes', logits_scale=0.1, **TINY
+  )
+  key = jax.random.key(0)
+  write = jax.jit(
+    lambda part, before: layerwriting.write(
+      s, params, part, key, False, previous=before
+    )
+  )
+  at = lambda t: jax.tree.map(lambda leaf: leaf[t], cnns)
+  parts = lambda t: jax.tree.map(lambda leaf: leaf[t], episode.support)
+  start = jax.tree.map(jnp.zeros_like, at(0))
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  for t, before in ((0, start), (1, at(0)), (2, at(1))):
+    written = write(parts(t), before)
+    for name, layer in at(t).items():
+      kernel = written[name]['kernel']
+      wanted = kernel if t == 0 else before[name]['kernel'] + 0.2 * kernel
+      close(layer['kernel'], wanted)
+      # What is learned stays as it is.
+      for leaf, value in params['net'].get(name, {}).items():
+        close(layer[leaf], value)
+  assert any('scale' in layer for layer in params['net'].values())
+
+
 def test_one_task_is_the_plain_learner_with_prototypes():
   params, _ = built()
   episode = episode_of(tasks=1)
@@ -245,6 +274,8 @@ def test_more_tasks_than_in_training_but_for_the_merged_one():
       "needs tasks, not scenario='batches'",
     ),
     ({'kind': 'merged', 'norm': 'batch'}, core.BadInput, 'later tasks'),
+    ({'change': -0.1}, core.BadInput, r'change=-0\.1 must be at least 0'),
+    ({'change': 0.1, 'kind': 'reset'}, core.BadInput, "not kind='reset'"),
     ({'label_smoothing': 0.1}, TypeError, 'no label_smoothing'),
   ],
   ids=str,

@@ -62,6 +62,7 @@ def make(
   kind='continual',
   scenario='class',
   tasks=5,
+  change=0.0,
   norm='layer',
   logits_scale=0.1,
   **settings,
@@ -75,6 +76,9 @@ def make(
       'batches'.
     tasks: T of training: the labels that kind='merged' tells apart, and the
       parts of the support of scenario='batches'.
+    change: g > 0 writes changes, theta_t = theta_(t-1) + g HT(S_t, theta_(t-1))
+      from the second task on (ours, not the paper's); with kind='continual'
+      alone. 0 writes every network anew.
     norm: of the CNN; 'batch' would tell by its statistics of the queries from
       which task they come.
     logits_scale: initial value of the learned factor of squared distances.
@@ -101,6 +105,13 @@ def make(
       f'tasks={tasks} must be at least 1, and kind={kind!r} needs tasks, not '
       f'scenario={scenario!r}'
     )
+  if change and (
+    change < 0 or kind != 'continual' or settings.get('add_learned')
+  ):
+    raise core.BadInput(
+      f"change={change} must be at least 0, and not 0 with kind='continual' "
+      f'and add_learned=False alone, not kind={kind!r}'
+    )
   s = hypertransformer.settings_of(
     way * (tasks if kind == 'merged' else 1),
     norm=norm,
@@ -122,6 +133,7 @@ def make(
     kind,
     scenario,
     tasks,
+    change,
   )
   return core.make_learner(
     lambda key, episode: _init(r, key, episode),
