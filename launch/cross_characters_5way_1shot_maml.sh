@@ -4,7 +4,8 @@
 # with calibration and classes outside of the support. METHOD chooses fomaml,
 # anil, metasgd or mamlpp instead.
 # omniglot_background, converted with configs/splits/omniglot_background.txt, has
-# no Latin letters among its training classes (but among those of valid).
+# no Latin letters among its training classes (but among those of valid, unless
+# its line there says none).
 # DATASET and DATA_DIR choose other data; arguments go to the training.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 run_across "${TARGET:-mnist}" all \

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from hyperudl import core
 from hyperudl.data import table
 from tests import sets
 
@@ -145,6 +146,22 @@ def test_a_file_says_which_alphabet_is_in_which_split(tmp_path):
   )
   dataset = sets.load_converted(tmp_path, split='valid')
   assert set(dataset.alphabets) == {'Alphabet2'}
+
+
+def test_a_class_may_be_left_out_of_all_splits(tmp_path):
+  zips = write_omniglot(tmp_path / 'zips', 'background', range(3))
+  split = tmp_path / 'split.txt'
+  split.write_text('Alphabet0 test\nAlphabet1 train\nAlphabet2 none\n')
+  told = sets.converted(tmp_path, 'omniglot', zips, f'--split={split}')
+  assert 'none: 2 classes' in told
+  found = {
+    name: set(sets.load_converted(tmp_path, split=name).alphabets)
+    for name in ('train', 'test', 'all')
+  }
+  assert found['train'] == {'Alphabet1'} and found['test'] == {'Alphabet0'}
+  assert found['all'] == {'Alphabet0', 'Alphabet1', 'Alphabet2'}
+  with pytest.raises(core.BadInput, match='no class in split valid'):
+    sets.load_converted(tmp_path, split='valid')
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def misnamed(**content):
     (misnamed(split=np.array(['train'] * 3)), '[split]: 3 entries for 4'),
     (
       misnamed(split=np.array(['train', 'val', 'test', 'test'])),
-      "[split]: element 1 is 'val'; expected train, valid or test; write 'va",
+      "[split]: element 1 is 'val'; expected train, valid, test or none; write",
     ),
     (misnamed(split=np.array(['a', 'b', 'c', 'd'])), "element 0 is 'a'"),
     (

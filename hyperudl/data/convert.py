@@ -26,8 +26,9 @@ tfds      a set that tensorflow-datasets prepared as array_record, such as
 --transpose exchanges rows and columns of every image (EMNIST is stored that
 way), --invert makes dark light (ink = 255 is what the other sets have).
 --split=FILE says which class goes where: lines `<alphabet or class> <train,
-valid or test>`. configs/splits/omniglot_background.txt is the one of the
-Omniglot results in docs/results, for images_background.zip alone as --source.
+valid, test, or none to leave it out>`. configs/splits/omniglot_background.txt
+is the one of the Omniglot results in docs/results, for images_background.zip
+alone as --source.
 
 Pickles are read without running them. What is written is NAME.npz (images,
 class_names, alphabets and split as far as they are known) and its checksum,
@@ -224,8 +225,10 @@ def describe(data, path):
   ]
   if data.alphabets:
     lines.append(f'{len(set(data.alphabets))} alphabets')
-  for split in table.SPLITS if data.split else ():
+  for split in (*table.SPLITS, table.UNUSED) if data.split else ():
     own = [n for n, part in zip(rows, data.split) if part == split]
+    if split == table.UNUSED and not own:
+      continue
     lines.append(f'{split}: {len(own)} classes, {sum(own)} images')
   if not data.split:
     lines.append('no split: data.split_by says how training splits it')

@@ -47,12 +47,13 @@ def from_file(path, data):
 
   Args:
     path: str; each line is the name of an alphabet or of a class, a space and
-      train, valid or test. Empty lines and those that start with # are skipped.
+      train, valid, test, or none for what is to be in none of them. Empty lines
+      and those that start with # are skipped.
     data: `table.Table` whose classes it deals.
 
   Returns:
-    Tuple of train, valid or test per class; the line of a class wins over that
-    of its alphabet.
+    Tuple of train, valid, test or none per class; the line of a class wins over
+    that of its alphabet.
 
   Raises:
     BadInput: not readable, an odd line, or a class that no line names.
@@ -69,10 +70,11 @@ def from_file(path, data):
     if not line.strip() or line.startswith('#'):
       continue
     name = name.strip()
-    if split not in table.SPLITS or not name or name in listed:
+    known = (*table.SPLITS, table.UNUSED)
+    if split not in known or not name or name in listed:
       raise BadInput(
         f'{path}:{number}: expected the name of an alphabet or class, once, '
-        f'and one of {", ".join(table.SPLITS)}, not {line.strip()!r}'
+        f'and one of {", ".join(known)}, not {line.strip()!r}'
       )
     listed[name] = split
   alphabets = data.alphabets or data.class_names

@@ -9,6 +9,7 @@ from hyperudl.core import BadInput
 from hyperudl.data import checks
 
 SPLITS = ('train', 'valid', 'test')
+UNUSED = 'none'  # in place of one of them: a class that is in none
 _BLOCKS = '[classes, per_class, H, W] or [classes, per_class, H, W, C]'
 _ROWS = '[n, H, W] or [n, H, W, C] beside labels [n]'
 
@@ -24,7 +25,7 @@ class Table(NamedTuple):
   blocks: Sequence[np.ndarray]  # uint8[n_c, H, W, C], one per class
   class_names: tuple[str, ...]
   alphabets: tuple[str, ...] | None = None
-  split: tuple[str, ...] | None = None  # train, valid or test per class
+  split: tuple[str, ...] | None = None  # of SPLITS or UNUSED, per class
   base: np.ndarray | None = None  # uint8[n, H, W, C]
 
 
@@ -173,11 +174,11 @@ def _size(block):
 
 def _check_splits(table):
   for index, split in enumerate(table.split or ()):
-    if split not in SPLITS:
+    if split not in (*SPLITS, UNUSED):
       hint = "; write 'valid'" if split.startswith(('val', 'dev')) else ''
       raise BadInput(
         f'{table.where}[split]: element {index} is {split!r}; expected train, '
-        f'valid or test{hint}'
+        f'valid, test or none{hint}'
       )
 
 
@@ -202,7 +203,7 @@ def check_disjoint(table, split):
 
   Args:
     table: a `Table`.
-    split: train, valid, test or None (not used) for each class.
+    split: train, valid, test, or None or 'none' (not used) for each class.
 
   Raises:
     BadInput: naming the two classes.
@@ -210,7 +211,7 @@ def check_disjoint(table, split):
   seen = {}
   for index, block in enumerate(table.blocks):
     # The first image is enough to tell most classes apart, unless it is blank.
-    if split[index] is None or np.ptp(block[0]) == 0:
+    if split[index] in (None, UNUSED) or np.ptp(block[0]) == 0:
       continue
     others = seen.setdefault(block[0].tobytes(), [])
     for other in others:
