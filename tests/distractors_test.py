@@ -5,7 +5,7 @@ import pytest
 
 from hyperudl import core
 from hyperudl.data import protocol
-from tests import episodes_test as helpers
+from tests import episodes_helper as helpers
 
 
 @pytest.mark.parametrize('proportions', ['balanced', 'dirichlet'])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hyperudl import core
-from tests import episodes_test as helpers
+from tests import episodes_helper as helpers
 
 
 def shares(**settings):

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from hyperudl import core
 from hyperudl.data import whole_episode
-from tests import episodes_test as helpers
+from tests import episodes_helper as helpers
 
 NONE = whole_episode.Rates(**helpers.NO_AUGMENT)
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 1), dtype=np.float32)
