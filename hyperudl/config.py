@@ -139,11 +139,14 @@ def _validate_episode(config):
       'config.episode.transductive would name clusters by the labels of the '
       'queries that are scored: set it to False and episode.unlabelled >= 1'
     )
-  if episode.emit_from != 'own' and learner.get('name') not in WRITE_FROM:
+  deaf = (
+    learner.get('name') not in WRITE_FROM or learner.get('stage') == 'shared'
+  )
+  if episode.emit_from != 'own' and deaf:
     raise BadInput(
       f'config.episode.emit_from = {episode.emit_from!r} replaces what weights '
       f'are written from, and {learner.get("name")!r} does not read it; '
-      f'{" and ".join(WRITE_FROM)} do'
+      f'{" and ".join(WRITE_FROM)} do, where they write any'
     )
   has_unlabelled = episode.transductive or episode.unlabelled
   if episode.proportions != 'balanced' and not has_unlabelled:

@@ -68,7 +68,9 @@ def shared_features(s, params, x):
   return writer.shared_features(s).apply(own, x)
 
 
-def write(s, params, support, key, train, previous=None, removed=None):
+def write(
+  s, params, support, key, train, previous=None, removed=None, mix=None
+):
   """Parameters of the CNN for one support.
 
   Args:
@@ -79,6 +81,8 @@ def write(s, params, support, key, train, previous=None, removed=None):
     train: whether these act.
     previous: CNN of an earlier task, or None.
     removed: f32[S], rows that attention does not see, or None.
+    mix: f32[2], factors of `previous` and of what is written in their sum, or
+      None for what is written.
   """
   x = pixels(support.x)
   return writer.Writer(s).apply(
@@ -91,6 +95,7 @@ def write(s, params, support, key, train, previous=None, removed=None):
     support_norms=params.get('support_norms'),
     previous=previous,
     removed=removed,
+    mix=mix,
     rngs={'dropout': key},
   )
 

@@ -15,8 +15,8 @@ def clock(workdirs):
   """A figure of training accuracy over minutes of training.
 
   Runs that differ in their last `-SEED` alone share a colour. Where a run has
-  a test result, it stands at its end with a 95% interval over episodes: above
-  the curve lies what is lost on classes that were not trained on.
+  a test result, it stands at its end with a 95% interval over episodes: its gap
+  to the curve is what is lost on classes that were not trained on.
 
   Args:
     workdirs: list of paths of runs.

@@ -73,6 +73,17 @@ def make_learner(config):
   )
 
 
+def _fill_settings(before, config):
+  """Gives an older run's learner the new settings, at their defaults."""
+  if before.learner.get('name') != config.learner.name:
+    return
+  defaults = learners.hyperparameters(config.learner.name)
+  with before.unlocked():
+    for field in set(config.learner) - set(before.learner):
+      if field in defaults:
+        before.learner[field] = defaults[field]
+
+
 def read_config(workdir):
   """The config of the run in `workdir`; core.BadInput if there is none."""
   path = pathlib.Path(workdir) / 'config.json'
@@ -114,6 +125,7 @@ def check_workdir(config, workdir):
   if not stored.exists():
     return
   before = _parse(stored, stored.read_text())
+  _fill_settings(before, config)
   changed = {
     field: pair
     for field, pair in config_lib.differences(before, config).items()

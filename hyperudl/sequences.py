@@ -83,30 +83,18 @@ def _in_turn(r, params, parts, keys, train):
   shapes = jax.eval_shape(lambda: write(first, keys[0], train))
   start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
 
-  carried = r.kind == 'continual'
+  carried, changed = r.kind == 'continual', jnp.array([1.0, r.change])
 
   def step(before, inputs):
     part, key, number = inputs
-    cnn = write(part, key, train, previous=before if carried else None)
-    if carried and r.change:
-      cnn = _moved(r, params, before, cnn, first=number == 0)
+    mix = None
+    if carried and r.change:  # the first network is written as it is
+      mix = jnp.where(number == 0, jnp.array([0.0, 1.0]), changed)
+    cnn = write(part, key, train, previous=before if carried else None, mix=mix)
     return cnn, cnn
 
   numbers = jnp.arange(parts.y.shape[0])
   return jax.lax.scan(step, start, (parts, keys, numbers))[1]
-
-
-def _moved(r, params, before, written, first):
-  """What is written, times `change`, added to what had been written before."""
-  learned = params.get('net', {})
-
-  def leaf(path, old, new):
-    layer, name = (part.key for part in path)
-    if name in learned.get(layer, {}):
-      return new
-    return jnp.where(first, new, old + r.change * new)
-
-  return jax.tree.map_with_path(leaf, before, written)
 
 
 def _merged(r, params, parts, keys, train):

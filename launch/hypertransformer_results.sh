@@ -14,18 +14,25 @@ out="${OUT:-docs/results}"
 pages="${PAGES:-hypertransformer semi continual}"
 text="$out/hypertransformer_tables.md"
 
-# page NAME SEEDS: trains what is missing.
+# page NAME SEEDS: trains what is missing, then writes all pages there are.
 page() {
   python launch/results.py --page="$1" --seeds="$2" --dataset="$dataset" \
     --data_dir="${DATA_DIR:-data_numpy_dir}" --runs="$runs" \
-    --out="$runs/$1.md" >&2
+    --out="$runs/$1-$dataset.md" >&2
+  for each in hypertransformer semi continual; do
+    if [[ -f "$runs/$each-$dataset.md" ]]; then
+      cat "$runs/$each-$dataset.md"
+      echo
+    fi
+  done > "$text"
 }
 
-# picture KIND FILE RUN...: of the runs there are.
+# picture KIND FILE RUN...: of the runs that have been evaluated.
 picture() {
-  local kind=$1 file=$2 found
-  shift 2
-  found=$(ls -d "$@" 2>/dev/null | paste -sd,) || true
+  local kind=$1 file=$2 found=
+  for run in "${@:3}"; do
+    if [[ -f "$run/eval/test.jsonl" ]]; then found+="${found:+,}$run"; fi
+  done
   if [[ -n "$found" ]]; then
     python -m hyperudl.plots --kind="$kind" --workdir="$found" \
       --out="$out/$file" >&2
@@ -34,13 +41,12 @@ picture() {
 
 mkdir -p "$runs" "$out"
 for name in $pages; do
-  case "$name" in hypertransformer) page "$name" "${SEEDS:-0,1,2}" ;;
-    *) page "$name" 0 ;;
-  esac
+  if [[ "$name" = hypertransformer ]]; then
+    page "$name" "${SEEDS:-0,1,2}"
+  else
+    page "$name" 0
+  fi
 done
-for name in hypertransformer semi continual; do
-  if [[ -f "$runs/$name.md" ]]; then cat "$runs/$name.md"; echo; fi
-done > "$text"
 accuracies="$runs/hypertransformer/$dataset"
 picture clock hypertransformer_clock.png "$accuracies"/*-20way-[0-9]
 picture sequences hypertransformer_continual.png "$runs/continual/$dataset"/*-0

@@ -51,10 +51,10 @@ def features(config, workdir, split, count):
     found = {'y': episode.support.y, 'query_y': episode.query.y}
     for name, part in (('support', episode.support), ('query', episode.query)):
       z = layerwriting.pixels(part.x)
-      for i in range(s.depth):
-        found[name] = z.reshape(len(z), -1)
+      for i in range(s.depth - 1):
         z = block.apply({'params': task['cnn'][f'block{i}']}, z)
-      found[f'last_{name}'] = z.reshape(len(z), -1)
+      found[name] = z.reshape(len(z), -1)
+      found[f'last_{name}'] = layerwriting.embed(s, task['cnn'], part.x)
     return found
 
   every = jax.jit(lambda episodes: jax.lax.map(of_one, episodes))
@@ -118,12 +118,18 @@ def main():
   """Prints the four accuracies."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', required=True)
-  parser.add_argument('--data_dir', default='data_numpy_dir')
+  parser.add_argument('--data_dir', default='', help="the run's, if empty")
   parser.add_argument('--episodes', type=int, default=200)
   arguments = parser.parse_args()
   config = runs.read_config(arguments.workdir)
   with config.unlocked():
-    config.data.dir = arguments.data_dir
+    config.data.dir = arguments.data_dir or config.data.dir
+  learner = config.learner
+  if (learner.get('head'), learner.get('net')) != ('prototypes', 'maxpool'):
+    parser.error(
+      f'{arguments.workdir} is no hypertransformer with head=prototypes and '
+      'net=maxpool'
+    )
   read = lambda split: features(
     config, arguments.workdir, split, arguments.episodes
   )

@@ -12,6 +12,7 @@ a trial).
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import subprocess
@@ -20,6 +21,10 @@ import sys
 import numpy as np
 import result_pages
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for configs
+
+from hyperudl import config as config_lib
+from hyperudl import core
 from hyperudl import metrics
 from hyperudl import runs
 from hyperudl import stats
@@ -83,19 +88,40 @@ def call(module, *options):
 
 
 def train(arguments, workdir, config, flags, seed):
-  """One training, or nothing if it is done."""
-  if (workdir / 'DONE').exists():
-    return
+  """One training, or nothing if it is done.
+
+  Ends with code 2 if the folder holds a finished run of other settings.
+  """
   steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
-  call(
-    'train',
-    f'--config=configs/{config}',
-    f'--workdir={workdir}',
-    f'--config.data.dir={arguments.data_dir}',
+  flags = [
     f'--config.seed={seed}',
     *[flag.format(folder=folder(arguments), seed=seed) for flag in flags],
     *steps,
+  ]
+  if (workdir / 'DONE').exists():
+    check(workdir, config, flags)
+    return
+  place = f'--config.data.dir={arguments.data_dir}'
+  call(
+    'train', f'--config=configs/{config}', f'--workdir={workdir}', place, *flags
   )
+
+
+def check(workdir, config, flags):
+  """Ends with code 2 if the run in `workdir` is not of this config."""
+  name, _, variant = config.partition('.py:')
+  module = importlib.import_module(f'configs.{name}')
+  wanted, stored = module.get_config(variant), runs.read_config(workdir)
+  with wanted.unlocked():
+    for flag in flags:
+      field, _, text = flag.removeprefix('--config.').partition('=')
+      config_lib.set_field(wanted, field, text)
+    wanted.init_from = stored.init_from  # the folder may have been moved
+  try:
+    runs.check_workdir(wanted, workdir)
+  except core.BadInput as error:
+    sys.stderr.write(f'results: {error}\n')
+    sys.exit(2)
 
 
 def evaluate(arguments, workdir, evaluations):

@@ -3,11 +3,15 @@
 import importlib
 import pathlib
 
+from ml_collections import config_dict
 import pytest
 
 from configs import common
+from configs import continual as continual_config
+from configs import hypertransformer as hypertransformer_config
 from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import runs
 
 CONFIGS = sorted(
   path.stem
@@ -164,3 +168,26 @@ def test_a_variant_sets_the_table_of_its_data_set():
   assert config.data.split_by == 'image'
   config = common.apply_variant(common.base(), 'my_own_set,size=32')
   assert (config.data.dataset, config.data.image_size) == ('my_own_set', 32)
+
+
+def test_an_older_run_has_new_settings_of_its_learner_at_their_defaults(
+  tmp_path,
+):
+  config = continual_config.get_config('tasks=2')
+  older = config_dict.ConfigDict(config.to_dict())
+  del older.learner['change']
+  (tmp_path / 'config.json').write_text(config_lib.to_json(older))
+  runs.check_workdir(config, tmp_path)
+  with config.unlocked():
+    config.learner.change = 0.1
+  with pytest.raises(core.BadInput, match=r'learner\.change: 0\.0 -> 0\.1'):
+    runs.check_workdir(config, tmp_path)
+
+
+def test_a_stage_that_writes_nothing_has_no_other_source():
+  config = hypertransformer_config.get_config('glyphs').unlock()
+  config.episode.emit_from = 'other'
+  config_lib.validate(config)
+  config.learner.stage = 'shared'
+  with pytest.raises(core.BadInput, match='where they write any'):
+    config_lib.validate(config)

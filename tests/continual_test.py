@@ -120,21 +120,26 @@ def test_changes_are_added_to_what_was_written_before():
   params, run = built(change=0.2)
   episode = episode_of()
   cnns = run(params, episode)[0]['cnns']
-  s = hypertransformer.settings_of(
-    WAY, norm='layer', head='prototypes', logits_scale=0.1, **TINY
-  )
+  settings = {**TINY, 'norm': 'layer', 'head': 'prototypes'}
+  settings['logits_scale'] = 0.1
+  whole = hypertransformer.settings_of(WAY, **settings)
+  # Block 0 as it is now, so that block 1 is written behind that one.
+  second = hypertransformer.settings_of(WAY, trained_layers=1, **settings)
   key = jax.random.key(0)
-  write = jax.jit(
-    lambda part, before: layerwriting.write(
-      s, params, part, key, False, previous=before
-    )
-  )
+
+  @jax.jit
+  def write(part, before, now):
+    first = layerwriting.write(whole, params, part, key, False, previous=before)
+    known = {**params, 'net': {**params['net'], 'block0': now['block0']}}
+    then = layerwriting.write(second, known, part, key, False, previous=before)
+    return {'block0': first['block0'], 'block1': then['block1']}
+
   at = lambda t: jax.tree.map(lambda leaf: leaf[t], cnns)
   parts = lambda t: jax.tree.map(lambda leaf: leaf[t], episode.support)
   start = jax.tree.map(jnp.zeros_like, at(0))
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
   for t, before in ((0, start), (1, at(0)), (2, at(1))):
-    written = write(parts(t), before)
+    written = write(parts(t), before, at(t))
     for name, layer in at(t).items():
       kernel = written[name]['kernel']
       wanted = kernel if t == 0 else before[name]['kernel'] + 0.2 * kernel

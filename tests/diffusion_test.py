@@ -115,7 +115,7 @@ def test_a_perfect_denoiser_of_a_point_finds_it(name, total, steps, eta):
 
 
 def ancestral_moments(schedule, mean, covariance):
-  """Moments of Ho's algorithm 2 with the helper.exact denoiser, in f64."""
+  """Moments of Ho's algorithm 2 with the exact denoiser, in f64."""
   bars = helper.bars_of(schedule)
   m, s = np.zeros(2), np.eye(2)
   for t in reversed(range(len(bars))):

@@ -135,6 +135,28 @@ def test_a_results_page_holds_what_there_is(tmp_path):
   assert line.endswith('| yes | 180 | 2 |')  # 60 s and 120 / 2 s
 
 
+def test_a_finished_run_of_other_settings_is_not_taken(
+  tmp_path, capsys, monkeypatch
+):
+  config = resolve('protonet', 'glyphs,way=5').unlock()
+  config.steps = 60
+  (tmp_path / 'config.json').write_text(config_lib.to_json(config))
+  (tmp_path / 'DONE').touch()
+  train = lambda *flags: results.train(
+    types.SimpleNamespace(steps=0, data_dir='elsewhere', page='metric'),
+    tmp_path,
+    'protonet.py:glyphs,way=5',
+    ['--config.steps=60', *flags],
+    0,
+  )
+  monkeypatch.setattr(results, 'folder', lambda _: tmp_path)
+  train()
+  with pytest.raises(SystemExit) as stopped:
+    train('--config.optimizer.learning_rate=5e-2')
+  assert stopped.value.code == 2
+  assert 'optimizer.learning_rate: 0.001 -> 0.05' in capsys.readouterr().err
+
+
 def test_scores_of_sequences_are_summarised_over_seeds_and_episodes(tmp_path):
   rng = np.random.default_rng(0)
   found = rng.uniform(0.1, 0.3, size=(2, 9))

@@ -47,8 +47,8 @@ def from_file(path, data):
 
   Args:
     path: str; each line is the name of an alphabet or of a class, a space and
-      train, valid, test, or none for what is to be in none of them. Empty lines
-      and those that start with # are skipped.
+      train, valid, test, or none for what is to be in none of these (but in
+      'all'). Empty lines and those that start with # are skipped.
     data: `table.Table` whose classes it deals.
 
   Returns:

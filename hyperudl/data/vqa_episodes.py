@@ -11,6 +11,7 @@ Rows that a task lacks have y = -1.
 
 import functools
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,7 +96,7 @@ def make_draw(config, tasks, *, train):
       (tasks.support, tasks.support_y),
       (tasks.query, tasks.query_y),
     )
-    _check_rows(rules, tasks)
+    _warn_of_rows(rules, tasks)
     pools = [
       tuple(_widened(part, size) for part in pool)
       for pool, size in zip(both, sizes)
@@ -135,15 +136,18 @@ def make_draw(config, tasks, *, train):
   return draw
 
 
-def _check_rows(rules, tasks):
-  """Refuses to fill more rows than the largest task brings."""
+def _warn_of_rows(rules, tasks):
+  """Says so where no task fills the rows that are asked for."""
   for field, rows in (('shot', tasks.support), ('query', tasks.query)):
-    most = -(-rows.shape[1] // rules.way)
-    if rules[field] > most:
-      raise core.BadInput(
-        f'config.episode.{field} = {rules[field]} asks for '
-        f'{rules.way * rules[field]} images of a task, and the largest brings '
-        f'{rows.shape[1]}: set it to {most} or less'
+    asked = rules.way * rules[field]
+    if asked > rows.shape[1]:
+      logging.warning(
+        'config.episode.%s = %d asks for %d images of a task, and the largest '
+        'brings %d: episodes hold what there is',
+        field,
+        rules[field],
+        asked,
+        rows.shape[1],
       )
 
 

@@ -164,6 +164,7 @@ class Writer(nn.Module):
     support_norms=None,
     previous=None,
     removed=None,
+    mix=None,
   ):
     """Writes.
 
@@ -177,6 +178,8 @@ class Writer(nn.Module):
         for those of the CNN itself.
       previous: CNN that was written for an earlier task, or None.
       removed: f32[S], 1 for rows that attention does not see, or None.
+      mix: f32[2], factors of `previous` and of what is written in their sum,
+        or None for what is written.
 
     Returns:
       The parameters of the CNN.
@@ -197,6 +200,11 @@ class Writer(nn.Module):
       if _is_written(s, name):
         features = self._features(name, z, shared, train)
         written = self._block(name, shapes[name]['kernel'], features, write)
+        if mix is not None:
+          written = {
+            leaf: mix[0] * previous[name][leaf] + mix[1] * value
+            for leaf, value in written.items()
+          }
         task[name].update(_sum(written, learned.get(name), s.add_learned))
       z = convolve.apply(
         {'params': {**task[name], **(support_norms or {}).get(name, {})}}, z
