@@ -7,7 +7,6 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl import metrics
-from hyperudl import runs
 from hyperudl import stats
 
 
@@ -39,7 +38,7 @@ def clock(workdirs):
     name = name if seed.isdigit() else path.name
     label = None if name in colors else name
     color = colors.setdefault(name, f'C{len(colors)}')
-    minutes = runs.training_seconds(rows) / 60
+    minutes = stats.training_seconds(rows) / 60
     found = [row['accuracy'] for row in rows]
     axes.plot(minutes, found, color=color, label=label, linewidth=0.8)
     for result in metrics.read_jsonl(path / 'eval' / 'test.jsonl')[-1:]:
@@ -95,10 +94,12 @@ def sequences(workdirs, tag=''):
       mean, half = np.array([stats.mean_ci95(v) for v in known.T]).T
       label = pathlib.Path(workdir).name
       axes.errorbar(steps, mean, yerr=half, color=f'C{i}', label=label)
-  panels[0].set(title='among all classes so far', ylabel='accuracy, 95%')
+  panels[0].set(
+    title='among all classes so far', ylabel='accuracy, 95% interval'
+  )
   panels[1].set(title="among those of the query's task")
   for axes in panels:
-    axes.set(xlabel='tasks seen')
+    axes.set(xlabel='tasks seen', xticks=steps)
     axes.grid(alpha=0.3)
   panels[0].legend(fontsize='small')
   return figure

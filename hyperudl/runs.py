@@ -2,8 +2,6 @@
 
 import pathlib
 
-import numpy as np
-
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import learners
@@ -137,14 +135,3 @@ def check_workdir(config, workdir):
       f'{workdir} holds a run of another config ({"; ".join(lines)}); use '
       'another --workdir or restore these fields'
     )
-
-
-def training_seconds(rows):
-  """Seconds of training up to each row of train.jsonl, f64[n].
-
-  The time between two rows is that of the part trained there: it holds
-  compilation, and nothing of what lay between a stop and a resume.
-  """
-  steps = np.array([row['step'] for row in rows], np.float64)
-  speeds = np.array([row['steps_per_second'] for row in rows])
-  return np.cumsum(np.diff(steps, prepend=0.0) / speeds)

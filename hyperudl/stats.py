@@ -126,3 +126,14 @@ def _duration(seconds):
   if hours:
     return f'{hours}h{minutes:02d}m'
   return f'{minutes}m{rest:02d}s' if minutes else f'{rest}s'
+
+
+def training_seconds(rows):
+  """Seconds of training up to each row of train.jsonl, f64[n].
+
+  The time between two rows is that of the part trained there: it holds
+  compilation, and nothing of what lay between a stop and a resume.
+  """
+  steps = np.array([row['step'] for row in rows], np.float64)
+  speeds = np.array([row['steps_per_second'] for row in rows])
+  return np.cumsum(np.diff(steps, prepend=0.0) / speeds)

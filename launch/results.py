@@ -144,7 +144,7 @@ def read(workdir, name):
 def seconds(workdir):
   """Of training, without what lay between a stop and a resume."""
   rows = metrics.read_jsonl(workdir / 'train.jsonl')
-  return runs.training_seconds(rows)[-1]
+  return stats.training_seconds(rows)[-1]
 
 
 def over_seeds(results, score):
@@ -237,9 +237,9 @@ def main():
           f'# Tables of the page {arguments.page}\n\n    python '
           f'launch/results.py --page={arguments.page} --seeds=... \\\n'
           f'      --dataset={arguments.dataset} --data_dir=DIR\n\n'
-          'Accuracy in %, mean +- 95% interval over test episodes, with '
-          'several seeds over\nseeds and episodes; calibration: means over '
-          'seeds, intervals over episodes.\n\n'
+          'Mean +- 95% interval over test episodes, with several seeds over '
+          'seeds and\nepisodes; accuracy in %. Calibration: means over seeds, '
+          'intervals over episodes.\n\n'
         )
         pathlib.Path(arguments.out).write_text(head + page(arguments))
   if not arguments.out:
