@@ -14,7 +14,7 @@ that may be support images:
 
 Published: Omniglot 20-way 1-shot, 8 channels, 87.2% (arXiv:2201.04182; there
 5% of the queries are support images). Ours: docs/results/first.md and
-hypertransformer.md, where learner.head='prototypes', without written logits, learns
+hypertransformer.md, where learner.head='prototypes' (no written logits) learns
 far faster.
 """
 
