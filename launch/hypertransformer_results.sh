@@ -14,16 +14,19 @@ out="${OUT:-docs/results}"
 pages="${PAGES:-hypertransformer semi continual}"
 text="$out/hypertransformer_tables.md"
 
-# page NAME SEEDS: trains what is missing, then writes all pages there are.
+# page NAME SEEDS: trains what is missing.
 page() {
   python launch/results.py --page="$1" --seeds="$2" --dataset="$dataset" \
     --data_dir="${DATA_DIR:-data_numpy_dir}" --runs="$runs" \
     --out="$runs/$1-$dataset.md" >&2
+}
+
+# Writes all parts there are, also where the training was stopped.
+assemble() {
+  local each file
   for each in hypertransformer semi continual; do
-    if [[ -f "$runs/$each-$dataset.md" ]]; then
-      cat "$runs/$each-$dataset.md"
-      echo
-    fi
+    file="$runs/$each-$dataset.md"
+    if [[ -f "$file" ]]; then cat "$file" && echo; fi
   done > "$text"
 }
 
@@ -40,6 +43,7 @@ picture() {
 }
 
 mkdir -p "$runs" "$out"
+trap assemble EXIT
 for name in $pages; do
   if [[ "$name" = hypertransformer ]]; then
     page "$name" "${SEEDS:-0,1,2}"

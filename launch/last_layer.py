@@ -5,11 +5,11 @@
 The run is a `hypertransformer` with prototypes. Its last convolution makes C
 numbers of the D that come before it. Here linear maps stand in for it, and
 queries go to the nearest prototype as ever:
-  all tasks  the C best directions by Fisher's criterion (variance between over
-             within classes) on episodes of training classes
-  twice      2 C of these
-  own        for each task the C directions, in the span of the 2 C, in which
-             Fisher's ratios plus the scatter of its own support are largest
+  C of all tasks    the C best directions by Fisher's criterion (variance
+                    between over within classes) on episodes of training classes
+  2 C of all tasks  twice as many of these
+  C of each task    in the span of the 2 C, those in which Fisher's ratios plus
+                    the scatter of the task's own support are largest
 Accuracies with 95% intervals over test episodes.
 """
 
