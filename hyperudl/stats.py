@@ -96,6 +96,29 @@ def seeds_ci95(values, groups=None, draws=2000):
   return float(values.mean()), float((high - low) / 2)
 
 
+def pooled_ci95(means, halves):
+  """Mean over training seeds and half width of its interval, from summaries.
+
+  All seeds meet the same test episodes, so the part of the episodes does not
+  become smaller with seeds; that of the seeds does: the half width is
+  sqrt(h^2 + 1.96^2 s^2 / S) with h the mean half width over episodes and s the
+  standard deviation of the S means (n - 1). It errs on the wide side in h, and
+  with two or three seeds s itself is hardly known.
+
+  Args:
+    means: [S], one for each seed.
+    halves: [S] of intervals over episodes; None where there is none.
+
+  Returns:
+    (mean, half width), the latter None if a half width is.
+  """
+  mean = float(np.mean(means))
+  if any(half is None for half in halves):
+    return mean, None
+  spread = np.var(means, ddof=1) / len(means) if len(means) > 1 else 0.0
+  return mean, float(np.sqrt(np.mean(halves) ** 2 + 1.96**2 * spread))
+
+
 def progress_line(
   step, total, scalars, steps_per_second, episodes_per_second, seconds_left
 ):

@@ -1,33 +1,25 @@
 #!/usr/bin/env bash
-# docs/results/hypertransformer_tables.md and its figures: trains and evaluates
-# what is missing, then writes them. Hours on 2 cores; run it again to go on
-# where it stopped.
+# The tables and figures of docs/results/hypertransformer.md: trains and
+# evaluates what is missing and writes them after each result. Hours on 2 cores;
+# run it again to go on where it stopped.
 #   DATASET=omniglot_background DATA_DIR=/data \
 #     bash launch/hypertransformer_results.sh
 # PAGES names parts (all by default), RUNS the folder of the runs, OUT that of
-# the pages. SEEDS are those of the accuracies; the other parts have one.
+# the pages (tables/PART-DATASET.md and its records, .jsonl). RECORDED=yes does
+# not train again what the records hold. SEEDS are those of the accuracies; the
+# other parts have one.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 make_environment >&2
 dataset="${DATASET:-omniglot}"
 runs="${RUNS:-runs}"
 out="${OUT:-docs/results}"
 pages="${PAGES:-hypertransformer semi continual}"
-text="$out/hypertransformer_tables.md"
 
 # page NAME SEEDS: trains what is missing.
 page() {
   python launch/results.py --page="$1" --seeds="$2" --dataset="$dataset" \
     --data_dir="${DATA_DIR:-data_numpy_dir}" --runs="$runs" \
-    --out="$runs/$1-$dataset.md" >&2
-}
-
-# Writes all parts there are, also where the training was stopped.
-assemble() {
-  local each file
-  for each in hypertransformer semi continual; do
-    file="$runs/$each-$dataset.md"
-    if [[ -f "$file" ]]; then cat "$file" && echo; fi
-  done > "$text"
+    --out="$out/tables/$1-$dataset.md" ${RECORDED:+--recorded} >&2
 }
 
 # picture KIND FILE RUN...: of the runs that have been evaluated.
@@ -42,8 +34,7 @@ picture() {
   fi
 }
 
-mkdir -p "$runs" "$out"
-trap assemble EXIT
+mkdir -p "$runs" "$out/tables"
 for name in $pages; do
   if [[ "$name" = hypertransformer ]]; then
     page "$name" "${SEEDS:-0,1,2}"

@@ -1,12 +1,14 @@
 """A table for a page of results."""
 
 
-def print_table(header, rows):
-  """Prints a table in markdown, without columns that are empty."""
+def table_lines(header, rows):
+  """Lines of a table in markdown, without columns that are empty."""
   full = [i for i in range(len(header)) if any(row[i] for row in rows)]
   header, *rows = ([row[i] for i in full] for row in (header, *rows))
-  print('| ' + ' | '.join(header) + ' |')
-  print('|---' * len(header) + '|')
-  for row in rows:
-    print('| ' + ' | '.join(row) + ' |')
-  print()
+  cells = lambda row: '| ' + ' | '.join(row) + ' |'
+  return [cells(header), '|---' * len(header) + '|', *map(cells, rows)]
+
+
+def print_table(header, rows):
+  """Prints a table in markdown, and an empty line."""
+  print('\n'.join(table_lines(header, rows)) + '\n')

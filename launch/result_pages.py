@@ -248,3 +248,20 @@ _FORGETTING = {
 SCORES = {page: ('', {}) for page in PAGES}
 SCORES['gradient'] = 'uncertainty', _CALIBRATION
 SCORES['continual'] = '', _FORGETTING
+
+# {page: {row: the row whose accuracies are subtracted, episode by episode}}.
+REFERENCES = {page: {} for page in PAGES}
+REFERENCES['metric'] = {
+  row: 'hallucination-0' for row in _metric() if row.startswith('hallucination')
+}
+REFERENCES['metric'].pop('hallucination-0')
+REFERENCES['semi'] = {
+  row: f'unlabelled-0-{row.rpartition("-")[2]}'
+  for row in _semi()
+  if not row.startswith('unlabelled-0')
+}
+REFERENCES['guidance'] = {
+  row: 'multitask'  # sees no language
+  for row in _guidance()
+  if row not in ('contrastive', 'multitask')
+}

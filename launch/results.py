@@ -5,29 +5,30 @@
 
 Pages and their rows: `result_pages.py`. What is finished is not repeated, and
 the page is written anew after each row, so that it always holds what there is.
-Rows that build on others come after them. --rows=NAME,NAME and --seeds choose;
---target=SET also tests on all classes of another set; --steps shortens every
-training, for a trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of
-a trial).
+Beside it lie its records, `OUT` with the ending .jsonl, a line for each result
+of each seed (`records.py`): the page is made of them, so results stay when the
+runs are gone. --recorded: what they hold is not trained again where its run is
+gone. Rows that build on others come after them. --rows=NAME,NAME and --seeds
+choose; --target=SET also tests on all classes of another set; --steps shortens
+every training, for a trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED
+(DATASET-STEPS of a trial).
 """
 
 import argparse
 import importlib
-import json
 import pathlib
 import subprocess
 import sys
 
-import numpy as np
+import records
 import result_pages
+import result_text
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for configs
 
 from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import metrics
 from hyperudl import runs
-from hyperudl import stats
 
 
 def parse_arguments():
@@ -42,6 +43,7 @@ def parse_arguments():
   parser.add_argument('--seeds', default='0')
   parser.add_argument('--steps', default=0, type=int)
   parser.add_argument('--out', default='', help='file; nothing: print it')
+  parser.add_argument('--recorded', action='store_true', help='see above')
   arguments = parser.parse_args()
   known = result_pages.PAGES[arguments.page]()
   arguments.rows = list(filter(None, arguments.rows.split(','))) or list(known)
@@ -132,118 +134,71 @@ def evaluate(arguments, workdir, evaluations):
       call('evaluate', f'--workdir={workdir}', *options)
 
 
-def read(workdir, name):
-  """(the last line, per-episode arrays) of a result, or None."""
-  path = workdir / 'eval' / f'{name}.jsonl'
-  if not path.exists():
-    return None
-  with np.load(path.with_name(f'{name}_episodes.npz')) as arrays:
-    return json.loads(path.read_text().splitlines()[-1]), dict(arrays)
+def collect(arguments):
+  """The records of --out with those of the runs that there are."""
+  place = folder(arguments)
+  named = f'{arguments.page}/{place.name}'
+  found = {}
+  if arguments.out:
+    found = records.load(records_path(arguments), named)
+  references = result_pages.REFERENCES[arguments.page]
+  for row, (_, _, evaluations) in rows_of(arguments).items():
+    for done in place.glob(f'{row}-[0-9]*/DONE'):
+      beginning, _, seed = done.parent.name.rpartition('-')
+      if beginning != row:
+        continue
+      reference = references.get(row)
+      if reference:
+        reference = reference, place / f'{reference}-{seed}'
+      for name in evaluations:
+        key = row, int(seed), name
+        one = records.make(named, *key, done.parent, reference)
+        found |= {key: one} if one else {}
+  return found
 
 
-def seconds(workdir):
-  """Of training, without what lay between a stop and a resume."""
-  rows = metrics.read_jsonl(workdir / 'train.jsonl')
-  return stats.training_seconds(rows)[-1]
-
-
-def over_seeds(results, score):
-  """(mean, half width) of a number of every episode of some seeds."""
-  found = [arrays[score] for _, arrays in results]
-  count = min(len(values) for values in found)
-  groups = results[0][1].get('group', np.arange(count))[:count]
-  return stats.seeds_ci95(np.array([v[:count] for v in found]), groups)
-
-
-def accuracy_cell(results):
-  """'97.1 +- 0.3 (3 seeds)' of the results of some seeds."""
-  mean, half = over_seeds(results, 'accuracy')
-  seeds = f' ({len(results)} seeds)' if len(results) > 1 else ''
-  return f'{100 * mean:.1f} +- {100 * half:.1f}{seeds}'
-
-
-def page(arguments):
-  """The page as text: accuracies, then the other scores of the page."""
-  rows = rows_of(arguments)
-  names = list(dict.fromkeys(n for row in rows.values() for n in row[2]))
-  marker, scores = result_pages.SCORES[arguments.page]
-  scored = [name for name in names if marker in name] if scores else []
-  plain = [name for name in names if marker not in name or not scored]
-  lines = [
-    f'| {" | ".join(["row", *plain, "transductive", "updates", "minutes"])} |',
-    '|---' * (len(plain) + 4) + '|',
-  ]
-  details = []
-  for row in rows:
-    done = [f.parent for f in folder(arguments).glob(f'{row}-[0-9]*/DONE')]
-    folders = sorted(f for f in done if f.name.rpartition('-')[0] == row)
-    found = {
-      n: [r for f in folders if (r := read(f, n)) is not None] for n in names
-    }
-    if not any(found.values()):
-      continue
-    cells = [accuracy_cell(found[n]) if found[n] else '' for n in plain]
-    first = next(results for results in found.values() if results)[0][0]
-    minutes = np.mean([seconds(f) for f in folders]) / 60
-    cells += ['yes' if first['transductive'] else 'no', str(first['step'])]
-    lines.append(f'| {" | ".join([row, *cells, f"{minutes:.0f}"])} |')
-    details += [
-      score_line(row, n, found[n], scores) for n in scored if found[n]
-    ]
-  if details:
-    lines += ['', '| row | result | ' + ' | '.join(scores.values()) + ' |']
-    lines += ['|---' * (len(scores) + 2) + '|', *details]
-  return '\n'.join(lines) + '\n'
-
-
-def score_line(row, name, results, scores):
-  """One line of the second table.
-
-  What each episode has is summarised over seeds and episodes; what only all
-  episodes together have (calibration) is the mean over seeds, with the mean of
-  the intervals.
-  """
-  cells = []
-  for score, title in scores.items():
-    if score not in results[0][0]:
-      cells.append('')
-      continue
-    scale, digits = (100, 1) if title.endswith('%') else (1, 3)
-    if score in results[0][1]:
-      mean, half = over_seeds(results, score)
-    else:
-      mean = np.mean([line[score] for line, _ in results])
-      halves = [line.get(f'{score}_ci95') for line, _ in results]
-      half = None if None in halves else np.mean(halves)
-    text = f'{scale * mean:.{digits}f}'
-    if half is not None:
-      text += f' +- {scale * half:.{digits}f}'
-    cells.append(text)
-  return f'| {row} | {name} | {" | ".join(cells)} |'
+def records_path(arguments):
+  """Where the records of the page lie."""
+  return str(pathlib.Path(arguments.out).with_suffix('.jsonl'))
 
 
 def main():
   """Row after row, seed after seed; the page after each."""
   arguments = parse_arguments()
+  try:
+    known = collect(arguments)
+  except core.BadInput as error:
+    sys.stderr.write(f'results: {error}\n')
+    sys.exit(2)
   rows = rows_of(arguments)
   for seed in arguments.seeds.split(','):
     for name in arguments.rows:
       config, flags, evaluations = rows[name]
       workdir = folder(arguments) / f'{name}-{seed}'
-      train(arguments, workdir, config, flags, seed)
-      evaluate(arguments, workdir, evaluations)
-      if arguments.out:
-        head = (
-          f'# Tables of the page {arguments.page}\n\n    python '
-          f'launch/results.py --page={arguments.page} --seeds=... \\\n'
-          f'      --dataset={arguments.dataset} --data_dir=DIR\n\n'
-          'Mean +- 95% interval over test episodes, with several seeds over '
-          'seeds and\nepisodes; accuracy in %. Calibration: means over seeds, '
-          'intervals over episodes.\n\n'
-        )
-        pathlib.Path(arguments.out).write_text(head + page(arguments))
+      recorded = all((name, int(seed), each) in known for each in evaluations)
+      if not (arguments.recorded and recorded and not workdir.exists()):
+        train(arguments, workdir, config, flags, seed)
+        evaluate(arguments, workdir, evaluations)
+      write(arguments)
   if not arguments.out:
-    sys.stdout.write(page(arguments))
+    sys.stdout.write(result_text.page(arguments.page, rows, collect(arguments)))
+
+
+def write(arguments):
+  """The page and its records, as far as they are."""
+  if not arguments.out:
+    return
+  found = collect(arguments)
+  head = (
+    f'# Tables of the page {arguments.page}\n\n    python '
+    f'launch/results.py --page={arguments.page} --seeds=... \\\n'
+    f'      --dataset={arguments.dataset} --data_dir=DIR\n\n'
+    'Mean +- 95% interval over test episodes; accuracy in %. Several seeds: '
+    'mean, interval\nover seeds and episodes, and the mean of each seed.\n\n'
+  )
+  text = result_text.page(arguments.page, rows_of(arguments), found)
+  records.write(records_path(arguments), found)
+  pathlib.Path(arguments.out).write_text(head + text)
 
 
 if __name__ == '__main__':

@@ -131,3 +131,21 @@ def test_what_depends_on_each_other_counts_once():
 def test_an_interval_over_seeds_needs_values(shape):
   with pytest.raises(core.BadInput, match=r'expected \[seeds, episodes\]'):
     stats.seeds_ci95(np.zeros(shape))
+
+
+def test_the_interval_from_summaries_is_about_that_of_all_numbers():
+  rng = np.random.default_rng(0)
+  episodes = rng.normal(size=400)  # hard for all seeds alike
+  seeds = rng.normal(size=(12, 1))
+  values = seeds + episodes + 0.1 * rng.normal(size=(12, 400))
+  pairs = [stats.mean_ci95(each) for each in values]
+  mean, half = stats.pooled_ci95(*zip(*pairs))
+  wanted = stats.seeds_ci95(values)
+  np.testing.assert_allclose(mean, wanted[0])
+  np.testing.assert_allclose(half, wanted[1], rtol=0.1)
+  # Hand numbers: sqrt(3^2 + 1.96^2 * 2 / 2); one seed has its own interval.
+  np.testing.assert_allclose(
+    stats.pooled_ci95([1, 3], [2, 4]), (2, np.hypot(3, 1.96))
+  )
+  assert stats.pooled_ci95([0.5], [0.1]) == (0.5, 0.1)
+  assert stats.pooled_ci95([0.5, 0.7], [0.1, None]) == (0.6, None)

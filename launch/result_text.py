@@ -1,0 +1,125 @@
+"""The text of a results page: Markdown tables of the records of results."""
+
+from markdown_table import table_lines
+import numpy as np
+import result_pages
+
+from hyperudl import stats
+
+
+def page(name, rows, records):
+  """Accuracies, differences to other rows, other scores, matrices of sequences.
+
+  Args:
+    name: of the page.
+    rows: {row: (config, flags, evaluations)} of the page.
+    records: {(row, seed, result): record} of `records.py`.
+  """
+  results = list(dict.fromkeys(n for row in rows.values() for n in row[2]))
+  of = lambda row, result: [
+    records[key] for key in sorted(records) if key[::2] == (row, result)
+  ]
+  marker, scores = result_pages.SCORES[name]
+  scored = [n for n in results if marker in n] if scores else []
+  plain = [n for n in results if n not in scored]
+  there = [row for row in rows if any(of(row, n) for n in results)]
+  parts = [_accuracies(there, plain, results, of)]
+  parts.append(_differences(there, plain, of))
+  parts.append(_scores(there, scored, scores, of))
+  parts.append(_matrices(there, results, of))
+  return '\n'.join('\n'.join(lines) + '\n' for lines in parts if lines)
+
+
+def _cell(means, halves, scale, digits, sign=''):
+  """'74.5 +- 2.0 (76.1, 72.1, 75.3)'; the seeds where there are several."""
+  mean, half = stats.pooled_ci95(means, halves)
+  text = f'{scale * mean:{sign}.{digits}f}'
+  if half is not None:
+    text += f' +- {scale * half:.{digits}f}'
+  if len(means) > 1:
+    each = ', '.join(f'{scale * one:{sign}.{digits}f}' for one in means)
+    text += f' ({each})'
+  return text
+
+
+def _score(found, score, scale, digits):
+  """The cell of a number of the records of some seeds."""
+  found = [one for one in found if one.get(score) is not None]
+  if not found:
+    return ''
+  halves = [one.get(f'{score}_ci95') for one in found]
+  return _cell([one[score] for one in found], halves, scale, digits)
+
+
+def _accuracies(rows, names, results, of):
+  lines = []
+  for row in rows:
+    every = [one for name in results for one in of(row, name)]
+    minutes = {one['seed']: one['minutes'] for one in every}
+    lines.append(
+      [
+        row,
+        *(_score(of(row, name), 'accuracy', 100, 1) for name in names),
+        'yes' if every[0]['transductive'] else 'no',
+        str(every[0]['step']),
+        f'{np.mean(list(minutes.values())):.0f}',
+      ]
+    )
+  return table_lines(
+    ['row', *names, 'transductive', 'updates', 'minutes'], lines
+  )
+
+
+def _differences(rows, names, of):
+  """Paired, on the same episodes of the same seed."""
+  lines = []
+  for row in rows:
+    cells, over = [], ''
+    for name in names:
+      found = [one['over'] for one in of(row, name) if 'over' in one]
+      over = found[0]['row'] if found else over
+      pairs = [one['accuracy'] for one in found]
+      cells.append(_cell(*zip(*pairs), 100, 1, '+') if found else '')
+    if over:
+      lines.append([row, over, *cells])
+  return table_lines(['row', 'over', *names], lines) if lines else []
+
+
+def _scores(rows, names, scores, of):
+  lines = []
+  for row in rows:
+    for name in names:
+      kinds = [(100, 1) if t.endswith('%') else (1, 3) for t in scores.values()]
+      found = of(row, name)
+      cells = [_score(found, score, *k) for score, k in zip(scores, kinds)]
+      if any(cells):
+        lines.append([row, name, *cells])
+  return (
+    table_lines(['row', 'result', *scores.values()], lines) if lines else []
+  )
+
+
+def _matrices(rows, names, of):
+  """A[t, tau]: accuracy on task tau once task t has been met, mean of seeds."""
+  lines = []
+  for row in rows:
+    for name in names:
+      found = of(row, name)
+      for key in ('matrix_class', 'matrix_task'):
+        several = [one[key] for one in found if key in one]
+        if not several:
+          continue
+        matrix = 100 * np.mean(several, axis=0)
+        size = len(matrix)
+        lines += ['', f'`{row}`, {name}, {key.removeprefix("matrix_")}:', '']
+        cells = [
+          [
+            str(t + 1),
+            *(f'{v:.1f}' if tau <= t else '' for tau, v in enumerate(values)),
+          ]
+          for t, values in enumerate(matrix)
+        ]
+        heads = ['t', *(f'tau = {tau + 1}' for tau in range(size))]
+        lines += table_lines(heads, cells)
+  title = 'A[t, tau]: accuracy (%) on task tau once task t has been met.'
+  return [title, *lines] if lines else []

@@ -1,0 +1,198 @@
+"""Results pages: rows resolve, the page is made of records of runs."""
+
+import importlib
+import json
+import pathlib
+import re
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from hyperudl import config as config_lib
+from hyperudl import core
+from hyperudl import metrics
+from hyperudl import stats
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'launch'))
+
+import records  # noqa: E402
+import result_pages  # noqa: E402
+import result_text  # noqa: E402
+import results  # noqa: E402
+
+
+def ask(tmp_path, page, **changes):
+  """Arguments as `results.parse_arguments` returns them."""
+  values = dict(runs=tmp_path, dataset='omniglot', target='', steps=0, out='')
+  values |= dict(page=page, recorded=False, data_dir='elsewhere')
+  return types.SimpleNamespace(**(values | changes))
+
+
+def finish(tmp_path, page, name, values, result='test', **line):
+  """A finished run with one result."""
+  run = tmp_path / page / 'omniglot' / name
+  run.mkdir(parents=True, exist_ok=True)
+  (run / 'DONE').touch()
+  (run / 'train.jsonl').write_text(
+    '{"step": 60, "steps_per_second": 1}\n'
+    '{"step": 180, "steps_per_second": 2}\n'
+  )
+  row = {'transductive': True, **line}
+  for score, array in values.items():
+    if np.ndim(array) == 1:
+      row[score], row[f'{score}_ci95'] = stats.mean_ci95(array)
+  metrics.write_evaluation(run, result, 180, row, values)
+  return run
+
+
+def lines_of(arguments, word):
+  """Lines of the page with a word."""
+  text = result_text.page(
+    arguments.page, results.rows_of(arguments), results.collect(arguments)
+  )
+  return [line for line in text.splitlines() if word in line]
+
+
+@pytest.mark.parametrize('page', result_pages.PAGES)
+def test_every_row_of_a_results_page_resolves(page, tmp_path):
+  dataset = 'small' if page == 'guidance' else 'omniglot'
+  arguments = ask(tmp_path, page, target='mnist', dataset=dataset)
+  rows = results.rows_of(arguments)
+  for text, flags, evaluations in rows.values():
+    name, _, variant = text.partition('.py:')
+    module = importlib.import_module(f'configs.{name}')
+    config = module.get_config(variant).unlock()
+    changes = [*flags, *(f for e in evaluations.values() for f in e)]
+    for field, value in re.findall(
+      r'--config\.([\w.]+)=(\S+)', ' '.join(changes)
+    ):
+      config_lib.set_field(config, field, value)
+    config_lib.validate(config)
+  # What a row is compared with is trained before it.
+  order = list(rows)
+  for row, other in result_pages.REFERENCES[page].items():
+    assert order.index(other) < order.index(row)
+
+
+def test_a_results_page_holds_what_there_is(tmp_path):
+  for seed, right in ((0, 0.5), (1, 0.7)):
+    accuracy = np.full(9, right)
+    finish(tmp_path, 'gradient', f'maml-{seed}', {'accuracy': accuracy})
+  (tmp_path / 'gradient' / 'omniglot' / 'maml-2').mkdir()  # interrupted
+  (line,) = lines_of(ask(tmp_path, 'gradient'), 'maml')
+  # 1.96 s / sqrt(2) with s = .1 sqrt(2); 60 s and 120 / 2 s of training.
+  assert line == '| maml | 60.0 +- 19.6 (50.0, 70.0) | yes | 180 | 2 |'
+
+
+def test_results_stay_when_the_runs_are_gone(tmp_path, monkeypatch):
+  """And with --recorded they are not trained again."""
+  monkeypatch.setattr(results, 'call', lambda *command: calls.append(command))
+  calls = []
+  accuracy = {'accuracy': np.linspace(0, 1, 9)}
+  for result in ('test', '1shot-test'):
+    run = finish(tmp_path, 'semi', 'unlabelled-0-1layer-0', accuracy, result)
+  out = tmp_path / 'tables.md'
+  arguments = ask(tmp_path, 'semi', out=str(out))
+  results.write(arguments)
+  page = out.read_text()
+  assert '| unlabelled-0-1layer | 50.0 +- ' in page
+  run.rename(tmp_path / 'elsewhere')
+  results.write(arguments)
+  assert out.read_text() == page
+  asked = ['results.py', '--page=semi', '--dataset=omniglot', f'--out={out}']
+  asked += ['--rows=unlabelled-0-1layer', f'--runs={tmp_path}']
+  monkeypatch.setattr(sys, 'argv', [*asked, '--recorded'])
+  results.main()
+  assert not calls and out.read_text() == page
+  monkeypatch.setattr(sys, 'argv', asked)
+  results.main()
+  assert [call[0] for call in calls] == ['train', 'evaluate']
+
+
+def test_records_of_other_runs_are_refused(tmp_path, monkeypatch, capsys):
+  path = tmp_path / 'tables.jsonl'
+  one = {'runs': 'semi/mnist', 'row': 'a', 'seed': 0, 'result': 'test'}
+  path.write_text(json.dumps(one) + '\n')
+  assert records.load(path, 'semi/mnist') == {('a', 0, 'test'): one}
+  out = f'--out={path.with_suffix(".md")}'
+  monkeypatch.setattr(
+    sys, 'argv', ['results.py', '--page=semi', '--dataset=omniglot', out]
+  )
+  with pytest.raises(SystemExit) as stopped:
+    results.main()
+  assert stopped.value.code == 2
+  assert 'of semi/mnist, not of semi/omniglot' in capsys.readouterr().err
+  path.write_text(json.dumps(one) + '\n{"row": "a", "seed"\n')
+  with pytest.raises(core.BadInput, match=r'tables\.jsonl:2 is no record'):
+    records.load(path, 'semi/mnist')
+  assert len(path.read_text().splitlines()) == 2
+
+
+def test_differences_are_paired_with_the_row_of_the_same_seed(tmp_path):
+  rng = np.random.default_rng(0)
+  found = rng.uniform(size=(2, 2, 50))  # row, seed
+  found[1] = found[0] + 0.1 + 0.01 * found[1]
+  for seed in (0, 1):
+    for row, name in enumerate(('unlabelled-0-1layer', 'unlabelled-4-1layer')):
+      accuracy = {'accuracy': found[row, seed]}
+      finish(tmp_path, 'semi', f'{name}-{seed}', accuracy)
+  (line,) = lines_of(ask(tmp_path, 'semi'), '| unlabelled-0-1layer | +')
+  pairs = [stats.paired_ci95(found[1, s], found[0, s]) for s in (0, 1)]
+  mean, half = stats.pooled_ci95(*zip(*pairs))
+  each = ', '.join(f'{100 * pair[0]:+.1f}' for pair in pairs)
+  assert line == (
+    '| unlabelled-4-1layer | unlabelled-0-1layer '
+    f'| {100 * mean:+.1f} +- {100 * half:.1f} ({each}) |'
+  )
+  assert half < 0.01 < stats.mean_ci95(found[1, 0])[1]
+
+
+def test_a_finished_run_of_other_settings_is_not_taken(
+  tmp_path, capsys, monkeypatch
+):
+  module = importlib.import_module('configs.protonet')
+  config = module.get_config('glyphs,way=5').unlock()
+  config.steps = 60
+  (tmp_path / 'config.json').write_text(config_lib.to_json(config))
+  (tmp_path / 'DONE').touch()
+  train = lambda *flags: results.train(
+    ask(tmp_path, 'metric'),
+    tmp_path,
+    'protonet.py:glyphs,way=5',
+    ['--config.steps=60', *flags],
+    0,
+  )
+  monkeypatch.setattr(results, 'folder', lambda _: tmp_path)
+  train()
+  with pytest.raises(SystemExit) as stopped:
+    train('--config.optimizer.learning_rate=5e-2')
+  assert stopped.value.code == 2
+  assert 'optimizer.learning_rate: 0.001 -> 0.05' in capsys.readouterr().err
+
+
+def test_scores_and_matrices_of_sequences(tmp_path):
+  rng = np.random.default_rng(0)
+  found = rng.uniform(0.1, 0.3, size=(2, 9))
+  matrix = np.tril(rng.uniform(size=(2, 9, 3, 3)))
+  for seed in (0, 1):
+    values = {
+      'accuracy': found[seed],
+      'forgetting_class': found[seed],
+      'matrix_class': matrix[seed],
+    }
+    finish(tmp_path, 'continual', f'reset-{seed}', values, '10tasks-test')
+  arguments = ask(tmp_path, 'continual')
+  first, second, title = lines_of(arguments, 'reset')
+  assert first == '| reset | yes | 180 | 2 |'
+  cells = [stats.mean_ci95(values) for values in found]
+  mean, half = stats.pooled_ci95(*zip(*cells))
+  assert second.startswith('| reset | 10tasks-test |')
+  assert f'| {100 * mean:.1f} +- {100 * half:.1f} (' in second
+  assert title == '`reset`, 10tasks-test, class:'
+  a = 100 * matrix.mean(axis=(0, 1))
+  lines = lines_of(arguments, '| 2 |')
+  (line,) = [line for line in lines if line.startswith('| 2 |')]
+  assert line == f'| 2 | {a[1, 0]:.1f} | {a[1, 1]:.1f} |  |'
