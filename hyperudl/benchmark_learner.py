@@ -16,9 +16,11 @@ taken apart.
 All rows are timed in turns and the median is reported; `gemm_peak_gflops` is a
 2048 x 2048 float32 matmul on one device timed beside them, `gflops` the matrix
 products and convolutions that the program performs (`flops.py`), and
-`share_of_peak` their ratio; `peak_rss_mb` is what the process has taken at
-most. --compare=FILE adds `ratio`, the speed over that of the same row in FILE,
-which an earlier call has printed.
+`share_of_peak` their ratio; `temporary_mb` is what an update takes on a device
+beside parameters and episodes (with `scan` the same for any number of episodes,
+with `vmap` that of `chunk` episodes), `peak_rss_mb` what the process has taken
+at most. --compare=FILE adds `ratio`, the speed over that of the same row in
+FILE, which an earlier call has printed.
 
 Several processes (`processes.py`), or devices, measure updates alone, together;
 --devices divides one process's cores into so many devices. Exit codes: 0 done;
@@ -112,7 +114,9 @@ def _update(config, parts, one, batch, count):
     return metrics
 
   work = flops.count(step, holder[0], *inputs())
-  return timing.Row(batch * count, update, work)
+  step = step.lower(holder[0], *inputs()).compile()
+  memory = step.memory_analysis().temp_size_in_bytes
+  return timing.Row(batch * count, update, work, memory)
 
 
 def _answer(learner, params, episode, key):

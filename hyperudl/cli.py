@@ -53,7 +53,7 @@ def run(main):
 
   0 done; 2 bad flag, config or data; 3 no readable checkpoint; 4 non-finite;
   5 disk full or unwritable; 6 working directory busy; 7 another process of the
-  run has ended; 130 Ctrl-C.
+  run has ended; 8 a device has too little memory; 130 Ctrl-C.
   """
 
   def guarded(argv):
@@ -73,6 +73,16 @@ def run(main):
       fail(error.exit_code, error)
     except KeyboardInterrupt:
       fail(INTERRUPTED, 'interrupted')
+    except RuntimeError as error:  # of XLA
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      asked = ' '.join(str(error).splitlines()[0].split())[:160]
+      fail(
+        core.OutOfMemory.exit_code,
+        f'the device has too little memory ({asked}): make config.batch or '
+        'config.chunk (episodes at once, with strategy=vmap) smaller, or '
+        'choose --config.strategy=scan; for evaluation config.eval.batch',
+      )
 
   app.run(guarded, flags_parser=_parse)
 

@@ -97,6 +97,12 @@ class PeerLost(Error):
   exit_code = 7
 
 
+class OutOfMemory(Error):
+  """A device has too little memory for what it is to compute."""
+
+  exit_code = 8
+
+
 def cross_entropy(logits, y):
   """Mean cross-entropy over labelled rows.
 

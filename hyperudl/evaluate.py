@@ -10,7 +10,7 @@ DIR/eval/<split>_episodes.npz, the numbers of every episode of the last one;
 with --uncertainty DIR/eval/uncertainty-<split>.jsonl (`uncertainty.py`).
 Exit codes: 0 done; 2 bad flag, config or data; 3 no checkpoint is readable;
 5 disk full or unwritable; 6 another evaluator polls this run; 7 another process
-of several has ended; 130 Ctrl-C; 143 SIGTERM.
+of several has ended; 8 a device has too little memory; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import pathlib

@@ -33,11 +33,13 @@ class Row(NamedTuple):
     episodes: of one call.
     call: () -> arrays.
     flops: multiplications and additions of one call, 0 if not known.
+    memory: bytes that one call takes beside its inputs, 0 if not known.
   """
 
   episodes: int
   call: Callable
   flops: float = 0
+  memory: int = 0
 
 
 def measure(rows, repeats, matmul=MATMUL, seconds=0.2, precision='float32'):
@@ -76,7 +78,7 @@ def measure(rows, repeats, matmul=MATMUL, seconds=0.2, precision='float32'):
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
   lines = []
   for name, took in median.items():
-    episodes, _, work = rows[name]
+    episodes, _, work, taken = rows[name]
     gflops = work / took / 1e9
     lines.append(
       {
@@ -87,6 +89,7 @@ def measure(rows, repeats, matmul=MATMUL, seconds=0.2, precision='float32'):
         'gflops': round(gflops, 2) if work else None,
         'share_of_peak': round(gflops / peak, 3) if work else None,
         'gemm_peak_gflops': round(peak, 1),
+        'temporary_mb': round(taken / 1e6, 1) if taken else None,
         'peak_rss_mb': round(memory),
       }
     )

@@ -6,7 +6,8 @@ so a resumed run ends with the bits of an uninterrupted one.
 Exit codes: 0 done; 2 bad flag, config or data (nothing written); 3 no
 checkpoint is readable; 4 a loss or gradient is not finite; 5 disk full or
 unwritable; 6 another trainer holds the workdir; 7 another process of this run
-has ended; 130 Ctrl-C; 143 SIGTERM, both after a checkpoint.
+has ended; 8 a device has too little memory; 130 Ctrl-C; 143 SIGTERM, both after
+a checkpoint.
 
 On several processes (`processes.py` says how they find each other) each gives
 this command.

@@ -63,6 +63,7 @@ def learners(lines):
       show(line['ms_per_call'], 2),
       show(line['gflops']),
       show(line['share_of_peak'], 3),
+      show(line.get('temporary_mb')),
       str(line['peak_rss_mb']),
       show(line.get('ratio'), 2),
     ]
@@ -72,7 +73,8 @@ def learners(lines):
   print_table(
     (
       *('learner', 'row', 'devices', 'processes', 'episodes/s', 'ms a call'),
-      *('GFLOP/s', 'share of GEMM peak', 'RSS, MB', 'ratio to before'),
+      *('GFLOP/s', 'share of GEMM peak', 'temporary MB', 'RSS, MB'),
+      'ratio to before',
     ),
     rows,
   )

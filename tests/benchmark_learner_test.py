@@ -45,6 +45,8 @@ def test_rows_of_any_learner_are_drawing_updates_and_evaluation():
     assert abs(each - size) < 0.05 * size
     assert line['peak_rss_mb'] > 50
     drawing = line['name'].startswith('draw')
+    update = line['name'].startswith('update')
+    assert bool(line['temporary_mb']) == update
     assert line['gflops'] is None if drawing else line['share_of_peak'] >= 0
   shares = {line['name']: line['share'] for line in lines}
   assert shares['update 1'] == 1.0

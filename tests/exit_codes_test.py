@@ -218,3 +218,12 @@ def test_what_is_not_finite_is_not_a_number_in_the_log(tmp_path):
   for line in (runs.finished() / 'train.jsonl').read_text().splitlines():
     row = json.loads(line, parse_constant=lambda name: 1 / 0)
     assert {'step', 'loss', 'grad_norm', 'steps_per_second'} <= set(row)
+
+
+def test_a_network_larger_than_the_memory_ends_with_code_8(tmp_path):
+  wide = '--config.learner.channels=4000000000000'
+  done = runs.call('train', *runs.tiny(tmp_path / 'run', wide))
+  assert done.code == 8
+  line = done.err.strip().splitlines()[-1]
+  assert line.startswith('train: the device has too little memory (RESOURCE_EX')
+  assert 'config.batch or config.chunk' in line
