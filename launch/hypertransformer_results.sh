@@ -6,21 +6,13 @@
 #     bash launch/hypertransformer_results.sh
 # PAGES names parts (all by default), RUNS the folder of the runs, OUT that of
 # the pages (tables/PART-DATASET.md and its records, .jsonl). RECORDED=yes does
-# not train again what the records hold. SEEDS are those of the accuracies; the
-# other parts have one.
+# not train again what the records hold.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-make_environment >&2
+make_environment
 dataset="${DATASET:-omniglot}"
 runs="${RUNS:-runs}"
 out="${OUT:-docs/results}"
 pages="${PAGES:-hypertransformer semi continual}"
-
-# page NAME SEEDS: trains what is missing.
-page() {
-  python launch/results.py --page="$1" --seeds="$2" --dataset="$dataset" \
-    --data_dir="${DATA_DIR:-data_numpy_dir}" --runs="$runs" \
-    --out="$out/tables/$1-$dataset.md" ${RECORDED:+--recorded} >&2
-}
 
 # picture KIND FILE RUN...: of the runs that have been evaluated.
 picture() {
@@ -30,17 +22,15 @@ picture() {
   done
   if [[ -n "$found" ]]; then
     python -m hyperudl.plots --kind="$kind" --workdir="$found" \
-      --out="$out/$file" >&2
+      --out="$out/$file"
   fi
 }
 
 mkdir -p "$runs" "$out/tables"
 for name in $pages; do
-  if [[ "$name" = hypertransformer ]]; then
-    page "$name" "${SEEDS:-0,1,2}"
-  else
-    page "$name" 0
-  fi
+  python launch/results.py --page="$name" --dataset="$dataset" \
+    --data_dir="${DATA_DIR:-data_numpy_dir}" --runs="$runs" \
+    --out="$out/tables/$name-$dataset.md" ${RECORDED:+--recorded}
 done
 accuracies="$runs/hypertransformer/$dataset"
 picture clock hypertransformer_clock.png "$accuracies"/*-20way-[0-9]

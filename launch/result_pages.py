@@ -59,6 +59,7 @@ def _gradient():
 
 
 def _metric():
+  """Distances, and hallucination: with 0 of them it is `protonet-5way`."""
   rows = {}
   for way, variant in ((5, _FIVE), (20, _TWENTY)):
     rows[f'protonet-{way}way'] = f'protonet.py:{variant}', [], SHOTS
@@ -69,8 +70,9 @@ def _metric():
         f'--config.learner.learn_scale={learned}',
       ]
       name = f'protonet-{distance}-{"learned" if learned else "fixed"}'
-      rows[name] = f'protonet.py:{_FIVE}', flags, SHOTS
-  for count in (0, 10, 50, 100):
+      if name != 'protonet-l2-learned':  # protonet-5way
+        rows[name] = f'protonet.py:{_FIVE}', flags, SHOTS
+  for count in (10, 50, 100):
     flags = [f'--config.learner.count={count}']
     rows[f'hallucination-{count}'] = f'hallucination.py:{_FIVE}', flags, SHOTS
   # The control: one shift of the prototype, no noise.
@@ -252,9 +254,8 @@ SCORES['continual'] = '', _FORGETTING
 # {page: {row: the row whose accuracies are subtracted, episode by episode}}.
 REFERENCES = {page: {} for page in PAGES}
 REFERENCES['metric'] = {
-  row: 'hallucination-0' for row in _metric() if row.startswith('hallucination')
+  row: 'protonet-5way' for row in _metric() if not row.endswith('way')
 }
-REFERENCES['metric'].pop('hallucination-0')
 REFERENCES['semi'] = {
   row: f'unlabelled-0-{row.rpartition("-")[2]}'
   for row in _semi()
@@ -265,3 +266,14 @@ REFERENCES['guidance'] = {
   for row in _guidance()
   if row not in ('contrastive', 'multitask')
 }
+
+# Training seeds of a row, one where it says nothing.
+SEEDS = {page: {} for page in PAGES}
+SEEDS['gradient'] = {'maml': 3, 'hypermaml': 3}
+SEEDS['metric'] = {'protonet-5way': 3, 'protonet-20way': 3}
+SEEDS['hypertransformer'] = {
+  f'{row}-{way}way': 3
+  for row in ('prototypes', 'protonet-8', 'learned')
+  for way in (20, 5)
+}
+SEEDS['guidance'] = dict.fromkeys(_guidance(), 3)

@@ -1,15 +1,16 @@
 """Trains and evaluates the rows of a results page; resumable.
 
   python launch/results.py --page=gradient --dataset=omniglot_background \
-    --data_dir=DIR --seeds=0 --out=docs/results/gradient_tables.md
+    --data_dir=DIR --out=docs/results/tables/gradient-omniglot_background.md
 
 Pages and their rows: `result_pages.py`. What is finished is not repeated, and
 the page is written anew after each row, so that it always holds what there is.
 Beside it lie its records, `OUT` with the ending .jsonl, a line for each result
 of each seed (`records.py`): the page is made of them, so results stay when the
 runs are gone. --recorded: what they hold is not trained again where its run is
-gone. Rows that build on others come after them. --rows=NAME,NAME and --seeds
-choose; --target=SET also tests on all classes of another set; --steps shortens
+gone. Rows that build on others come after them. --rows=NAME,NAME chooses, and
+--seeds=0,1 the training seeds, where each row has a number of its own;
+--target=SET also tests on all classes of another set; --steps shortens
 every training, for a trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED
 (DATASET-STEPS of a trial).
 """
@@ -40,7 +41,7 @@ def parse_arguments():
   parser.add_argument('--runs', default='runs', type=pathlib.Path)
   parser.add_argument('--target', default='', help='another set to test on')
   parser.add_argument('--rows', default='')
-  parser.add_argument('--seeds', default='0')
+  parser.add_argument('--seeds', default='', help="nothing: each row's own")
   parser.add_argument('--steps', default=0, type=int)
   parser.add_argument('--out', default='', help='file; nothing: print it')
   parser.add_argument('--recorded', action='store_true', help='see above')
@@ -171,17 +172,30 @@ def main():
     sys.stderr.write(f'results: {error}\n')
     sys.exit(2)
   rows = rows_of(arguments)
-  for seed in arguments.seeds.split(','):
-    for name in arguments.rows:
-      config, flags, evaluations = rows[name]
-      workdir = folder(arguments) / f'{name}-{seed}'
-      recorded = all((name, int(seed), each) in known for each in evaluations)
-      if not (arguments.recorded and recorded and not workdir.exists()):
-        train(arguments, workdir, config, flags, seed)
-        evaluate(arguments, workdir, evaluations)
-      write(arguments)
+  for seed, name in order(arguments):
+    config, flags, evaluations = rows[name]
+    workdir = folder(arguments) / f'{name}-{seed}'
+    recorded = all((name, seed, each) in known for each in evaluations)
+    if not (arguments.recorded and recorded and not workdir.exists()):
+      train(arguments, workdir, config, flags, seed)
+      evaluate(arguments, workdir, evaluations)
+    write(arguments)
   if not arguments.out:
     sys.stdout.write(result_text.page(arguments.page, rows, collect(arguments)))
+
+
+def order(arguments):
+  """(seed, row) pairs: all rows of a seed, then the next one."""
+  if arguments.seeds:
+    seeds = [int(seed) for seed in arguments.seeds.split(',')]
+    return [(seed, row) for seed in seeds for row in arguments.rows]
+  counts = result_pages.SEEDS[arguments.page]
+  return [
+    (seed, row)
+    for seed in range(max(counts.values(), default=1))
+    for row in arguments.rows
+    if seed < counts.get(row, 1)
+  ]
 
 
 def write(arguments):
@@ -191,7 +205,7 @@ def write(arguments):
   found = collect(arguments)
   head = (
     f'# Tables of the page {arguments.page}\n\n    python '
-    f'launch/results.py --page={arguments.page} --seeds=... \\\n'
+    f'launch/results.py --page={arguments.page} --out={arguments.out} \\\n'
     f'      --dataset={arguments.dataset} --data_dir=DIR\n\n'
     'Mean +- 95% interval over test episodes; accuracy in %. Several seeds: '
     'mean, interval\nover seeds and episodes, and the mean of each seed.\n\n'

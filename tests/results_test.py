@@ -196,3 +196,17 @@ def test_scores_and_matrices_of_sequences(tmp_path):
   lines = lines_of(arguments, '| 2 |')
   (line,) = [line for line in lines if line.startswith('| 2 |')]
   assert line == f'| 2 | {a[1, 0]:.1f} | {a[1, 1]:.1f} |  |'
+
+
+def test_each_row_has_its_number_of_seeds(tmp_path):
+  rows = ['protonet-5way', 'protonet-20way', 'protonet-dot-fixed']
+  arguments = ask(tmp_path, 'metric', rows=rows, seeds='')
+  ways = rows[:2]
+  assert results.order(arguments) == [
+    *((0, row) for row in rows),
+    *((seed, row) for seed in (1, 2) for row in ways),
+  ]
+  arguments.seeds = '4'
+  assert results.order(arguments) == [(4, row) for row in rows]
+  for page, counts in result_pages.SEEDS.items():
+    assert set(counts) <= set(result_pages.PAGES[page]())
