@@ -45,5 +45,6 @@ def get_config(arg=None):
   learner.logits_scale = 0.1
   for name in NOT_HERE:
     del learner[name]
-  del config.init_from['shared']
+  for name in ('shared', 'writer'):
+    del config.init_from[name]
   return config.lock()

@@ -12,6 +12,9 @@ that may be support images:
   python -m hyperudl.train --workdir=runs/ht_reference \
     --config=configs/hypertransformer.py:reference,omniglot,way=20,shot=1
 
+init_from.shared and init_from.writer start from the networks of another run,
+for instance one without unlabelled images.
+
 Published: Omniglot 20-way 1-shot, 8 channels, 87.2% (arXiv:2201.04182; there
 5% of the queries are support images). Ours: docs/results/first.md and
 hypertransformer.md, where learner.head='prototypes' (no written logits) learns
@@ -98,4 +101,5 @@ def get_config(arg=None):
   learner.head = 'written'
   learner.stage = 'all'
   config.init_from.shared = ''
+  config.init_from.writer = ''
   return common.apply_variant(config, rest)

@@ -11,7 +11,7 @@ from hyperudl.core import BadInput
 CHOICES = {
   'strategy': ('auto', 'scan', 'vmap', 'sharded'),
   # 'default' is the device's: bfloat16 or tensorfloat32 on most accelerators.
-  'matmul_precision': ('float32', 'tensorfloat32', 'default'),
+  'matmul_precision': ('float32', 'tensorfloat32', 'bfloat16', 'default'),
   'episode.proportions': ('balanced', 'dirichlet', 'dirichlet_0.7'),
   'episode.inner_data': ('true', 'noise', 'other', 'none'),
   'episode.cond_data': ('true', 'noise', 'other', 'none'),

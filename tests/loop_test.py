@@ -1,12 +1,14 @@
 """Every strategy over episodes against a plain Python loop."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
 
 import chex
 import jax
+from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
@@ -261,3 +263,25 @@ def test_every_product_has_the_precision_asked_for(name, word):
     assert f'precision = [{word}, {word}]' in line, line
   run = loop.make_train_step(learner, optimizer, precision='default')
   assert word not in run.lower(state, episodes, keys).as_text()
+
+
+@pytest.mark.parametrize('channels', [3, 8])
+def test_networks_of_episodes_in_bfloat16(channels):
+  """Half the bits inside, float32 parameters, gradients and about the loss."""
+  row = workloads.Row('row', channels, 2, way=2, query=3, size=16, steps=2)
+  _, loss = workloads.make_loss(row)
+  params, episodes, keys, step = workloads.make_inputs(row)
+  run = strategies.episode_value_and_grad(loss)
+  full = loop.at_precision(run, 'float32')(params, episodes, keys, step)
+  half = jax.jit(loop.at_precision(run, 'bfloat16'))
+  text = half.lower(params, episodes, keys, step).as_text()
+  products = re.findall(
+    r'stablehlo.(?:dot_general|convolution).*-> tensor<[\dx]*x(\w+)>', text
+  )
+  assert products.count('bf16') > 10
+  half = half(params, episodes, keys, step)
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half))
+  np.testing.assert_allclose(half[0], full[0], rtol=0.05)
+  ours, theirs = (ravel_pytree(each[2])[0] for each in (half, full))
+  cosine = ours @ theirs / jnp.linalg.norm(ours) / jnp.linalg.norm(theirs)
+  assert cosine > 0.95 and not np.array_equal(ours, theirs)

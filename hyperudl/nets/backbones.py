@@ -76,7 +76,7 @@ class ResNet12(nn.Module):
       x = jax.nn.leaky_relu(conv.max_pool(x + y), SLOPE)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
-    x = x.reshape(x.shape[0], -1)
+    x = conv.widened(x.reshape(x.shape[0], -1))
     return x if self.head is None else nn.Dense(self.head, name='head')(x)
 
 

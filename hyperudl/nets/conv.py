@@ -118,6 +118,11 @@ def _affine(x, mean, variance, scale, bias):
   return (x - mean) * (scale * jax.lax.rsqrt(variance + EPSILON)) + bias
 
 
+def widened(x):
+  """bfloat16 as float32; what has more bits as it is."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class ConvBlock(nn.Module):
   """Convolution, normalisation, activation and 2x2 max-pooling.
 
@@ -127,6 +132,9 @@ class ConvBlock(nn.Module):
 
   The pooling is computed on what the convolution returns, wherever `order`
   has it: all that may come between is monotone in each channel.
+
+  Where `conv_ops.held` says bfloat16, images, kernels and what is returned are
+  bfloat16; moments and norms are computed in float32 all the same.
 
   Attributes:
     channels: filters.
@@ -167,6 +175,10 @@ class ConvBlock(nn.Module):
     width = (self.channels,)
     w = self.param('kernel', nn.initializers.he_normal(), size)
     bias = self.param('bias', nn.initializers.zeros, width)
+    x = self._block(conv_ops.held(x), w, bias, width, domains)
+    return conv_ops.held(x)
+
+  def _block(self, x, w, bias, width, domains):
     if self.norm == 'none':
       return self._activate(self._pooled_conv(x, w) + bias)
     scale = self.param('scale', nn.initializers.ones, width)
@@ -184,7 +196,7 @@ class ConvBlock(nn.Module):
   def _pooled_moments(self, x, w, scale, domains):
     # A negative slope makes the smallest the largest: turn it round in the
     # kernel, where that costs nothing.
-    sign = jnp.where(scale < 0, -1.0, 1.0).astype(x.dtype)
+    sign = jnp.where(scale < 0, -1.0, 1.0)
     w = w * sign
     if self.norm == 'batch' and self._in_squares(x):
       return *pooling.pooled_conv_moments(x, w), sign
@@ -199,13 +211,14 @@ class ConvBlock(nn.Module):
   def _conv(self, x, w):
     return episode_conv(
       x,
-      w,
+      w.astype(x.dtype),
       stride=self.stride,
       padding=self.padding,
       formulation=self.formulation,
     )
 
   def _moments(self, x, domains):
+    x = widened(x)
     if self.norm == 'domain':
       return domain_moments(x, domains)
     return moments(x, self.norm, self.groups)
@@ -226,6 +239,7 @@ class ConvBlock(nn.Module):
     return (
       self.formulation == 'auto'
       and jax.default_backend() == 'cpu'
+      and x.dtype != jnp.bfloat16
       and (self.kernel, self.stride, self.padding) == (3, 1, 'SAME')
       and (inputs <= 3 or max(inputs, self.channels) <= 8)
       and x.shape[1] % 2 == x.shape[2] % 2 == 0
@@ -303,5 +317,5 @@ class ConvNet(nn.Module):
       )(x, domains)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
-    x = x.reshape(x.shape[0], -1)
+    x = widened(x.reshape(x.shape[0], -1))
     return (x, nn.Dense(self.head, name='head')(x)) if classify else (x,)

@@ -23,6 +23,16 @@ PADDINGS = ('SAME', 'VALID')
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
+def held(x):
+  """`x` as a network of one episode holds images: perhaps in bfloat16.
+
+  That is so inside `jax.default_matmul_precision('bfloat16')`, which
+  `config.matmul_precision` asks for; else it is `x`.
+  """
+  half = jax.config.jax_default_matmul_precision == 'bfloat16'
+  return x.astype(jnp.bfloat16) if half else x
+
+
 def check(name, value, choices):
   """Raises a ValueError that lists the choices."""
   if value not in choices:
