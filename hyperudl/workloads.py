@@ -14,6 +14,7 @@ from hyperudl import core
 from hyperudl import inner
 from hyperudl import learners
 from hyperudl.nets import conv
+from hyperudl.nets import normalising
 
 # Settings of the learners; the defaults of their `make` otherwise.
 METHODS = {
@@ -207,7 +208,7 @@ class _Naive(nn.Module):
       x = nn.Conv(self.channels, (3, 3), use_bias=False)(x)
       mean = jnp.mean(x, (0, 1, 2))
       variance = jnp.mean(jnp.square(x - mean), (0, 1, 2))
-      x = (x - mean) * jax.lax.rsqrt(variance + conv.EPSILON)
+      x = (x - mean) * jax.lax.rsqrt(variance + normalising.EPSILON)
       scale = self.param(f'scale{i}', nn.initializers.ones, (self.channels,))
       bias = self.param(f'bias{i}', nn.initializers.zeros, (self.channels,))
       x = nn.max_pool(nn.relu(x * scale + bias), (2, 2), strides=(2, 2))

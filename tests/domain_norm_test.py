@@ -8,6 +8,7 @@ import pytest
 from hyperudl import core
 from hyperudl.learners import udl
 from hyperudl.nets import conv
+from hyperudl.nets import normalising
 from tests import sizes_helper
 
 WAY = 3
@@ -20,7 +21,7 @@ def test_moments_by_loops():
   )
   member = np.eye(2)[[0, 0, 1, 1, 1]]
   part = member * np.array([1, 1, 1, 0, 1])[:, None]
-  mean, variance = conv.domain_moments(
+  mean, variance = normalising.domain_moments(
     jnp.asarray(x, jnp.float32), (jnp.asarray(member), jnp.asarray(part))
   )
   for row, rows in enumerate(([0, 1], [0, 1], [2, 4], [2, 4], [2, 4])):
@@ -35,11 +36,11 @@ def test_moments_by_loops():
 
 def test_one_domain_is_batch_norm_and_a_domain_without_images_takes_all():
   x = jax.random.normal(jax.random.key(0), (6, 5, 5, 3))
-  wanted = conv.moments(x, 'batch')
+  wanted = normalising.moments(x, 'batch')
   nobody = jnp.tile(jnp.array([[1.0, 0]]), (6, 1))
   asked = jnp.tile(jnp.array([[0, 1.0]]), (6, 1))
   for domains in (None, (nobody, nobody), (asked, nobody)):
-    for got, expected in zip(conv.domain_moments(x, domains), wanted):
+    for got, expected in zip(normalising.domain_moments(x, domains), wanted):
       np.testing.assert_allclose(
         got, jnp.broadcast_to(expected, got.shape), atol=1e-5
       )

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 
 from hyperudl.nets import conv
 from hyperudl.nets import conv_ops
+from hyperudl.nets import normalising
 
 NAMES = ('conv', 'resnet12')
-NORMS = tuple(norm for norm in conv.NORMS if norm != 'domain')  # of one domain
+# Of one domain.
+NORMS = tuple(norm for norm in normalising.NORMS if norm != 'domain')
 SLOPE = 0.1  # of leaky ReLU
 LAYERS = 3  # of a residual block
 
@@ -76,7 +78,7 @@ class ResNet12(nn.Module):
       x = jax.nn.leaky_relu(conv.max_pool(x + y), SLOPE)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
-    x = conv.widened(x.reshape(x.shape[0], -1))
+    x = conv_ops.widened(x.reshape(x.shape[0], -1))
     return x if self.head is None else nn.Dense(self.head, name='head')(x)
 
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl.nets import conv_ops
+from hyperudl.nets import normalising
 from hyperudl.nets import pooling
 
-NORMS = ('batch', 'domain', 'group', 'layer', 'none')
 ORDERS = ('conv_norm_act_pool', 'conv_act_pool_norm')
 FEATURES = ('flatten', 'mean')
 # All monotone, so that pooling may come first.
@@ -24,7 +24,6 @@ ACTIVATIONS = {
   'leaky': lambda x: jax.nn.leaky_relu(x, 0.1),
   'none': lambda x: x,
 }
-EPSILON = 1e-5  # added to variances
 
 episode_conv = conv_ops.episode_conv
 max_pool = pooling.max_pool
@@ -33,7 +32,7 @@ max_pool = pooling.max_pool
 def _check_settings(block, widths):
   """The shared settings of `ConvBlock` and `ConvNet`."""
   conv_ops.check('padding', block.padding, conv_ops.PADDINGS)
-  conv_ops.check('norm', block.norm, NORMS)
+  conv_ops.check('norm', block.norm, normalising.NORMS)
   conv_ops.check('activation', block.activation, ACTIVATIONS)
   conv_ops.check('order', block.order, ORDERS)
   conv_ops.check('formulation', block.formulation, conv_ops.FORMULATIONS)
@@ -52,75 +51,6 @@ def _check_settings(block, widths):
         raise ValueError(
           f'groups must divide the channels, {width}, not {block.groups}'
         )
-
-
-def moments(x, norm, groups=1):
-  """Mean and centred variance, in shapes that broadcast to `x`.
-
-  Args:
-    x: f32[n, H, W, C].
-    norm: 'batch' (of each channel over images and positions), 'group' (of
-      each image and group of neighbouring channels) or 'layer' (of each
-      image).
-    groups: number of groups of 'group'; it divides C.
-  """
-  if norm == 'group':
-    n, height, width, channels = x.shape
-    split = x.reshape(n, height, width, groups, channels // groups)
-    axes = (1, 2, 4)
-    mean = jnp.mean(split, axes, keepdims=True)
-    variance = jnp.mean(jnp.square(split - mean), axes, keepdims=True)
-    spread = lambda m: jnp.broadcast_to(
-      m, (n, 1, 1, groups, channels // groups)
-    ).reshape(n, 1, 1, channels)
-    return spread(mean), spread(variance)
-  axes = (0, 1, 2) if norm == 'batch' else (1, 2, 3)
-  mean = jnp.mean(x, axes, keepdims=True)
-  return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
-
-
-def domain_moments(x, domains):
-  """Mean and centred variance of each channel over the rows of a domain.
-
-  Adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
-
-  Args:
-    x: f32[n, H, W, C].
-    domains: None for one domain of all rows, or (f32[n, G], f32[n, G]), one-hot
-      rows of the domain that normalises an image, and of the domain whose
-      statistics it is part of (zeros: of none). A domain without images takes
-      the statistics of all.
-
-  Returns:
-    Two f32[n, 1, 1, C].
-  """
-  if domains is None:
-    domains = (jnp.ones((x.shape[0], 1), x.dtype),) * 2
-  member, part = domains
-  part = jnp.where(
-    jnp.sum(part, axis=0) > 0, part, jnp.sum(part, axis=1, keepdims=True)
-  )
-  part = part / jnp.maximum(jnp.sum(part, axis=0), 1.0)
-  over = lambda rows: member @ (part.T @ jnp.mean(rows, axis=(1, 2)))
-  mean = over(x)[:, None, None]
-  # Each domain's deviations are from its own mean.
-  centres = part.T @ jnp.mean(x, axis=(1, 2))
-  squares = jnp.stack(
-    [
-      jnp.mean(jnp.square(x - centre), axis=(1, 2)).T @ share
-      for centre, share in zip(centres, part.T)
-    ]
-  )
-  return mean, (member @ squares)[:, None, None]
-
-
-def _affine(x, mean, variance, scale, bias):
-  return (x - mean) * (scale * jax.lax.rsqrt(variance + EPSILON)) + bias
-
-
-def widened(x):
-  """bfloat16 as float32; what has more bits as it is."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class ConvBlock(nn.Module):
@@ -143,7 +73,8 @@ class ConvBlock(nn.Module):
     padding: 'SAME' or 'VALID', of the convolution.
     pool: whether to pool.
     norm: 'batch' (statistics of the batch at hand: transductive for
-      queries), 'domain' (see `domain_moments`), 'group', 'layer' or 'none'.
+      queries), 'domain' (see `normalising.domain_moments`), 'group', 'layer'
+      or 'none'.
     groups: of norm='group'.
     activation: 'relu', 'lrelu', 'leaky' (slope .1) or 'none'.
     order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
@@ -185,13 +116,15 @@ class ConvBlock(nn.Module):
     if self.order == 'conv_act_pool_norm':
       conv_bias = self.param('conv_bias', nn.initializers.zeros, width)
       x = self._activate(self._pooled_conv(x, w) + conv_bias)
-      return _affine(x, *self._moments(x, domains), scale, bias)
+      return normalising.affine(x, *self._moments(x, domains), scale, bias)
     if not self.pool:
       x = self._conv(x, w)
       moments = self._moments(x, domains)
-      return self._activate(_affine(x, *moments, scale, bias))
+      return self._activate(normalising.affine(x, *moments, scale, bias))
     x, mean, variance, sign = self._pooled_moments(x, w, scale, domains)
-    return self._activate(_affine(x, mean, variance, sign * scale, bias))
+    return self._activate(
+      normalising.affine(x, mean, variance, sign * scale, bias)
+    )
 
   def _pooled_moments(self, x, w, scale, domains):
     # A negative slope makes the smallest the largest: turn it round in the
@@ -218,10 +151,10 @@ class ConvBlock(nn.Module):
     )
 
   def _moments(self, x, domains):
-    x = widened(x)
+    x = conv_ops.widened(x)
     if self.norm == 'domain':
-      return domain_moments(x, domains)
-    return moments(x, self.norm, self.groups)
+      return normalising.domain_moments(x, domains)
+    return normalising.moments(x, self.norm, self.groups)
 
   def _pooled_conv(self, x, w):
     if not self.pool:
@@ -287,7 +220,7 @@ class ConvNet(nn.Module):
   def __call__(self, x, domains=None):
     """f32[n, H, W, C] -> f32[n, head] or f32[n, D].
 
-    `domains` is for norm='domain', see `domain_moments`.
+    `domains` is for norm='domain', see `normalising.domain_moments`.
     """
     return self._run(x, self.head is not None, domains)[-1]
 
@@ -317,5 +250,5 @@ class ConvNet(nn.Module):
       )(x, domains)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
-    x = widened(x.reshape(x.shape[0], -1))
+    x = conv_ops.widened(x.reshape(x.shape[0], -1))
     return (x, nn.Dense(self.head, name='head')(x)) if classify else (x,)

@@ -33,6 +33,11 @@ def held(x):
   return x.astype(jnp.bfloat16) if half else x
 
 
+def widened(x):
+  """bfloat16 as float32; what has more bits as it is."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def check(name, value, choices):
   """Raises a ValueError that lists the choices."""
   if value not in choices:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
-from hyperudl.nets import conv
+from hyperudl.nets import conv_ops
+from hyperudl.nets import normalising
 
 _GLOROT = nn.initializers.glorot_uniform()
 _ZEROS = nn.initializers.zeros
@@ -79,7 +80,7 @@ class SharedFeatures(nn.Module):
       kernel = self.param(f'kernel{index}', _GLOROT, shape)
       bias = self.param(f'bias{index}', _ZEROS, (self.width,))
       stride = 2 if index < self.layers - 1 else 1
-      x = conv.episode_conv(x, kernel, stride=stride, padding=self.padding)
+      x = conv_ops.episode_conv(x, kernel, stride=stride, padding=self.padding)
       x = jax.nn.relu(x + bias)
       if self.norm:
         x = self._normalise(x, index)
@@ -88,8 +89,8 @@ class SharedFeatures(nn.Module):
   def _normalise(self, x, index):
     scale = self.param(f'scale{index}', nn.initializers.ones, (self.width,))
     shift = self.param(f'shift{index}', _ZEROS, (self.width,))
-    mean, variance = conv.moments(x, 'batch')
-    return (x - mean) * (scale * jax.lax.rsqrt(variance + conv.EPSILON)) + shift
+    mean, variance = normalising.moments(x, 'batch')
+    return normalising.affine(x, mean, variance, scale, shift)
 
 
 class LayerFeatures(nn.Module):
@@ -130,7 +131,7 @@ class LayerFeatures(nn.Module):
         features.append(mean_of_conv(x, kernel, bias))
         break
       step = 1 if last else stride
-      x = conv.episode_conv(x, kernel, stride=step, padding='VALID') + bias
+      x = conv_ops.episode_conv(x, kernel, stride=step, padding='VALID') + bias
       activated = jax.nn.relu(x)
       features.append(jnp.mean(activated if self.nonlinear else x, (1, 2)))
       x = activated
