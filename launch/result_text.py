@@ -52,6 +52,7 @@ def _score(found, score, scale, digits):
 
 
 def _accuracies(rows, names, results, of):
+  """Pixels: nearest neighbours by cosine, of the first result."""
   lines = []
   for row in rows:
     every = [one for name in results for one in of(row, name)]
@@ -60,13 +61,14 @@ def _accuracies(rows, names, results, of):
       [
         row,
         *(_score(of(row, name), 'accuracy', 100, 1) for name in names),
+        _score(every[:1], 'accuracy_pixels', 100, 1) if names else '',
         'yes' if every[0]['transductive'] else 'no',
         str(every[0]['step']),
         f'{np.mean(list(minutes.values())):.0f}',
       ]
     )
   return table_lines(
-    ['row', *names, 'transductive', 'updates', 'minutes'], lines
+    ['row', *names, 'pixels', 'transductive', 'updates', 'minutes'], lines
   )
 
 
