@@ -24,7 +24,7 @@ FILE, which an earlier call has printed.
 
 Several processes (`processes.py`), or devices, measure updates alone, together;
 --devices divides one process's cores into so many devices. Exit codes: 0 done;
-2 bad flag, config or data.
+2 bad flag, config or data; 8 a device has too little memory.
 """
 
 import functools
@@ -115,7 +115,7 @@ def _update(config, parts, one, batch, count):
 
   work = flops.count(step, holder[0], *inputs())
   step = step.lower(holder[0], *inputs()).compile()
-  memory = step.memory_analysis().temp_size_in_bytes
+  memory = getattr(step.memory_analysis(), 'temp_size_in_bytes', 0)
   return timing.Row(batch * count, update, work, memory)
 
 

@@ -73,8 +73,9 @@ def run(main):
       fail(error.exit_code, error)
     except KeyboardInterrupt:
       fail(INTERRUPTED, 'interrupted')
-    except RuntimeError as error:  # of XLA
-      if 'RESOURCE_EXHAUSTED' not in str(error):
+    except RuntimeError as error:
+      from_xla = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
+      if not from_xla or 'RESOURCE_EXHAUSTED' not in str(error):
         raise
       asked = ' '.join(str(error).splitlines()[0].split())[:160]
       fail(

@@ -10,7 +10,8 @@ searched, folders in it too, for files of the images' names; --model is a
 folder, see `data/clip.py`. Needs the extra `clip`. The same command goes on
 where it was stopped: finished parts of the images lie in
 image_features.npz.parts until all is done. Exit codes: 0 done; 2 a bad flag,
-file or model; 5 disk full or unwritable; 130 Ctrl-C.
+file or model; 5 disk full or unwritable; 8 a device has too little memory; 130
+Ctrl-C.
 """
 
 import os

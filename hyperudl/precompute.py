@@ -7,7 +7,8 @@ other images of it each time, and writes WORKDIR/latents.npz, which `hvae`,
 `hyperclip` and `hyperldm` learn from with --config.data.latents=WORKDIR. It is
 what the kinds without a code for each task need; without it they adapt anew in
 every update. Exit codes: 0 done; 2 bad flag, config or data; 3 no checkpoint
-is readable; 5 disk full or unwritable; 130 Ctrl-C.
+is readable; 5 disk full or unwritable; 8 a device has too little memory; 130
+Ctrl-C.
 """
 
 import functools

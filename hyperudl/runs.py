@@ -72,11 +72,13 @@ def make_learner(config):
 
 
 def _fill_settings(before, config):
-  """Gives an older run's learner the new settings, at their defaults."""
+  """Gives an older run the new settings of its learner, at their defaults."""
   if before.learner.get('name') != config.learner.name:
     return
   defaults = learners.hyperparameters(config.learner.name)
   with before.unlocked():
+    for name in set(config.init_from) - set(before.init_from):
+      before.init_from[name] = ''
     for field in set(config.learner) - set(before.learner):
       if field in defaults:
         before.learner[field] = defaults[field]

@@ -38,12 +38,13 @@ def mean_ci95(values, groups=None):
   return (mean, half) if values.ndim > 1 else (float(mean), float(half))
 
 
-def paired_ci95(values, others):
+def paired_ci95(values, others, groups=None):
   """Mean and half width of `values - others`, episode by episode.
 
   Args:
     values: [n, ...] of one model.
     others: [n, ...] of another one on the same episodes.
+    groups: as in `mean_ci95`.
 
   Raises:
     core.BadInput: the shapes differ.
@@ -53,7 +54,7 @@ def paired_ci95(values, others):
     raise core.BadInput(
       f'pairs need the same episodes, not {values.shape} and {others.shape}'
     )
-  return mean_ci95(values.astype(np.float64) - others)
+  return mean_ci95(values.astype(np.float64) - others, groups)
 
 
 def seeds_ci95(values, groups=None, draws=2000):

@@ -14,13 +14,14 @@ runs="${RUNS:-runs}"
 out="${OUT:-docs/results}"
 pages="${PAGES:-hypertransformer semi continual}"
 
-# picture KIND FILE RUN...: of the runs that have been evaluated.
+# picture KIND FILE RUN...: of the runs that have been evaluated; where records
+# stand for runs it would lack these.
 picture() {
   local kind=$1 file=$2 found=
   for run in "${@:3}"; do
     if [[ -f "$run/eval/test.jsonl" ]]; then found+="${found:+,}$run"; fi
   done
-  if [[ -n "$found" ]]; then
+  if [[ -n "$found" && -z "${RECORDED:-}" ]]; then
     python -m hyperudl.plots --kind="$kind" --workdir="$found" \
       --out="$out/$file"
   fi

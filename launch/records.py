@@ -1,7 +1,8 @@
 """Records of results: what a page is made of, also where the runs are gone.
 
 A file of JSON lines, one for each result of each training seed: `runs` (page
-and data set), `row`, `seed`, `result`, `minutes` of training, and the line that
+and data set), `row`, `seed`, `result`, `settings` (config and flags of the
+training and of the evaluation), `minutes` of training, and the line that
 `hyperudl.evaluate` wrote (means over test episodes with their intervals).
 Beside these `matrix_*`, means over episodes of what sequences of tasks have
 ([tasks, tasks]), and `over`: the paired difference to another row of the same
@@ -11,6 +12,7 @@ seed on the same episodes.
 import json
 import pathlib
 
+from absl import logging
 import numpy as np
 
 from hyperudl import core
@@ -18,13 +20,17 @@ from hyperudl import metrics
 from hyperudl import stats
 from hyperudl import storage
 
+SAME = ('episodes', 'shift', 'proportions')  # of two results to be paired
 
-def load(path, runs):
+
+def load(path, runs, settings):
   """{(row, seed, result): record} of a file; empty where there is none.
 
   Args:
     path: str.
     runs: what the records must be of.
+    settings: {(row, result): text} of the page; records of rows that are made
+      otherwise by now are left out.
 
   Raises:
     core.BadInput: the file holds something else.
@@ -34,14 +40,19 @@ def load(path, runs):
   for number, line in enumerate(lines.splitlines(), 1):
     try:
       one = json.loads(line)
-      found[one['row'], one['seed'], one['result']] = one
-      named = one['runs']
+      key, named = (one['row'], one['seed'], one['result']), one['runs']
     except (ValueError, KeyError, TypeError):
-      raise core.BadInput(f'{path}:{number} is no record of a result') from None
+      raise core.BadInput(
+        f'{path}:{number} is no record of a result; restore or delete the file'
+      ) from None
     if named != runs:
       raise core.BadInput(
         f'{path} has records of {named}, not of {runs}: choose another --out'
       )
+    if one.get('settings') == settings.get(key[::2], ''):
+      found[key] = one
+    else:
+      logging.warning('%s:%d is of other settings: left out', path, number)
   return found
 
 
@@ -51,32 +62,32 @@ def write(path, records):
   storage.replace(str(path), ''.join(lines).encode())
 
 
-def make(runs, row, seed, name, workdir, reference=None):
+def make(about, key, workdir, reference=None):
   """The record of a result, or None where there is no such result.
 
   Args:
-    runs: page and data set.
-    row: of the page.
-    seed: int, of the training.
-    name: of the result, for example 'test'.
+    about: {'runs': page and data set, 'settings': of row and result}.
+    key: (row, seed, result).
     workdir: pathlib.Path of the run.
     reference: (row, workdir) whose accuracies are subtracted, or None; without
       such a result or with other episodes there is no difference.
   """
-  line, arrays = _read(workdir, name)
+  line, arrays = _read(workdir, key[2])
   if line is None:
     return None
-  record = {'runs': runs, 'row': row, 'seed': seed, 'result': name}
-  record['minutes'] = round(_seconds(workdir) / 60, 1)
   rounded = lambda v: round(v, 5) if isinstance(v, float) else v
-  record |= {key: rounded(value) for key, value in line.items()}
-  for key, array in arrays.items():
-    if key.startswith('matrix_'):
-      record[key] = np.round(array.mean(axis=0), 4).tolist()
-  own = arrays.get('accuracy')
-  other = _read(reference[1], name)[1].get('accuracy') if reference else None
-  if own is not None and other is not None and own.shape == other.shape:
-    difference = stats.mean_ci95(own - other, arrays.get('group'))
+  record = {**about, **dict(zip(('row', 'seed', 'result'), key))}
+  record['minutes'] = round(_seconds(workdir) / 60, 1)
+  record |= {name: rounded(value) for name, value in line.items()}
+  for name, array in arrays.items():
+    if name.startswith('matrix_'):
+      record[name] = np.round(array.mean(axis=0), 4).tolist()
+  other, others = _read(reference[1], key[2]) if reference else (None, {})
+  known = 'accuracy' in arrays and 'accuracy' in others
+  if known and all(line.get(name) == other.get(name) for name in SAME):
+    difference = stats.paired_ci95(
+      arrays['accuracy'], others['accuracy'], arrays.get('group')
+    )
     difference = [rounded(number) for number in difference]
     record['over'] = {'row': reference[0], 'accuracy': difference}
   return record
@@ -85,10 +96,12 @@ def make(runs, row, seed, name, workdir, reference=None):
 def _read(workdir, name):
   """(the last line or None, per-episode arrays) of a result."""
   path = workdir / 'eval' / f'{name}.jsonl'
-  if not path.exists():
+  lines = metrics.read_jsonl(path)
+  arrays = path.with_name(f'{name}_episodes.npz')
+  if not lines or not arrays.exists():
     return None, {}
-  with np.load(path.with_name(f'{name}_episodes.npz')) as arrays:
-    return metrics.read_jsonl(path)[-1], dict(arrays)
+  with np.load(arrays) as found:
+    return lines[-1], dict(found)
 
 
 def _seconds(workdir):

@@ -24,7 +24,8 @@ def page(name, rows, records):
   plain = [n for n in results if n not in scored]
   there = [row for row in rows if any(of(row, n) for n in results)]
   parts = [_accuracies(there, plain, results, of)]
-  parts.append(_differences(there, plain, of))
+  references = result_pages.REFERENCES[name]
+  parts.append(_differences(there, plain, references, of))
   parts.append(_scores(there, scored, scores, of))
   parts.append(_matrices(there, results, of))
   return '\n'.join('\n'.join(lines) + '\n' for lines in parts if lines)
@@ -72,14 +73,15 @@ def _accuracies(rows, names, results, of):
   )
 
 
-def _differences(rows, names, of):
+def _differences(rows, names, references, of):
   """Paired, on the same episodes of the same seed."""
   lines = []
   for row in rows:
     cells, over = [], ''
     for name in names:
       found = [one['over'] for one in of(row, name) if 'over' in one]
-      over = found[0]['row'] if found else over
+      found = [one for one in found if one['row'] == references.get(row)]
+      over = references[row] if found else over
       pairs = [one['accuracy'] for one in found]
       cells.append(_cell(*zip(*pairs), 100, 1, '+') if found else '')
     if over:

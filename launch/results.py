@@ -18,9 +18,11 @@ every training, for a trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED
 import argparse
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
+from absl import logging
 import records
 import result_pages
 import result_text
@@ -30,6 +32,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for configs
 from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import runs
+from hyperudl import storage
 
 
 def parse_arguments():
@@ -90,19 +93,21 @@ def call(module, *options):
     sys.exit(code)
 
 
-def train(arguments, workdir, config, flags, seed):
-  """One training, or nothing if it is done.
+def train(arguments, row, seed):
+  """One training, or nothing if it is done; first what it builds on.
 
   Ends with code 2 if the folder holds a finished run of other settings.
   """
-  steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
-  flags = [
-    f'--config.seed={seed}',
-    *[flag.format(folder=folder(arguments), seed=seed) for flag in flags],
-    *steps,
-  ]
+  config, flags, _ = rows_of(arguments)[row]
+  upstreams = re.findall(r'{folder}/([\w-]+)-{seed}(?= |$)', ' '.join(flags))
+  for other in dict.fromkeys(upstreams):
+    train(arguments, other, seed)
+  workdir = folder(arguments) / f'{row}-{seed}'
+  flags = flags_of(arguments, flags, seed)
   if (workdir / 'DONE').exists():
-    check(workdir, config, flags)
+    error = difference(workdir, config, flags)
+    if error:
+      fail(error)
     return
   place = f'--config.data.dir={arguments.data_dir}'
   call(
@@ -110,21 +115,47 @@ def train(arguments, workdir, config, flags, seed):
   )
 
 
-def check(workdir, config, flags):
-  """Ends with code 2 if the run in `workdir` is not of this config."""
+def flags_of(arguments, flags, seed):
+  """Flags of one training."""
+  steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
+  return [
+    f'--config.seed={seed}',
+    *[flag.format(folder=folder(arguments), seed=seed) for flag in flags],
+    *steps,
+  ]
+
+
+def config_of(config, flags):
+  """The config of one training."""
   name, _, variant = config.partition('.py:')
-  module = importlib.import_module(f'configs.{name}')
-  wanted, stored = module.get_config(variant), runs.read_config(workdir)
-  with wanted.unlocked():
+  made = importlib.import_module(f'configs.{name}').get_config(variant)
+  with made.unlocked():
     for flag in flags:
       field, _, text = flag.removeprefix('--config.').partition('=')
-      config_lib.set_field(wanted, field, text)
-    wanted.init_from = stored.init_from  # the folder may have been moved
+      config_lib.set_field(made, field, text)
+  return made
+
+
+def difference(workdir, config, flags):
+  """The error that says how the run in `workdir` is not of this config."""
   try:
+    wanted, stored = config_of(config, flags), runs.read_config(workdir)
+    with wanted.unlocked():
+      for name, path in stored.init_from.items():
+        # The folder of all runs may have been moved.
+        own = wanted.init_from.get(name, '')
+        if pathlib.Path(path).name == pathlib.Path(own).name:
+          wanted.init_from[name] = path
     runs.check_workdir(wanted, workdir)
   except core.BadInput as error:
-    sys.stderr.write(f'results: {error}\n')
-    sys.exit(2)
+    return error
+  return None
+
+
+def fail(error):
+  """Ends with the code of the error and one line."""
+  sys.stderr.write(f'results: {error}\n')
+  sys.exit(error.exit_code)
 
 
 def evaluate(arguments, workdir, evaluations):
@@ -138,23 +169,39 @@ def evaluate(arguments, workdir, evaluations):
 def collect(arguments):
   """The records of --out with those of the runs that there are."""
   place = folder(arguments)
+  rows = rows_of(arguments)
+  settings = {
+    (row, result): ' '.join([config, *flags, '| evaluate', *options])
+    for row, (config, flags, evaluations) in rows.items()
+    for result, options in evaluations.items()
+  }
   named = f'{arguments.page}/{place.name}'
-  found = {}
+  known = {}
   if arguments.out:
-    found = records.load(records_path(arguments), named)
+    known = records.load(records_path(arguments), named, settings)
   references = result_pages.REFERENCES[arguments.page]
-  for row, (_, _, evaluations) in rows_of(arguments).items():
-    for done in place.glob(f'{row}-[0-9]*/DONE'):
-      beginning, _, seed = done.parent.name.rpartition('-')
-      if beginning != row:
-        continue
-      reference = references.get(row)
-      if reference:
-        reference = reference, place / f'{reference}-{seed}'
-      for name in evaluations:
-        key = row, int(seed), name
-        one = records.make(named, *key, done.parent, reference)
-        found |= {key: one} if one else {}
+  found = dict(known)
+  for done in sorted(place.glob('*-*/DONE')):
+    row, _, seed = done.parent.name.rpartition('-')
+    if row not in rows or not seed.isdecimal():
+      continue
+    config, flags, evaluations = rows[row]
+    flags = flags_of(arguments, flags, seed)
+    error = difference(done.parent, config, flags)
+    if error:
+      logging.warning('left out: %s', error)
+      continue
+    reference = references.get(row)
+    if reference:
+      reference = reference, place / f'{reference}-{seed}'
+    for result in evaluations:
+      key = row, int(seed), result
+      about = {'runs': named, 'settings': settings[row, result]}
+      one = records.make(about, key, done.parent, reference)
+      before = known.get(key, {})
+      if one and before.get('accuracy') == one.get('accuracy'):
+        one = before | one  # `over` stays where its other run is gone
+      found |= {key: one} if one else {}
   return found
 
 
@@ -167,17 +214,27 @@ def main():
   """Row after row, seed after seed; the page after each."""
   arguments = parse_arguments()
   try:
-    known = collect(arguments)
-  except core.BadInput as error:
-    sys.stderr.write(f'results: {error}\n')
-    sys.exit(2)
+    run(arguments)
+  except core.Error as error:
+    fail(error)
+
+
+def run(arguments):
+  """As `main`; raises a `core.Error` where it cannot go on."""
+  if arguments.out:
+    path = pathlib.Path(arguments.out)
+    if path.suffix != '.md':
+      raise core.BadInput(f'--out={path}: expected a name that ends in .md')
+    with storage.writing(path):
+      path.parent.mkdir(parents=True, exist_ok=True)
+  known = collect(arguments)
   rows = rows_of(arguments)
-  for seed, name in order(arguments):
-    config, flags, evaluations = rows[name]
-    workdir = folder(arguments) / f'{name}-{seed}'
-    recorded = all((name, seed, each) in known for each in evaluations)
+  for seed, row in order(arguments):
+    evaluations = rows[row][2]
+    workdir = folder(arguments) / f'{row}-{seed}'
+    recorded = all((row, seed, each) in known for each in evaluations)
     if not (arguments.recorded and recorded and not workdir.exists()):
-      train(arguments, workdir, config, flags, seed)
+      train(arguments, row, seed)
       evaluate(arguments, workdir, evaluations)
     write(arguments)
   if not arguments.out:
@@ -203,16 +260,17 @@ def write(arguments):
   if not arguments.out:
     return
   found = collect(arguments)
+  target = f' --target={arguments.target}' if arguments.target else ''
   head = (
     f'# Tables of the page {arguments.page}\n\n    python '
     f'launch/results.py --page={arguments.page} --out={arguments.out} \\\n'
-    f'      --dataset={arguments.dataset} --data_dir=DIR\n\n'
+    f'      --dataset={arguments.dataset} --data_dir=DIR{target}\n\n'
     'Mean +- 95% interval over test episodes; accuracy in %. Several seeds: '
     'mean, interval\nover seeds and episodes, and the mean of each seed.\n\n'
   )
   text = result_text.page(arguments.page, rows_of(arguments), found)
   records.write(records_path(arguments), found)
-  pathlib.Path(arguments.out).write_text(head + text)
+  storage.replace(arguments.out, (head + text).encode())
 
 
 if __name__ == '__main__':

@@ -184,6 +184,17 @@ def test_an_older_run_has_new_settings_of_its_learner_at_their_defaults(
     runs.check_workdir(config, tmp_path)
 
 
+def test_an_older_run_had_no_upstream_that_is_new(tmp_path):
+  config = hypertransformer_config.get_config('glyphs').unlock()
+  older = config_dict.ConfigDict(config.to_dict())
+  del older.init_from['writer']
+  (tmp_path / 'config.json').write_text(config_lib.to_json(older))
+  runs.check_workdir(config, tmp_path)
+  config.init_from.writer = 'elsewhere'
+  with pytest.raises(core.BadInput, match=r"init_from\.writer: '' -> "):
+    runs.check_workdir(config, tmp_path)
+
+
 def test_a_stage_that_writes_nothing_has_no_other_source():
   config = hypertransformer_config.get_config('glyphs').unlock()
   config.episode.emit_from = 'other'

@@ -17,6 +17,7 @@ from hyperudl import optimizers
 from hyperudl import strategies
 from hyperudl.data import episodes
 from hyperudl.data import example
+from hyperudl.nets import conv_ops
 from tests import sizes_helper
 
 NAMES = learners.names()
@@ -280,3 +281,21 @@ def test_strategies_agree_with_a_python_loop(name):
 @pytest.mark.parametrize('name', HEAVY)
 def test_strategies_agree_with_a_python_loop_for_heavy_learners(name):
   compare_strategies(case_of(name))
+
+
+def test_every_learner_is_traced_in_bfloat16_as_on_an_accelerator(
+  case, monkeypatch
+):
+  monkeypatch.setattr(conv_ops, '_choose', lambda w, stride: 'lax')
+  params = case.state().params
+
+  def loss(params, episode, key):
+    return case.learner.loss(params, episode, key, jnp.int32(0))[0]
+
+  inputs = params, case.episode, case.keys[0]
+  for function in (jax.grad(loss, allow_int=True), case.learner.evaluate):
+    run = loop.at_precision(function, 'bfloat16')
+    found = jax.eval_shape(run, *inputs)
+    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(found)), (
+      found
+    )

@@ -36,6 +36,11 @@ def finish(tmp_path, page, name, values, result='test', **line):
   run = tmp_path / page / 'omniglot' / name
   run.mkdir(parents=True, exist_ok=True)
   (run / 'DONE').touch()
+  arguments = ask(tmp_path, page)
+  row, _, seed = name.rpartition('-')
+  config, flags, _ = results.rows_of(arguments)[row]
+  config = results.config_of(config, results.flags_of(arguments, flags, seed))
+  (run / 'config.json').write_text(config_lib.to_json(config))
   (run / 'train.jsonl').write_text(
     '{"step": 60, "steps_per_second": 1}\n'
     '{"step": 180, "steps_per_second": 2}\n'
@@ -87,48 +92,92 @@ def test_a_results_page_holds_what_there_is(tmp_path):
   assert line == '| maml | 60.0 +- 19.6 (50.0, 70.0) | yes | 180 | 2 |'
 
 
+def run_page(monkeypatch, *asked):
+  """The calls of `results.py`, which trains nothing here."""
+  calls = []
+  monkeypatch.setattr(results, 'call', lambda *command: calls.append(command))
+  monkeypatch.setattr(sys, 'argv', ['results.py', *asked])
+  results.main()
+  return [call[0] for call in calls], calls
+
+
 def test_results_stay_when_the_runs_are_gone(tmp_path, monkeypatch):
   """And with --recorded they are not trained again."""
-  monkeypatch.setattr(results, 'call', lambda *command: calls.append(command))
-  calls = []
   accuracy = {'accuracy': np.linspace(0, 1, 9)}
-  for result in ('test', '1shot-test'):
-    run = finish(tmp_path, 'semi', 'unlabelled-0-1layer-0', accuracy, result)
-  out = tmp_path / 'tables.md'
-  arguments = ask(tmp_path, 'semi', out=str(out))
-  results.write(arguments)
+  run = finish(tmp_path, 'semi', 'base-1layer-0', accuracy)
+  out = tmp_path / 'tables' / 'semi.md'
+  asked = ['--page=semi', '--dataset=omniglot', f'--out={out}']
+  asked += ['--rows=base-1layer', f'--runs={tmp_path}']
+  assert not run_page(monkeypatch, *asked)[0]
   page = out.read_text()
-  assert '| unlabelled-0-1layer | 50.0 +- ' in page
+  assert '| base-1layer | 50.0 +- ' in page
   run.rename(tmp_path / 'elsewhere')
-  results.write(arguments)
+  assert not run_page(monkeypatch, *asked, '--recorded')[0]
   assert out.read_text() == page
-  asked = ['results.py', '--page=semi', '--dataset=omniglot', f'--out={out}']
-  asked += ['--rows=unlabelled-0-1layer', f'--runs={tmp_path}']
-  monkeypatch.setattr(sys, 'argv', [*asked, '--recorded'])
-  results.main()
-  assert not calls and out.read_text() == page
-  monkeypatch.setattr(sys, 'argv', asked)
-  results.main()
-  assert [call[0] for call in calls] == ['train', 'evaluate']
+  assert run_page(monkeypatch, *asked)[0] == ['train', 'evaluate']
+  # What other rows start from is trained for them all the same.
+  asked[-2] = '--rows=unlabelled-4-1layer'
+  started, calls = run_page(monkeypatch, *asked, '--recorded')
+  assert started == ['train', 'train', 'evaluate']
+  base = f'{tmp_path}/semi/omniglot/base-1layer-0'
+  assert f'--workdir={base}' in calls[0]
+  assert f'--config.init_from.writer={base}' in calls[1]
+
+
+def test_a_difference_stays_when_the_other_run_is_gone(tmp_path):
+  names = 'unlabelled-0-1layer-0', 'unlabelled-4-1layer-0'
+  folders = [
+    finish(tmp_path, 'semi', name, {'accuracy': np.arange(9) ** power / 64})
+    for power, name in enumerate(names, 1)
+  ]
+  arguments = ask(tmp_path, 'semi', out=str(tmp_path / 'tables.md'))
+  results.write(arguments)
+  page = pathlib.Path(arguments.out).read_text()
+  assert '| unlabelled-4-1layer | unlabelled-0-1layer | +' in page
+  folders[0].rename(tmp_path / 'elsewhere')
+  results.write(arguments)
+  assert pathlib.Path(arguments.out).read_text() == page
+  # A result without its episodes is none.
+  (folders[1] / 'eval' / 'test_episodes.npz').unlink()
+  results.write(arguments)
+  assert pathlib.Path(arguments.out).read_text() == page
 
 
 def test_records_of_other_runs_are_refused(tmp_path, monkeypatch, capsys):
   path = tmp_path / 'tables.jsonl'
   one = {'runs': 'semi/mnist', 'row': 'a', 'seed': 0, 'result': 'test'}
+  one['settings'] = 'semi.py --x'
   path.write_text(json.dumps(one) + '\n')
-  assert records.load(path, 'semi/mnist') == {('a', 0, 'test'): one}
-  out = f'--out={path.with_suffix(".md")}'
-  monkeypatch.setattr(
-    sys, 'argv', ['results.py', '--page=semi', '--dataset=omniglot', out]
-  )
-  with pytest.raises(SystemExit) as stopped:
-    results.main()
-  assert stopped.value.code == 2
-  assert 'of semi/mnist, not of semi/omniglot' in capsys.readouterr().err
+  settings = {('a', 'test'): 'semi.py --x'}
+  found = records.load(path, 'semi/mnist', settings)
+  assert found == {('a', 0, 'test'): one}
+  asked = ['--page=semi', '--dataset=omniglot']
+  for out, words in (
+    (path.with_suffix('.md'), 'of semi/mnist, not of semi/omniglot'),
+    (path, 'expected a name that ends in .md'),
+  ):
+    with pytest.raises(SystemExit) as stopped:
+      run_page(monkeypatch, *asked, f'--out={out}')
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
   path.write_text(json.dumps(one) + '\n{"row": "a", "seed"\n')
   with pytest.raises(core.BadInput, match=r'tables\.jsonl:2 is no record'):
-    records.load(path, 'semi/mnist')
+    records.load(path, 'semi/mnist', settings)
   assert len(path.read_text().splitlines()) == 2
+
+
+def test_records_and_runs_of_other_settings_are_left_out(tmp_path):
+  run = finish(tmp_path, 'semi', 'base-1layer-0', {'accuracy': np.ones(9)})
+  arguments = ask(tmp_path, 'semi', out=str(tmp_path / 'tables.md'))
+  results.write(arguments)
+  (found,) = results.collect(arguments).values()
+  place = tmp_path / 'tables.jsonl'
+  place.write_text(json.dumps({**found, 'settings': 'of before'}) + '\n')
+  assert list(results.collect(arguments).values()) == [found]  # of the run
+  config = json.loads((run / 'config.json').read_text())
+  config['steps'] = 7
+  (run / 'config.json').write_text(json.dumps(config))
+  assert not results.collect(arguments)
 
 
 def test_differences_are_paired_with_the_row_of_the_same_seed(tmp_path):
@@ -150,27 +199,26 @@ def test_differences_are_paired_with_the_row_of_the_same_seed(tmp_path):
   assert half < 0.01 < stats.mean_ci95(found[1, 0])[1]
 
 
-def test_a_finished_run_of_other_settings_is_not_taken(
-  tmp_path, capsys, monkeypatch
-):
-  module = importlib.import_module('configs.protonet')
-  config = module.get_config('glyphs,way=5').unlock()
-  config.steps = 60
-  (tmp_path / 'config.json').write_text(config_lib.to_json(config))
-  (tmp_path / 'DONE').touch()
-  train = lambda *flags: results.train(
-    ask(tmp_path, 'metric'),
-    tmp_path,
-    'protonet.py:glyphs,way=5',
-    ['--config.steps=60', *flags],
-    0,
-  )
-  monkeypatch.setattr(results, 'folder', lambda _: tmp_path)
-  train()
-  with pytest.raises(SystemExit) as stopped:
-    train('--config.optimizer.learning_rate=5e-2')
-  assert stopped.value.code == 2
-  assert 'optimizer.learning_rate: 0.001 -> 0.05' in capsys.readouterr().err
+def test_a_finished_run_of_other_settings_is_not_taken(tmp_path, capsys):
+  name = 'unlabelled-4-1layer-0'
+  finish(tmp_path, 'semi', 'base-1layer-0', {})
+  run = finish(tmp_path, 'semi', name, {'accuracy': np.ones(9)})
+  arguments = ask(tmp_path, 'semi')
+  results.train(arguments, 'unlabelled-4-1layer', 0)
+  text = (run / 'config.json').read_text()
+  base = f'{tmp_path}/semi/omniglot/base-1layer-0'
+  # The same network, moved.
+  (run / 'config.json').write_text(text.replace(base, '/data/base-1layer-0'))
+  results.train(arguments, 'unlabelled-4-1layer', 0)
+  for old, new, word in (
+    ('3000', '60', 'steps: 60 -> 3000'),
+    (base, '', "init_from.shared: '' -> "),
+  ):
+    (run / 'config.json').write_text(text.replace(old, new))
+    with pytest.raises(SystemExit) as stopped:
+      results.train(arguments, 'unlabelled-4-1layer', 0)
+    assert stopped.value.code == 2
+    assert word in capsys.readouterr().err
 
 
 def test_scores_and_matrices_of_sequences(tmp_path):

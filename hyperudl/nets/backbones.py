@@ -76,9 +76,10 @@ class ResNet12(nn.Module):
       x = self._layer(width, 1, 'none', f'block{index}_shortcut')(x)
       # Pooling first gives the same: leaky ReLU is monotone.
       x = jax.nn.leaky_relu(conv.max_pool(x + y), SLOPE)
+    x = conv_ops.widened(x)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
-    x = conv_ops.widened(x.reshape(x.shape[0], -1))
+    x = x.reshape(x.shape[0], -1)
     return x if self.head is None else nn.Dense(self.head, name='head')(x)
 
 

@@ -144,7 +144,7 @@ class ConvBlock(nn.Module):
   def _conv(self, x, w):
     return episode_conv(
       x,
-      w.astype(x.dtype),
+      conv_ops.held(w),
       stride=self.stride,
       padding=self.padding,
       formulation=self.formulation,
@@ -248,7 +248,8 @@ class ConvNet(nn.Module):
         self.formulation,
         name=f'block{index}',
       )(x, domains)
+    x = conv_ops.widened(x)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
-    x = conv_ops.widened(x.reshape(x.shape[0], -1))
+    x = x.reshape(x.shape[0], -1)
     return (x, nn.Dense(self.head, name='head')(x)) if classify else (x,)

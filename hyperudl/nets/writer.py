@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from hyperudl import emit
 from hyperudl.nets import conv
+from hyperudl.nets import conv_ops
 from hyperudl.nets import layerwise
 from hyperudl.nets import transformer
 from hyperudl.nets import writer_settings
@@ -206,9 +207,8 @@ class Writer(nn.Module):
             for leaf, value in written.items()
           }
         task[name].update(_sum(written, learned.get(name), s.add_learned))
-      z = convolve.apply(
-        {'params': {**task[name], **(support_norms or {}).get(name, {})}}, z
-      )
+      params = {**task[name], **(support_norms or {}).get(name, {})}
+      z = conv_ops.widened(convolve.apply({'params': params}, z))
     if 'head' in shapes:
       features = self._features('head', z, shared, train)
       written = self._head(shapes['head']['kernel'], features, write)
