@@ -12,7 +12,6 @@ seed on the same episodes.
 import json
 import pathlib
 
-from absl import logging
 import numpy as np
 
 from hyperudl import core
@@ -24,18 +23,21 @@ SAME = ('episodes', 'shift', 'proportions')  # of two results to be paired
 
 
 def load(path, runs, settings):
-  """{(row, seed, result): record} of a file; empty where there is none.
+  """Two {(row, seed, result): record} of a file; empty where there is none.
 
   Args:
     path: str.
     runs: what the records must be of.
-    settings: {(row, result): text} of the page; records of rows that are made
-      otherwise by now are left out.
+    settings: {(row, result): text} of the page.
+
+  Returns:
+    Those of the page, and those made with other settings or for another
+    --target, which stay in the file until a run replaces them.
 
   Raises:
     core.BadInput: the file holds something else.
   """
-  found = {}
+  found, others = {}, {}
   lines = pathlib.Path(path).read_text() if pathlib.Path(path).exists() else ''
   for number, line in enumerate(lines.splitlines(), 1):
     try:
@@ -49,11 +51,9 @@ def load(path, runs, settings):
       raise core.BadInput(
         f'{path} has records of {named}, not of {runs}: choose another --out'
       )
-    if one.get('settings') == settings.get(key[::2], ''):
-      found[key] = one
-    else:
-      logging.warning('%s:%d is of other settings: left out', path, number)
-  return found
+    same = one.get('settings') == settings.get(key[::2], '')
+    (found if same else others)[key] = one
+  return found, others
 
 
 def write(path, records):

@@ -35,6 +35,11 @@ from hyperudl import runs
 from hyperudl import storage
 
 
+def numbers(text):
+  """'0,1' as numbers."""
+  return [int(part) for part in text.split(',')]
+
+
 def parse_arguments():
   """The options; ends with code 2 for a row that does not exist."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -44,7 +49,9 @@ def parse_arguments():
   parser.add_argument('--runs', default='runs', type=pathlib.Path)
   parser.add_argument('--target', default='', help='another set to test on')
   parser.add_argument('--rows', default='')
-  parser.add_argument('--seeds', default='', help="nothing: each row's own")
+  parser.add_argument(
+    '--seeds', default=[], type=numbers, help="nothing: each row's own"
+  )
   parser.add_argument('--steps', default=0, type=int)
   parser.add_argument('--out', default='', help='file; nothing: print it')
   parser.add_argument('--recorded', action='store_true', help='see above')
@@ -167,7 +174,10 @@ def evaluate(arguments, workdir, evaluations):
 
 
 def collect(arguments):
-  """The records of --out with those of the runs that there are."""
+  """Records of the page, and others of --out that it does not show.
+
+  Those of the page are of --out and of the runs that there are.
+  """
   place = folder(arguments)
   rows = rows_of(arguments)
   settings = {
@@ -176,9 +186,9 @@ def collect(arguments):
     for result, options in evaluations.items()
   }
   named = f'{arguments.page}/{place.name}'
-  known = {}
+  known, others = {}, {}
   if arguments.out:
-    known = records.load(records_path(arguments), named, settings)
+    known, others = records.load(records_path(arguments), named, settings)
   references = result_pages.REFERENCES[arguments.page]
   found = dict(known)
   for done in sorted(place.glob('*-*/DONE')):
@@ -202,7 +212,7 @@ def collect(arguments):
       if one and before.get('accuracy') == one.get('accuracy'):
         one = before | one  # `over` stays where its other run is gone
       found |= {key: one} if one else {}
-  return found
+  return found, {key: others[key] for key in others.keys() - found.keys()}
 
 
 def records_path(arguments):
@@ -227,7 +237,9 @@ def run(arguments):
       raise core.BadInput(f'--out={path}: expected a name that ends in .md')
     with storage.writing(path):
       path.parent.mkdir(parents=True, exist_ok=True)
-  known = collect(arguments)
+  known, others = collect(arguments)
+  if others:
+    logging.warning('%d records are of other settings: not shown', len(others))
   rows = rows_of(arguments)
   for seed, row in order(arguments):
     evaluations = rows[row][2]
@@ -238,14 +250,14 @@ def run(arguments):
       evaluate(arguments, workdir, evaluations)
     write(arguments)
   if not arguments.out:
-    sys.stdout.write(result_text.page(arguments.page, rows, collect(arguments)))
+    found, _ = collect(arguments)
+    sys.stdout.write(result_text.page(arguments.page, rows, found))
 
 
 def order(arguments):
   """(seed, row) pairs: all rows of a seed, then the next one."""
   if arguments.seeds:
-    seeds = [int(seed) for seed in arguments.seeds.split(',')]
-    return [(seed, row) for seed in seeds for row in arguments.rows]
+    return [(seed, row) for seed in arguments.seeds for row in arguments.rows]
   counts = result_pages.SEEDS[arguments.page]
   return [
     (seed, row)
@@ -259,7 +271,7 @@ def write(arguments):
   """The page and its records, as far as they are."""
   if not arguments.out:
     return
-  found = collect(arguments)
+  found, others = collect(arguments)
   target = f' --target={arguments.target}' if arguments.target else ''
   head = (
     f'# Tables of the page {arguments.page}\n\n    python '
@@ -269,7 +281,7 @@ def write(arguments):
     'mean, interval\nover seeds and episodes, and the mean of each seed.\n\n'
   )
   text = result_text.page(arguments.page, rows_of(arguments), found)
-  records.write(records_path(arguments), found)
+  records.write(records_path(arguments), found | others)
   storage.replace(arguments.out, (head + text).encode())
 
 

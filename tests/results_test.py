@@ -56,7 +56,7 @@ def finish(tmp_path, page, name, values, result='test', **line):
 def lines_of(arguments, word):
   """Lines of the page with a word."""
   text = result_text.page(
-    arguments.page, results.rows_of(arguments), results.collect(arguments)
+    arguments.page, results.rows_of(arguments), results.collect(arguments)[0]
   )
   return [line for line in text.splitlines() if word in line]
 
@@ -150,7 +150,7 @@ def test_records_of_other_runs_are_refused(tmp_path, monkeypatch, capsys):
   path.write_text(json.dumps(one) + '\n')
   settings = {('a', 'test'): 'semi.py --x'}
   found = records.load(path, 'semi/mnist', settings)
-  assert found == {('a', 0, 'test'): one}
+  assert found == ({('a', 0, 'test'): one}, {})
   asked = ['--page=semi', '--dataset=omniglot']
   for out, words in (
     (path.with_suffix('.md'), 'of semi/mnist, not of semi/omniglot'),
@@ -170,14 +170,19 @@ def test_records_and_runs_of_other_settings_are_left_out(tmp_path):
   run = finish(tmp_path, 'semi', 'base-1layer-0', {'accuracy': np.ones(9)})
   arguments = ask(tmp_path, 'semi', out=str(tmp_path / 'tables.md'))
   results.write(arguments)
-  (found,) = results.collect(arguments).values()
+  (found,) = results.collect(arguments)[0].values()
   place = tmp_path / 'tables.jsonl'
-  place.write_text(json.dumps({**found, 'settings': 'of before'}) + '\n')
-  assert list(results.collect(arguments).values()) == [found]  # of the run
+  before = {**found, 'settings': 'of before'}
+  place.write_text(json.dumps(before) + '\n')
+  assert list(results.collect(arguments)[0].values()) == [found]  # of the run
   config = json.loads((run / 'config.json').read_text())
   config['steps'] = 7
   (run / 'config.json').write_text(json.dumps(config))
-  assert not results.collect(arguments)
+  assert not results.collect(arguments)[0]
+  # They are not shown, and not lost either.
+  results.write(arguments)
+  assert 'base-1layer' not in pathlib.Path(arguments.out).read_text()
+  assert json.loads(place.read_text()) == before
 
 
 def test_differences_are_paired_with_the_row_of_the_same_seed(tmp_path):
@@ -248,13 +253,13 @@ def test_scores_and_matrices_of_sequences(tmp_path):
 
 def test_each_row_has_its_number_of_seeds(tmp_path):
   rows = ['protonet-5way', 'protonet-20way', 'protonet-dot-fixed']
-  arguments = ask(tmp_path, 'metric', rows=rows, seeds='')
+  arguments = ask(tmp_path, 'metric', rows=rows, seeds=[])
   ways = rows[:2]
   assert results.order(arguments) == [
     *((0, row) for row in rows),
     *((seed, row) for seed in (1, 2) for row in ways),
   ]
-  arguments.seeds = '4'
+  arguments.seeds = [4]
   assert results.order(arguments) == [(4, row) for row in rows]
   for page, counts in result_pages.SEEDS.items():
     assert set(counts) <= set(result_pages.PAGES[page]())
