@@ -8,8 +8,9 @@ the page is written anew after each row, so that it always holds what there is.
 Beside it lie its records, `OUT` with the ending .jsonl, a line for each result
 of each seed (`records.py`): the page is made of them, so results stay when the
 runs are gone. --recorded: what they hold is not trained again where its run is
-gone. Rows that build on others come after them. --rows=NAME,NAME chooses, and
---seeds=0,1 the training seeds, where each row has a number of its own;
+gone. Rows that build on others come after them. --rows=NAME,NAME chooses,
+--without=NAME,NAME leaves rows out, and --seeds=0,1 chooses the training seeds,
+where each row has a number of its own;
 --target=SET also tests on all classes of another set; --steps shortens
 every training, for a trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED
 (DATASET-STEPS of a trial).
@@ -40,6 +41,11 @@ def numbers(text):
   return [int(part) for part in text.split(',')]
 
 
+def names(text):
+  """'a,b' as names; none of ''."""
+  return [part for part in text.split(',') if part]
+
+
 def parse_arguments():
   """The options; ends with code 2 for a row that does not exist."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -48,7 +54,8 @@ def parse_arguments():
   parser.add_argument('--data_dir', default='data_numpy_dir')
   parser.add_argument('--runs', default='runs', type=pathlib.Path)
   parser.add_argument('--target', default='', help='another set to test on')
-  parser.add_argument('--rows', default='')
+  parser.add_argument('--rows', default='', type=names)
+  parser.add_argument('--without', default='', type=names)
   parser.add_argument(
     '--seeds', default=[], type=numbers, help="nothing: each row's own"
   )
@@ -57,13 +64,15 @@ def parse_arguments():
   parser.add_argument('--recorded', action='store_true', help='see above')
   arguments = parser.parse_args()
   known = result_pages.PAGES[arguments.page]()
-  arguments.rows = list(filter(None, arguments.rows.split(','))) or list(known)
-  unknown = set(arguments.rows) - set(known)
+  unknown = {*arguments.rows, *arguments.without} - set(known)
   if unknown:
     parser.error(
       f'no rows {", ".join(sorted(unknown))} in {arguments.page}; there are '
       + ', '.join(known)
     )
+  arguments.rows = [
+    row for row in arguments.rows or known if row not in arguments.without
+  ]
   return arguments
 
 

@@ -254,12 +254,27 @@ def test_scores_and_matrices_of_sequences(tmp_path):
 def test_each_row_has_its_number_of_seeds(tmp_path):
   rows = ['protonet-5way', 'protonet-20way', 'protonet-dot-fixed']
   arguments = ask(tmp_path, 'metric', rows=rows, seeds=[])
-  ways = rows[:2]
   assert results.order(arguments) == [
     *((0, row) for row in rows),
-    *((seed, row) for seed in (1, 2) for row in ways),
+    *((seed, 'protonet-20way') for seed in (1, 2)),
   ]
   arguments.seeds = [4]
   assert results.order(arguments) == [(4, row) for row in rows]
   for page, counts in result_pages.SEEDS.items():
     assert set(counts) <= set(result_pages.PAGES[page]())
+
+
+def test_rows_are_chosen_and_left_out(monkeypatch):
+  def rows(*options):
+    monkeypatch.setattr('sys.argv', ['results.py', '--page=metric', *options])
+    return results.parse_arguments().rows
+
+  known = list(result_pages.PAGES['metric']())
+  assert rows() == rows('--without=') == known
+  assert rows('--without=protonet-20way') == known[1:]
+  chosen = '--rows=protonet-dot-fixed,protonet-5way'
+  assert rows(chosen) == ['protonet-dot-fixed', 'protonet-5way']
+  assert rows(chosen, '--without=protonet-5way') == ['protonet-dot-fixed']
+  with pytest.raises(SystemExit) as error:
+    rows('--without=protonet-6way')
+  assert error.value.code == 2
