@@ -82,6 +82,8 @@ def base():
     split_by='auto',
     latents='',
     augment='rot90',
+    augment_individually=False,
+    augment_tests=False,
     support_query='disjoint',
     device_mb=2048,
     episode_augment=config_dict.create(

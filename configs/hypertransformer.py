@@ -4,13 +4,20 @@ The network follows the data set: Omniglot-like sets use 8 channels, 2 heads
 and 32 shared features; mini- and tieredImageNet 16 and 8 channels, 8 heads
 at half width and 16 shared features. The optimizer is ours (Adam with
 warm-up, 8 episodes an update); `reference` as the first word of the variant
-takes theirs: plain SGD, one episode an update, 4,000,000 updates, queries
-that may be support images:
+takes theirs: 20 ways of characters, plain SGD, one episode an update,
+4,000,000 updates, queries that may be support images, and of Omniglot the
+classes 0-1149, 1150-1199 and 1200-1622 after a shuffle:
 
   python -m hyperudl.train --workdir=runs/ht \
     --config=configs/hypertransformer.py:omniglot,way=20,shot=1
   python -m hyperudl.train --workdir=runs/ht_reference \
-    --config=configs/hypertransformer.py:reference,omniglot,way=20,shot=1
+    --config=configs/hypertransformer.py:reference,omniglot,shot=1
+
+Their evaluations have 100 queries: `evaluate --once --tag=reference
+--config.episode.query=5` (20 where there are 5 ways). Of their flags,
+`balanced_batches=False` is data.support_query=joint, `test_*` are
+data.augment_tests=True in an evaluation with the rates of its own, and
+`apply_image_augmentations` beside others is data.augment=episode+images.
 
 init_from.shared and init_from.writer start from the networks of another run,
 for instance one without unlabelled images.
@@ -52,6 +59,11 @@ def get_config(arg=None):
     config.data.support_query = 'reference'
     config.eval.episodes = 1024
     config.episode.query = 20 if natural else 5 if 'shot=5' in words else 3
+    if not natural:
+      config.episode.way = 20
+    if dataset == 'omniglot':
+      config.data.classes = '0-1149/1150-1199/1200-1622'
+      config.data.shuffle_classes = 2022
   learner = config.learner
   learner.name = 'hypertransformer'
   channels = {'tieredimagenet': 8}.get(dataset, 16) if natural else 8

@@ -17,7 +17,8 @@ CHOICES = {
   'episode.cond_data': ('true', 'noise', 'other', 'none'),
   'episode.emit_from': ('own', 'mean', 'other'),
   'data.split_by': ('auto', 'alphabet', 'class', 'image'),
-  'data.augment': ('none', 'rot90', 'images', 'episode'),
+  'data.augment': ('none', 'rot90', 'images', 'episode', 'episode+images'),
+  'data.support_query': ('disjoint', 'reference', 'joint'),
   'optimizer.name': ('sgd', 'adam', 'adamw'),
   'optimizer.schedule': ('constant', 'cosine', 'exponential'),
 }
@@ -108,6 +109,13 @@ def validate(config):
       f'config.optimizer.decay_rate = {flat["optimizer.decay_rate"]} must '
       'be in (0, 1]'
     )
+  for field, name in (('momentum', 'sgd'), ('weight_decay', 'adamw')):
+    if flat[f'optimizer.{field}'] and flat['optimizer.name'] != name:
+      raise BadInput(
+        f'config.optimizer.{field} = {flat[f"optimizer.{field}"]} is of '
+        f'config.optimizer.name = {name!r} alone, not of '
+        f'{flat["optimizer.name"]!r}'
+      )
   if flat['data.latents'] and 'language' not in config:
     raise BadInput(
       f'config.data.latents = {flat["data.latents"]!r}: only learners with '
@@ -147,6 +155,15 @@ def _validate_episode(config):
       f'config.episode.emit_from = {episode.emit_from!r} replaces what weights '
       f'are written from, and {learner.get("name")!r} does not read it; '
       f'{" and ".join(WRITE_FROM)} do, where they write any'
+    )
+  tasks = learner.get('tasks', 0)
+  if learner.get('scenario') == 'batches' and (
+    episode.shot % tasks or episode.unlabelled % tasks
+  ):
+    raise BadInput(
+      f'config.episode.shot = {episode.shot} and unlabelled = '
+      f'{episode.unlabelled}: config.learner.scenario = batches deals them to '
+      f'config.learner.tasks = {tasks} parts; make both multiples of it'
     )
   has_unlabelled = episode.transductive or episode.unlabelled
   if episode.proportions != 'balanced' and not has_unlabelled:

@@ -158,6 +158,8 @@ def summarise(config, values):
   row['transductive'] = is_transductive(config)
   row['shift'] = config.data.shift
   row['proportions'] = config.episode.proportions
+  row['support_query'] = config.data.support_query
+  row['augment'] = config.data.augment if config.data.augment_tests else 'none'
   return row
 
 

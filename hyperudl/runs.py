@@ -28,6 +28,8 @@ SINCE = {
   'steps_per_call': 1,
   'matmul_precision': 'float32',
   'data.device_mb': 2048,
+  'data.augment_individually': False,
+  'data.augment_tests': False,
 }
 
 

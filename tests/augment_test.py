@@ -158,3 +158,18 @@ def test_noise_images_are_clipped_normal_numbers():
   assert abs((noise == 0).mean() - 0.159) < 0.01
   assert abs((noise == 1).mean() - 0.159) < 0.01
   assert augment.noise_images(KEY, (0, 3, 3, 1)).shape == (0, 3, 3, 1)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_colours_may_change_per_image(channels):
+  flat = np.full((30, 4, 4, channels), 0.5, np.float32)
+  change = jax.jit(lambda key: augment.augment_images(key, flat, True))
+  levels = np.asarray(change(KEY))
+  np.testing.assert_allclose(
+    levels, levels[:, :1, :1, :1] + 0 * levels, atol=1e-6
+  )
+  assert len(set(np.round(levels[:, 0, 0, 0], 4))) == 30
+  # Each as one image alone would be, with some brightness and contrast.
+  images = random_images(2, 6, 6, channels)
+  found = augment.augment_images(KEY, images, True)
+  assert found.shape == images.shape and 0 <= found.min() <= found.max() <= 1

@@ -217,3 +217,29 @@ def test_soft_k_means_of_protonet_by_loops_and_without_unlabelled_rows():
   np.testing.assert_allclose(
     plain.adapt(params, episode.support, key, train=False), start, rtol=1e-4
   )
+
+
+def test_errors_of_prototypes_are_told_of_prototypes_refined_alike():
+  learner = hallucination.make(WAY, **{**SMALL, 'mass': 1e-9}, refine=2)
+  episode = episode_of(unlabelled=4)
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
+  found = learner.evaluate(params, episode, jax.random.key(0))
+  # Hallucinations without mass leave both the same.
+  assert float(found['prototype_error']) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize('distance', protonet.DISTANCES)
+def test_logits_by_loops_and_with_finite_gradients(distance):
+  rng = np.random.default_rng(0)
+  z, c = rng.normal(size=(5, 4)), rng.normal(size=(3, 4))
+  to = {
+    'l2': lambda u, v: -np.sum((u - v) ** 2),
+    'cosine': lambda u, v: u @ v / (np.linalg.norm(u) * np.linalg.norm(v)) - 1,
+    'dot': lambda u, v: u @ v,
+  }[distance]
+  wanted = [[1.7 * to(u, v) for v in c] for u in z]
+  logits = lambda z, c: protonet.logits_of(z, c, distance, 1.7)
+  np.testing.assert_allclose(logits(z, c), wanted, rtol=1e-4, atol=1e-5)
+  for same in (np.ones((3, 4)), np.zeros((3, 4))):
+    grads = jax.grad(lambda z, c: logits(z, c).sum(), (0, 1))(same, same)
+    assert all(np.isfinite(leaf).all() for leaf in grads)

@@ -1,5 +1,6 @@
 """HyperTransformer: what its less common settings mean."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 from configs import hypertransformer as hypertransformer_config
 from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import layerwriting
+from hyperudl import optimizers
 from hyperudl.learners import hypertransformer
+from hyperudl.nets import writer
 from hyperudl.nets import writer_losses
+from hyperudl.nets import writer_settings
 from tests import hypertransformer_helper as helper
 
 
@@ -80,6 +85,139 @@ def test_the_shared_head_knows_training_classes_by_their_number():
   np.testing.assert_allclose(found, share, rtol=1e-5)
   episode = episode._replace(extra={'class_ids': jnp.array([6, 7, 3])})
   assert np.isnan(run(params, episode).value)
+
+
+def test_every_cross_entropy_is_of_smoothed_labels():
+  settings = {
+    **helper.TINY,
+    **helper.SETTINGS['separate'],
+    **dict.fromkeys(('remove_labelled', 'remove_unlabelled'), 0.0),
+  }
+  episode, key = helper.episode_of(unlabelled=1), jax.random.key(1)
+  found = {}
+  for smoothing in (0.0, 0.3):
+    learner = hypertransformer.make(
+      helper.WAY, **settings, label_smoothing=smoothing
+    )
+    params = helper._random(
+      jax.eval_shape(lambda learner=learner: learner.init(key, episode))
+    )
+    loss = jax.jit(lambda p, learner=learner: learner.loss(p, episode, key, 3))
+    found[smoothing] = loss(params)
+  # The head's answers on their own: uniform logits cost log 7 either way, and
+  # a sure right answer costs nothing unless labels are smoothed.
+  shared = lambda smoothing: float(found[smoothing][1]['shared_loss'])
+  features = np.asarray(
+    layerwriting.shared_features(
+      hypertransformer.settings_of(helper.WAY, **settings),
+      params,
+      2 * episode.support.x - 1,
+    )
+  )
+  head = params['shared']['head']
+  logits = features @ head['kernel'] + head['bias']
+  ids = np.array([6, 0, 3])
+  known = np.asarray(episode.support.y) >= 0
+  y = ids[np.asarray(episode.support.y)[known]]
+  for smoothing in found:
+    targets = (1 - smoothing) * np.eye(7)[y] + smoothing / 7
+    wanted = optax.softmax_cross_entropy(logits[known], targets).mean()
+    np.testing.assert_allclose(shared(smoothing), wanted, rtol=1e-4)
+
+  # The warm-up's head has the rest of the loss.
+  def warm(smoothing):
+    value, m = found[smoothing]
+    rest = 0.1 * m['shared_loss'] + 0.01 * m['variation']
+    return float(value - rest - 0.3 * m['cross_entropy'])
+
+  assert abs(warm(0.3) - warm(0.0)) > 1e-3
+
+
+def test_shared_features_are_dropped_in_their_own_stage():
+  settings = {**helper.TINY, 'stage': 'shared', 'shared_head_classes': 7}
+  episode = helper.episode_of()
+  learner = hypertransformer.make(helper.WAY, **settings, shared_dropout=0.5)
+  params = learner.init(jax.random.key(0), episode)
+  losses = {
+    float(learner.loss(params, episode, jax.random.key(k), 0)[0])
+    for k in range(3)
+  }
+  assert len(losses) == 3
+  task = learner.adapt(params, episode.support, jax.random.key(0), train=True)
+  still = learner.adapt(params, episode.support, jax.random.key(1), train=True)
+  np.testing.assert_array_equal(task, still)
+
+
+def test_shares_of_rows_are_hidden_in_training_alone():
+  y = jnp.array([0] * 40 + [-1] * 40)
+
+  class Hide(nn.Module):
+    settings: writer_settings.Settings
+
+    @nn.compact
+    def __call__(self, train):
+      return (
+        writer.Writer(self.settings, parent=None)
+        .bind({}, rngs={'dropout': self.make_rng('dropout')})
+        ._removed(y, None, train)
+      )
+
+  def shares(labelled, unlabelled, count=300):
+    s = hypertransformer.settings_of(
+      helper.WAY, remove_labelled=labelled, remove_unlabelled=unlabelled
+    )
+    draw = lambda key: Hide(s).apply({}, True, rngs={'dropout': key})
+    hidden = jax.vmap(draw)(jax.random.split(jax.random.key(0), count))
+    assert Hide(s).apply({}, False, rngs={'dropout': jax.random.key(0)}) is None
+    hidden = np.asarray(hidden)
+    return hidden[:, :40].mean(axis=1), hidden[:, 40:].mean(axis=1)
+
+  known, free = shares(0.0, 1.0)
+  assert known.max() == 0
+  # q ~ U(0, 1): mean 1/2, variance 1/12 and that of 40 draws, E q (1-q) / 40.
+  assert abs(free.mean() - 0.5) < 0.06
+  assert abs(free.var() - (1 / 12 + 1 / 6 / 40)) < 0.02
+  known, free = shares(0.4, 0.0)
+  assert free.max() == 0 and 0.15 < known.mean() < 0.25
+
+
+@pytest.mark.parametrize('depth', [3, 4])
+def test_the_strided_networks_of_the_reference(depth):
+  settings = {**helper.TINY, 'net': 'strided', 'stride': 2, 'depth': depth}
+  learner = hypertransformer.make(
+    helper.WAY, **settings, logits_features='default'
+  )
+  episode = helper.episode_of(size=32)
+  params = jax.eval_shape(learner.init, jax.random.key(0), episode)
+  adapt = lambda p: learner.adapt(
+    p, episode.support, jax.random.key(0), train=False
+  )
+  task = jax.eval_shape(adapt, params)
+  # VALID, stride 2, mean over positions: as many features as channels.
+  assert set(task) == {*(f'block{i}' for i in range(depth)), 'head'}
+  assert task['head']['kernel'].shape == (4, helper.WAY)
+  for i in range(depth):
+    assert task[f'block{i}']['kernel'].shape == (3, 3, 4 if i else 1, 4)
+
+
+@pytest.mark.parametrize(
+  'settings, parts',
+  [
+    ({'logits_features': 'passthrough'}, 4 * 3 * 3),
+    ({'logits_features': 'mix'}, 4 * 3 * 3 + 4),
+    ({'features': 0}, 0),
+    ({}, 4),
+  ],
+  ids=str,
+)
+def test_the_width_of_the_last_layers_tokens(settings, parts):
+  # Embedding, then the features: own ones and the shared four; or the slice of
+  # 36 weights and a bias, where that is wider.
+  learner = hypertransformer.make(helper.WAY, **{**helper.TINY, **settings})
+  params = jax.eval_shape(learner.init, jax.random.key(0), helper.episode_of())
+  width = params['writer']['head']['encoder']['out0']['kernel'].shape[1]
+  assert width == 6 + max(37, parts + 4)
+  assert ('head_features' in params['writer']) == (parts not in (0, 36))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +350,14 @@ def test_the_stage_of_shared_features_trains_nothing_else():
     ({'remove_labelled': 1.5}, 'expected at most 1'),
     ({'separate_norm': True, 'norm': 'none'}, 'needs learned norms'),
     ({'head': 'linear'}, 'written, prototypes'),
+    ({'head': 'prototypes', 'logits_features': 'mix'}, 'of the last layer'),
+    ({'head': 'prototypes', 'logits_nonlinear': True}, 'of the last layer'),
+    (
+      {'logits_features': 'passthrough', 'logits_nonlinear': True},
+      'is of a convolution',
+    ),
+    ({'skip_last_nonlinearity': True, 'inner': 0.0}, 'inner=0 has none'),
+    ({'shared': 'none', 'shared_dropout': 0.1}, "shared='none' has none"),
   ],
   ids=str,
 )
@@ -234,9 +380,10 @@ def test_the_reference_configs_are_the_published_scripts(
   variant, way, shot, queries, channels, rate, heads, size, shared, act
 ):
   config = hypertransformer_config.get_config(
-    f'reference,{variant},way={way},shot={shot}'
+    f'reference,{variant},shot={shot}'
   )
   config_lib.validate(config)
+  assert config.episode.way == way
   learner, optimizer = config.learner, config.optimizer
   assert way * config.episode.query == queries
   assert (learner.channels, learner.features) == (channels, channels)
@@ -257,4 +404,33 @@ def test_the_reference_configs_are_the_published_scripts(
   augment = 'rot90' if variant == 'omniglot' else 'images'
   assert config.data.augment == augment
   assert config.eval.episodes == 1024
-  hypertransformer.make(way, **config_lib.learner_settings(config))
+  ranges = '0-1149/1150-1199/1200-1622' if variant == 'omniglot' else ''
+  assert config.data.classes == ranges
+  learner = hypertransformer.make(way, **config_lib.learner_settings(config))
+  _takes_a_step(learner, config, variant)
+
+
+def _takes_a_step(learner, config, variant):
+  """Traces an update at the sizes of the script."""
+  shape = (28, 28, 1) if variant == 'omniglot' else (84, 84, 3)
+  rows = lambda count: core.Examples(
+    jax.ShapeDtypeStruct((count, *shape), jnp.float32),
+    jax.ShapeDtypeStruct((count,), jnp.int32),
+  )
+  rules = config.episode
+  episode = core.Episode(
+    rows(rules.way * rules.shot), rows(rules.way * rules.query)
+  )
+  optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+
+  def update(params, state, episode, key):
+    loss = lambda params: learner.loss(params, episode, key, 0)[0]
+    updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
+
+  params = jax.eval_shape(learner.init, key, episode)
+  state = jax.eval_shape(optimizer.init, params)
+  found, _ = jax.eval_shape(update, params, state, episode, key)
+  sizes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
+  assert sizes(found) == sizes(params)

@@ -30,9 +30,13 @@ MAINS = [
 CONFIG = r'configs/(\w+)\.py(?::([\w,=.+-]+))?'
 
 
-def read(path):
-  """The text of a script with continued lines joined, without comments."""
+def read(path, chosen=False):
+  """The text of a script with continued lines joined, without comments.
+
+  chosen: with what ${NAME:+...} adds where NAME is given.
+  """
   text = path.read_text().replace('\\\n', ' ')
+  text = re.sub(r'\$\{REFERENCE:\+([\w,]+)\}', r'\1' * chosen, text)
   text = re.sub(r'\$\{(?:DATASET|METHOD):-(\w+)\}', r'\1', text)
   return '\n'.join(line for line in text.splitlines() if line[:1] != '#')
 
@@ -54,7 +58,9 @@ def test_a_script_is_legal_and_its_commands_exist(path):
 
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)
 def test_every_config_of_a_script_resolves(path):
-  for command in read(path).splitlines():
+  # The second time with what is added on request, where there is anything.
+  texts = dict.fromkeys([read(path), read(path, chosen=True)])
+  for command in '\n'.join(texts).splitlines():
     found = re.search(r'--config="?' + CONFIG, command)
     if not found:
       continue

@@ -62,3 +62,32 @@ def test_fewer_images_are_enough_where_they_may_come_twice():
     helpers.draw(**sizes)
   with pytest.raises(core.BadInput, match='disjoint, reference'):
     helpers.draw(support_query='overlap')
+
+
+def test_a_joint_draw_is_divided_whatever_the_class():
+  sizes = {'shot': 2, 'query': 3, 'unlabelled': 0}
+  episode = helpers.draw(support_query='joint', **sizes)
+  support = helpers.rows_of(episode.support.x)[..., 0]
+  query = helpers.rows_of(episode.query.x)[..., 0]
+  counts = []
+  for i in range(len(support)):
+    rows = np.concatenate([support[i], query[i]])
+    assert len(set(rows)) == 3 * 5
+    y = np.concatenate([episode.support.y[i], episode.query.y[i]])
+    np.testing.assert_array_equal(np.bincount(y), [5, 5, 5])
+    ids = episode.extra['class_ids'][i]
+    np.testing.assert_array_equal(helpers.class_of(rows), ids[y])
+    counts += np.bincount(episode.support.y[i], minlength=3).tolist()
+  # 6 of 15 rows: hypergeometric, with a variance of 6/5 (1/3) (2/3) ... = .857.
+  assert np.mean(counts) == 2
+  assert 0.6 < np.var(counts) < 1.15
+  place = np.array(episode.support.y).mean(axis=0)
+  assert np.abs(place - 1).max() < 0.45  # in random order
+
+
+@pytest.mark.parametrize(
+  'settings', [{'unlabelled': 1}, {'proportions': 'dirichlet'}], ids=str
+)
+def test_a_joint_draw_is_of_labelled_images_alone(settings):
+  with pytest.raises(core.BadInput, match='divides labelled images at random'):
+    helpers.draw(support_query='joint', **{'unlabelled': 0, **settings})

@@ -166,6 +166,17 @@ def test_a_masked_token_is_as_good_as_removed(attention):
   )
 
 
+@pytest.mark.parametrize('attention', transformer.ATTENTIONS)
+def test_with_all_tokens_masked_nobody_is_seen(attention):
+  apply, params = _build(attention=attention)
+  one, other = _tokens(), _tokens()
+  other[1:] *= -3.0
+  hidden = np.ones(TOKENS)
+  np.testing.assert_allclose(
+    apply(params, one, hidden)[0], apply(params, other, hidden)[0], rtol=1e-5
+  )
+
+
 def test_widths_are_fractions_rounded_up_to_heads_or_absolute():
   assert transformer.inner_width(1.0, 104, 2) == 104
   assert transformer.inner_width(0.5, 80, 8) == 40
@@ -173,6 +184,8 @@ def test_widths_are_fractions_rounded_up_to_heads_or_absolute():
   assert transformer.inner_width(0.5, 433, 8) == 216  # int(216.5)
   assert transformer.inner_width(3, 10, 4) == 32
   assert transformer.inner_width(16, 10, 4) == 16
+  assert transformer.inner_width(0.001, 80, 2) == 2  # never none
+  assert transformer.inner_width(0, 80, 2) == 0  # without
   with pytest.raises(core.BadInput, match='not a multiple of heads=4'):
     transformer.inner_width(18, 10, 4)
   _, params = _build(key_query=0.5, value=16, inner=2.0)

@@ -24,6 +24,12 @@ def transform(key, images=IMAGES, classes=CLASSES, **changes):
   )
 
 
+def stretch(images):
+  """Each image and channel from its darkest to its lightest pixel."""
+  low = images.min(axis=(1, 2), keepdims=True)
+  return (images - low) / (images.max(axis=(1, 2), keepdims=True) - low)
+
+
 def test_without_probabilities_nothing_happens():
   np.testing.assert_array_equal(transform(0), IMAGES)
   np.testing.assert_array_equal(transform(0, per_label=True), IMAGES)
@@ -52,8 +58,8 @@ def test_with_per_label_each_class_has_its_own_change():
 
 def test_changes_are_what_their_names_say():
   np.testing.assert_allclose(transform(0, negate=1.0), 1 - IMAGES, atol=1e-6)
-  box = ndimage.uniform_filter(IMAGES, (0, 3, 3, 0), mode='nearest')
-  np.testing.assert_allclose(transform(0, smooth=1.0), box, atol=1e-6)
+  box = ndimage.uniform_filter(IMAGES, (0, 3, 3, 0), mode='constant')
+  np.testing.assert_allclose(transform(0, smooth=1.0), stretch(box), atol=1e-5)
   rolled = transform(3, roll=1.0)
   places = [
     (i, j)
@@ -64,16 +70,76 @@ def test_changes_are_what_their_names_say():
   assert len(places) == 1
   turned = transform(5, rot90=True)
   assert any((np.rot90(IMAGES, k, (1, 2)) == turned).all() for k in range(4))
-  harder = transform(0, contrast=1.0)
-  rows = np.argsort(IMAGES.ravel())
-  assert (np.diff(harder.ravel()[rows]) >= -1e-6).all()
-  ends = transform(
-    0, np.stack([0 * IMAGES[0], 1 + 0 * IMAGES[0]]), [0, 0], contrast=1.0
-  )
-  np.testing.assert_allclose(ends[0], 0, atol=1e-6)
-  np.testing.assert_allclose(ends[1], 1, atol=1e-6)
   small = transform(1, np.ones((1, 20, 20, 1), np.float32), [0], resize=1.0)
   assert 0.7**2 - 0.1 < small.mean() < 1.0 and small[0, 0, 0, 0] < 1
+
+
+def test_contrast_bends_pixels_about_the_mean_of_their_image():
+  pixels = 2 * IMAGES - 1
+  mean = pixels.mean(axis=(1, 2), keepdims=True)
+  strengths = []
+  for key in range(8):
+    found = transform(key, contrast=1.0)
+    gaps = {
+      a: np.abs(found - stretch(mean + np.tanh(a * (pixels - mean)) / a)).max()
+      for a in np.linspace(0.5, 2.5, 801)
+    }
+    strengths.append(min(gaps, key=gaps.get))
+    assert gaps[strengths[-1]] < 1e-3
+  assert min(strengths) < 1.2 and max(strengths) > 1.8
+  assert (transform(0, 0 * IMAGES, contrast=1.0) == 0).all()  # and no NaN
+
+
+def test_rolling_is_cut_to_whole_pixels():
+  # Up to .3 of 8 pixels is 2.4. Rounded, 0 would be as rare as 1.
+  places = set()
+  for key in range(60):
+    rolled = transform(key, roll=1.0)
+    (place,) = [
+      i
+      for i in range(-2, 3)
+      for j in range(-2, 3)
+      if (np.roll(IMAGES, (i, j), (1, 2)) == rolled).all()
+    ]
+    places.add(place)
+  assert places == {-2, -1, 0, 1, 2}
+
+
+def test_whole_episodes_come_before_single_images():
+  rates = (('negate', 1.0),)
+  plain = helpers.draw(train=True)
+  episode = helpers.draw(train=True, augment='episode', episode_augment=rates)
+  images = helpers.draw(train=True, augment='images')
+  both = helpers.draw(
+    train=True, augment='episode+images', episode_augment=rates
+  )
+  assert np.abs(images.query.x - plain.query.x).max() > 0.05
+  # The same draws of brightness, contrast and crop, of other images.
+  assert np.abs(both.query.x - episode.query.x).max() > 0.05
+  assert np.abs(both.query.x - images.query.x).max() > 0.05
+  idle = helpers.draw(train=True, augment='episode+images')
+  np.testing.assert_allclose(idle.query.x, images.query.x, atol=1e-6)
+
+
+def test_evaluations_are_augmented_on_request():
+  settings = {'augment': 'episode', 'episode_augment': (('negate', 1.0),)}
+  plain = helpers.draw()
+  found = helpers.draw(augment_tests=True, **settings)
+  np.testing.assert_allclose(found.query.x, 1 - plain.query.x, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'augment': 'rot90', 'episode_augment': (('roll', 0.5),)}, 'roll does'),
+    ({'augment': 'images', 'episode_augment': (('rot90', True),)}, 'rot90 doe'),
+    ({'augment': 'rot90', 'augment_individually': True}, "choose 'images'"),
+  ],
+)
+def test_rates_without_effect_are_refused(settings, message):
+  for train in (True, False):
+    with pytest.raises(core.BadInput, match=message):
+      helpers.draw(train=train, **settings)
 
 
 def test_episodes_are_augmented_in_training_alone():

@@ -46,7 +46,7 @@ def rot90_classes(key, images, classes):
   return turned.reshape(images.shape)
 
 
-def augment_images(key, images):
+def augment_images(key, images, individually=False):
   """Flips, recolours and crops images as HyperTransformer does.
 
   Left-right flip with probability 1/2 and crop per image; hue, brightness and
@@ -55,14 +55,20 @@ def augment_images(key, images):
   Args:
     key: key[].
     images: f32[n, H, W, C] in [0, 1]; the hue of other than 3 channels stays.
+    individually: whether hue, brightness and contrast are drawn per image.
   """
   keys = jax.random.split(key, 5)
+  shape = (images.shape[0], 1, 1, 1) if individually else ()
+  between = lambda key, low, high: jax.random.uniform(
+    key, shape, minval=low, maxval=high
+  )
   images = flip(keys[0], images)
   if images.shape[-1] == 3:
-    images = turn_hue(images, _between(keys[1], -0.2, 0.2))
-  images = jnp.clip(images + _between(keys[2], -0.3, 0.3), 0, 1)
+    turn = between(keys[1], -0.2, 0.2)
+    images = turn_hue(images, turn[..., 0] if individually else turn)
+  images = jnp.clip(images + between(keys[2], -0.3, 0.3), 0, 1)
   mean = jnp.mean(images, axis=(1, 2), keepdims=True)
-  contrast = _between(keys[3], 0.8, 1.2)
+  contrast = between(keys[3], 0.8, 1.2)
   images = jnp.clip(mean + contrast * (images - mean), 0, 1)
   return crop(keys[4], images)
 
@@ -74,7 +80,10 @@ def flip(key, images):
 
 
 def turn_hue(images, turn):
-  """Adds `turn` (1 is the full circle) to the hue of f32[n, H, W, 3]."""
+  """Adds `turn` (1 is the full circle) to the hue of f32[n, H, W, 3].
+
+  `turn` is f32[] or, for each image, f32[n, 1, 1].
+  """
   # Plane by plane: with a short last axis XLA on CPU does not vectorise.
   red, green, blue = (images[..., i] for i in range(3))
   value = jnp.maximum(red, jnp.maximum(green, blue))
@@ -115,10 +124,6 @@ def crop(key, images):
 def noise_images(key, shape):
   """Images that show nothing: f32[shape], N(.5, .5) clipped to [0, 1]."""
   return jnp.clip(0.5 + 0.5 * resampling.normal(key, shape), 0, 1)
-
-
-def _between(key, low, high):
-  return jax.random.uniform(key, (), minval=low, maxval=high)
 
 
 def _window(image, side, place, axis):

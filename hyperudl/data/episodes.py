@@ -5,11 +5,12 @@ live (in the same program when the set fits on the device, else from a memory
 map by numpy), and the rest (jitted): pixels / 255, augmentation, shift. The
 bytes are the same either way, and episode i depends on keys[i] alone.
 
-Support rows are the labelled ones, class by class, then the unlabelled ones
-(y = -1); unlabelled rows and queries come in random order, so that a row's
-place tells nothing of its class. The label of a class is its place among the
-drawn classes, which come in random order. Unlabelled rows and queries of an
-episode share one shift; labelled rows stay clean.
+Support rows are the labelled ones, class by class (in random order where
+data.support_query is 'joint'), then the unlabelled ones (y = -1); unlabelled
+rows and queries come in random order, so that a row's place tells nothing of
+its class. The label of a class is its place among the drawn classes, which come
+in random order. Unlabelled rows and queries of an episode share one shift;
+labelled rows stay clean.
 """
 
 import functools
@@ -38,7 +39,7 @@ def make_draw(config, dataset, *, train, others=None):
     config: has `episode` and `data` as in design.md, see `protocol.read`; more
       pixels than `data.device_mb` MiB stay on the disk or in memory.
     dataset: an `arrays.Dataset`, or a `vqa.TaskSet` (see `vqa_episodes`).
-    train: whether `config.data.augment` applies.
+    train: whether `config.data.augment` applies (see `protocol.read`).
     others: the training set, for `episode.emit_from` 'mean' and 'other'.
 
   Returns:
@@ -211,7 +212,7 @@ def _finish(rules, tasks, pixels):
 def _finish_task(rules, task, pixels):
   """(support, query, extra) of one of `sampling.Tasks`, without axis E."""
   class_key, support_key, target_key, shift_key, _ = task.keys
-  label_y = jnp.repeat(jnp.arange(rules.way), rules.shot)
+  label_y = task.support_y
   # With one key for support and queries, so that a class is one class.
   augmented = functools.partial(_augmented, rules, class_key)
   labelled = augmented(support_key, pixels[0], label_y)
@@ -241,11 +242,13 @@ def _augmented(rules, class_key, image_key, pixels, y):
   if rules.augment == 'rot90':
     pixels = augment.rot90_classes(class_key, pixels, y)
   images = pixels.astype(jnp.float32) / 255
-  if rules.augment == 'images':
-    images = augment.augment_images(image_key, images)
-  if rules.augment == 'episode':
+  if rules.whole:
     images = whole_episode.transform(
       class_key, images, y, rules.episode_augment
+    )
+  if 'images' in rules.augment:
+    images = augment.augment_images(
+      image_key, images, rules.augment_individually
     )
   return images
 

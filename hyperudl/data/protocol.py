@@ -20,8 +20,8 @@ _CHOICES = {
   'cond_data': ('true', 'noise', 'other', 'none'),
   'emit_from': ('own', 'mean', 'other'),
 }
-_AUGMENT = ('none', 'rot90', 'images', 'episode')
-_SUPPORT_QUERY = ('disjoint', 'reference')
+AUGMENT = ('none', 'rot90', 'images', 'episode', 'episode+images')
+SUPPORT_QUERY = ('disjoint', 'reference', 'joint')
 _LEAST = {
   'way': 1,
   'shot': 1,
@@ -48,8 +48,16 @@ class Rules(NamedTuple):
   emit_from: str
   shift: str
   augment: str
-  support_query: str  # 'reference': a query may be a support image
+  augment_individually: bool
+  # 'reference': a query may be a support image; 'joint': the images of both
+  # are drawn class by class and then divided whatever their class.
+  support_query: str
   episode_augment: whole_episode.Rates  # of augment='episode'
+
+  @property
+  def whole(self):
+    """Whether whole episodes are augmented."""
+    return self.augment.startswith('episode')
 
   @property
   def classes(self):
@@ -80,8 +88,9 @@ def read(config, train):
     config: `episode` with way, shot, query, unlabelled, distractors, tasks (0:
       no task axis), proportions, transductive, inner_data, cond_data,
       emit_from;
-      `data` with shift, augment, episode_augment, support_query.
-    train: without it `data.augment` does not apply.
+      `data` with shift, augment, augment_individually, augment_tests,
+      episode_augment, support_query.
+    train: without it `data.augment` applies where `data.augment_tests` says so.
 
   Raises:
     core.BadInput: a count that is too small or a choice that does not exist.
@@ -102,8 +111,8 @@ def read(config, train):
   chosen = {
     f'episode.{name}': (episode[name], _CHOICES[name]) for name in _CHOICES
   }
-  chosen['data.augment'] = (config.data.augment, _AUGMENT)
-  chosen['data.support_query'] = (config.data.support_query, _SUPPORT_QUERY)
+  chosen['data.augment'] = (config.data.augment, AUGMENT)
+  chosen['data.support_query'] = (config.data.support_query, SUPPORT_QUERY)
   for name, (value, choices) in chosen.items():
     if value not in choices:
       raise core.BadInput(
@@ -112,13 +121,38 @@ def read(config, train):
   shifts.families(config.data.shift)
   rates = whole_episode.Rates(**config.data.episode_augment)
   whole_episode.check(rates)
-  return Rules(
+  rules = Rules(
     **episode,
     shift=config.data.shift,
-    augment=config.data.augment if train else 'none',
+    augment=config.data.augment,
+    augment_individually=config.data.augment_individually,
     support_query=config.data.support_query,
     episode_augment=rates,
   )
+  _check_together(rules)
+  augmented = train or config.data.augment_tests
+  return rules if augmented else rules._replace(augment='none')
+
+
+def _check_together(rules):
+  acting = whole_episode.acting(rules.episode_augment)
+  if acting and not rules.whole:
+    raise core.BadInput(
+      f'data.episode_augment.{acting[0]} does nothing with data.augment='
+      f"{rules.augment!r}: choose 'episode' or 'episode+images'"
+    )
+  if rules.augment_individually and 'images' not in rules.augment:
+    raise core.BadInput(
+      'data.augment_individually does nothing with data.augment='
+      f"{rules.augment!r}: choose 'images' or 'episode+images'"
+    )
+  alone = rules.proportions == 'balanced' and not rules.unlabelled
+  if rules.support_query == 'joint' and not alone:
+    raise core.BadInput(
+      "data.support_query='joint' divides labelled images at random: set "
+      'episode.unlabelled=0 (and no distractors) and '
+      "episode.proportions='balanced'"
+    )
 
 
 def check(rules, dataset, name):
@@ -147,7 +181,7 @@ def check(rules, dataset, name):
       f'{counts[0]}: lower it or choose other data'
     )
   height, width = dataset.images.shape[1:3]
-  turns = rules.augment == 'episode' and rules.episode_augment.rot90
+  turns = rules.whole and rules.episode_augment.rot90
   if (turns or rules.augment == 'rot90') and height != width:
     raise core.BadInput(
       f'{name}: quarter turns (data.augment) need square images, got '

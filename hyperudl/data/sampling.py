@@ -14,7 +14,8 @@ class Tasks(NamedTuple):
 
   keys: jax.Array  # key[E, 5], for what is drawn after the rows
   class_ids: jax.Array  # i32[E, N], class of the data set behind each label
-  support: jax.Array  # i32[E, N x shot], row of the data set, class by class
+  support: jax.Array  # i32[E, N x shot], row of the data set
+  support_y: jax.Array  # i32[E, N x shot], class by class if not 'joint'
   targets: jax.Array  # i32[E, n], queries, then unlabelled rows
   target_y: jax.Array  # i32[E, n], N, N + 1, ... for distractors
 
@@ -30,6 +31,7 @@ def draw_tasks(keys, rules, dataset):
   Returns:
     `Tasks`; no image comes twice in an episode, but that under
     support_query='reference' a query may be in the support, labelled or not.
+    Under 'joint' a class may have no image in the support, or no query.
   """
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
   # The largest of uniform numbers: without replacement, in random order.
@@ -51,7 +53,16 @@ def _draw_task(key, classes, rules, dataset):
   rows = _in_random_order(
     scores[:size].reshape(rules.way, longest), classes, rules, dataset
   )
-  if rules.support_query == 'reference':
+  support = rows[:, : rules.shot].reshape(-1)
+  support_y = jnp.repeat(jnp.arange(rules.way), rules.shot)
+  if rules.support_query == 'joint':
+    rows = rows[:, : rules.shot + rules.query].reshape(-1)
+    y = jnp.repeat(jnp.arange(rules.way), rules.shot + rules.query)
+    again = jax.random.uniform(jax.random.fold_in(key, 100), y.shape)
+    order = jax.lax.top_k(again, len(y))[1]
+    support, targets = jnp.split(rows[order], [len(support)])
+    support_y, y = jnp.split(y[order], [len(support)])
+  elif rules.support_query == 'reference':
     # Drawn anew, so that a query may be an image of the support.
     # (Small numbers folded in would be the keys of the split above.)
     again = jax.random.fold_in(key, 100)
@@ -75,7 +86,8 @@ def _draw_task(key, classes, rules, dataset):
   return Tasks(
     keys=keys[2:],
     class_ids=classes,
-    support=rows[:, : rules.shot].reshape(-1),
+    support=support,
+    support_y=support_y,
     targets=targets,
     target_y=y,
   )

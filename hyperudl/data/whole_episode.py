@@ -2,10 +2,12 @@
 
 One draw for each episode, or with `per_label` for each class of it: the class
 then becomes another one. Each transform comes with its own probability, in the
-order of `Rates`. Strengths are the reference's: rotation by up to +-angle
-degrees, rolling by up to .3 of the side in both directions, shrinking to .7 to
-1 of the side with zeros around, contrast (1 + tanh(a (2 x - 1)) / tanh(a)) / 2
-with a from .5 to 2.5 (there without the division), a 3x3 mean, 1 - x.
+order of `Rates`, and strengths are the reference's (AugmentationConfig of its
+datasets.py): rotation by up to +-angle degrees, rolling by up to .3 of the side
+in both directions, shrinking to .7 to 1 of the side with zeros around, contrast
+m + tanh(a (x - m)) / a of pixels x in [-1, 1] about the mean m of each image
+and channel with a from .5 to 2.5, a 3x3 mean with zeros around, 1 - x. Contrast
+and the 3x3 mean are followed by stretching each image and channel to [0, 1].
 Published scripts leave all probabilities at zero.
 """
 
@@ -43,6 +45,11 @@ def check(rates):
       raise core.BadInput(
         f'data.episode_augment.{name}={value}: it is a probability, in [0, 1]'
       )
+
+
+def acting(rates):
+  """Names of what `rates` asks for; [] where images stay as they are."""
+  return [name for name in (*PROBABILITIES, 'rot90') if getattr(rates, name)]
 
 
 def transform(key, images, classes, rates):
@@ -92,7 +99,7 @@ def _rotate(images, key, rates):
 def _roll(images, key, rates):
   del rates
   share = jax.random.uniform(key, (2,), minval=-0.3, maxval=0.3)
-  by = jnp.round(share * jnp.array(images.shape[1:3])).astype(jnp.int32)
+  by = jnp.trunc(share * jnp.array(images.shape[1:3])).astype(jnp.int32)
   return jnp.roll(jnp.roll(images, by[0], axis=1), by[1], axis=2)
 
 
@@ -105,17 +112,26 @@ def _resize(images, key, rates):
 def _contrast(images, key, rates):
   del rates
   alpha = jax.random.uniform(key, minval=0.5, maxval=2.5)
-  return 0.5 + 0.5 * jnp.tanh(alpha * (2 * images - 1)) / jnp.tanh(alpha)
+  pixels = 2 * images - 1
+  mean = jnp.mean(pixels, axis=(1, 2), keepdims=True)
+  return _stretched(mean + jnp.tanh(alpha * (pixels - mean)) / alpha)
 
 
 def _smooth(images, key, rates):
   del key, rates
-  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='edge')
+  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
   height, width = images.shape[1:3]
   windows = [
     padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
   ]
-  return sum(windows) / 9
+  return _stretched(sum(windows) / 9)
+
+
+def _stretched(images):
+  """Each image and channel brought to [0, 1]; a constant one becomes 0."""
+  low = jnp.min(images, axis=(1, 2), keepdims=True)
+  high = jnp.max(images, axis=(1, 2), keepdims=True)
+  return (images - low) / (high - low + 1e-7)
 
 
 def _negate(images, key, rates):

@@ -256,6 +256,7 @@ def _evaluate(s, p, params, episode, key):
       p.way,
     )
     plain = losses.class_means(support, episode.support.y, p.way)
+    plain = protonet.refined(p, base, plain, support, episode.support.y)
     found.update(
       quality(made, query, episode.query.y, prototypes, plain, truth)
     )

@@ -29,6 +29,8 @@ bias). Their CNN 'maxpool-4-layer' is net='maxpool', depth=4; '3-layer' and
 '4-layer' are net='strided', stride=2, depth=3 and 4.
 """
 
+from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from hyperudl import core
@@ -139,7 +141,7 @@ def make(
       written, one for each layer; 0 for none (the reference). Written weights
       have unit variance, so that wide last layers start with large logits:
       1 / sqrt(D) helps. Under a norm convolutions need none.
-    label_smoothing: in [0, 1).
+    label_smoothing: in [0, 1), of every cross-entropy.
     l2_reg_weight: times the sum of squares of all kernels, added to the
       loss.
     variation_weight: times |written|^2 / |learned|^2 of each convolution,
@@ -218,6 +220,7 @@ def _loss(s, params, episode, key, step):
       cnn,
       layerwriting.pixels(query.x),
       query.y,
+      s.label_smoothing,
     )
     value += sum(weight * each for weight, each in zip(weights, found))
     metrics['warmup'] = 1.0 - weights[-1]
@@ -226,23 +229,29 @@ def _loss(s, params, episode, key, step):
     metrics['variation'] = writer_losses.variation(params['net'], cnn)
     value += s.variation_weight * metrics['variation']
   if s.shared_head_weight:
-    found, right = _shared_head(s, params, episode)
+    found, right = _shared_head(s, params, episode, jax.random.fold_in(key, 1))
     metrics['shared_loss'], metrics['shared_accuracy'] = found, right
     value += s.shared_head_weight * found
   return value, metrics
 
 
-def _shared_head(s, params, episode):
-  """(loss, accuracy) of the training classes of the support's images."""
+def _shared_head(s, params, episode, key):
+  """(loss, accuracy) of the training classes of the support's images.
+
+  As everywhere labels are smoothed and shared features dropped, by `key`.
+  """
   support, ids = episode.support, episode.extra['class_ids']
-  logits = writer_losses.dense(
-    params['shared']['head'],
-    layerwriting.shared_features(s, params, layerwriting.pixels(support.x)),
+  features = layerwriting.shared_features(
+    s, params, layerwriting.pixels(support.x)
   )
+  drop = nn.Dropout(s.shared_dropout, deterministic=False)
+  features = drop.apply({}, features, rngs={'dropout': key})
+  logits = writer_losses.dense(params['shared']['head'], features)
   y = jnp.where(support.y < 0, -1, ids[support.y])
   # A class without an output would be a silent loss of zero.
   fits = jnp.all(ids < s.shared_head_classes)
-  value = jnp.where(fits, core.cross_entropy(logits, y), jnp.nan)
+  value = writer_losses.smoothed_cross_entropy(logits, y, s.label_smoothing)
+  value = jnp.where(fits, value, jnp.nan)
   right = (jnp.argmax(logits, axis=-1) == y).astype(jnp.float32)
   return value, losses.masked_mean(right, (y >= 0).astype(jnp.float32))
 
@@ -264,8 +273,8 @@ def _shared_learner(s):
     )
 
   def loss(params, episode, key, step):
-    del key, step
-    value, right = _shared_head(s, params, episode)
+    del step
+    value, right = _shared_head(s, params, episode, key)
     return value, {'accuracy': right}
 
   init = lambda key, episode: layerwriting.init_shared(

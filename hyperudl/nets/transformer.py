@@ -58,7 +58,7 @@ def inner_width(size, width, heads):
     core.BadInput: an absolute size that `heads` does not divide.
   """
   if size <= 3:
-    return -(-int(size * width) // heads) * heads
+    return -(-max(1, int(size * width)) // heads) * heads if size else 0
   if int(size) % heads:
     raise core.BadInput(
       f'width {size} is not a multiple of heads={heads}; give a multiple, or '
@@ -136,7 +136,10 @@ class Attention(nn.Module):
     if mask is not None:
       logits = jnp.where(jnp.asarray(mask, bool), _NEVER, logits)
     squash = jax.nn.softmax if self.attention == 'softmax' else jax.nn.sigmoid
-    mixed = jnp.einsum('hqk,khd->qhd', squash(logits), value)
+    weights = squash(logits)
+    if mask is not None:  # a softmax over masked keys alone is uniform
+      weights = jnp.where(jnp.asarray(mask, bool), 0.0, weights)
+    mixed = jnp.einsum('hqk,khd->qhd', weights, value)
     return _dense('out', width)(mixed.reshape(count, value_width))
 
 

@@ -55,7 +55,7 @@ def warmup_weights(step, steps, heads):
   )
 
 
-def head_losses(block, heads, task, z, y):
+def head_losses(block, heads, task, z, y, smoothing=0.0):
   """Cross-entropies of linear heads on the first convolutions: list of f32[].
 
   Args:
@@ -64,12 +64,13 @@ def head_losses(block, heads, task, z, y):
     task: parameters of the CNN.
     z: f32[Q, H, W, C], queries as the CNN takes them.
     y: i32[Q].
+    smoothing: of the labels.
   """
   found = []
   for index, head in enumerate(heads):
     z = block.apply({'params': task[f'block{index}']}, z)
     logits = dense(head, jnp.mean(z, axis=(1, 2)))
-    found.append(core.cross_entropy(logits, y))
+    found.append(smoothed_cross_entropy(logits, y, smoothing))
   return found
 
 

@@ -136,6 +136,28 @@ def _check_together(s):
       "features=0 with shared='none' leaves the samples without features; set "
       f'features >= 1 or shared to one of {", ".join(SHARED[1:])}'
     )
+  own = s.logits_features != 'default' or s.logits_nonlinear
+  if own and s.head == 'prototypes':
+    raise core.BadInput(
+      f'logits_features={s.logits_features!r} and logits_nonlinear='
+      f"{s.logits_nonlinear} are of the last layer, which head='prototypes' "
+      "does not write; leave them at 'default' and False"
+    )
+  if s.logits_nonlinear and s.logits_features == 'passthrough':
+    raise core.BadInput(
+      'logits_nonlinear=True is of a convolution, and logits_features='
+      "'passthrough' has none; choose 'default' or 'mix'"
+    )
+  if s.skip_last_nonlinearity and not s.inner:
+    raise core.BadInput(
+      'skip_last_nonlinearity=True is of the feed-forward net, and inner=0 '
+      'has none'
+    )
+  if s.shared_dropout and s.shared == 'none':
+    raise core.BadInput(
+      f'shared_dropout={s.shared_dropout} drops shared features, and '
+      "shared='none' has none"
+    )
   if s.logits_features != 'default' and s.net != 'maxpool':
     raise core.BadInput(
       f"logits_features={s.logits_features!r} needs net='maxpool', whose last "
