@@ -148,7 +148,7 @@ def poll(workdir, splits, save_predictions, stop=(), adjust=lambda c: c):
   try:
     for raw, step, settings in found:
       params = evaluation.fit(raw, shapes, step)
-      show(writer, step, *evaluators[-1].visuals(params))
+      show(writer, step, evaluators[-1], params)
       for evaluator in evaluators:
         if step in metrics.evaluated_steps(workdir, evaluator.split):
           continue
@@ -183,13 +183,16 @@ def plot(writer, split, step, row):
   )
 
 
-def show(writer, step, episode, visuals):
+def show(writer, step, evaluator, params):
   """Draws an episode and what the learner has to show in TensorBoard."""
+  episode, visuals = evaluator.first(params)
   if episode.support.x.ndim == 4:
     for name in ('support', 'query'):
       images = getattr(episode, name).x
       metrics.write_images(writer, step, f'episode/{name}', images, 5)
-  metric_figures.show_tsne(writer, step, episode, visuals)
+  if metric_figures.has_points(visuals):
+    _, values = evaluator.first(params, look=False)
+    metric_figures.show_tsne(writer, step, episode, visuals, values)
   for name, value in visuals.items():
     kind, _, title = name.partition('/')
     if kind == 'histogram':

@@ -123,10 +123,10 @@ class Evaluator:
       for name in parts[0]
     }
 
-  def visuals(self, params):
-    """(one episode, what the learner has to show of it)."""
+  def first(self, params, look=True):
+    """(the first episode, its metrics or what the learner shows of it)."""
     batch, keys = self.batch(0, 1)
-    values = self.look(params, batch, keys)
+    values = (self.look if look else self.step)(params, batch, keys)
     first = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf[0]), tree)
     return first(batch), first(values)
 

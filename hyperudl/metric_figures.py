@@ -95,12 +95,12 @@ def tsne(episode, visuals, values, title=''):
   return figure
 
 
-def show_tsne(writer, step, episode, visuals):
+def show_tsne(writer, step, episode, visuals, values):
   """Draws `tsne` in TensorBoard, where there is something and scikit-learn."""
-  if not has_points(visuals) or not importlib.util.find_spec('sklearn'):
+  if not importlib.util.find_spec('sklearn'):
     return
   try:
-    figure = tsne(episode, visuals, {}, f'step {step}')
+    figure = tsne(episode, visuals, values, f'step {step}')
   except (core.BadInput, ValueError) as error:
     logging.warning('no picture of the features: %s', error)
   else:

@@ -30,7 +30,6 @@ import pathlib
 
 from absl import flags
 from absl import logging
-import jax
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 import numpy as np
@@ -196,10 +195,8 @@ def _answers(config, raw, step):
   """(metrics of the first test episode, the episode, what there is to see)."""
   evaluator = evaluation.Evaluator(config, 'test', 1)
   params = evaluation.fit(raw, evaluation.template(evaluator), step)
-  batch, keys = evaluator.batch(0, 1)
-  values = jax.device_get(evaluator.step(params, batch, keys))
-  one, shown = evaluator.visuals(params)
-  return {name: value[0] for name, value in values.items()}, one, shown
+  _, values = evaluator.first(params, look=False)
+  return values, *evaluator.first(params)
 
 
 def _images(figure, title, images, labels, answers):

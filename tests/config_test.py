@@ -72,6 +72,10 @@ def test_clusters_are_not_named_by_the_queries_that_are_scored(name):
     ('strategy', 'fast', 'none of auto, scan'),
     ('data__latents', 'x', 'leave it empty'),
     ('episode__inner_data', 'noise', 'unlabelled >= 1'),
+    ('optimizer__momentum', '0.9', "'sgd' alone, not of 'adam'"),
+    ('optimizer__weight_decay', '0.1', "'adamw' alone, not of 'adam'"),
+    ('data__augment', 'all', 'none of none, rot90'),
+    ('data__support_query', 'both', 'none of disjoint, reference, joint'),
   ],
 )
 def test_a_bad_value_is_named_with_what_is_legal(field, value, message):
@@ -92,6 +96,20 @@ def test_transductive_and_unlabelled_exclude_each_other():
   config = protonet(episode__transductive='true', episode__unlabelled='2')
   with pytest.raises(core.BadInput, match=r'unlabelled = 0 \(it is 2\)'):
     config_lib.validate(config)
+
+
+@pytest.mark.parametrize('shot, unlabelled', [(3, 2), (5, 2), (3, 5)])
+def test_one_task_is_dealt_to_equal_parts(shot, unlabelled):
+  config = importlib.import_module('configs.continual').get_config('tasks=5')
+  with config.unlocked():
+    config.episode.shot, config.episode.unlabelled = shot, unlabelled
+  config_lib.validate(config)  # sequences take any number
+  config.learner.scenario = 'batches'
+  with pytest.raises(core.BadInput, match='make both multiples of it'):
+    config_lib.validate(config)
+  with config.unlocked():
+    config.episode.shot, config.episode.unlabelled = 5, 10
+  config_lib.validate(config)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,17 @@ def test_features_that_are_all_the_same_are_one_line():
   flat = {name: 0 * rows for name, rows in shown.items()}
   with pytest.raises(core.BadInput, match='all the same or not finite'):
     metric_figures.tsne(episode, flat, {})
-  metric_figures.show_tsne(None, 0, episode, flat)  # says so and goes on
+  metric_figures.show_tsne(None, 0, episode, flat, {})  # says so and goes on
+
+
+def test_tensorboard_has_the_picture_with_its_numbers(monkeypatch):
+  drawn = []
+  take = lambda *args: drawn.append(args)
+  monkeypatch.setattr(metrics, 'write_figure', take)
+  metric_figures.show_tsne('tb', 7, *points(), {'diversity': 0.5, 'nll': 1.0})
+  ((writer, step, name, figure),) = drawn
+  assert (writer, step, name) == ('tb', 7, 'features')
+  assert figure.axes[0].get_title() == 'step 7\ndiversity 0.50'
 
 
 def test_accuracy_over_shots(tmp_path):
