@@ -1,7 +1,7 @@
 """Prototypical network, Conv4-64 (Snell et al. 2017, arXiv:1703.05175).
 
 Published: Omniglot 98.8% 5-way 1-shot (60-way training, transductive batch
-statistics). Ours: docs/results/metric.md, where training on 20 ways is better for
+statistics). Ours: docs/results/metric.md; training on 20 ways is better for
 tests of 5 ways too:
 
   python -m hyperudl.train --config=configs/protonet.py:omniglot,way=5,shot=1 \
