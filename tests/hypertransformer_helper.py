@@ -92,7 +92,7 @@ def episode_of(unlabelled=0, size=12, seed=0):
   )
 
 
-def _random(shapes):
+def random_params(shapes):
   """Parameters of these shapes, none of which is zero."""
   rng = np.random.default_rng(1)
   # Factors of distances are small, or answers are all but certain.
@@ -133,7 +133,7 @@ def build(name='reference'):
     (value, aux), grads = value_and_grad(params, episode)
     return Run(value, *aux, grads)
 
-  return _random(jax.eval_shape(init)), run
+  return random_params(jax.eval_shape(init)), run
 
 
 def block_of(name):
