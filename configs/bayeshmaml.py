@@ -8,13 +8,14 @@
 Published runs answer with the mean of the posterior (`test_samples=0`).
 """
 
+from configs import common
 from configs import hypermaml
 
 
 def get_config(arg=None):
   config = hypermaml.get_config(arg).unlock()
   words = (arg or '').split(',')
-  natural = words[0] in hypermaml.NATURAL
+  natural = words[0] in common.NATURAL
   learner = config.learner
   learner.name = 'bayeshmaml'
   del learner['finetune_steps']

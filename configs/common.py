@@ -26,6 +26,11 @@ DATASETS = {
   'mnist': {'augment': 'none', 'split_by': 'image'},
 }
 
+# Photographs, for which published settings differ from those of characters.
+NATURAL = tuple(
+  name for name, fields in DATASETS.items() if fields['augment'] == 'images'
+)
+
 # Variant keys and the config fields that they set.
 VARIANT = {
   'way': ('episode', 'way', int),

@@ -10,12 +10,10 @@ images: 256. With more than one shot the embeddings of a class are averaged.
 
 from configs import common
 
-NATURAL = ('miniimagenet', 'tieredimagenet', 'cifar_fs', 'cub')
-
 
 def get_config(arg=None):
   words = (arg or '').split(',')
-  natural = words[0] in NATURAL
+  natural = words[0] in common.NATURAL
   config = common.base()
   config.steps = 10_000
   config.batch = 8

@@ -4,9 +4,9 @@ The network follows the data set: Omniglot-like sets use 8 channels, 2 heads
 and 32 shared features; mini- and tieredImageNet 16 and 8 channels, 8 heads
 at half width and 16 shared features. The optimizer is ours (Adam with
 warm-up, 8 episodes an update); `reference` as the first word of the variant
-takes theirs: 20 ways of characters, plain SGD, one episode an update,
-4,000,000 updates, queries that may be support images, and of Omniglot the
-classes 0-1149, 1150-1199 and 1200-1622 after a shuffle:
+takes theirs: plain SGD, one episode an update, 4,000,000 updates, queries that
+may be support images, and of Omniglot 20 ways and the classes 0-1149, 1150-1199
+and 1200-1622 after a shuffle:
 
   python -m hyperudl.train --workdir=runs/ht \
     --config=configs/hypertransformer.py:omniglot,way=20,shot=1
@@ -15,9 +15,11 @@ classes 0-1149, 1150-1199 and 1200-1622 after a shuffle:
 
 Their evaluations have 100 queries: `evaluate --once --tag=reference
 --config.episode.query=5` (20 where there are 5 ways). Of their flags,
-`balanced_batches=False` is data.support_query=joint, `test_*` are
-data.augment_tests=True in an evaluation with the rates of its own, and
-`apply_image_augmentations` beside others is data.augment=episode+images.
+`balanced_batches=False` is data.support_query=joint,
+`apply_image_augmentations` beside others is data.augment=episode+images, and
+`test_rotation_probability=.5` is, for instance, `evaluate --once --tag=turned
+--config.data.augment=episode --config.data.augment_tests=True
+--config.data.episode_augment.rotate=.5`.
 
 init_from.shared and init_from.writer start from the networks of another run,
 for instance one without unlabelled images.
@@ -30,7 +32,7 @@ far faster.
 
 from configs import common
 
-NATURAL = ('miniimagenet', 'tieredimagenet', 'cifar_fs', 'cifar10')
+NATURAL = (*common.NATURAL, 'cifar10')
 
 
 def get_config(arg=None):
@@ -59,9 +61,8 @@ def get_config(arg=None):
     config.data.support_query = 'reference'
     config.eval.episodes = 1024
     config.episode.query = 20 if natural else 5 if 'shot=5' in words else 3
-    if not natural:
-      config.episode.way = 20
     if dataset == 'omniglot':
+      config.episode.way = 20
       config.data.classes = '0-1149/1150-1199/1200-1622'
       config.data.shuffle_classes = 2022
   learner = config.learner

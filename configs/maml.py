@@ -20,14 +20,13 @@ METHODS = {
   'metasgd': {'rates': 'element', 'inner_steps': 1},
   'mamlpp': {'rates': 'leaf', 'multi_step': 5_000, 'step_norms': True},
 }
-NATURAL = ('miniimagenet', 'tieredimagenet', 'cifar_fs', 'cub')
 
 
 def get_config(arg=None):
   method, _, rest = (arg or '').partition(',')
   if method not in METHODS:
     method, rest = 'maml', arg
-  natural = (rest or '').split(',')[0] in NATURAL
+  natural = (rest or '').split(',')[0] in common.NATURAL
   config = common.base()
   config.steps = 10_000
   config.batch = 4 if natural else 8

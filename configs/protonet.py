@@ -13,14 +13,12 @@ tests of 5 ways too:
 
 from configs import common
 
-NATURAL = ('miniimagenet', 'tieredimagenet', 'cifar_fs', 'cub')
-
 
 def get_config(arg=None):
   config = common.base()
   # 1e-3 is 5 points behind on Omniglot after 800 updates, and level on CIFAR-FS
   # after 500; other natural images keep the usual rate.
-  if (arg or '').split(',')[0] not in NATURAL:
+  if (arg or '').split(',')[0] not in common.NATURAL:
     config.optimizer.learning_rate = 5e-3
   config.steps = 4_000
   config.batch = 8

@@ -26,6 +26,9 @@ CHOICES = {
 # Learners that read `episode.emit_from`.
 WRITE_FROM = ('udl', 'hypertransformer')
 
+# Learners for which a class may be missing in the support.
+ANY_COUNTS = ('hypertransformer',)
+
 # Fields with a smallest legal value.
 MINIMUM = {
   'seed': 0,
@@ -109,13 +112,6 @@ def validate(config):
       f'config.optimizer.decay_rate = {flat["optimizer.decay_rate"]} must '
       'be in (0, 1]'
     )
-  for field, name in (('momentum', 'sgd'), ('weight_decay', 'adamw')):
-    if flat[f'optimizer.{field}'] and flat['optimizer.name'] != name:
-      raise BadInput(
-        f'config.optimizer.{field} = {flat[f"optimizer.{field}"]} is of '
-        f'config.optimizer.name = {name!r} alone, not of '
-        f'{flat["optimizer.name"]!r}'
-      )
   if flat['data.latents'] and 'language' not in config:
     raise BadInput(
       f'config.data.latents = {flat["data.latents"]!r}: only learners with '
@@ -156,7 +152,7 @@ def _validate_episode(config):
       f'are written from, and {learner.get("name")!r} does not read it; '
       f'{" and ".join(WRITE_FROM)} do, where they write any'
     )
-  tasks = learner.get('tasks', 0)
+  tasks = max(learner.get('tasks', 1), 1)  # the learner refuses less
   if learner.get('scenario') == 'batches' and (
     episode.shot % tasks or episode.unlabelled % tasks
   ):
@@ -164,6 +160,13 @@ def _validate_episode(config):
       f'config.episode.shot = {episode.shot} and unlabelled = '
       f'{episode.unlabelled}: config.learner.scenario = batches deals them to '
       f'config.learner.tasks = {tasks} parts; make both multiples of it'
+    )
+  joint = config.data.support_query == 'joint'
+  if joint and learner.get('name') not in ANY_COUNTS:
+    raise BadInput(
+      "config.data.support_query = 'joint' may leave a class without support, "
+      f'which is for {" and ".join(ANY_COUNTS)} alone, not for '
+      f"{learner.get('name')!r}: set it to 'disjoint'"
     )
   has_unlabelled = episode.transductive or episode.unlabelled
   if episode.proportions != 'balanced' and not has_unlabelled:

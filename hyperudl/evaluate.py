@@ -185,13 +185,13 @@ def plot(writer, split, step, row):
 
 def show(writer, step, evaluator, params):
   """Draws an episode and what the learner has to show in TensorBoard."""
-  episode, visuals = evaluator.first(params)
+  episode, visuals = evaluator.visuals(params)
   if episode.support.x.ndim == 4:
     for name in ('support', 'query'):
       images = getattr(episode, name).x
       metrics.write_images(writer, step, f'episode/{name}', images, 5)
-  if metric_figures.has_points(visuals):
-    _, values = evaluator.first(params, look=False)
+  if metric_figures.can_draw(visuals):
+    _, values = evaluator.numbers(params)
     metric_figures.show_tsne(writer, step, episode, visuals, values)
   for name, value in visuals.items():
     kind, _, title = name.partition('/')

@@ -123,10 +123,17 @@ class Evaluator:
       for name in parts[0]
     }
 
-  def first(self, params, look=True):
-    """(the first episode, its metrics or what the learner shows of it)."""
+  def visuals(self, params):
+    """(the first episode, what the learner has to show of it)."""
+    return self._first(params, self.look)
+
+  def numbers(self, params):
+    """(the first episode, its metrics)."""
+    return self._first(params, self.step)
+
+  def _first(self, params, step):
     batch, keys = self.batch(0, 1)
-    values = (self.look if look else self.step)(params, batch, keys)
+    values = step(params, batch, keys)
     first = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf[0]), tree)
     return first(batch), first(values)
 
@@ -155,12 +162,19 @@ def summarise(config, values):
     y = values['y'].reshape(-1)
     p, y = p[y >= 0], y[y >= 0]
     row['ece'] = calibration.expected_calibration_error(p, y)
-  row['transductive'] = is_transductive(config)
-  row['shift'] = config.data.shift
-  row['proportions'] = config.episode.proportions
-  row['support_query'] = config.data.support_query
-  row['augment'] = config.data.augment if config.data.augment_tests else 'none'
-  return row
+  return row | conditions(config)
+
+
+def conditions(config):
+  """What a result line says of how it was measured."""
+  data = config.data
+  return {
+    'transductive': is_transductive(config),
+    'shift': data.shift,
+    'proportions': config.episode.proportions,
+    'support_query': data.support_query,
+    'augment': data.augment if data.augment_tests else 'none',
+  }
 
 
 def is_transductive(config):

@@ -33,6 +33,11 @@ def has_points(visuals):
   return 'points/query' in visuals
 
 
+def can_draw(visuals):
+  """Whether a learner shows embeddings, and scikit-learn is there."""
+  return has_points(visuals) and bool(importlib.util.find_spec('sklearn'))
+
+
 def tsne(episode, visuals, values, title=''):
   """All embeddings of an episode in one t-SNE (van der Maaten, Hinton 2008).
 
@@ -96,9 +101,7 @@ def tsne(episode, visuals, values, title=''):
 
 
 def show_tsne(writer, step, episode, visuals, values):
-  """Draws `tsne` in TensorBoard, where there is something and scikit-learn."""
-  if not importlib.util.find_spec('sklearn'):
-    return
+  """Draws `tsne` in TensorBoard, where `can_draw` says so."""
   try:
     figure = tsne(episode, visuals, values, f'step {step}')
   except (core.BadInput, ValueError) as error:

@@ -2,6 +2,8 @@
 
 import optax
 
+from hyperudl import core
+
 
 def make_schedule(settings, steps):
   """Learning rate as a function of the step.
@@ -39,15 +41,24 @@ def make_optimizer(settings, steps):
       warmup_steps, end_factor, decay_steps, decay_rate, clip, momentum,
       weight_decay).
     steps: length of the run.
+
+  Raises:
+    core.BadInput: for a setting that the named optimizer does not have.
   """
+  for field, name in (('momentum', 'sgd'), ('weight_decay', 'adamw')):
+    if settings[field] and settings.name != name:
+      raise core.BadInput(
+        f'config.optimizer.{field} = {settings[field]} has no effect with '
+        f'{settings.name!r}: set it to 0, or config.optimizer.name={name}'
+      )
   schedule = make_schedule(settings, steps)
   if settings.name == 'sgd':
     momentum = settings.momentum if settings.momentum else None
-    core = optax.sgd(schedule, momentum=momentum)
+    main = optax.sgd(schedule, momentum=momentum)
   elif settings.name == 'adam':
-    core = optax.adam(schedule)
+    main = optax.adam(schedule)
   else:
-    core = optax.adamw(schedule, weight_decay=settings.weight_decay)
+    main = optax.adamw(schedule, weight_decay=settings.weight_decay)
   if not settings.clip:
-    return core
-  return optax.chain(optax.clip_by_global_norm(settings.clip), core)
+    return main
+  return optax.chain(optax.clip_by_global_norm(settings.clip), main)

@@ -195,8 +195,8 @@ def _answers(config, raw, step):
   """(metrics of the first test episode, the episode, what there is to see)."""
   evaluator = evaluation.Evaluator(config, 'test', 1)
   params = evaluation.fit(raw, evaluation.template(evaluator), step)
-  _, values = evaluator.first(params, look=False)
-  return values, *evaluator.first(params)
+  _, values = evaluator.numbers(params)
+  return values, *evaluator.visuals(params)
 
 
 def _images(figure, title, images, labels, answers):

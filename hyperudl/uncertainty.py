@@ -68,6 +68,12 @@ def check(config):
         f'and balanced classes: set --config.episode.{field}={value}, not '
         f'{config.episode[field]}, and --tag=NAME'
       )
+  if config.data.support_query == 'joint':
+    raise core.BadInput(
+      '--uncertainty takes as many rows of each class, and '
+      "data.support_query='joint' draws other numbers: set "
+      '--config.data.support_query=disjoint and --tag=NAME'
+    )
 
 
 class Evaluator:
@@ -232,7 +238,7 @@ def evaluate_once(workdir, config, step, split, tag, stop=()):
   row = summarise(results[1], temperature)
   row['dataset'] = config.data.dataset
   row['temperature_from'] = own.data.dataset
-  row['transductive'] = evaluation.is_transductive(config)
+  row |= evaluation.conditions(config)
   metrics.write_evaluation(workdir, name, number, row, arrays(results[1]))
   return {'step': number, **row}
 

@@ -16,8 +16,10 @@ out="${OUT:-docs/results}"
 mkdir -p "$out/tables"
 for dataset in $datasets; do
   # Tests of 20 ways need as many classes in the smallest split.
-  few=
-  [[ "$dataset" != cifar_fs ]] || few=protonet-20way
+  case "$dataset" in
+    cifar_fs | miniimagenet) few=protonet-20way ;;
+    *) few= ;;
+  esac
   python launch/results.py --page=metric --dataset="$dataset" \
     --data_dir="${DATA_DIR:-data_numpy_dir}" --runs="$runs" --without="$few" \
     --out="$out/tables/metric-$dataset.md" ${RECORDED:+--recorded}

@@ -19,7 +19,14 @@ from hyperudl import metrics
 from hyperudl import stats
 from hyperudl import storage
 
-SAME = ('episodes', 'shift', 'proportions')  # of two results to be paired
+# Of two results to be paired, with what older lines leave unsaid.
+SAME = {
+  'episodes': None,
+  'shift': None,
+  'proportions': None,
+  'support_query': 'disjoint',
+  'augment': 'none',
+}
 
 
 def load(path, runs, settings):
@@ -84,7 +91,8 @@ def make(about, key, workdir, reference=None):
       record[name] = np.round(array.mean(axis=0), 4).tolist()
   other, others = _read(reference[1], key[2]) if reference else (None, {})
   known = 'accuracy' in arrays and 'accuracy' in others
-  if known and all(line.get(name) == other.get(name) for name in SAME):
+  told = lambda row: [row.get(name, value) for name, value in SAME.items()]
+  if known and told(line) == told(other):
     difference = stats.paired_ci95(
       arrays['accuracy'], others['accuracy'], arrays.get('group')
     )

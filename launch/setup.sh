@@ -53,7 +53,7 @@ run_across() {
 # --config must be the first of all flags that begin like it.
 run_setting() {
   local run
-  run="${RUN:-runs/$(basename "$0" .sh)}"
+  run="${RUN:-runs/$(basename "$0" .sh)${REFERENCE:+-reference}}"
   make_environment
   python -m hyperudl.evaluate --workdir="$run" &
   trap 'kill %1 2>/dev/null || true' EXIT

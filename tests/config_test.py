@@ -72,10 +72,9 @@ def test_clusters_are_not_named_by_the_queries_that_are_scored(name):
     ('strategy', 'fast', 'none of auto, scan'),
     ('data__latents', 'x', 'leave it empty'),
     ('episode__inner_data', 'noise', 'unlabelled >= 1'),
-    ('optimizer__momentum', '0.9', "'sgd' alone, not of 'adam'"),
-    ('optimizer__weight_decay', '0.1', "'adamw' alone, not of 'adam'"),
     ('data__augment', 'all', 'none of none, rot90'),
     ('data__support_query', 'both', 'none of disjoint, reference, joint'),
+    ('data__support_query', 'joint', 'for hypertransformer alone'),
   ],
 )
 def test_a_bad_value_is_named_with_what_is_legal(field, value, message):
@@ -104,7 +103,9 @@ def test_one_task_is_dealt_to_equal_parts(shot, unlabelled):
   with config.unlocked():
     config.episode.shot, config.episode.unlabelled = shot, unlabelled
   config_lib.validate(config)  # sequences take any number
-  config.learner.scenario = 'batches'
+  config.learner.scenario, config.learner.tasks = 'batches', 0
+  config_lib.validate(config)  # which `make` refuses
+  config.learner.tasks = 5
   with pytest.raises(core.BadInput, match='make both multiples of it'):
     config_lib.validate(config)
   with config.unlocked():

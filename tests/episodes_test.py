@@ -78,6 +78,7 @@ def test_colours_depend_on_the_key_alone():
   [
     (True, helper.MIXED),
     (False, {'inner_data': 'other', 'emit_from': 'other'}),
+    (True, {'support_query': 'joint', 'unlabelled': 0, 'tasks': 2}),
   ],
 )
 def test_host_and_device_give_the_same_bytes(train, config, tmp_path):

@@ -66,6 +66,11 @@ def test_a_row_has_means_with_intervals_and_says_how_it_was_measured():
   # Batch statistics at query time are a transductive channel.
   assert row['transductive'] is True
   assert 'family' not in row and 'probabilities' not in row
+  assert (row['support_query'], row['augment']) == ('disjoint', 'none')
+  with config.unlocked():
+    config.data.support_query, config.data.augment_tests = 'reference', True
+  row = evaluation.summarise(config, values)
+  assert (row['support_query'], row['augment']) == ('reference', 'rot90')
 
 
 def test_an_ensemble_leaves_out_queries_without_a_label():

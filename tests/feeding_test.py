@@ -136,9 +136,12 @@ def test_a_run_with_several_updates_a_call_ends_the_same(tmp_path):
 
 def test_a_run_from_before_these_fields_can_still_be_read(tmp_path):
   config = json.loads(common.base().to_json())
-  for name in ('chunk', 'steps_per_call'):
-    del config[name]
-  del config['data']['device_mb']
+  for field in run_files.SINCE:
+    *parents, name = field.split('.')
+    node = config
+    for parent in parents:
+      node = node[parent]
+    del node[name]
   (tmp_path / 'config.json').write_text(json.dumps(config))
   read = run_files.read_config(tmp_path)
   config_lib.validate(read)

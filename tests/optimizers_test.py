@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from hyperudl import core
 from hyperudl import optimizers
 from tests.loop_test import settings
 
@@ -45,3 +46,16 @@ def test_optimizers_take_the_step_of_optax(name):
   }[name]
   expected, _ = reference.update(clipped, reference.init(params), params)
   np.testing.assert_allclose(updates['w'], expected['w'], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'name': 'adam', 'momentum': 0.9}, 'optimizer.name=sgd'),
+    ({'name': 'adamw', 'momentum': 0.9}, "no effect with 'adamw'"),
+    ({'name': 'adam', 'weight_decay': 0.1}, 'optimizer.name=adamw'),
+  ],
+)
+def test_settings_of_another_optimizer_are_refused(changes, message):
+  with pytest.raises(core.BadInput, match=message):
+    optimizers.make_optimizer(settings(**changes), 10)

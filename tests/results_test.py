@@ -204,6 +204,31 @@ def test_differences_are_paired_with_the_row_of_the_same_seed(tmp_path):
   assert half < 0.01 < stats.mean_ci95(found[1, 0])[1]
 
 
+@pytest.mark.parametrize(
+  'said, paired',
+  [
+    ({}, True),
+    ({'support_query': 'disjoint', 'augment': 'none'}, True),
+    ({'support_query': 'joint'}, False),
+    ({'augment': 'rot90'}, False),
+    ({'shift': 'shear'}, False),
+  ],
+  ids=str,
+)
+def test_only_results_of_the_same_episodes_are_paired(tmp_path, said, paired):
+  for name, more in (('one', {}), ('two', said)):
+    row = {'accuracy': 0.5, 'episodes': 9, **more}
+    values = {'accuracy': np.linspace(0, 1, 9)}
+    metrics.write_evaluation(tmp_path / name, 'test', 1, row, values)
+    (tmp_path / name / 'train.jsonl').write_text(
+      json.dumps({'step': 1, 'time': 0.0, 'steps_per_second': 1.0}) + '\n'
+    )
+  about = {'runs': 'a', 'settings': 'b'}
+  key = ('two', 0, 'test')
+  one = records.make(about, key, tmp_path / 'two', ('one', tmp_path / 'one'))
+  assert ('over' in one) == paired
+
+
 def test_a_finished_run_of_other_settings_is_not_taken(tmp_path, capsys):
   name = 'unlabelled-4-1layer-0'
   finish(tmp_path, 'semi', 'base-1layer-0', {})

@@ -1,5 +1,6 @@
 """Calibration and doubt: halves of episodes, hand numbers, the command."""
 
+import importlib
 import json
 
 import jax
@@ -99,10 +100,20 @@ def test_the_command_writes_a_row_and_the_answers_behind_it(bayes):
   assert json.dumps(row) and row['episodes'] == 20 and row['step'] == 5
   assert 0 <= row['auroc_disagreement'] <= 1 and row['transductive']
   assert row['disagreement_outside'] > 0
+  assert row['support_query'] == 'disjoint'
   with np.load(bayes / 'eval/first-uncertainty-test_episodes.npz') as stored:
     assert stored['probabilities'].shape == (20, 6, 3)
     assert stored['entropy_outside'].shape == (20, 6)
   assert 'auroc_entropy' in done.err + done.out
+
+
+def test_episodes_that_cannot_be_halved_are_refused():
+  config = importlib.import_module('configs.hypertransformer').get_config()
+  uncertainty.check(config)
+  with config.unlocked():
+    config.data.support_query = 'joint'
+  with pytest.raises(core.BadInput, match='as many rows of each class'):
+    uncertainty.check(config)
 
 
 def test_what_was_measured_is_drawn(tmp_path):

@@ -7,6 +7,9 @@ import pytest
 from scipy import ndimage
 
 from hyperudl import core
+from hyperudl.data import augment
+from hyperudl.data import episodes
+from hyperudl.data import protocol
 from hyperudl.data import whole_episode
 from tests import episodes_helper as helpers
 
@@ -91,34 +94,45 @@ def test_contrast_bends_pixels_about_the_mean_of_their_image():
 
 
 def test_rolling_is_cut_to_whole_pixels():
-  # Up to .3 of 8 pixels is 2.4. Rounded, 0 would be as rare as 1.
-  places = set()
-  for key in range(60):
-    rolled = transform(key, roll=1.0)
-    (place,) = [
-      i
+  # Up to .3 of 8 pixels is 2.4: less than one pixel, 42% of the draws, is none
+  # (rounded, it would be 21%).
+  run = jax.jit(
+    lambda key: whole_episode.transform(
+      key, jnp.asarray(IMAGES[:1]), CLASSES[:1], NONE._replace(roll=1.0)
+    )
+  )
+  places = []
+  for key in jax.random.split(jax.random.key(0), 200):
+    rolled = np.asarray(run(key))
+    places += [
+      (i, j)
       for i in range(-2, 3)
       for j in range(-2, 3)
-      if (np.roll(IMAGES, (i, j), (1, 2)) == rolled).all()
+      if (np.roll(IMAGES[:1], (i, j), (1, 2)) == rolled).all()
     ]
-    places.add(place)
-  assert places == {-2, -1, 0, 1, 2}
+  places = np.array(places)
+  assert places.shape == (200, 2) and set(places.ravel()) == {-2, -1, 0, 1, 2}
+  share = (places == 0).mean(axis=0)
+  assert (np.abs(share - 0.42) < 0.11).all()
 
 
 def test_whole_episodes_come_before_single_images():
   rates = (('negate', 1.0),)
-  plain = helpers.draw(train=True)
-  episode = helpers.draw(train=True, augment='episode', episode_augment=rates)
   images = helpers.draw(train=True, augment='images')
-  both = helpers.draw(
-    train=True, augment='episode+images', episode_augment=rates
-  )
-  assert np.abs(images.query.x - plain.query.x).max() > 0.05
-  # The same draws of brightness, contrast and crop, of other images.
-  assert np.abs(both.query.x - episode.query.x).max() > 0.05
-  assert np.abs(both.query.x - images.query.x).max() > 0.05
   idle = helpers.draw(train=True, augment='episode+images')
   np.testing.assert_allclose(idle.query.x, images.query.x, atol=1e-6)
+  found = helpers.draw(
+    train=True, augment='episode+images', episode_augment=rates
+  )
+  config = helpers.make_config(augment='episode+images', episode_augment=rates)
+  rules = protocol.read(config, True)
+  keys = jax.random.split(jax.random.key(0))
+  pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), np.uint8)
+  got = episodes._augmented(rules, keys[0], keys[1], pixels, np.arange(5))
+  negative = 1 - pixels.astype(np.float32) / 255
+  want = augment.augment_images(keys[1], jnp.asarray(negative))
+  np.testing.assert_allclose(got, want, atol=1e-6)
+  assert np.abs(found.query.x - images.query.x).max() > 0.05
 
 
 def test_evaluations_are_augmented_on_request():
@@ -136,10 +150,13 @@ def test_evaluations_are_augmented_on_request():
     ({'augment': 'rot90', 'augment_individually': True}, "choose 'images'"),
   ],
 )
-def test_rates_without_effect_are_refused(settings, message):
-  for train in (True, False):
-    with pytest.raises(core.BadInput, match=message):
-      helpers.draw(train=train, **settings)
+def test_rates_without_effect_are_refused_in_training(settings, message):
+  with pytest.raises(core.BadInput, match=message):
+    helpers.draw(train=True, **settings)
+  # An evaluation may choose less than the training had.
+  helpers.draw(augment_tests=True, **settings)
+  with pytest.raises(core.BadInput, match='augment_tests does nothing'):
+    helpers.draw(augment_tests=True, augment='none')
 
 
 def test_episodes_are_augmented_in_training_alone():

@@ -3,7 +3,8 @@
 `rot90_classes` makes four classes of one (Omniglot): a whole class is turned
 by the same multiple of 90 degrees throughout an episode. `augment_images` is
 the photometric set of HyperTransformer for natural images. Neither is used in
-evaluation. `noise_images` is the placebo for unlabelled data.
+evaluation unless `data.augment_tests` says so. `noise_images` is the placebo
+for unlabelled data.
 """
 
 import jax

@@ -286,7 +286,7 @@ def _context(rules, tasks, pixels, shape):
       other, _, _ = _each(finish, tasks['other'], pixels['other'])
       context[name] = other.x[:, labelled:]
   if rules.emit_from != 'own':
-    finish = functools.partial(_finish_task, rules._replace(augment='none'))
+    finish = functools.partial(_finish_task, rules)
     others, _, _ = _each(finish, tasks['emit'], pixels['emit'])
     group = lambda leaf: leaf.reshape(shape[0], -1, *leaf.shape[1:])
     context['emit_from'] = jax.tree.map(group, others)

@@ -20,8 +20,8 @@ _CHOICES = {
   'cond_data': ('true', 'noise', 'other', 'none'),
   'emit_from': ('own', 'mean', 'other'),
 }
-AUGMENT = ('none', 'rot90', 'images', 'episode', 'episode+images')
-SUPPORT_QUERY = ('disjoint', 'reference', 'joint')
+_AUGMENT = ('none', 'rot90', 'images', 'episode', 'episode+images')
+_SUPPORT_QUERY = ('disjoint', 'reference', 'joint')
 _LEAST = {
   'way': 1,
   'shot': 1,
@@ -52,7 +52,7 @@ class Rules(NamedTuple):
   # 'reference': a query may be a support image; 'joint': the images of both
   # are drawn class by class and then divided whatever their class.
   support_query: str
-  episode_augment: whole_episode.Rates  # of augment='episode'
+  episode_augment: whole_episode.Rates  # where `whole`
 
   @property
   def whole(self):
@@ -111,8 +111,8 @@ def read(config, train):
   chosen = {
     f'episode.{name}': (episode[name], _CHOICES[name]) for name in _CHOICES
   }
-  chosen['data.augment'] = (config.data.augment, AUGMENT)
-  chosen['data.support_query'] = (config.data.support_query, SUPPORT_QUERY)
+  chosen['data.augment'] = (config.data.augment, _AUGMENT)
+  chosen['data.support_query'] = (config.data.support_query, _SUPPORT_QUERY)
   for name, (value, choices) in chosen.items():
     if value not in choices:
       raise core.BadInput(
@@ -129,12 +129,30 @@ def read(config, train):
     support_query=config.data.support_query,
     episode_augment=rates,
   )
-  _check_together(rules)
-  augmented = train or config.data.augment_tests
-  return rules if augmented else rules._replace(augment='none')
+  _check_together(rules, config.data.augment_tests)
+  if train:  # an evaluation may have less of it
+    _check_effect(rules)
+    return rules
+  return rules if config.data.augment_tests else rules._replace(augment='none')
 
 
-def _check_together(rules):
+def _check_together(rules, tests):
+  alone = rules.proportions == 'balanced' and not rules.unlabelled
+  if rules.support_query == 'joint' and not alone:
+    raise core.BadInput(
+      "data.support_query='joint' divides labelled images at random: set "
+      'episode.unlabelled=0 (and no distractors) and '
+      "episode.proportions='balanced'"
+    )
+  if tests and rules.augment == 'none':
+    raise core.BadInput(
+      "data.augment_tests does nothing with data.augment='none': choose "
+      f'one of {", ".join(_AUGMENT[1:])}'
+    )
+
+
+def _check_effect(rules):
+  """Refuses settings of a training that would do nothing."""
   acting = whole_episode.acting(rules.episode_augment)
   if acting and not rules.whole:
     raise core.BadInput(
@@ -145,13 +163,6 @@ def _check_together(rules):
     raise core.BadInput(
       'data.augment_individually does nothing with data.augment='
       f"{rules.augment!r}: choose 'images' or 'episode+images'"
-    )
-  alone = rules.proportions == 'balanced' and not rules.unlabelled
-  if rules.support_query == 'joint' and not alone:
-    raise core.BadInput(
-      "data.support_query='joint' divides labelled images at random: set "
-      'episode.unlabelled=0 (and no distractors) and '
-      "episode.proportions='balanced'"
     )
 
 

@@ -54,6 +54,9 @@ def check(config, tasks, split_name):
     'episode.transductive': (rules.transductive, False),
     'data.shift': (config.data.shift, 'none'),
     'data.augment': (config.data.augment, 'none'),
+    'data.augment_individually': (config.data.augment_individually, False),
+    'data.augment_tests': (config.data.augment_tests, False),
+    'data.support_query': (config.data.support_query, 'disjoint'),
     'data.image_size': (config.data.image_size, 0),
     'data.classes': (config.data.classes, ''),
   }

@@ -55,7 +55,7 @@ def warmup_weights(step, steps, heads):
   )
 
 
-def head_losses(block, heads, task, z, y, smoothing=0.0):
+def head_losses(block, heads, task, z, y, smoothing):
   """Cross-entropies of linear heads on the first convolutions: list of f32[].
 
   Args:

@@ -151,12 +151,12 @@ def _check_together(s):
   if s.skip_last_nonlinearity and not s.inner:
     raise core.BadInput(
       'skip_last_nonlinearity=True is of the feed-forward net, and inner=0 '
-      'has none'
+      'has none: set it to False'
     )
   if s.shared_dropout and s.shared == 'none':
     raise core.BadInput(
       f'shared_dropout={s.shared_dropout} drops shared features, and '
-      "shared='none' has none"
+      "shared='none' has none: set it to 0"
     )
   if s.logits_features != 'default' and s.net != 'maxpool':
     raise core.BadInput(
