@@ -82,6 +82,15 @@ def words(towers, params, context):
   return Words(question, answers, context['mask'])
 
 
+def answers(towers, params, strings):
+  """Vectors f32[..., E] of answers: word ids i32[..., L], or what they are."""
+  if not jnp.issubdtype(strings.dtype, jnp.integer):
+    return strings
+  ids = strings.reshape(-1, strings.shape[-1])
+  vectors = _text(towers).apply({'params': params['text']}, ids)
+  return vectors.reshape(*strings.shape[:-1], -1)
+
+
 def logits(features, found, scale):
   """scale cos(f32[n, E], answers), never an absent answer: f32[n, N]."""
   cosines = losses.unit(features) @ losses.unit(found.answers).T

@@ -30,6 +30,7 @@ SINCE = {
   'data.device_mb': 2048,
   'data.augment_individually': False,
   'data.augment_tests': False,
+  'language.asked': 0,
 }
 
 

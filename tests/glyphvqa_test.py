@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from configs import contrastive as contrastive_config
 from configs import hypernet as hypernet_config
 from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.data import glyphvqa
+from hyperudl.data import vqa
 
 DIR = 'data_numpy_dir'
 
@@ -236,6 +238,53 @@ def test_groups_of_tasks_and_pixels_on_disk_give_the_same_episodes():
   config.data.device_mb = 0
   on_disk = episodes.make_draw(config, tasks, train=True)
   jax.tree.map(np.testing.assert_array_equal, episode, on_disk(keys))
+
+
+def test_images_are_asked_about_by_other_tasks():
+  tasks, w = load('train', answers='mixed'), world()
+  scenes, _ = w.scenes('train')
+  config = contrastive_config.get_config('set=tiny')
+  with config.unlocked():
+    config.episode.query, config.language.asked = 6, 9
+  draw = episodes.make_draw(config, tasks, train=True)
+  episode = jax.device_get(draw(episodes.train_keys(0, 0, 3)))
+  asked, known = episode.extra['asked'], set()
+  assert asked['y'].shape == (3, 9, 24)
+  rows = {tasks.images[i].tobytes(): i for i in range(len(tasks.images))}
+  pixels = np.rint(255 * episode.query.x).astype(np.uint8)
+  strings = {task.tobytes(): i for i, task in enumerate(tasks.answers)}
+  for one in range(3):
+    seen = [scenes[rows[image.tobytes()]] for image in pixels[one]]
+    for answers, y in zip(asked['answers'][one], asked['y'][one]):
+      pair = tasks.groups[strings[answers.tobytes()]]
+      attribute, value, wanted = w.pairs[pair]
+      a, b = (glyphvqa.ATTRIBUTES.index(x) for x in (attribute, wanted))
+      for scene, label in zip(seen, y):
+        (tile,) = np.flatnonzero(scene[:, a] == value) if label >= 0 else [-1]
+        assert label == (scene[tile, b] if label >= 0 else -1)
+        assert (label >= 0) == (value in scene[:, a])
+      known.add(pair)
+  assert len(known) > 8
+  # Evaluations and other learners have none of it.
+  test = episodes.make_draw(config, tasks, train=False)
+  assert 'asked' not in test(episodes.eval_keys('test', 0, 2)).extra
+  config.learner.name = 'hypernet'
+  with pytest.raises(core.BadInput, match='is of the loss of contrastive'):
+    episodes.check_fits(config, tasks, 'train')
+
+
+def test_tasks_without_a_table_know_the_answers_of_their_own_images():
+  tasks = load('train')
+  own = vqa.with_labels(tasks._replace(labels=None, label_rows=None))
+  whole = vqa.with_labels(tasks)
+  assert whole is tasks
+  found = own.labels[own.label_rows]
+  known = found >= 0
+  rows = np.concatenate([tasks.support, tasks.query], axis=1)
+  np.testing.assert_array_equal(known.sum(axis=1), (rows >= 0).sum(axis=1))
+  every = tasks.labels[tasks.label_rows]
+  np.testing.assert_array_equal(found[known], every[known])
+  assert (every >= 0).sum() > known.sum()
 
 
 @pytest.mark.parametrize(

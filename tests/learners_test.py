@@ -180,7 +180,7 @@ def test_query_labels_and_extra_cannot_leak_into_predictions(case):
   query = case.episode.query
   poisoned = case.episode._replace(
     query=query._replace(y=(query.y + 1) % 3),
-    extra={k: jnp.full_like(v, 7) for k, v in case.episode.extra.items()},
+    extra=jax.tree.map(lambda leaf: jnp.full_like(leaf, 7), case.episode.extra),
   )
   dirty = case.logits(params, poisoned, case.keys[0])
   np.testing.assert_array_equal(clean, dirty)

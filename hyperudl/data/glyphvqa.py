@@ -145,9 +145,14 @@ def load(split, dir, *, size='small', level='wording', answers='bare', seed=0):
     return np.array(rows[0], np.int32), np.array(rows[1:], np.int32)
 
   ways = max(len(world.values[asked]) for _, _, asked in world.pairs)
-  return vqa.make_task_set(
+  made = vqa.make_task_set(
     np.concatenate(images), tasks, total, encode, words, ways
   )
+  if split != 'train':
+    return made
+  pairs, rows = np.unique(made.groups, return_inverse=True)
+  labels = [world.labels(scenes, pair) for pair in pairs]
+  return made._replace(labels=np.stack(labels), label_rows=rows)
 
 
 def records(tasks):
@@ -237,14 +242,11 @@ class World:
 
   def task(self, scenes, start, count, pair, wording, answers):
     """Dicts for `vqa.make_task_set`, of `count` scenes from row `start` on."""
-    attribute, value, asked = self.pairs[pair]
-    a, b = ATTRIBUTES.index(attribute), ATTRIBUTES.index(asked)
-    here = scenes[..., a] == value
+    labels = self.labels(scenes, pair)
     rng = np.random.default_rng([self.seed, 3, pair, wording, start])
-    rows = np.flatnonzero(here.any(axis=1))
-    rows = rng.permutation(rows)[:count]
-    labels = scenes[rows, here[rows].argmax(axis=1), b]
-    pool = [(int(r) + start, int(y)) for r, y in zip(rows, labels)]
+    rows = rng.permutation(np.flatnonzero(labels >= 0))[:count]
+    pool = [(int(row) + start, int(labels[row])) for row in rows]
+    asked = self.pairs[pair][2]
     question = self.question(pair, wording)
     number = pair * len(WORDINGS) + wording
     task = {
@@ -263,6 +265,14 @@ class World:
       {**task, 'prompts': prompts, 'id': 2 * number + kind}
       for kind, prompts in enumerate(kinds)
     ]
+
+  def labels(self, scenes, pair):
+    """i16[n]: the answer of each scene to a pair, -1 without its referent."""
+    attribute, value, asked = self.pairs[pair]
+    here = scenes[..., ATTRIBUTES.index(attribute)] == value
+    found = scenes[np.arange(len(scenes)), here.argmax(axis=1)]
+    answers = found[:, ATTRIBUTES.index(asked)]
+    return np.where(here.any(axis=1), answers, -1).astype(np.int16)
 
   def referent(self, pair):
     attribute, value, _ = self.pairs[pair]

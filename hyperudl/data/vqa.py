@@ -29,6 +29,10 @@ class TaskSet(NamedTuple):
   total: int  # tasks of the family, all splits together
   words: tuple[str, ...] = ()  # word i + 1 of the ids
   latents: np.ndarray | None = None  # f32[M, T, Z], see `with_latents`
+  # Numbers of the answers of each image to what tasks ask, i16[G, n], -1 where
+  # there is none, and the row of each task, i32[T]; see `with_labels`.
+  labels: np.ndarray | None = None
+  label_rows: np.ndarray | None = None
 
 
 def make_task_set(images, tasks, total, encode, words=(), ways=0):
@@ -73,6 +77,25 @@ def make_task_set(images, tasks, total, encode, words=(), ways=0):
     total,
     tuple(words),
   )
+
+
+def with_labels(tasks):
+  """`tasks` with `labels`: those of the images of each task, if it has none.
+
+  Args:
+    tasks: a `TaskSet`.
+  """
+  if tasks.labels is not None:
+    return tasks
+  count = len(tasks.names)
+  labels = np.full((count, len(tasks.images)), -1, np.int16)
+  for rows, y in (
+    (tasks.support, tasks.support_y),
+    (tasks.query, tasks.query_y),
+  ):
+    task, place = np.nonzero(rows >= 0)
+    labels[task, rows[task, place]] = y[task, place]
+  return tasks._replace(labels=labels, label_rows=np.arange(count))
 
 
 def with_latents(tasks, path):

@@ -6,7 +6,10 @@ brings. The context of support and queries is a dict with
   question  i32[L] word ids (0 = none) or f32[E]
   answers   i32[N, L] or f32[N, E]
   mask      f32[N], 0 for answers that the task does not have.
-Rows that a task lacks have y = -1.
+Rows that a task lacks have y = -1. With `language.asked` = A > 0, `extra` of
+training has, under 'asked', what A tasks (drawn with replacement) ask of the
+queries: answers [A, N, L] or [A, N, E], mask f32[A, N] and y i32[A, Q], -1
+where a query has no answer.
 """
 
 import functools
@@ -18,6 +21,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.data import mapped
+from hyperudl.data import vqa
 
 
 def check(config, tasks, split_name):
@@ -33,6 +37,11 @@ def check(config, tasks, split_name):
     raise core.BadInput(
       f'config.episode.tasks = {rules.tasks}, but {split_name} has only '
       f'{len(tasks.names)} tasks'
+    )
+  if config.language.asked and config.learner.name != 'contrastive':
+    raise core.BadInput(
+      f'config.language.asked = {config.language.asked} is of the loss of '
+      f'contrastive, not of {config.learner.name}: set it to 0'
     )
   vocabulary = config.learner.get('vocabulary', len(tasks.words) + 1)
   if len(tasks.words) >= vocabulary:
@@ -87,6 +96,7 @@ def make_draw(config, tasks, *, train):
   check(config, tasks, 'the training set' if train else 'the data')
   rules = config.episode
   sizes = rules.way * rules.shot, rules.way * rules.query
+  asked = config.language.asked if train else 0
   if train:
     join = lambda a, b: np.concatenate([a, b], axis=1)
     pool = (
@@ -106,6 +116,8 @@ def make_draw(config, tasks, *, train):
     ]
   plan = jax.jit(functools.partial(_plan, tasks, pools, sizes))
   finish = jax.jit(functools.partial(_finish, tasks))
+  if asked:
+    ask = jax.jit(functools.partial(_ask, vqa.with_labels(tasks), asked))
   images = tasks.images
   if images.nbytes <= config.data.device_mb << 20:
     images = jnp.asarray(images)
@@ -129,6 +141,8 @@ def make_draw(config, tasks, *, train):
     else:
       pixels = [images[part] for part in rows]
     episode = finish(plans, pixels, keys)
+    if asked:
+      episode.extra['asked'] = ask(keys, plans[2][0])
     if not rules.tasks:
       return episode
     split = lambda leaf: leaf.reshape(
@@ -207,6 +221,23 @@ def _parted(drawn, sizes):
     (jnp.where(known, rows[here], -1), jnp.where(known, y[here], -1)),
     (rows[asked], jnp.where(there < present, y[asked], -1)),
   ]
+
+
+def _ask(tasks, count, keys, rows):
+  """extra['asked'] of the queries in i32[B, Q] `rows`."""
+  labels, label_rows = map(jnp.asarray, (tasks.labels, tasks.label_rows))
+
+  def one(key, rows):
+    key = jax.random.fold_in(key, 3)
+    numbers = jax.random.randint(key, (count,), 0, len(tasks.names))
+    y = labels[label_rows[numbers]][:, jnp.maximum(rows, 0)]
+    return {
+      'answers': jnp.asarray(tasks.answers)[numbers],
+      'mask': jnp.asarray(tasks.mask, jnp.float32)[numbers],
+      'y': jnp.where(rows >= 0, y.astype(jnp.int32), -1),
+    }
+
+  return jax.vmap(one)(keys, rows)
 
 
 def _finish(tasks, plans, pixels, keys):

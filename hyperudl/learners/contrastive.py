@@ -5,9 +5,12 @@ answers of a question in place of a batch of captions, which on small scenes
 learns several times faster:
   p(answer k | image x) = softmax_k(scale cos(f(x), g(t_k))).
 It is the frozen upstream of the learners with language. Train it on answers
-that name what they speak of (`language.answers=mixed`).
+that name what they speak of (`language.answers=mixed`). What other tasks ask of
+the queries (`extra['asked']`, see `data/vqa_episodes.py`) is part of the loss,
+the mean over all pairs of an image and a question that has an answer there.
 """
 
+import jax
 import jax.numpy as jnp
 
 from hyperudl import core
@@ -60,4 +63,26 @@ def make(
     features = language.images(towers, params, x)
     return language.logits(features, task, jnp.exp(params['log_scale']))
 
-  return core.make_learner(init, adapt, predict)
+  def loss(params, episode, key, step):
+    del step
+    query = episode.query
+    task = adapt(params, episode.support, key, train=True)
+    scale = jnp.exp(params['log_scale'])
+    features = language.images(towers, params, query.x)
+    own = language.logits(features, task, scale)
+    metrics = {'accuracy': core.accuracy(own, query.y)}
+    asked = (episode.extra or {}).get('asked')
+    if asked is None:
+      return core.cross_entropy(own, query.y), metrics
+    vectors = language.answers(towers, params, asked['answers'])
+    others = jax.vmap(
+      lambda vectors, mask: language.logits(
+        features, language.Words(None, vectors, mask), scale
+      )
+    )(vectors, asked['mask'])
+    logits = jnp.concatenate([own, others.reshape(-1, own.shape[-1])])
+    y = jnp.concatenate([query.y, asked['y'].reshape(-1)])
+    metrics['accuracy_asked'] = core.accuracy(logits, y)
+    return core.cross_entropy(logits, y), metrics
+
+  return core.make_learner(init, adapt, predict, loss)

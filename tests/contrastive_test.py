@@ -1,0 +1,69 @@
+"""The image-text encoder: its loss over own and other questions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl.learners import contrastive
+
+WAY, LENGTH = 3, 4
+SIZES = {'vocabulary': 9, 'width': 8, 'hidden': (6,), 'inner': 4, 'length': 4}
+
+
+def episode_of(asked):
+  rng = np.random.default_rng(0)
+  words = lambda *shape: jnp.asarray(
+    rng.integers(1, 9, (*shape, LENGTH)), jnp.int32
+  )
+  part = lambda rows: core.Examples(
+    jnp.asarray(rng.uniform(size=(rows, 4, 4, 1)), jnp.float32),
+    jnp.arange(rows) % WAY,
+    {'question': words(), 'answers': words(WAY), 'mask': jnp.ones(WAY)},
+  )
+  support, query = part(3), part(5)
+  query = query._replace(context=support.context)
+  extra = {}
+  if asked:
+    extra['asked'] = {
+      'answers': words(asked, WAY),
+      'mask': jnp.array([[1.0, 1, 0]] * asked),
+      'y': jnp.array([[0, 1, -1, -1, 1], [-1, 0, 0, 1, -1]]),
+    }
+  return core.Episode(support, query, extra)
+
+
+def test_the_loss_is_the_mean_over_all_pairs_with_an_answer():
+  learner = contrastive.make(WAY, **SIZES)
+  episode = episode_of(asked=2)
+  params = learner.init(jax.random.key(0), episode)
+  key = jax.random.key(1)
+  value, metrics = learner.loss(params, episode, key, 0)
+  # Each question on its own, as at evaluation.
+  asked = episode.extra['asked']
+  questions = [(episode.support.context['answers'], jnp.ones(WAY))]
+  questions += list(zip(asked['answers'], asked['mask']))
+  losses, right = [], []
+  for (answers, mask), y in zip(questions, [episode.query.y, *asked['y']]):
+    context = {**episode.support.context, 'answers': answers, 'mask': mask}
+    support = episode.support._replace(context=context)
+    task = learner.adapt(params, support, key, train=False)
+    logits = learner.predict(params, task, episode.query.x, None)
+    p = np.asarray(jax.nn.softmax(logits))
+    for row, label in enumerate(np.asarray(y)):
+      if label >= 0:
+        losses.append(-np.log(p[row, label]))
+        right.append(p[row].argmax() == label)
+  assert len(losses) == 5 + 3 + 3
+  np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
+  np.testing.assert_allclose(metrics['accuracy_asked'], np.mean(right))
+  # Without other questions it is the cross-entropy of its own.
+  alone, metrics = learner.loss(params, episode_of(asked=0), key, 0)
+  np.testing.assert_allclose(alone, np.mean(losses[:5]), rtol=1e-5)
+  assert 'accuracy_asked' not in metrics
+
+
+def test_a_scale_that_is_not_positive_is_refused():
+  with pytest.raises(ValueError, match='scale must be > 0'):
+    contrastive.make(WAY, scale=0.0)
