@@ -278,9 +278,19 @@ _FORGETTING = {
   )
 }
 
+# What a picture of the features hides: `learners/hallucination.py`.
+_HIDDEN = {
+  'diversity': 'diversity',
+  'purity': 'purity',
+  'prototype_error': 'prototype error',
+}
+
 # The second table of a page: a word in the names of its results (any, where it
-# is empty) and the columns.
+# is empty) and the columns. These results are not in the first table, but for
+# pages in BOTH.
 SCORES = {page: ('', {}) for page in PAGES}
+BOTH = ('metric',)
+SCORES['metric'] = 'shot', _HIDDEN
 SCORES['gradient'] = 'uncertainty', _CALIBRATION
 SCORES['continual'] = '', _FORGETTING
 

@@ -21,7 +21,8 @@ def page(name, rows, records):
   ]
   marker, scores = result_pages.SCORES[name]
   scored = [n for n in results if marker in n] if scores else []
-  plain = [n for n in results if n not in scored]
+  both = name in result_pages.BOTH
+  plain = [n for n in results if both or n not in scored]
   there = [row for row in rows if any(of(row, n) for n in results)]
   parts = [_accuracies(there, plain, results, of)]
   references = result_pages.REFERENCES[name]

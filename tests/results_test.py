@@ -276,6 +276,20 @@ def test_scores_and_matrices_of_sequences(tmp_path):
   assert line == f'| 2 | {a[1, 0]:.1f} | {a[1, 1]:.1f} |  |'
 
 
+def test_what_hallucinations_are_like_stands_beside_accuracies(tmp_path):
+  values = {'accuracy': np.linspace(0, 1, 9), 'purity': np.full(9, 0.25)}
+  finish(tmp_path, 'metric', 'hallucination-10-0', values, '1shot-test')
+  del values['purity']
+  finish(tmp_path, 'metric', 'protonet-5way-0', values, '1shot-test')
+  lines = lines_of(ask(tmp_path, 'metric'), 'hallucination-10')
+  assert lines[0].startswith('| hallucination-10 | 50.0 +- ')
+  (second,) = [one for one in lines if '| 1shot-test |' in one]
+  # Columns without a number are left out.
+  assert second == '| hallucination-10 | 1shot-test | 0.250 +- 0.000 |'
+  (first,) = lines_of(ask(tmp_path, 'metric'), 'protonet-5way | 50')
+  assert first.startswith('| protonet-5way |')
+
+
 def test_each_row_has_its_number_of_seeds(tmp_path):
   rows = ['protonet-5way', 'protonet-20way', 'protonet-dot-fixed']
   arguments = ask(tmp_path, 'metric', rows=rows, seeds=[])
