@@ -256,44 +256,6 @@ PAGES = {
   'continual': _continual,
 }
 
-_CALIBRATION = {
-  'accuracy': 'accuracy, %',
-  'nll': 'NLL',
-  'brier': 'Brier',
-  'ece': 'ECE',
-  'temperature': 'T',
-  'nll_scaled': 'NLL / T',
-  'ece_scaled': 'ECE / T',
-  'auroc_entropy': 'AUROC entropy',
-  'auroc_disagreement': 'AUROC disagreement',
-}
-_FORGETTING = {
-  f'{score}_{scenario}{ending}': f'{title}, {scenario}, %'
-  for scenario in ('class', 'task')
-  for score, ending, title in (
-    ('accuracy', '', 'after the last task'),
-    ('accuracy', '_when_met', 'when met'),
-    ('forgetting', '', 'forgetting'),
-    ('backward_transfer', '', 'backward transfer'),
-  )
-}
-
-# What a picture of the features hides: `learners/hallucination.py`.
-_HIDDEN = {
-  'diversity': 'diversity',
-  'purity': 'purity',
-  'prototype_error': 'prototype error',
-}
-
-# The second table of a page: a word in the names of its results (any, where it
-# is empty) and the columns. These results are not in the first table, but for
-# pages in BOTH.
-SCORES = {page: ('', {}) for page in PAGES}
-BOTH = ('metric',)
-SCORES['metric'] = 'shot', _HIDDEN
-SCORES['gradient'] = 'uncertainty', _CALIBRATION
-SCORES['continual'] = '', _FORGETTING
-
 # {page: {row: the row whose accuracies are subtracted, episode by episode}}.
 REFERENCES = {page: {} for page in PAGES}
 REFERENCES['metric'] = {

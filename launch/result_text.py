@@ -6,6 +6,44 @@ import result_pages
 
 from hyperudl import stats
 
+_CALIBRATION = {
+  'accuracy': 'accuracy, %',
+  'nll': 'NLL',
+  'brier': 'Brier',
+  'ece': 'ECE',
+  'temperature': 'T',
+  'nll_scaled': 'NLL / T',
+  'ece_scaled': 'ECE / T',
+  'auroc_entropy': 'AUROC entropy',
+  'auroc_disagreement': 'AUROC disagreement',
+}
+_FORGETTING = {
+  f'{score}_{scenario}{ending}': f'{title}, {scenario}, %'
+  for scenario in ('class', 'task')
+  for score, ending, title in (
+    ('accuracy', '', 'after the last task'),
+    ('accuracy', '_when_met', 'when met'),
+    ('forgetting', '', 'forgetting'),
+    ('backward_transfer', '', 'backward transfer'),
+  )
+}
+
+# What a picture of the features hides: `learners/hallucination.py`.
+_HIDDEN = {
+  'diversity': 'diversity',
+  'purity': 'purity',
+  'prototype_error': 'prototype error',
+}
+
+# The second table of a page: a word in the names of its results (any, where it
+# is empty) and the columns. These results are not in the first table, but for
+# pages in BOTH.
+SCORES = {page: ('', {}) for page in result_pages.PAGES}
+BOTH = ('metric',)
+SCORES['metric'] = 'shot', _HIDDEN
+SCORES['gradient'] = 'uncertainty', _CALIBRATION
+SCORES['continual'] = '', _FORGETTING
+
 
 def page(name, rows, records):
   """Accuracies, differences to other rows, other scores, matrices of sequences.
@@ -19,9 +57,9 @@ def page(name, rows, records):
   of = lambda row, result: [
     records[key] for key in sorted(records) if key[::2] == (row, result)
   ]
-  marker, scores = result_pages.SCORES[name]
+  marker, scores = SCORES[name]
   scored = [n for n in results if marker in n] if scores else []
-  both = name in result_pages.BOTH
+  both = name in BOTH
   plain = [n for n in results if both or n not in scored]
   there = [row for row in rows if any(of(row, n) for n in results)]
   parts = [_accuracies(there, plain, results, of)]

@@ -11,6 +11,7 @@ from configs import hypernet as hypernet_config
 from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.data import glyphvqa
+from hyperudl.data import glyphvqa_words
 from hyperudl.data import vqa
 
 DIR = 'data_numpy_dir'
@@ -33,7 +34,7 @@ def test_values_of_a_scene_are_all_different_and_seen_in_its_pixels():
     ordered = np.sort(values[..., attribute], axis=1)
     assert (np.diff(ordered, axis=1) > 0).all()
   # The corners of a tile have its colour; the ink is the darkest or so.
-  tiles = np.array(list(glyphvqa.TILES.values()))
+  tiles = np.array(list(glyphvqa_words.TILES.values()))
   for number in range(50):
     for tile in range(4):
       row, column = divmod(tile, 2)
@@ -81,10 +82,12 @@ def test_what_is_held_out_is_in_no_training_string(level):
   # Neither a statement nor a question puts a held-out pair together.
   for pair in pairs['test']:
     asked = w.pairs[pair][2]
-    start = glyphvqa.STATEMENTS[asked].split(' {}')[0]
+    start = glyphvqa_words.STATEMENTS[asked].split(' {}')[0]
     for text in texts:
       both = w.referent(pair) in text
-      said = text.startswith(start) or f'the {glyphvqa.NAMED[asked]}' in text
+      said = (
+        text.startswith(start) or f'the {glyphvqa_words.NAMED[asked]}' in text
+      )
       assert not (both and said), (text, w.pairs[pair])
 
 
@@ -152,7 +155,7 @@ def test_wordings_of_one_question_are_one_group_of_the_evaluation():
   assert len(np.unique(tasks.groups)) == len(world().of_split['test'])
   for group in np.unique(tasks.groups):
     here = np.flatnonzero(tasks.groups == group)
-    assert len(here) == len(glyphvqa.WORDINGS)
+    assert len(here) == len(glyphvqa_words.WORDINGS)
     assert len({tasks.answer_names[i] for i in here}) == 1
     assert len({tuple(wordings[i]) for i in here}) == len(here)
   draw = episodes.make_draw(config_of(), tasks, train=False)

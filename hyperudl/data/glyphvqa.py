@@ -3,7 +3,7 @@
 A scene is 2 x 2 tiles; each has a position, a tile colour, an ink colour and
 a letter, no two of a scene alike in any of them. A semantic task is a referent
 (one value of one attribute: "on the red tile") and an attribute that is asked
-for ("what color is the ink"); a task is one of WORDINGS of it. With answers
+for ("what color is the ink"); a task is one wording of it. With answers
 'bare' ("the ink is green") only the question tells which of the tiles is
 meant; 'full' answers repeat the referent. Everything follows from the seed.
 
@@ -20,61 +20,12 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.data import arrays
+from hyperudl.data import glyphvqa_words
 from hyperudl.data import vqa
 
 LEVELS = ('wording', 'semantic')
 ANSWERS = ('bare', 'full', 'mixed')
 ATTRIBUTES = ('position', 'tile', 'ink', 'letter')
-POSITIONS = ('top left', 'top right', 'bottom left', 'bottom right')
-TILES = {
-  'red': (230, 60, 50),
-  'green': (70, 190, 80),
-  'blue': (70, 110, 240),
-  'yellow': (240, 225, 70),
-  'white': (245, 245, 245),
-  'grey': (140, 140, 140),
-  'cyan': (90, 220, 230),
-  'pink': (250, 160, 200),
-}
-INKS = {
-  'black': (0, 0, 0),
-  'purple': (110, 0, 130),
-  'orange': (255, 130, 0),
-  'navy': (0, 0, 90),
-  'brown': (100, 50, 10),
-  'lime': (170, 255, 0),
-  'maroon': (120, 0, 20),
-  'teal': (0, 110, 110),
-}
-NAMED = {
-  'position': 'place',
-  'tile': 'color of the tile',
-  'ink': 'color of the ink',
-  'letter': 'letter',
-}
-# {a}: what is asked for, {r}: the referent.
-WORDINGS = (
-  'what is the {a} {r}',
-  'tell me the {a} {r}',
-  '{r} what is the {a}',
-  'name the {a} {r}',
-  'please give the {a} {r}',  # valid
-  'say what the {a} {r} is',  # test
-  '{r} which is the {a}',  # test
-)
-SPLIT_WORDINGS = {'train': (0, 1, 2, 3), 'valid': (4,), 'test': (5, 6)}
-STATEMENTS = {
-  'position': 'it is at the {}',
-  'tile': 'the tile is {}',
-  'ink': 'the ink is {}',
-  'letter': 'the letter is {}',
-}
-REFERENTS = {
-  'position': 'at the {}',
-  'tile': 'on the {} tile',
-  'ink': 'in {} ink',
-  'letter': 'with the letter {}',
-}
 TILE_SIDE = 14  # pixels
 NOISE = 0.03
 TRAIN_DRAWERS = 15  # of 20; valid and test have the rest
@@ -133,7 +84,11 @@ def load(split, dir, *, size='small', level='wording', answers='bare', seed=0):
     rows = world.size.rows if one == 'train' else min(ROWS, world.size.rows)
     for pair, wording in world.tasks(one, level):
       tasks += world.task(scenes, start, rows, pair, wording, answers)
-  total = len(world.pairs) * len(WORDINGS) * (2 if answers == 'mixed' else 1)
+  total = (
+    len(world.pairs)
+    * len(glyphvqa_words.WORDINGS)
+    * (2 if answers == 'mixed' else 1)
+  )
   words = world.words()
   numbers = {word: i + 1 for i, word in enumerate(words)}
   longest = world.longest()
@@ -181,9 +136,9 @@ class World:
     glyphs = arrays.load('glyphs', 'all', dir)
     chosen, names = _letters(glyphs, self.size.letters)
     self.values = {
-      'position': POSITIONS,
-      'tile': tuple(TILES)[:colours],
-      'ink': tuple(INKS)[:colours],
+      'position': glyphvqa_words.POSITIONS,
+      'tile': tuple(glyphvqa_words.TILES)[:colours],
+      'ink': tuple(glyphvqa_words.INKS)[:colours],
       'letter': names,
     }
     # [letters, drawers, side, side], ink in [0, 1]; the mean of 2 x 2 pixels.
@@ -221,8 +176,8 @@ class World:
     who = rng.integers(*drawers, size=(count, 4))
     ink = self.glyphs[values[..., 3], who][..., None]
     palette = lambda of: np.array(list(of.values()), np.float32) / 255
-    back = palette(TILES)[values[..., 1]][:, :, None, None]
-    front = palette(INKS)[values[..., 2]][:, :, None, None]
+    back = palette(glyphvqa_words.TILES)[values[..., 1]][:, :, None, None]
+    front = palette(glyphvqa_words.INKS)[values[..., 2]][:, :, None, None]
     tiles = (back + ink * (front - back)).astype(np.float32)
     side = TILE_SIDE
     tiles = tiles.reshape(count, 2, 2, side, side, 3).transpose(
@@ -235,9 +190,15 @@ class World:
   def tasks(self, split, level):
     """(pair number, wording) of the tasks of a split."""
     if split == 'train' or level == 'wording':
-      pairs, wordings = self.of_split['train'], SPLIT_WORDINGS[split]
+      pairs, wordings = (
+        self.of_split['train'],
+        glyphvqa_words.SPLIT_WORDINGS[split],
+      )
     else:
-      pairs, wordings = self.of_split[split], range(len(WORDINGS))
+      pairs, wordings = (
+        self.of_split[split],
+        range(len(glyphvqa_words.WORDINGS)),
+      )
     return [(int(pair), w) for pair in sorted(pairs) for w in wordings]
 
   def task(self, scenes, start, count, pair, wording, answers):
@@ -248,7 +209,7 @@ class World:
     pool = [(int(row) + start, int(labels[row])) for row in rows]
     asked = self.pairs[pair][2]
     question = self.question(pair, wording)
-    number = pair * len(WORDINGS) + wording
+    number = pair * len(glyphvqa_words.WORDINGS) + wording
     task = {
       'question': question,
       'answers': list(self.values[asked]),
@@ -276,23 +237,30 @@ class World:
 
   def referent(self, pair):
     attribute, value, _ = self.pairs[pair]
-    return REFERENTS[attribute].format(self.values[attribute][value])
+    return glyphvqa_words.REFERENTS[attribute].format(
+      self.values[attribute][value]
+    )
 
   def question(self, pair, wording):
-    asked = NAMED[self.pairs[pair][2]]
-    return WORDINGS[wording].format(a=asked, r=self.referent(pair))
+    asked = glyphvqa_words.NAMED[self.pairs[pair][2]]
+    return glyphvqa_words.WORDINGS[wording].format(
+      a=asked, r=self.referent(pair)
+    )
 
   def prompts(self, pair, answers):
     """The answers as statements, 'bare' or 'full'."""
     asked = self.pairs[pair][2]
-    bare = [STATEMENTS[asked].format(name) for name in self.values[asked]]
+    bare = [
+      glyphvqa_words.STATEMENTS[asked].format(name)
+      for name in self.values[asked]
+    ]
     end = f' {self.referent(pair)}' if answers == 'full' else ''
     return [text + end for text in bare]
 
   def _texts(self):
     for pair in range(len(self.pairs)):
       values = self.values[self.pairs[pair][2]]
-      for wording in range(len(WORDINGS)):
+      for wording in range(len(glyphvqa_words.WORDINGS)):
         question = self.question(pair, wording)
         yield from (f'{question} {value}' for value in values)
       yield from self.prompts(pair, 'full')
