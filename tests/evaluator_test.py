@@ -24,6 +24,8 @@ FIELDS = {
   'transductive',
   'shift',
   'proportions',
+  'support_query',
+  'augment',
 }
 
 
