@@ -140,7 +140,7 @@ def test_a_workdir_that_cannot_take_the_run_is_refused(tmp_path):
     ],
   )
   assert [r.code for r in (other, broken, at_file, below)] == [2, 2, 2, 5]
-  assert 'optimizer.learning_rate: 0.001 -> 0.5; seed: 0 -> 7' in other.line
+  assert 'optimizer.learning_rate: 0.005 -> 0.5; seed: 0 -> 7' in other.line
   assert (good / 'config.json').read_bytes() == before
   assert f'{damaged}/config.json: not a config' in broken.line
   assert f'--workdir={a_file} is a file' in at_file.line
