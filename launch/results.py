@@ -281,11 +281,13 @@ def write(arguments):
   if not arguments.out:
     return
   found, others = collect(arguments)
-  target = f' --target={arguments.target}' if arguments.target else ''
+  more = f' --target={arguments.target}' if arguments.target else ''
+  if arguments.without:
+    more += f' --without={",".join(arguments.without)}'
   head = (
     f'# Tables of the page {arguments.page}\n\n    python '
     f'launch/results.py --page={arguments.page} --out={arguments.out} \\\n'
-    f'      --dataset={arguments.dataset} --data_dir=DIR{target}\n\n'
+    f'      --dataset={arguments.dataset} --data_dir=DIR{more}\n\n'
     'Mean +- 95% interval over test episodes; accuracy in %. Several seeds: '
     'mean, interval\nover seeds and episodes, and the mean of each seed.\n\n'
   )

@@ -27,7 +27,7 @@ import results  # noqa: E402
 def ask(tmp_path, page, **changes):
   """Arguments as `results.parse_arguments` returns them."""
   values = dict(runs=tmp_path, dataset='omniglot', target='', steps=0, out='')
-  values |= dict(page=page, recorded=False, data_dir='elsewhere')
+  values |= dict(page=page, recorded=False, data_dir='elsewhere', without=[])
   return types.SimpleNamespace(**(values | changes))
 
 
@@ -288,6 +288,19 @@ def test_what_hallucinations_are_like_stands_beside_accuracies(tmp_path):
   assert second == '| hallucination-10 | 1shot-test | 0.250 +- 0.000 |'
   (first,) = lines_of(ask(tmp_path, 'metric'), 'protonet-5way | 50')
   assert first.startswith('| protonet-5way |')
+
+
+def test_a_page_says_which_rows_its_command_leaves_out(tmp_path):
+  values = {'accuracy': np.linspace(0, 1, 9)}
+  finish(tmp_path, 'metric', 'protonet-5way-0', values, '1shot-test')
+  out = tmp_path / 'page.md'
+  command = []
+  for without in ([], ['protonet-20way', 'protonet-dot-fixed']):
+    results.write(ask(tmp_path, 'metric', out=str(out), without=without))
+    command.append(out.read_text().split('\n\n')[1])
+  assert command[1] == (
+    f'{command[0]} --without=protonet-20way,protonet-dot-fixed'
+  )
 
 
 def test_each_row_has_its_number_of_seeds(tmp_path):

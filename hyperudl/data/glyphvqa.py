@@ -190,15 +190,11 @@ class World:
   def tasks(self, split, level):
     """(pair number, wording) of the tasks of a split."""
     if split == 'train' or level == 'wording':
-      pairs, wordings = (
-        self.of_split['train'],
-        glyphvqa_words.SPLIT_WORDINGS[split],
-      )
+      pairs = self.of_split['train']
+      wordings = glyphvqa_words.SPLIT_WORDINGS[split]
     else:
-      pairs, wordings = (
-        self.of_split[split],
-        range(len(glyphvqa_words.WORDINGS)),
-      )
+      pairs = self.of_split[split]
+      wordings = range(len(glyphvqa_words.WORDINGS))
     return [(int(pair), w) for pair in sorted(pairs) for w in wordings]
 
   def task(self, scenes, start, count, pair, wording, answers):
