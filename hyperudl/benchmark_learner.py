@@ -55,7 +55,8 @@ def updates(config, batches, calls=(1,)):
   """({name: timing.Row} of drawing, updates and answers; episode; learner)."""
   for batch in batches:
     preparing.strategy_of(config, batch)
-  learner, draw, optimizer, *_ = preparing.prepare(config)
+  prepared = preparing.prepare(config)
+  learner, _, draw, optimizer, *_ = prepared
   rows, alone = {}, jax.device_count() == 1
   for batch in batches:
     keys = episodes.train_keys(config.seed, 0, batch)
@@ -64,8 +65,7 @@ def updates(config, batches, calls=(1,)):
       rows[f'draw {batch}'] = timing.Row(batch, lambda keys=keys: draw(keys))
     for count in calls:
       name = f'update {batch}' + (f' x {count}' if count > 1 else '')
-      parts = learner, draw, optimizer
-      rows[name] = _update(config, parts, one, batch, count)
+      rows[name] = _update(config, prepared, one, batch, count)
   if alone:
     size = config.eval.batch
     precision = config.matmul_precision
@@ -87,9 +87,9 @@ def updates(config, batches, calls=(1,)):
   return rows, one, learner
 
 
-def _update(config, parts, one, batch, count):
+def _update(config, prepared, one, batch, count):
   """The row of `count` updates in one dispatch, with drawing."""
-  learner, draw, optimizer = parts
+  learner, _, _, optimizer, *_ = prepared
   strategy, mesh = preparing.strategy_of(config, batch)
   step = loop.make_train_step(
     learner,
@@ -99,6 +99,7 @@ def _update(config, parts, one, batch, count):
     precision=config.matmul_precision,
   )
   state = loop.init_state(learner, optimizer, jax.random.key(0), one)
+  draw = preparing.encoded(config, prepared, state.params).draw
   holder = [loop.place(state, mesh)]
   config = config.copy_and_resolve_references()
   lengths = dict.fromkeys(

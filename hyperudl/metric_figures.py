@@ -110,24 +110,25 @@ def show_tsne(writer, step, episode, visuals, values):
     metrics.write_figure(writer, step, 'features', figure)
 
 
-def shots(workdirs, split='test'):
+def shots(workdirs, tag=''):
   """Accuracy over labelled images a class, one line a run.
 
   Args:
-    workdirs: of runs with eval/<K>shot-<split>.jsonl for several K, as
+    workdirs: of runs with eval/<K>shot-test.jsonl for several K, as
       `evaluate --once --shot=K` writes them.
-    split: str.
+    tag: str; with one, <K>shot-<tag>-test.jsonl.
 
   Raises:
     core.BadInput: if a run has fewer than two of them.
   """
+  ending = f'shot-{tag}-test.jsonl' if tag else 'shot-test.jsonl'
   figure = _figure(figsize=(6, 4), layout='constrained')
   axes = figure.subplots()
   ticks = set()
   for workdir in workdirs:
     found = {}
-    for path in pathlib.Path(workdir, 'eval').glob(f'*shot-{split}.jsonl'):
-      match = re.fullmatch(rf'(\d+)shot-{split}\.jsonl', path.name)
+    for path in pathlib.Path(workdir, 'eval').glob(f'*{ending}'):
+      match = re.fullmatch(rf'(\d+){re.escape(ending)}', path.name)
       rows = metrics.read_jsonl(path)
       if match and rows:
         found[int(match[1])] = rows[-1]

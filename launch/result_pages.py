@@ -145,22 +145,32 @@ def _hypertransformer():
 
 
 def _guidance():
-  """Tasks with language: what a question alone does to a network's weights."""
-  asked = {
-    f'{level}-test': [
-      '--split=test',
-      '--episodes=1000',
-      f'--config.language.level={level}',
-      f'--tag={level}',
-    ]
-    for level in ('wording', 'semantic')
-  }
+  """Tasks with language: what a question alone does to a network's weights.
 
-  def also(*flags, tag=''):
+  Results are named SETTING-LEVEL-test; a table has a line for each setting.
+  """
+
+  def asked(*flags, tag='', levels=('wording', 'semantic')):
     return {
-      f'{tag}{name}': [*options[:-1], *flags, f'--tag={tag}{name[:-5]}']
-      for name, options in asked.items()
+      f'{tag}{level}-test': [
+        '--split=test',
+        '--episodes=1000',
+        f'--config.language.level={level}',
+        *flags,
+        f'--tag={tag}{level}',
+      ]
+      for level in levels
     }
+
+  def also(*flags, tag):
+    return asked(*flags, tag=tag, levels=('wording',))
+
+  def few(*flags, shots):
+    """Of 8 `shots` labelled images, whatever their classes."""
+    found = {}
+    for shot in shots:
+      found |= also(f'--config.episode.shot={shot}', *flags, tag=f'{shot}shot-')
+    return found
 
   upstream = lambda name: (
     f'--config.init_from.{name}={{folder}}/{name}-{{seed}}'
@@ -174,27 +184,44 @@ def _guidance():
     'contrastive': (
       'contrastive.py:{dataset}',
       [],
-      also('--config.language.answers=bare'),
+      {
+        **asked('--config.language.answers=bare'),
+        **asked('--config.language.answers=full', tag='full-'),
+      },
     )
   }
   for kind in ('multitask', 'conditional', 'film'):
     flags = [encoder, f'--config.learner.kind={kind}']
     flags += ['--config.learner.inner_steps=0']
-    rows[kind] = 'hypernet.py:{dataset}', flags, asked
+    rows[kind] = 'hypernet.py:{dataset}', flags, asked()
   rows['hypernet'] = (
     'hypernet.py:{dataset}',
     [encoder],
     {
-      **asked,
+      **asked(),
+      **also('--config.learner.inner_steps=0', tag='steps0-'),
       **also('--config.learner.inner_steps=100', tag='steps100-'),
+      **few(shots=(1, 2, 4, 8)),
     },
   )
-  rows['hvae'] = 'hvae.py:{dataset}', [net], asked
-  single = also('--config.episode.tasks=0')
-  rows['hyperclip'] = 'hyperclip.py:{dataset}', [net], single
+  rows['hvae'] = 'hvae.py:{dataset}', [net], asked()
+  single = asked('--config.episode.tasks=0')
+  rows['hyperclip'] = (
+    'hyperclip.py:{dataset}',
+    [net],
+    {
+      **single,
+      **asked('--config.episode.tasks=12', tag='retrieval-'),
+    },
+  )
   rows['hyperclip-hvae'] = 'hyperclip.py:{dataset}', on_hvae, single
-  rows['hyperldm'] = 'hyperldm.py:{dataset}', [net], {**asked, **gammas}
-  rows['hyperldm-hvae'] = 'hyperldm.py:{dataset}', on_hvae, asked
+  finetuned = few('--config.learner.finetune_steps=10', shots=(1, 2, 4, 8))
+  rows['hyperldm'] = (
+    'hyperldm.py:{dataset}',
+    [net],
+    {**asked(), **gammas, **finetuned},
+  )
+  rows['hyperldm-hvae'] = 'hyperldm.py:{dataset}', on_hvae, asked()
   return rows
 
 

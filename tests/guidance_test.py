@@ -25,7 +25,14 @@ from hyperudl.learners import hypernet
 from tests import sizes_helper
 
 WAY, TASKS = 3, 8
-SIZES = {**sizes_helper.HVAE, 'latent': 6, 'hvae_latent': 5}
+SIZES = {
+  **sizes_helper.HVAE,
+  'latent': 6,
+  'hvae_latent': 5,
+  # Questions must be far apart where nothing has trained their encoder.
+  'width': 32,
+  'inner_width': 32,
+}
 LDM = {'denoiser': (64, 64), 'timesteps': 40, 'sampler_steps': 40, 'ema': 0.98}
 MODULES = {
   'hyperldm': (hyperldm, ldm_config, LDM),
@@ -189,6 +196,10 @@ def test_the_encoder_of_weights_finds_their_question():
     group['likeness'], found['likeness'].mean(), atol=1e-4
   )
   assert 0 <= float(group['retrieval']) <= 1
+  np.testing.assert_allclose(group['retrieval_chance'], 1 / TASKS)
+  same = batch._replace(extra={**batch.extra, 'group': jnp.zeros(TASKS)})
+  group = learner.evaluate(params, same, jax.random.key(0))
+  assert group['retrieval'] == group['retrieval_chance'] == 1
 
 
 def test_a_penalty_keeps_the_latent_near_its_start():
