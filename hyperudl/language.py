@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import losses
+from hyperudl.data import vqa
 from hyperudl.nets import text
 
 NEVER = -1e9  # logit of an answer that the task does not have
@@ -101,14 +102,12 @@ def encoded(towers, params, tasks):
   Args:
     towers: `Towers`.
     params: of a frozen encoder.
-    tasks: a `data.vqa.TaskSet`; what is features already stays.
+    tasks: a `vqa.TaskSet`; what is features already stays.
   """
   found, params = {}, jax.tree.map(jnp.asarray, params)  # from a checkpoint
   pixels, question = tasks.images, tasks.question
   if pixels.ndim > 2:
-    see = jax.jit(
-      lambda part: images(towers, params, part.astype(jnp.float32) / 255)
-    )
+    see = jax.jit(lambda part: images(towers, params, vqa.as_floats(part)))
     parts = range(0, len(pixels), PART)
     features = [np.asarray(see(pixels[i : i + PART])) for i in parts]
     found['images'] = np.concatenate(features)

@@ -50,17 +50,16 @@ def prepare(config):
   episodes.check_fits(config, dataset, 'train')
   draw = episodes.make_draw(config, dataset, train=True, others=dataset)
   optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
-  ahead = dataset.images.nbytes > config.data.device_mb << 20
-  # Shares of a batch are put together on the host.
-  ahead = ahead or not processes.alone()
+  ahead = _ahead(config, dataset)
   return Prepared(learner, dataset, draw, optimizer, strategy, mesh, ahead)
 
 
 def encoded(config, prepared, params):
   """`prepared` with episodes that a frozen encoder has been through already.
 
-  A learner with language sees images through its frozen encoder alone (but
-  for the target 'convnet'), the same in every update: so this is done once.
+  A learner with language sees images and strings through its frozen encoder
+  alone (but for the target 'convnet'), the same in every update: so this is
+  done once. Where there is nothing to do, `prepared` itself is returned.
 
   Args:
     config: a ConfigDict.
@@ -79,9 +78,20 @@ def encoded(config, prepared, params):
     settings.inner_width,
     settings.length,
   )
-  tasks = language.encoded(sizes, towers, prepared.dataset)
+  encode = loop.at_precision(language.encoded, config.matmul_precision)
+  tasks = encode(sizes, towers, prepared.dataset)
   draw = episodes.make_draw(config, tasks, train=True, others=tasks)
-  return prepared._replace(dataset=tasks, draw=draw)
+  ahead = _ahead(config, tasks)
+  return prepared._replace(dataset=tasks, draw=draw, ahead=ahead)
+
+
+def _ahead(config, dataset):
+  """Whether a thread should draw: for large sets, and for several processes.
+
+  Shares of a batch are put together on the host.
+  """
+  large = dataset.images.nbytes > config.data.device_mb << 20
+  return large or not processes.alone()
 
 
 def strategy_of(config, batch):

@@ -74,7 +74,9 @@ def train(config, workdir, stop=()):
     state = restored[0]
   start = int(state.step)
   processes.agree(start, f'the checkpoint that they read in {workdir}')
-  prepared = preparing.encoded(config, prepared, state.params)
+  prepared = processes.together(
+    lambda: preparing.encoded(config, prepared, state.params)
+  )
   state = loop.place(state, prepared.mesh)
   about = f'{config.learner.name} on {config.data.dataset}'
   logging.info(

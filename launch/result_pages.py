@@ -1,5 +1,7 @@
 """The rows of the results pages that `results.py` trains: PAGES."""
 
+import language_page
+
 # Every evaluation: name -> flags of hyperudl.evaluate.
 TEST = {'test': ['--split=test', '--episodes=1000']}
 
@@ -144,87 +146,6 @@ def _hypertransformer():
   return rows
 
 
-def _guidance():
-  """Tasks with language: what a question alone does to a network's weights.
-
-  Results are named SETTING-LEVEL-test; a table has a line for each setting.
-  """
-
-  def asked(*flags, tag='', levels=('wording', 'semantic')):
-    return {
-      f'{tag}{level}-test': [
-        '--split=test',
-        '--episodes=1000',
-        f'--config.language.level={level}',
-        *flags,
-        f'--tag={tag}{level}',
-      ]
-      for level in levels
-    }
-
-  def also(*flags, tag):
-    return asked(*flags, tag=tag, levels=('wording',))
-
-  def few(*flags, shots):
-    """Of 8 `shots` labelled images, whatever their classes."""
-    found = {}
-    for shot in shots:
-      found |= also(f'--config.episode.shot={shot}', *flags, tag=f'{shot}shot-')
-    return found
-
-  upstream = lambda name: (
-    f'--config.init_from.{name}={{folder}}/{name}-{{seed}}'
-  )
-  encoder, net, hvae = map(upstream, ('contrastive', 'hypernet', 'hvae'))
-  on_hvae = [net, hvae, '--config.learner.space=hvae']
-  gammas = {}
-  for gamma in ('0', '1.5', '4', '7.5'):
-    gammas |= also(f'--config.learner.gamma={gamma}', tag=f'gamma{gamma}-')
-  rows = {
-    'contrastive': (
-      'contrastive.py:{dataset}',
-      [],
-      {
-        **asked('--config.language.answers=bare'),
-        **asked('--config.language.answers=full', tag='full-'),
-      },
-    )
-  }
-  for kind in ('multitask', 'conditional', 'film'):
-    flags = [encoder, f'--config.learner.kind={kind}']
-    flags += ['--config.learner.inner_steps=0']
-    rows[kind] = 'hypernet.py:{dataset}', flags, asked()
-  rows['hypernet'] = (
-    'hypernet.py:{dataset}',
-    [encoder],
-    {
-      **asked(),
-      **also('--config.learner.inner_steps=0', tag='steps0-'),
-      **also('--config.learner.inner_steps=100', tag='steps100-'),
-      **few(shots=(1, 2, 4, 8)),
-    },
-  )
-  rows['hvae'] = 'hvae.py:{dataset}', [net], asked()
-  single = asked('--config.episode.tasks=0')
-  rows['hyperclip'] = (
-    'hyperclip.py:{dataset}',
-    [net],
-    {
-      **single,
-      **asked('--config.episode.tasks=12', tag='retrieval-'),
-    },
-  )
-  rows['hyperclip-hvae'] = 'hyperclip.py:{dataset}', on_hvae, single
-  finetuned = few('--config.learner.finetune_steps=10', shots=(1, 2, 4, 8))
-  rows['hyperldm'] = (
-    'hyperldm.py:{dataset}',
-    [net],
-    {**asked(), **gammas, **finetuned},
-  )
-  rows['hyperldm-hvae'] = 'hyperldm.py:{dataset}', on_hvae, asked()
-  return rows
-
-
 def _semi():
   """Unlabelled images a class, and encoder layers: logits of 5-way 1-shot.
 
@@ -275,7 +196,7 @@ def _continual():
 
 
 PAGES = {
-  'guidance': _guidance,
+  'guidance': language_page.rows,
   'gradient': _gradient,
   'metric': _metric,
   'hypertransformer': _hypertransformer,
@@ -295,7 +216,7 @@ REFERENCES['semi'] = {
 }
 REFERENCES['guidance'] = {
   row: 'multitask'  # sees no language
-  for row in _guidance()
+  for row in language_page.rows()
   if row not in ('contrastive', 'multitask')
 }
 
@@ -308,4 +229,4 @@ SEEDS['hypertransformer'] = {
   for row in ('prototypes', 'protonet-8')
   for way in (20, 5)
 }
-SEEDS['guidance'] = dict.fromkeys(_guidance(), 3)
+SEEDS['guidance'] = dict.fromkeys(language_page.rows(), 3)

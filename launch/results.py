@@ -97,9 +97,8 @@ def rows_of(arguments):
 
 def folder(arguments):
   """Where the runs of this page on this data set lie."""
-  name = re.sub('[,=]', '-', arguments.dataset)  # of a variant
   trial = f'-{arguments.steps}' if arguments.steps else ''
-  return arguments.runs / arguments.page / f'{name}{trial}'
+  return arguments.runs / arguments.page / f'{arguments.dataset}{trial}'
 
 
 def call(module, *options):

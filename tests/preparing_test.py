@@ -1,5 +1,6 @@
 """What a frozen encoder sees once, and not in every update."""
 
+from flax import linen as nn
 import jax
 import numpy as np
 import pytest
@@ -12,10 +13,9 @@ from hyperudl.data import episodes
 from tests import sizes_helper
 
 
-def config_of(name, tmp_path):
+def config_of(name):
   module = {'hypernet': hypernet, 'hyperclip': hyperclip}[name]
   config = module.get_config('set=tiny').unlock()
-  config.data.dir = str(tmp_path)
   config.batch = 2
   if name == 'hyperclip':
     config.episode.tasks = 3
@@ -24,9 +24,13 @@ def config_of(name, tmp_path):
   return config
 
 
-@pytest.mark.parametrize('name', ['hypernet', 'hyperclip'])
-def test_an_encoded_set_gives_the_loss_of_its_images(name, tmp_path):
-  config = config_of(name, tmp_path)
+@pytest.mark.parametrize(
+  'name, kind',
+  [('hypernet', 'autodecoder'), ('hypernet', 'maml'), ('hyperclip', 'maml')],
+)
+def test_an_encoded_set_gives_the_loss_of_its_images(name, kind):
+  config = config_of(name)
+  config.learner.kind = kind
   prepared = preparing.prepare(config)
   params = preparing.initial_state(config, prepared).params
   # As a checkpoint brings them.
@@ -50,14 +54,32 @@ def test_an_encoded_set_gives_the_loss_of_its_images(name, tmp_path):
     )
 
 
-def test_what_needs_pixels_keeps_them(tmp_path):
-  config = config_of('hypernet', tmp_path)
+def test_the_encoder_works_at_the_precision_of_the_config():
+  config = config_of('hypernet')
+  prepared = preparing.prepare(config)
+  params = preparing.initial_state(config, prepared).params
+  seen = []
+
+  def spy(call, args, kwargs, context):
+    del context
+    seen.append(jax.config.jax_default_matmul_precision)
+    return call(*args, **kwargs)
+
+  for precision in ('float32', 'tensorfloat32'):
+    config.matmul_precision = precision
+    with nn.intercept_methods(spy):
+      preparing.encoded(config, prepared, params)
+    assert set(seen) == {precision}
+    seen.clear()
+
+
+def test_what_needs_pixels_keeps_them():
+  config = config_of('hypernet')
   config.learner.target = 'convnet'
   prepared = preparing.prepare(config)
   params = preparing.initial_state(config, prepared).params
   assert preparing.encoded(config, prepared, params) is prepared
   encoder = contrastive.get_config('set=tiny').unlock()
-  encoder.data.dir = str(tmp_path)
   prepared = preparing.prepare(encoder)
   params = preparing.initial_state(encoder, prepared).params
   assert preparing.encoded(encoder, prepared, params) is prepared

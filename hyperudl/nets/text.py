@@ -1,6 +1,6 @@
 """Small towers for images and strings that meet in one space (after CLIP).
 
-Radford et al. 2021, arXiv:2103.00020, at a size that a CPU trains in a minute:
+Radford et al. 2021, arXiv:2103.00020, at a size that a CPU trains in minutes:
 an image is a grid of patches, each through one perceptron, joined by another;
 a string is word embeddings with positions, one layer of attention, a mean and a
 perceptron.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hyperudl.nets import transformer
 
-FLAT = 1e-4  # below this mean square a patch counts as flat
+FLAT = 1e-4  # added to squares: keeps flat patches finite, faint ones faint
 
 
 class ImageTower(nn.Module):
@@ -55,8 +55,9 @@ def normalise_contrast(patches):
     patches: f32[..., P, C], P pixels.
 
   Returns:
-    d / s f32[..., P, C] and |d| / s f32[..., P], where d is the difference of a
-    pixel from the mean of its patch and s the root of the mean of |d|^2.
+    d / s f32[..., P, C] and sqrt(|d|^2 + FLAT) / s f32[..., P], 1 where flat:
+    d is the difference of a pixel from the mean of its patch, s the root of
+    FLAT and the mean of |d|^2.
   """
   d = patches - patches.mean(axis=-2, keepdims=True)
   squares = jnp.sum(jnp.square(d), axis=-1)
