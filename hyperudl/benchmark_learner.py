@@ -3,7 +3,8 @@ r"""Speed of one configuration: `python -m hyperudl.benchmark_learner`.
   python -m hyperudl.benchmark_learner --batches=1,16 \
     --config=configs/hypertransformer.py:reference,omniglot,way=20,shot=1
 
-Prints one JSON line a row: drawing episodes (gather, augmentation and shift),
+Prints one JSON line a row: drawing episodes (gather, augmentation and shift; of
+features where training has been through a frozen encoder before its updates),
 whole updates with drawing, for each of --batches (and, as `update B x S`, S in
 one dispatch for each of --calls), evaluation with all that it
 measures, and `answer 1`, what a user waits for: one episode adapted to and its
@@ -55,23 +56,27 @@ def updates(config, batches, calls=(1,)):
   """({name: timing.Row} of drawing, updates and answers; episode; learner)."""
   for batch in batches:
     preparing.strategy_of(config, batch)
-  learner, draw, optimizer, *_ = preparing.prepare(config)
+  prepared = preparing.prepare(config)
+  learner, _, draw, optimizer, *_ = prepared
+  one = draw(episodes.train_keys(config.seed, 0, 1))
+  one = jax.tree.map(lambda leaf: leaf[0], one)
+  params = loop.init_state(learner, optimizer, jax.random.key(0), one).params
+  training = preparing.encoded(config, prepared, params)
   rows, alone = {}, jax.device_count() == 1
   for batch in batches:
     keys = episodes.train_keys(config.seed, 0, batch)
-    one = jax.tree.map(lambda leaf: leaf[0], draw(keys))
     if alone:
-      rows[f'draw {batch}'] = timing.Row(batch, lambda keys=keys: draw(keys))
+      rows[f'draw {batch}'] = timing.Row(
+        batch, lambda keys=keys: training.draw(keys)
+      )
     for count in calls:
       name = f'update {batch}' + (f' x {count}' if count > 1 else '')
-      parts = learner, draw, optimizer
-      rows[name] = _update(config, parts, one, batch, count)
+      rows[name] = _update(config, training, one, batch, count)
   if alone:
     size = config.eval.batch
     precision = config.matmul_precision
     evaluate = loop.make_eval_step(learner, precision=precision)
     keys = episodes.eval_keys('test', 0, size)
-    params = loop.init_state(learner, optimizer, jax.random.key(0), one).params
     rows[f'evaluate {size}'] = timing.Row(
       size,
       lambda: evaluate(params, draw(keys), keys),
@@ -87,9 +92,9 @@ def updates(config, batches, calls=(1,)):
   return rows, one, learner
 
 
-def _update(config, parts, one, batch, count):
+def _update(config, prepared, one, batch, count):
   """The row of `count` updates in one dispatch, with drawing."""
-  learner, draw, optimizer = parts
+  learner, _, draw, optimizer, *_ = prepared
   strategy, mesh = preparing.strategy_of(config, batch)
   step = loop.make_train_step(
     learner,

@@ -58,7 +58,8 @@ class Evaluator:
       tasks = len(self._dataset.names)
       group = max(config.episode.tasks, 1)
       self.count = min(count, -(-tasks // group))
-      self._order = np.random.default_rng(2023).permutation(tasks)
+      order = np.random.default_rng(2023).permutation(tasks)
+      self._dataset = vqa.reordered(self._dataset, order)
     self.draw = self.make_draw(config)
     self._mesh = strategies.make_mesh() if jax.device_count() > 1 else None
     make_step = functools.partial(
@@ -86,8 +87,6 @@ class Evaluator:
     keys = episodes.eval_keys(self.split, start, count)
     fold = jax.vmap(lambda key: jax.random.fold_in(key, EVAL_KEY))
     numbers = start + jnp.arange(count)
-    if isinstance(self._dataset, vqa.TaskSet) and not self.config.episode.tasks:
-      numbers = jnp.asarray(self._order)[numbers % len(self._order)]
     return self.draw(keys, numbers), fold(keys)
 
   def run(self, params, stop=()):

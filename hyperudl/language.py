@@ -4,11 +4,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hyperudl import losses
+from hyperudl.data import vqa
 from hyperudl.nets import text
 
 NEVER = -1e9  # logit of an answer that the task does not have
+PART = 512  # images, or tasks, that `encoded` takes at a time
 
 
 class Towers(NamedTuple):
@@ -89,6 +92,32 @@ def answers(towers, params, strings):
   ids = strings.reshape(-1, strings.shape[-1])
   vectors = _text(towers).apply({'params': params['text']}, ids)
   return vectors.reshape(*strings.shape[:-1], -1)
+
+
+def encoded(towers, params, tasks):
+  """A set of tasks whose images and strings the encoder has been through.
+
+  `images`, `words` and `answers` leave its features and vectors as they are.
+
+  Args:
+    towers: `Towers`.
+    params: of a frozen encoder.
+    tasks: a `vqa.TaskSet`; what is features already stays.
+  """
+  found, params = {}, jax.tree.map(jnp.asarray, params)  # from a checkpoint
+  pixels, question = tasks.images, tasks.question
+  if pixels.ndim > 2:
+    see = jax.jit(lambda part: images(towers, params, vqa.as_floats(part)))
+    parts = range(0, len(pixels), PART)
+    features = [np.asarray(see(pixels[i : i + PART])) for i in parts]
+    found['images'] = np.concatenate(features)
+  if np.issubdtype(question.dtype, np.integer):
+    read = jax.jit(lambda strings: answers(towers, params, strings))
+    for name in ('question', 'answers'):
+      strings = getattr(tasks, name)
+      parts = [strings[i : i + PART] for i in range(0, len(strings), PART)]
+      found[name] = np.concatenate([np.asarray(read(part)) for part in parts])
+  return tasks._replace(**found)
 
 
 def logits(features, found, scale):

@@ -110,24 +110,26 @@ def show_tsne(writer, step, episode, visuals, values):
     metrics.write_figure(writer, step, 'features', figure)
 
 
-def shots(workdirs, split='test'):
-  """Accuracy over labelled images a class, one line a run.
+def shots(workdirs, tag=''):
+  """Accuracy over labelled images a class (`episode.shot`), one line a run.
 
   Args:
-    workdirs: of runs with eval/<K>shot-<split>.jsonl for several K, as
+    workdirs: of runs with eval/<K>shot-test.jsonl for several K, as
       `evaluate --once --shot=K` writes them.
-    split: str.
+    tag: str; with one, <K>shot-<tag>-test.jsonl of --tag=<K>shot-<tag>.
 
   Raises:
     core.BadInput: if a run has fewer than two of them.
   """
+  ending = f'shot-{tag}-test.jsonl' if tag else 'shot-test.jsonl'
+  more = f' --split=test --tag=Kshot-{tag}' if tag else ''
   figure = _figure(figsize=(6, 4), layout='constrained')
   axes = figure.subplots()
   ticks = set()
   for workdir in workdirs:
     found = {}
-    for path in pathlib.Path(workdir, 'eval').glob(f'*shot-{split}.jsonl'):
-      match = re.fullmatch(rf'(\d+)shot-{split}\.jsonl', path.name)
+    for path in pathlib.Path(workdir, 'eval').glob(f'*{ending}'):
+      match = re.fullmatch(rf'(\d+){re.escape(ending)}', path.name)
       rows = metrics.read_jsonl(path)
       if match and rows:
         found[int(match[1])] = rows[-1]
@@ -135,7 +137,7 @@ def shots(workdirs, split='test'):
       raise core.BadInput(
         f'{workdir} has results of {len(found)} numbers of shots, and a line '
         'needs two: run python -m hyperudl.evaluate '
-        f'--workdir={workdir} --once --shot=K for several K'
+        f'--workdir={workdir} --once --shot=K{more} for several K'
       )
     ks = sorted(found)
     ticks |= set(ks)
@@ -150,7 +152,7 @@ def shots(workdirs, split='test'):
   axes.set_xscale('log')
   axes.set_xticks(sorted(ticks), [str(k) for k in sorted(ticks)])
   axes.minorticks_off()
-  axes.set(xlabel='labelled images a class', ylabel='accuracy, 95% interval')
+  axes.set(xlabel='shots', ylabel='accuracy, 95% interval')
   axes.grid(alpha=0.3)
   axes.legend(fontsize='small')
   return figure

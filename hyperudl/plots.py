@@ -228,11 +228,10 @@ def main(argv):
     raise core.BadInput(
       f'--shift={values.shift} is for --kind=episode, not {values.kind}'
     )
-  tagged = ('uncertainty', 'sequences')
+  tagged = ('uncertainty', 'sequences', 'shots')
   if values.tag and values.kind not in tagged:
     raise core.BadInput(
-      f'--tag={values.tag} is for --kind={" and ".join(tagged)}, not '
-      f'{values.kind}'
+      f'--tag={values.tag} is for --kind={", ".join(tagged)}, not {values.kind}'
     )
   first = values.workdir[0]
   figure = {
@@ -242,7 +241,7 @@ def main(argv):
     'clock': lambda: progress_figures.clock(values.workdir),
     'sequences': lambda: progress_figures.sequences(values.workdir, values.tag),
     'tsne': lambda: tsne(first),
-    'shots': lambda: metric_figures.shots(values.workdir),
+    'shots': lambda: metric_figures.shots(values.workdir, values.tag),
     'uncertainty': lambda: doubt_figure.draw(values.workdir, values.tag),
   }[values.kind]()
   out = values.out or str(pathlib.Path(first, f'{values.kind}.png'))
@@ -270,7 +269,9 @@ if __name__ == '__main__':
     ],
     'What to plot.',
   )
-  flags.DEFINE_string('tag', '', 'Of the result of uncertainty, sequences.')
+  flags.DEFINE_string(
+    'tag', '', 'Of results of uncertainty, sequences and shots.'
+  )
   flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
   flags.DEFINE_string('shift', '', 'Of the episode; the own one of the run.')
   flags.DEFINE_string('out', None, 'Picture to write.')

@@ -10,12 +10,14 @@ import optax
 
 from hyperudl import config as config_lib
 from hyperudl import core
+from hyperudl import language
 from hyperudl import loop
 from hyperudl import optimizers
 from hyperudl import processes
 from hyperudl import runs
 from hyperudl import selection
 from hyperudl import strategies
+from hyperudl.data import arrays
 from hyperudl.data import episodes
 from hyperudl.data import vqa
 
@@ -24,6 +26,7 @@ class Prepared(NamedTuple):
   """What `prepare` has made of a config."""
 
   learner: core.Learner
+  dataset: arrays.Dataset | vqa.TaskSet
   draw: Callable  # of `episodes.make_draw`
   optimizer: optax.GradientTransformation
   strategy: str
@@ -47,10 +50,48 @@ def prepare(config):
   episodes.check_fits(config, dataset, 'train')
   draw = episodes.make_draw(config, dataset, train=True, others=dataset)
   optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
-  ahead = dataset.images.nbytes > config.data.device_mb << 20
-  # Shares of a batch are put together on the host.
-  ahead = ahead or not processes.alone()
-  return Prepared(learner, draw, optimizer, strategy, mesh, ahead)
+  ahead = _ahead(config, dataset)
+  return Prepared(learner, dataset, draw, optimizer, strategy, mesh, ahead)
+
+
+def encoded(config, prepared, params):
+  """`prepared` with episodes that a frozen encoder has been through already.
+
+  A learner with language sees images and strings through its frozen encoder
+  alone (but for the target 'convnet'), the same in every update: so this is
+  done once. Where there is nothing to do, `prepared` itself is returned.
+
+  Args:
+    config: a ConfigDict.
+    prepared: of `prepare`.
+    params: of the learner, with its upstreams.
+  """
+  towers = params.get('frozen', {}).get('contrastive', {})
+  settings = config.learner
+  if not {'image', 'text'} & towers.keys() or settings.target == 'convnet':
+    return prepared
+  sizes = language.Towers(
+    settings.vocabulary,
+    settings.width,
+    tuple(settings.hidden),
+    settings.grid,
+    settings.inner_width,
+    settings.length,
+  )
+  encode = loop.at_precision(language.encoded, config.matmul_precision)
+  tasks = encode(sizes, towers, prepared.dataset)
+  draw = episodes.make_draw(config, tasks, train=True, others=tasks)
+  ahead = _ahead(config, tasks)
+  return prepared._replace(dataset=tasks, draw=draw, ahead=ahead)
+
+
+def _ahead(config, dataset):
+  """Whether a thread should draw: for large sets, and for several processes.
+
+  Shares of a batch are put together on the host.
+  """
+  large = dataset.images.nbytes > config.data.device_mb << 20
+  return large or not processes.alone()
 
 
 def strategy_of(config, batch):

@@ -74,6 +74,9 @@ def train(config, workdir, stop=()):
     state = restored[0]
   start = int(state.step)
   processes.agree(start, f'the checkpoint that they read in {workdir}')
+  prepared = processes.together(
+    lambda: preparing.encoded(config, prepared, state.params)
+  )
   state = loop.place(state, prepared.mesh)
   about = f'{config.learner.name} on {config.data.dataset}'
   logging.info(
@@ -115,7 +118,7 @@ def _open(config, workdir, start):
 
 def _run(config, prepared, state, output, stop):
   """The loop over steps; returns the last state, which has been saved."""
-  learner, draw, optimizer, strategy, mesh, ahead = prepared
+  learner, _, draw, optimizer, strategy, mesh, ahead = prepared
   several = config.steps_per_call > 1
   step = loop.make_train_step(
     learner,

@@ -1,11 +1,23 @@
 #!/usr/bin/env bash
 # Weights from a question, all stages on the built-in glyphvqa: the encoder,
 # HNET with its baselines, HVAE, HyperCLIP and HyperLDM, trained, evaluated and
-# in one table. Run it again to go on where it stopped. Arguments go to
-# launch/results.py, for instance
-#   bash launch/language.sh --seeds=0,1,2 \
-#     --out=docs/results/tables/guidance-glyphvqa.md
+# in one table. Run it again to go on where it stopped. With OUT the table and
+# its records become OUT/tables/guidance-glyphvqa.md (.jsonl), and, once seed 0
+# of hypernet and hyperldm is there, OUT/guidance_shots.png is drawn:
+#   SEEDS=0,1,2 OUT=docs/results bash launch/language.sh
+# RUNS is the folder of the runs; arguments go to launch/results.py, for instance
 #   bash launch/language.sh --rows=contrastive,multitask,hypernet,hyperldm
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 make_environment
-python launch/results.py --page=guidance --dataset=glyphvqa --seeds=0 "$@"
+runs="${RUNS:-runs}"
+out="${OUT:-}"
+python launch/results.py --page=guidance --dataset=glyphvqa \
+  --seeds="${SEEDS:-0}" --runs="$runs" \
+  ${out:+--out="$out/tables/guidance-glyphvqa.md"} "$@"
+folder="$runs/guidance/glyphvqa"
+drawn="$folder/hypernet-0,$folder/hyperldm-0"
+if [[ -n "$out" && -f "$folder/hypernet-0/eval/8shot-wording-test.jsonl" &&
+  -f "$folder/hyperldm-0/eval/8shot-wording-test.jsonl" ]]; then
+  python -m hyperudl.plots --kind=shots --tag=wording --workdir="$drawn" \
+    --out="$out/guidance_shots.png"
+fi

@@ -76,8 +76,8 @@ def make(about, key, workdir, reference=None):
     about: {'runs': page and data set, 'settings': of row and result}.
     key: (row, seed, result).
     workdir: pathlib.Path of the run.
-    reference: (row, workdir) whose accuracies are subtracted, or None; without
-      such a result or with other episodes there is no difference.
+    reference: (row, workdir, result) whose accuracies are subtracted, or None;
+      without such a result or with other episodes there is no difference.
   """
   line, arrays = _read(workdir, key[2])
   if line is None:
@@ -89,7 +89,7 @@ def make(about, key, workdir, reference=None):
   for name, array in arrays.items():
     if name.startswith('matrix_'):
       record[name] = np.round(array.mean(axis=0), 4).tolist()
-  other, others = _read(reference[1], key[2]) if reference else (None, {})
+  other, others = _read(*reference[1:]) if reference else (None, {})
   known = 'accuracy' in arrays and 'accuracy' in others
   told = lambda row: [row.get(name, value) for name, value in SAME.items()]
   if known and told(line) == told(other):

@@ -1,5 +1,7 @@
 """The rows of the results pages that `results.py` trains: PAGES."""
 
+import language_page
+
 # Every evaluation: name -> flags of hyperudl.evaluate.
 TEST = {'test': ['--split=test', '--episodes=1000']}
 
@@ -165,60 +167,6 @@ def _hypertransformer():
   return rows
 
 
-def _guidance():
-  """Tasks with language: what a question alone does to a network's weights."""
-  asked = {
-    f'{level}-test': [
-      '--split=test',
-      '--episodes=1000',
-      f'--config.language.level={level}',
-      f'--tag={level}',
-    ]
-    for level in ('wording', 'semantic')
-  }
-
-  def also(*flags, tag=''):
-    return {
-      f'{tag}{name}': [*options[:-1], *flags, f'--tag={tag}{name[:-5]}']
-      for name, options in asked.items()
-    }
-
-  upstream = lambda name: (
-    f'--config.init_from.{name}={{folder}}/{name}-{{seed}}'
-  )
-  encoder, net, hvae = map(upstream, ('contrastive', 'hypernet', 'hvae'))
-  on_hvae = [net, hvae, '--config.learner.space=hvae']
-  gammas = {}
-  for gamma in ('0', '1.5', '4', '7.5'):
-    gammas |= also(f'--config.learner.gamma={gamma}', tag=f'gamma{gamma}-')
-  rows = {
-    'contrastive': (
-      'contrastive.py:{dataset}',
-      [],
-      also('--config.language.answers=bare'),
-    )
-  }
-  for kind in ('multitask', 'conditional', 'film'):
-    flags = [encoder, f'--config.learner.kind={kind}']
-    flags += ['--config.learner.inner_steps=0']
-    rows[kind] = 'hypernet.py:{dataset}', flags, asked
-  rows['hypernet'] = (
-    'hypernet.py:{dataset}',
-    [encoder],
-    {
-      **asked,
-      **also('--config.learner.inner_steps=100', tag='steps100-'),
-    },
-  )
-  rows['hvae'] = 'hvae.py:{dataset}', [net], asked
-  single = also('--config.episode.tasks=0')
-  rows['hyperclip'] = 'hyperclip.py:{dataset}', [net], single
-  rows['hyperclip-hvae'] = 'hyperclip.py:{dataset}', on_hvae, single
-  rows['hyperldm'] = 'hyperldm.py:{dataset}', [net], {**asked, **gammas}
-  rows['hyperldm-hvae'] = 'hyperldm.py:{dataset}', on_hvae, asked
-  return rows
-
-
 def _semi():
   """Unlabelled images a class, and encoder layers: logits of 5-way 1-shot.
 
@@ -269,7 +217,7 @@ def _continual():
 
 
 PAGES = {
-  'guidance': _guidance,
+  'guidance': language_page.rows,
   'gradient': _gradient,
   'metric': _metric,
   'hypertransformer': _hypertransformer,
@@ -289,7 +237,7 @@ REFERENCES['semi'] = {
 }
 REFERENCES['guidance'] = {
   row: 'multitask'  # sees no language
-  for row in _guidance()
+  for row in language_page.rows()
   if row not in ('contrastive', 'multitask')
 }
 
@@ -302,4 +250,4 @@ SEEDS['hypertransformer'] = {
   for row in ('prototypes', 'protonet-8')
   for way in (20, 5)
 }
-SEEDS['guidance'] = dict.fromkeys(_guidance(), 3)
+SEEDS['guidance'] = dict.fromkeys(language_page.rows(), 3)

@@ -35,6 +35,15 @@ _HIDDEN = {
   'prototype_error': 'prototype error',
 }
 
+# Of weights and questions in one space: `learners/hyperclip.py`.
+_GUIDED = {
+  'retrieval': 'retrieval, %',
+  'retrieval_chance': 'chance, %',
+  'gradient_cosine': 'cosine of guidance and task gradient',
+  'likeness_start': 'likeness, start',
+  'likeness': 'likeness, guided',
+}
+
 # The second table of a page: a word in the names of its results (any, where it
 # is empty) and the columns. These results are not in the first table, but for
 # pages in BOTH.
@@ -43,6 +52,17 @@ BOTH = ('metric',)
 SCORES['metric'] = 'shot', _HIDDEN
 SCORES['gradient'] = 'uncertainty', _CALIBRATION
 SCORES['continual'] = '', _FORGETTING
+SCORES['guidance'] = 'retrieval', _GUIDED
+
+# Results of other pages are columns; here they are SETTING-COLUMN, and each
+# setting has a line.
+COLUMNS = {'guidance': ('wording-test', 'semantic-test')}
+
+
+def column_of(page, result):
+  """The column that a result is in."""
+  ends = [each for each in COLUMNS.get(page, ()) if result.endswith(each)]
+  return ends[0] if ends else result
 
 
 def page(name, rows, records):
@@ -62,9 +82,12 @@ def page(name, rows, records):
   both = name in BOTH
   plain = [n for n in results if both or n not in scored]
   there = [row for row in rows if any(of(row, n) for n in results)]
-  parts = [_accuracies(there, plain, results, of)]
   references = result_pages.REFERENCES[name]
-  parts.append(_differences(there, plain, references, of))
+  if name in COLUMNS:
+    parts = _lines_of_settings(there, plain, COLUMNS[name], references, of)
+  else:
+    parts = [_accuracies(there, plain, results, of)]
+    parts.append(_differences(there, plain, references, of))
   parts.append(_scores(there, scored, scores, of))
   parts.append(_matrices(there, results, of))
   return '\n'.join('\n'.join(lines) + '\n' for lines in parts if lines)
@@ -110,6 +133,27 @@ def _accuracies(rows, names, results, of):
   return table_lines(
     ['row', *names, 'pixels', 'transductive', 'updates', 'minutes'], lines
   )
+
+
+def _lines_of_settings(rows, results, columns, references, of):
+  """Accuracies and differences with a line for each setting of each row."""
+  settings = {
+    name.removesuffix(column): None
+    for name in results
+    for column in columns
+    if name.endswith(column)
+  }
+  title = lambda row, setting: f'{row}, {setting[:-1]}' if setting else row
+  lines = {
+    title(row, setting): (row, setting) for row in rows for setting in settings
+  }
+  found = lambda line, column: of(lines[line][0], lines[line][1] + column)
+  there = [line for line in lines if any(found(line, c) for c in columns)]
+  others = {line: references.get(lines[line][0]) for line in there}
+  return [
+    _accuracies(there, columns, columns, found),
+    _differences(there, columns, others, found),
+  ]
 
 
 def _differences(rows, names, references, of):

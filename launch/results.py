@@ -211,12 +211,14 @@ def collect(arguments):
       logging.warning('left out: %s', error)
       continue
     reference = references.get(row)
-    if reference:
-      reference = reference, place / f'{reference}-{seed}'
     for result in evaluations:
       key = row, int(seed), result
       about = {'runs': named, 'settings': settings[row, result]}
-      one = records.make(about, key, done.parent, reference)
+      over = None
+      if reference:
+        column = result_text.column_of(arguments.page, result)
+        over = reference, place / f'{reference}-{seed}', column
+      one = records.make(about, key, done.parent, over)
       before = known.get(key, {})
       if one and before.get('accuracy') == one.get('accuracy'):
         one = before | one  # `over` stays where its other run is gone

@@ -7,6 +7,7 @@ import pytest
 
 from hyperudl import core
 from hyperudl.learners import contrastive
+from hyperudl.nets import text
 
 WAY, LENGTH = 3, 4
 SIZES = {'vocabulary': 9, 'width': 8, 'hidden': (6,), 'inner': 4, 'length': 4}
@@ -67,3 +68,32 @@ def test_the_loss_is_the_mean_over_all_pairs_with_an_answer():
 def test_a_scale_that_is_not_positive_is_refused():
   with pytest.raises(ValueError, match='scale must be > 0'):
     contrastive.make(WAY, scale=0.0)
+
+
+def test_normalised_patches_do_not_tell_colours_apart():
+  rng = np.random.default_rng(0)
+  ink = (rng.uniform(size=(5, 36, 1)) < 0.3).astype(np.float32)
+  ground, colour = rng.uniform(size=(2, 5, 1, 3))
+  patches = ground + ink * (colour - ground)
+  even, contrast = text.normalise_contrast(jnp.asarray(patches, jnp.float32))
+  d = patches - patches.mean(axis=1, keepdims=True)
+  length = np.linalg.norm(d, axis=-1)
+  root = np.sqrt((length**2).mean(axis=1, keepdims=True))
+  # Exact but for what keeps flat patches finite, FLAT of the mean square.
+  np.testing.assert_allclose(contrast, length / root, rtol=0.02)
+  np.testing.assert_allclose(even, d / root[..., None], rtol=0.02)
+  share = ink.mean(axis=1, keepdims=True)
+  shape = np.abs(ink - share) / np.sqrt(share * (1 - share))
+  np.testing.assert_allclose(contrast, shape[..., 0], rtol=0.02)
+
+
+def test_a_flat_patch_has_no_contrast_and_finite_gradients():
+  def total(patches):
+    even, contrast = text.normalise_contrast(patches)
+    return jnp.sum(jnp.square(even)) + jnp.sum(contrast)
+
+  patches = jnp.full((1, 9, 3), 0.4)
+  even, contrast = text.normalise_contrast(patches)
+  np.testing.assert_allclose(even, 0.0, atol=1e-4)
+  np.testing.assert_allclose(contrast, 1.0, atol=1e-4)
+  assert np.isfinite(jax.grad(total)(patches)).all()

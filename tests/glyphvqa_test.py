@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from configs import contrastive as contrastive_config
+from configs import hyperclip as clip_config
 from configs import hypernet as hypernet_config
 from hyperudl import core
+from hyperudl import evaluation
 from hyperudl.data import episodes
 from hyperudl.data import glyphvqa
 from hyperudl.data import glyphvqa_words
@@ -288,6 +290,34 @@ def test_tasks_without_a_table_know_the_answers_of_their_own_images():
   every = tasks.labels[tasks.label_rows]
   np.testing.assert_array_equal(found[known], every[known])
   assert (every >= 0).sum() > known.sum()
+
+
+def test_tasks_in_another_order_are_the_same_tasks():
+  tasks = load('train')
+  count = len(tasks.names)
+  latents = np.arange(2.0 * count * 3).reshape(2, count, 3)
+  tasks = tasks._replace(latents=latents)
+  order = np.random.default_rng(0).permutation(count)
+  moved = vqa.reordered(tasks, order)
+  assert sorted(order) == list(range(count)) and list(order) != sorted(order)
+  for new, old in enumerate(order):
+    assert moved.names[new] == tasks.names[old]
+    assert moved.answer_names[new] == tasks.answer_names[old]
+  kept = {'images', 'total', 'words', 'labels', 'names', 'answer_names'}
+  for name in {*tasks._fields} - kept - {'latents'}:
+    found, wanted = getattr(moved, name), getattr(tasks, name)
+    np.testing.assert_array_equal(found, wanted[order], name)
+  np.testing.assert_array_equal(moved.latents, latents[:, order])
+
+
+def test_tasks_that_are_evaluated_together_are_of_all_kinds():
+  config = clip_config.get_config('set=tiny').unlock()
+  config.episode.tasks = 12
+  tester = evaluation.Evaluator(config, 'test', 2)
+  group = np.asarray(tester.batch(0, 2)[0].extra['group'])
+  assert group.shape == (2, 12)
+  # In the order of their pairs there would be 6 or 7 in twelve.
+  assert min(len(set(row)) for row in group) >= 8
 
 
 @pytest.mark.parametrize(

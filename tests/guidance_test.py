@@ -12,6 +12,7 @@ from configs import hyperclip as clip_config
 from configs import hyperldm as ldm_config
 from hyperudl import core
 from hyperudl import hypernets
+from hyperudl import latents
 from hyperudl import loop
 from hyperudl import optimizers
 from hyperudl import spaces
@@ -25,7 +26,14 @@ from hyperudl.learners import hypernet
 from tests import sizes_helper
 
 WAY, TASKS = 3, 8
-SIZES = {**sizes_helper.HVAE, 'latent': 6, 'hvae_latent': 5}
+SIZES = {
+  **sizes_helper.HVAE,
+  'latent': 6,
+  'hvae_latent': 5,
+  # Questions must be far apart where nothing has trained their encoder.
+  'width': 32,
+  'inner_width': 32,
+}
 LDM = {'denoiser': (64, 64), 'timesteps': 40, 'sampler_steps': 40, 'ema': 0.98}
 MODULES = {
   'hyperldm': (hyperldm, ldm_config, LDM),
@@ -189,6 +197,51 @@ def test_the_encoder_of_weights_finds_their_question():
     group['likeness'], found['likeness'].mean(), atol=1e-4
   )
   assert 0 <= float(group['retrieval']) <= 1
+  np.testing.assert_allclose(group['retrieval_chance'], 1 / TASKS)
+  same = batch._replace(extra={**batch.extra, 'group': jnp.zeros(TASKS)})
+  group = learner.evaluate(params, same, jax.random.key(0))
+  assert group['retrieval'] == group['retrieval_chance'] == 1
+
+
+def test_the_contrast_takes_other_wordings_for_right():
+  """The loss and what is found, in NumPy."""
+  learner = hyperclip.make(WAY, **SIZES, encoder=(16,), noise=0.0)
+  config = clip_config.get_config().unlock()
+  config.episode.tasks = 0
+  batch = batch_of(config, np.arange(TASKS))
+  group = np.array([0, 0, 1, 2, 2, 2, 3, 4])
+  batch = batch._replace(extra={**batch.extra, 'group': jnp.asarray(group)})
+  first = jax.tree.map(lambda leaf: leaf[0], batch)
+  params = learner.init(jax.random.key(0), first)
+  key = jax.random.key(1)
+  _, metrics = learner.loss(params, batch, key, 0)
+  alone = batch._replace(extra={**batch.extra, 'group': jnp.arange(TASKS)})
+  assert (
+    learner.loss(params, alone, key, 0)[1]['contrast'] != (metrics['contrast'])
+  )
+  s = hypernet.settings_of(
+    WAY, **{k: v for k, v in SIZES.items() if not k.startswith('hvae')}
+  )
+  space = spaces.Space('hnet', s, 5, (6,))
+  unit = lambda v: np.asarray(v / np.linalg.norm(v))
+  f, g = [], []
+  for i in range(TASKS):
+    one = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
+    z = spaces.point_of_task(space, params, one)
+    flat = spaces.deviation(params, spaces.weights_of(space, params, z))
+    f.append(unit(latents.perceptron(params['encoder'], flat)))
+    net = spaces.net_params(params)
+    words = hypernets.words_of(s, net, one.support.context)
+    g.append(unit(words.question))
+  logits = 20.0 * np.array(f) @ np.array(g).T
+  total = 0.0
+  for table in (logits, logits.T):
+    log_p = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
+    for i in range(TASKS):
+      total -= log_p[i, group == group[i]].mean() / TASKS
+  np.testing.assert_allclose(metrics['contrast'], total, rtol=1e-4)
+  found = np.mean(group[logits.argmax(axis=1)] == group)
+  np.testing.assert_allclose(metrics['retrieval'], found)
 
 
 def test_a_penalty_keeps_the_latent_near_its_start():

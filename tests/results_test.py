@@ -124,6 +124,42 @@ def test_results_stay_when_the_runs_are_gone(tmp_path, monkeypatch):
   assert f'--config.init_from.writer={base}' in calls[1]
 
 
+def test_every_setting_of_guidance_has_a_line(tmp_path):
+  steps = np.arange(9) / 10
+  for name, result, accuracy in (
+    ('multitask-0', 'wording-test', steps),
+    ('hyperldm-0', 'wording-test', steps + 0.1),
+    ('hyperldm-0', 'gamma4-wording-test', steps + 0.2),
+    ('hyperldm-0', 'semantic-test', steps),
+    ('hyperclip-0', 'retrieval-wording-test', steps),
+  ):
+    finish(
+      tmp_path,
+      'guidance',
+      name,
+      {'accuracy': accuracy, 'retrieval': accuracy},
+      result,
+    )
+  lines = lines_of(ask(tmp_path, 'guidance'), '|')
+  starts = [
+    '| row | wording-test | semantic-test | transductive',
+    '|---',
+    '| multitask | 40.0 +- 17.9 |  |',
+    '| hyperldm | 50.0 +- 17.9 | 40.0 +- 17.9 |',
+    '| hyperldm, gamma4 | 60.0 +- 17.9 |  |',
+    '| row | over | wording-test |',
+    '|---',
+    '| hyperldm | multitask | +10.0 +- 0.0 |',
+    '| hyperldm, gamma4 | multitask | +20.0 +- 0.0 |',
+    '| row | result | retrieval, % |',
+    '|---',
+    '| hyperclip | retrieval-wording-test | 40.0 +- 17.9 |',
+  ]
+  assert len(lines) == len(starts), lines
+  for line, start in zip(lines, starts):
+    assert line.startswith(start), line
+
+
 def test_a_difference_stays_when_the_other_run_is_gone(tmp_path):
   names = 'unlabelled-0-1layer-0', 'unlabelled-4-1layer-0'
   folders = [
@@ -225,7 +261,8 @@ def test_only_results_of_the_same_episodes_are_paired(tmp_path, said, paired):
     )
   about = {'runs': 'a', 'settings': 'b'}
   key = ('two', 0, 'test')
-  one = records.make(about, key, tmp_path / 'two', ('one', tmp_path / 'one'))
+  other = 'one', tmp_path / 'one', 'test'
+  one = records.make(about, key, tmp_path / 'two', other)
   assert ('over' in one) == paired
 
 

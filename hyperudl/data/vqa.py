@@ -4,6 +4,7 @@ import pathlib
 from typing import NamedTuple
 from zipfile import BadZipFile
 
+import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
@@ -77,6 +78,27 @@ def make_task_set(images, tasks, total, encode, words=(), ways=0):
     total,
     tuple(words),
   )
+
+
+def reordered(tasks, order):
+  """The same tasks in another order, i64[T]."""
+  names = {'names': tasks.names, 'answer_names': tasks.answer_names}
+  changed = {k: tuple(v[i] for i in order) for k, v in names.items()}
+  for name in (
+    *('support', 'support_y', 'query', 'query_y'),
+    *('question', 'answers', 'mask', 'ids', 'groups'),
+  ):
+    changed[name] = getattr(tasks, name)[order]
+  if tasks.latents is not None:
+    changed['latents'] = tasks.latents[:, order]
+  if tasks.label_rows is not None:
+    changed['label_rows'] = tasks.label_rows[order]
+  return tasks._replace(**changed)
+
+
+def as_floats(x):
+  """Images uint8 -> f32 in [0, 1]; features as they are."""
+  return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
 
 
 def with_labels(tasks):

@@ -262,10 +262,7 @@ def _finish(tasks, plans, pixels, keys):
       jax.random.fold_in(key, 2), (), 0, latents.shape[0]
     )
     extra['latent'] = latents[jax.vmap(choose)(keys), numbers]
-  as_floats = lambda x: (
-    x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
-  )
-  support, query = map(as_floats, pixels)
+  support, query = map(vqa.as_floats, pixels)
   return core.Episode(
     core.Examples(support, support_y, context),
     core.Examples(query, query_y, context),

@@ -2,7 +2,9 @@
 
 Nava et al. 2023, arXiv:2210.08942. With f of the weights of task i and g of
 its question, both of length 1, over the T tasks of an episode
-  CE(scale f g^T, diagonal) + CE(scale g f^T, diagonal);
+  CE(scale f g^T, S) + CE(scale g f^T, S),
+where S shares its mass among the wordings of the same question (the original
+takes the diagonal, and pushes a question away from its other wordings);
 a new task gets its network by gradient steps on its latent,
   -cos(f(W(z)), g) + penalty / 2 |z - z_0|^2,
 without any image. Training takes episodes of `episode.tasks` = T tasks;
@@ -119,7 +121,7 @@ def make(
     found = jax.vmap(one)(episode, keys)
     del found['probabilities']
     means = jax.tree.map(lambda leaf: leaf.mean(axis=0), found)
-    return {**means, 'retrieval': _retrieval(s, params, episode)}
+    return {**means, **_retrieval(s, params, episode)}
 
   return core.make_learner(
     lambda key, episode: _init(s, key, episode),
@@ -200,8 +202,12 @@ def _loss(s, params, episode, key):
   f = jax.vmap(lambda z: _encoded(s, params, z))(z)
   question = lambda context: _question(s, params, context)
   g = jax.lax.stop_gradient(jax.vmap(question)(episode.support.context))
-  logits, y = s.contrast * f @ g.T, jnp.arange(f.shape[0])
-  value = core.cross_entropy(logits, y) + core.cross_entropy(logits.T, y)
+  logits, same = s.contrast * f @ g.T, _same(episode)
+  shares = same / same.sum(axis=1)
+  value = sum(
+    optax.softmax_cross_entropy(each, shares).mean()
+    for each in (logits, logits.T)
+  )
   # The spread of the weights, as the Gaussian likelihood finds it.
   own = jax.vmap(lambda z: _deviation(s, params, z))(z)
   log_spread = params['spread']['log']
@@ -209,8 +215,20 @@ def _loss(s, params, episode, key):
   fit = log_spread + 0.5 * jnp.mean(jnp.square(own))
   return value + fit, {
     'contrast': value,
-    'retrieval': core.accuracy(logits, y),
+    'retrieval': _found(logits, same),
   }
+
+
+def _same(episode):
+  """f32[T, T], 1 where two tasks ask the same, in whatever words."""
+  group = episode.extra['group']
+  return (group[:, None] == group).astype(jnp.float32)
+
+
+def _found(logits, same):
+  """Share of rows whose best column is of the same question."""
+  best = jnp.argmax(logits, axis=1)
+  return jnp.take_along_axis(same, best[:, None], axis=1).mean()
 
 
 def _adapt(s, params, support, key):
@@ -245,7 +263,11 @@ def _guidance(s, params, first, context):
 
 
 def _retrieval(s, params, episode):
-  """Share of tasks whose fine-tuned weights find their question among T."""
+  """Whether fine-tuned weights find the question of their task among T.
+
+  Another wording of the same question is right too. `retrieval` is the share
+  of tasks that do, `retrieval_chance` that of blind choice.
+  """
   net = spaces.net_params(params)
 
   def one(episode):
@@ -255,7 +277,8 @@ def _retrieval(s, params, episode):
     return _encoded(s, params, z), question
 
   f, g = jax.vmap(one)(episode)
-  return core.accuracy(f @ g.T, jnp.arange(f.shape[0]))
+  same = _same(episode)
+  return {'retrieval': _found(f @ g.T, same), 'retrieval_chance': same.mean()}
 
 
 def _evaluate(s, params, episode, key):
