@@ -1,8 +1,9 @@
 """Rows of the page `guidance`: what a question alone does to weights.
 
 Results are named SETTING-LEVEL-test; the table has a line for each setting.
-`Kshot` is after 10 inner steps on K labelled images a class: of `hypernet` from
-the z of no task, of `hyperldm` from the one that the question gave.
+`Kshot` is after 10 inner steps on K x way labelled images, whatever their
+classes: of `hypernet` from the z of no task, of `hyperldm` from the one that
+the question gave.
 """
 
 
@@ -25,7 +26,6 @@ def rows():
     return asked(*flags, tag=tag, levels=('wording',))
 
   def few(*flags, shots):
-    """K shots: K x way labelled images, whatever their classes."""
     each = {}
     for shot in shots:
       each |= also(f'--config.episode.shot={shot}', *flags, tag=f'{shot}shot-')

@@ -216,9 +216,8 @@ def test_the_contrast_takes_other_wordings_for_right():
   key = jax.random.key(1)
   _, metrics = learner.loss(params, batch, key, 0)
   alone = batch._replace(extra={**batch.extra, 'group': jnp.arange(TASKS)})
-  assert (
-    learner.loss(params, alone, key, 0)[1]['contrast'] != (metrics['contrast'])
-  )
+  other = learner.loss(params, alone, key, 0)[1]
+  assert other['contrast'] != metrics['contrast']
   s = hypernet.settings_of(
     WAY, **{k: v for k, v in SIZES.items() if not k.startswith('hvae')}
   )
