@@ -30,6 +30,7 @@ def add_language(config, answers='bare'):
     'answers': answers,
     'seed': 0,
     'asked': 0,
+    'captions': False,
   }
 
 
@@ -54,11 +55,10 @@ def apply_language(config, arg):
 def add_towers(learner):
   """Sizes of the encoder, which every learner above it has to repeat."""
   learner.vocabulary = 512
-  learner.width = 128
+  learner.width = 136
   learner.hidden = (192, 96)
   learner.grid = 2
   learner.inner = 96
-  learner.length = 32
 
 
 def get_config(arg=None):
@@ -66,7 +66,7 @@ def get_config(arg=None):
   add_language(config, 'mixed')
   config.language.asked = 24
   config.batch = 1
-  config.steps = 6_000
+  config.steps = 3_000
   config.episode.shot = 1
   config.episode.query = 16
   config.eval.episodes = 108

@@ -18,11 +18,10 @@ class Towers(NamedTuple):
   """Sizes of the encoder; see `learners.contrastive.make`."""
 
   vocabulary: int = 512
-  width: int = 128
+  width: int = 136
   hidden: tuple[int, ...] = (192, 96)
   grid: int = 2
   inner: int = 96
-  length: int = 32
 
 
 class Words(NamedTuple):
@@ -36,10 +35,8 @@ class Words(NamedTuple):
 def check(towers):
   """Raises ValueError for sizes below 1."""
   sizes = (*towers[:2], *towers.hidden, *towers[3:])
-  if min(sizes) < 1 or towers.inner % 4:
-    raise ValueError(
-      f'sizes of the encoder must be >= 1 and inner a multiple of 4: {towers}'
-    )
+  if min(sizes) < 1:
+    raise ValueError(f'sizes of the encoder must be >= 1: {towers}')
 
 
 def init(towers, key, examples, scale=10.0):
@@ -140,6 +137,4 @@ def _image(towers):
 
 
 def _text(towers):
-  return text.TextTower(
-    towers.vocabulary, towers.width, towers.inner, 4, towers.length
-  )
+  return text.TextTower(towers.vocabulary, towers.width, towers.inner)

@@ -76,7 +76,6 @@ def encoded(config, prepared, params):
     tuple(settings.hidden),
     settings.grid,
     settings.inner_width,
-    settings.length,
   )
   encode = loop.at_precision(language.encoded, config.matmul_precision)
   tasks = encode(sizes, towers, prepared.dataset)

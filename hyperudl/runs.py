@@ -31,6 +31,7 @@ SINCE = {
   'data.augment_individually': False,
   'data.augment_tests': False,
   'language.asked': 0,
+  'language.captions': False,
 }
 
 

@@ -10,7 +10,7 @@ from hyperudl.learners import contrastive
 from hyperudl.nets import text
 
 WAY, LENGTH = 3, 4
-SIZES = {'vocabulary': 9, 'width': 8, 'hidden': (6,), 'inner': 4, 'length': 4}
+SIZES = {'vocabulary': 9, 'width': 10, 'hidden': (6,), 'inner': 4}
 
 
 def episode_of(asked):

@@ -17,9 +17,8 @@ HEAD_WRITER = {
 }
 TOWERS = {
   'vocabulary': 32,
-  'width': 8,
+  'width': 10,
   'hidden': (16,),
-  'length': 8,
 }
 HYPERNET = {
   **TOWERS,

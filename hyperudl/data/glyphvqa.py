@@ -9,7 +9,9 @@ meant; 'full' answers repeat the referent. Everything follows from the seed.
 
 Splits by level: 'wording' asks the pairs of the training in wordings that
 training never used; 'semantic' asks pairs of referent and attribute that
-training never saw, in any wording. The scenes of valid and test are others,
+training never saw, in any wording. Letters are asked for where there are up to 8
+of them; where there are more, captions name them to the encoder (`World.captions`).
+The scenes of valid and test are others,
 written by other drawers.
 """
 
@@ -93,18 +95,21 @@ def load(split, dir, *, size='small', level='wording', answers='bare', seed=0):
   numbers = {word: i + 1 for i, word in enumerate(words)}
   longest = world.longest()
 
+  def ids(text):
+    row = [numbers[word] for word in text.split()]
+    return np.array(row + [0] * (longest - len(row)), np.int32)
+
   def encode(task):
-    ids = lambda text: [numbers[word] for word in text.split()]
-    rows = [ids(text) for text in (task['question'], *task['prompts'])]
-    rows = [row + [0] * (longest - len(row)) for row in rows]
-    return np.array(rows[0], np.int32), np.array(rows[1:], np.int32)
+    return ids(task['question']), np.stack([ids(t) for t in task['prompts']])
 
   ways = max(len(world.values[asked]) for _, _, asked in world.pairs)
   made = vqa.make_task_set(
     np.concatenate(images), tasks, total, encode, words, ways
   )
-  if split != 'train':
-    return made
+  if split == 'train':
+    if answers != 'mixed' or world.letters_are_asked():
+      return made
+    return made._replace(captions=world.captions(world.scenes(split)[0], ids))
   pairs, rows = np.unique(made.groups, return_inverse=True)
   labels = [world.labels(scenes, pair) for pair in pairs]
   return made._replace(labels=np.stack(labels), label_rows=rows)
@@ -154,7 +159,7 @@ class World:
 
   def _pairs(self):
     """(attribute of the referent, its value, attribute asked for)."""
-    asked = [a for a in ATTRIBUTES if len(self.values[a]) <= 8]
+    asked = ATTRIBUTES if self.letters_are_asked() else ATTRIBUTES[:3]
     return [
       (a, value, b)
       for a in ATTRIBUTES
@@ -231,6 +236,53 @@ class World:
     answers = found[:, ATTRIBUTES.index(asked)]
     return np.where(here.any(axis=1), answers, -1).astype(np.int16)
 
+  def letters_are_asked(self):
+    """Whether questions are about letters too: a task has up to 8 answers."""
+    return len(self.values['letter']) <= 8
+
+  def captions(self, scenes, encode):
+    """`vqa.Captions`: which letter is where, in full answers of five forms.
+
+    Nothing is said of a letter and a position (tile, ink) together where the
+    question for the position of this letter is held out.
+
+    Args:
+      scenes: of `scenes`.
+      encode: string -> i32[L].
+    """
+    trained = {self.pairs[pair] for pair in self.of_split['train']}
+    labels, strings = [], []
+    for attribute, value in self._subjects():
+      known = [
+        ('letter', letter, attribute) in trained
+        for letter in range(len(self.values['letter']))
+      ]
+      here = scenes[..., ATTRIBUTES.index(attribute)] == value
+      letters = scenes[np.arange(len(scenes)), here.argmax(axis=1), -1]
+      said = here.any(axis=1) & np.array(known)[letters]
+      labels.append(np.where(said, letters, -1))
+      forms = self._caption_strings(attribute, value)
+      strings.append([[encode(text) for text in form] for form in forms])
+    return vqa.Captions(np.array(strings), np.array(labels, np.int16))
+
+  def _subjects(self):
+    return [(a, v) for a in ATTRIBUTES[:3] for v in range(len(self.values[a]))]
+
+  def _caption_strings(self, attribute, value):
+    """Lists of strings for all letters: statements, then questions."""
+    letters = self.values['letter']
+    end = glyphvqa_words.REFERENTS[attribute].format(
+      self.values[attribute][value]
+    )
+    told = glyphvqa_words.STATEMENTS['letter']
+    forms = [[f'{told.format(letter)} {end}' for letter in letters]]
+    for wording in glyphvqa_words.SPLIT_WORDINGS['train']:
+      question = glyphvqa_words.WORDINGS[wording].format(
+        a=glyphvqa_words.NAMED['letter'], r=end
+      )
+      forms.append([f'{question} {letter}' for letter in letters])
+    return forms
+
   def referent(self, pair):
     attribute, value, _ = self.pairs[pair]
     return glyphvqa_words.REFERENTS[attribute].format(
@@ -260,6 +312,10 @@ class World:
         question = self.question(pair, wording)
         yield from (f'{question} {value}' for value in values)
       yield from self.prompts(pair, 'full')
+    if not self.letters_are_asked():
+      for attribute, value in self._subjects():
+        for form in self._caption_strings(attribute, value):
+          yield from form
 
   def words(self):
     """Every word of every string, sorted."""

@@ -31,7 +31,7 @@ def load(config, split):
 def _load(config, split):
   name, dir = config.data.dataset, config.data.dir
   settings = config.language.to_dict()
-  del settings['asked']  # of the draws
+  del settings['asked'], settings['captions']  # of the draws
   if name == 'glyphvqa':
     return glyphvqa.load(split, dir, **settings)
   path = pathlib.Path(dir) / name

@@ -12,6 +12,13 @@ from hyperudl import core
 LATENTS = 'latents.npz'  # in the workdir of the run that they adapt
 
 
+class Captions(NamedTuple):
+  """What can be said of images beside the answers of tasks."""
+
+  strings: np.ndarray  # i32[R, K, V, L] word ids: subject, form, what it is
+  labels: np.ndarray  # i16[R, n], what each subject is in an image, or -1
+
+
 class TaskSet(NamedTuple):
   """One split of a family of tasks."""
 
@@ -34,6 +41,7 @@ class TaskSet(NamedTuple):
   # there is none, and the row of each task, i32[T]; see `with_labels`.
   labels: np.ndarray | None = None
   label_rows: np.ndarray | None = None
+  captions: Captions | None = None
 
 
 def make_task_set(images, tasks, total, encode, words=(), ways=0):

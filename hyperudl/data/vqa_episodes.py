@@ -9,7 +9,9 @@ brings. The context of support and queries is a dict with
 Rows that a task lacks have y = -1. With `language.asked` = A > 0, `extra` of
 training has, under 'asked', what A tasks (drawn with replacement) ask of the
 queries: answers [A, N, L] or [A, N, E], mask f32[A, N] and y i32[A, Q], -1
-where a query has no answer.
+where a query has no answer. With `language.captions` it has 'captions', one for
+each query: strings i32[Q, L] and true bool[Q, Q] (of query i, caption j), false
+on the diagonal where nothing can be said of a query.
 """
 
 import functools
@@ -42,6 +44,11 @@ def check(config, tasks, split_name):
     raise core.BadInput(
       f'config.language.asked = {config.language.asked} is of the loss of '
       f'contrastive, not of {config.learner.name}: set it to 0'
+    )
+  if config.language.captions and config.learner.name != 'contrastive':
+    raise core.BadInput(
+      'config.language.captions is of the loss of contrastive, not of '
+      f'{config.learner.name}: set it to False'
     )
   vocabulary = config.learner.get('vocabulary', len(tasks.words) + 1)
   if len(tasks.words) >= vocabulary:
@@ -97,6 +104,12 @@ def make_draw(config, tasks, *, train):
   rules = config.episode
   sizes = rules.way * rules.shot, rules.way * rules.query
   asked = config.language.asked if train else 0
+  captions = tasks.captions if train and config.language.captions else None
+  if train and config.language.captions and captions is None:
+    raise core.BadInput(
+      'config.language.captions = True, but the training set has none (of '
+      'glyphvqa, size large has): set it to False'
+    )
   if train:
     join = lambda a, b: np.concatenate([a, b], axis=1)
     pool = (
@@ -118,6 +131,8 @@ def make_draw(config, tasks, *, train):
   finish = jax.jit(functools.partial(_finish, tasks))
   if asked:
     ask = jax.jit(functools.partial(_ask, vqa.with_labels(tasks), asked))
+  if captions:
+    caption = jax.jit(functools.partial(_caption, captions))
   images = tasks.images
   if images.nbytes <= config.data.device_mb << 20:
     images = jnp.asarray(images)
@@ -143,6 +158,8 @@ def make_draw(config, tasks, *, train):
     episode = finish(plans, pixels, keys)
     if asked:
       episode.extra['asked'] = ask(keys, plans[2][0])
+    if captions:
+      episode.extra['captions'] = caption(keys, plans[2][0])
     if not rules.tasks:
       return episode
     split = lambda leaf: leaf.reshape(
@@ -235,6 +252,29 @@ def _ask(tasks, count, keys, rows):
       'answers': jnp.asarray(tasks.answers)[numbers],
       'mask': jnp.asarray(tasks.mask, jnp.float32)[numbers],
       'y': jnp.where(rows >= 0, y.astype(jnp.int32), -1),
+    }
+
+  return jax.vmap(one)(keys, rows)
+
+
+def _caption(captions, keys, rows):
+  """extra['captions'] of the queries in i32[B, Q] `rows`."""
+  strings, labels = map(jnp.asarray, captions)
+
+  def one(key, rows):
+    keys = jax.random.split(jax.random.fold_in(key, 4))
+    found = labels[:, jnp.maximum(rows, 0)].astype(jnp.int32)  # [R, Q]
+    found = jnp.where(rows >= 0, found, -1)
+    chances = jnp.where(found.T >= 0, 0.0, -jnp.inf)
+    # Where nothing can be said any subject is drawn, and is not true.
+    chances = jnp.where((found >= 0).any(axis=0)[:, None], chances, 0.0)
+    subject = jax.random.categorical(keys[0], chances)
+    form = jax.random.randint(keys[1], rows.shape, 0, strings.shape[1])
+    what = found[subject, jnp.arange(len(rows))]
+    true = (found[subject] == what[:, None]) & (what >= 0)[:, None]
+    return {
+      'strings': strings[subject, form, jnp.maximum(what, 0)],
+      'true': true.T,
     }
 
   return jax.vmap(one)(keys, rows)

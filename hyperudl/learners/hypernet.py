@@ -42,11 +42,10 @@ def make(
   meta_grad='first_order',
   penalty=1e-3,
   vocabulary=512,
-  width=128,
+  width=136,
   hidden=(192, 96),
   grid=2,
   inner_width=96,
-  length=32,
 ):
   """The `hypernet` learner.
 
@@ -63,8 +62,8 @@ def make(
     inner_rate, inner_optimizer: of it ('sgd' or 'adam').
     meta_grad: 'full' or 'first_order', through the inner steps.
     penalty: of |z_i|^2, kind 'autodecoder'.
-    vocabulary, width, hidden, grid, inner_width, length: of the frozen
-      `contrastive` encoder (its `inner` is `inner_width` here).
+    vocabulary, width, hidden, grid, inner_width: of the frozen `contrastive`
+      encoder (its `inner` is `inner_width` here).
 
   Raises:
     ValueError: for an unknown choice or a number out of range.
@@ -99,7 +98,7 @@ def settings_of(way, **settings):
     raise TypeError(f'HNET has no setting {", ".join(unknown)}')
   g = types.SimpleNamespace(**given)
   towers = language.Towers(
-    g.vocabulary, g.width, tuple(g.hidden), g.grid, g.inner_width, g.length
+    g.vocabulary, g.width, tuple(g.hidden), g.grid, g.inner_width
   )
   s = hypernets.Settings(
     g.kind,
