@@ -97,3 +97,41 @@ def test_a_flat_patch_has_no_contrast_and_finite_gradients():
   np.testing.assert_allclose(even, 0.0, atol=1e-4)
   np.testing.assert_allclose(contrast, 1.0, atol=1e-4)
   assert np.isfinite(jax.grad(total)(patches)).all()
+
+
+def test_inner_products_of_pairs_are_squares_of_inner_products():
+  rng = np.random.default_rng(0)
+  tiles, string = rng.normal(size=(4, 5)), rng.normal(size=(1, 5))
+  pair = lambda v: np.asarray(text.pairs(jnp.asarray(v)[None])[0])
+  assert pair(tiles).shape == (15,)
+  by_hand = sum((tile @ string[0]) ** 2 for tile in tiles)
+  np.testing.assert_allclose(pair(tiles) @ pair(string), by_hand, rtol=1e-5)
+
+
+def test_an_image_and_a_string_meet_by_what_a_patch_and_the_words_share():
+  image, string = text.ImageTower(10, (6,)), text.TextTower(9, 10, 6)
+  x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 4, 4, 3)))
+  ids = jnp.array([[1, 2, 3, 0], [3, 0, 1, 2], [3, 3, 1, 2]])
+  image_params = image.init(jax.random.key(0), x)
+  text_params = string.init(jax.random.key(1), ids)
+  images = image.apply(image_params, x)
+  strings = np.asarray(string.apply(text_params, ids))
+  np.testing.assert_allclose(strings[0], strings[1], rtol=1e-5)
+  assert not np.allclose(strings[0], strings[2])
+  # The same from the vectors of patches and the sums of words.
+  p = jax.tree.map(np.asarray, text_params['params'])
+  v = p['words'][[1, 2, 3]].sum(axis=0) @ p['Dense_0']['kernel']
+  v += p['Dense_0']['bias']
+  square = np.outer(v, v)
+  rows, columns = np.triu_indices(4)
+  expected = square[rows, columns] * np.where(rows == columns, 1, 2**0.5)
+  np.testing.assert_allclose(strings[0], expected, rtol=1e-4, atol=1e-5)
+  # Patches in other places are other images.
+  swapped = x[:, :, jnp.array([2, 3, 0, 1])]
+  assert not np.allclose(image.apply(image_params, swapped), images)
+
+
+def test_a_width_that_no_pairs_have_is_refused():
+  assert [text.factors_of(w) for w in (1, 3, 136, 528)] == [1, 2, 16, 32]
+  with pytest.raises(ValueError, match='128 .*: choose 120 or 136'):
+    contrastive.make(WAY, width=128)

@@ -304,6 +304,7 @@ def test_tasks_in_another_order_are_the_same_tasks():
     assert moved.names[new] == tasks.names[old]
     assert moved.answer_names[new] == tasks.answer_names[old]
   kept = {'images', 'total', 'words', 'labels', 'names', 'answer_names'}
+  kept |= {'captions'}
   for name in {*tasks._fields} - kept - {'latents'}:
     found, wanted = getattr(moved, name), getattr(tasks, name)
     np.testing.assert_array_equal(found, wanted[order], name)

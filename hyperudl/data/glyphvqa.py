@@ -106,13 +106,14 @@ def load(split, dir, *, size='small', level='wording', answers='bare', seed=0):
   made = vqa.make_task_set(
     np.concatenate(images), tasks, total, encode, words, ways
   )
-  if split == 'train':
-    if answers != 'mixed' or world.letters_are_asked():
-      return made
-    return made._replace(captions=world.captions(world.scenes(split)[0], ids))
+  if split != 'train':
+    return made
   pairs, rows = np.unique(made.groups, return_inverse=True)
   labels = [world.labels(scenes, pair) for pair in pairs]
-  return made._replace(labels=np.stack(labels), label_rows=rows)
+  made = made._replace(labels=np.stack(labels), label_rows=rows)
+  if answers != 'mixed' or world.letters_are_asked():
+    return made
+  return made._replace(captions=world.captions(scenes, ids))
 
 
 def records(tasks):
