@@ -55,7 +55,7 @@ def apply_language(config, arg):
 def add_towers(learner):
   """Sizes of the encoder, which every learner above it has to repeat."""
   learner.vocabulary = 512
-  learner.width = 136
+  learner.width = 300
   learner.hidden = (192, 96)
   learner.grid = 2
   learner.inner = 96
@@ -66,7 +66,7 @@ def get_config(arg=None):
   add_language(config, 'mixed')
   config.language.asked = 24
   config.batch = 1
-  config.steps = 3_000
+  config.steps = 2_000
   config.episode.shot = 1
   config.episode.query = 16
   config.eval.episodes = 108

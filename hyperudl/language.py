@@ -18,7 +18,7 @@ class Towers(NamedTuple):
   """Sizes of the encoder; see `learners.contrastive.make`."""
 
   vocabulary: int = 512
-  width: int = 136
+  width: int = 300
   hidden: tuple[int, ...] = (192, 96)
   grid: int = 2
   inner: int = 96

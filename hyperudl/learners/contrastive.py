@@ -25,7 +25,7 @@ def make(
   way,
   *,
   vocabulary=512,
-  width=136,
+  width=300,
   hidden=(192, 96),
   grid=2,
   inner=96,

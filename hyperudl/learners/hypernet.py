@@ -42,7 +42,7 @@ def make(
   meta_grad='first_order',
   penalty=1e-3,
   vocabulary=512,
-  width=136,
+  width=300,
   hidden=(192, 96),
   grid=2,
   inner_width=96,

@@ -28,7 +28,7 @@ class ImageTower(nn.Module):
   colour on any ground looks alike there.
   """
 
-  width: int = 136
+  width: int = 300
   hidden: tuple[int, ...] = (192, 96)
   grid: int = 2
 
@@ -78,7 +78,7 @@ class TextTower(nn.Module):
   """
 
   vocabulary: int = 512
-  width: int = 136
+  width: int = 300
   inner: int = 96
 
   @nn.compact
