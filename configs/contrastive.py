@@ -5,7 +5,9 @@
 
 Answers are statements, or question and answer in one string, that name the
 tile they speak of; the pairs that test asks for are in none of them. The images
-of an episode are asked about by `language.asked` other tasks too. What it and
+of an episode are asked about by `language.asked` other tasks too, and captions
+(`language.captions`) say which letter is where if these are too many to be asked
+for (`set=large`). What it and
 the towers are worth: docs/results/guidance.md.
 """
 
@@ -37,7 +39,8 @@ def add_language(config, answers='bare'):
 def apply_language(config, arg):
   """`common.apply_variant` with the variant keys `level` and `set`.
 
-  `set` is the size of glyphvqa; 'tiny' has tasks of four answers.
+  `set` is the size of glyphvqa; 'tiny' has tasks of four answers, 'large' an
+  encoder of more numbers.
   """
   rest = []
   for part in (arg or '').split(','):
@@ -45,6 +48,7 @@ def apply_language(config, arg):
     if key == 'set':
       config.language.size = value
       config.episode.way = 4 if value == 'tiny' else 8
+      config.learner.width = 528 if value == 'large' else 300
     elif key == 'level':
       config.language.level = value
     elif part.strip():
@@ -73,4 +77,8 @@ def get_config(arg=None):
   config.learner.name = 'contrastive'
   add_towers(config.learner)
   config.learner.scale = 10.0
-  return apply_language(config, arg)
+  config = apply_language(config, arg)
+  if config.language.size == 'large':
+    config.language.captions = True
+    config.steps = 16_000
+  return config

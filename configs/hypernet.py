@@ -45,7 +45,7 @@ def get_config(arg=None):
   config = common.base()
   contrastive.add_language(config)
   config.batch = 16
-  config.steps = 2_500
+  config.steps = 1_500
   config.strategy = 'vmap'
   config.optimizer.learning_rate = 3e-3
   config.eval.episodes = 108

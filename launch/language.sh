@@ -12,7 +12,7 @@ make_environment
 runs="${RUNS:-runs}"
 out="${OUT:-}"
 python launch/results.py --page=guidance --dataset=glyphvqa \
-  --seeds="${SEEDS:-0}" --runs="$runs" \
+  --seeds="${SEEDS:-0}" --runs="$runs" --jobs=2 \
   ${out:+--out="$out/tables/guidance-glyphvqa.md"} "$@"
 folder="$runs/guidance/glyphvqa"
 drawn="$folder/hypernet-0,$folder/hyperldm-0"

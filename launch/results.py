@@ -12,12 +12,14 @@ gone. Rows that build on others come after them. --rows=NAME,NAME chooses,
 --without=NAME,NAME leaves rows out, and --seeds=0,1 chooses the training seeds,
 where each row has a number of its own;
 --target=SET also tests on all classes of another set; --steps shortens
-every training, for a trial. Runs lie in RUNS/PAGE/DATASET/ROW-SEED
-(DATASET-STEPS of a trial).
+every training, for a trial; --jobs=2 evaluates a row by two processes at a time.
+Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
 """
 
 import argparse
+from concurrent import futures
 import importlib
+import os
 import pathlib
 import re
 import subprocess
@@ -61,6 +63,9 @@ def parse_arguments():
   )
   parser.add_argument('--steps', default=0, type=int)
   parser.add_argument('--out', default='', help='file; nothing: print it')
+  parser.add_argument(
+    '--jobs', default=1, type=int, help='evaluations of a row at a time'
+  )
   parser.add_argument('--recorded', action='store_true', help='see above')
   arguments = parser.parse_args()
   known = result_pages.PAGES[arguments.page]()
@@ -175,11 +180,21 @@ def fail(error):
 
 
 def evaluate(arguments, workdir, evaluations):
-  """What has not been evaluated yet."""
-  for name, flags in evaluations.items():
-    if not (workdir / 'eval' / f'{name}.jsonl').exists():
-      options = ['--once', f'--data_dir={arguments.data_dir}', *flags]
-      call('evaluate', f'--workdir={workdir}', *options)
+  """What has not been evaluated yet, `--jobs` processes at a time."""
+  once = [f'--workdir={workdir}', '--once', f'--data_dir={arguments.data_dir}']
+  missing = [
+    [*once, *flags]
+    for name, flags in evaluations.items()
+    if not (workdir / 'eval' / f'{name}.jsonl').exists()
+  ]
+  if arguments.jobs > 1:  # they would all take most of an accelerator
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  with futures.ThreadPoolExecutor(max(arguments.jobs, 1)) as pool:
+    started = [pool.submit(call, 'evaluate', *options) for options in missing]
+    for one in futures.as_completed(started):
+      if one.exception():  # what has not begun does not begin
+        pool.shutdown(cancel_futures=True)
+      one.result()
 
 
 def collect(arguments):

@@ -1,10 +1,13 @@
 """Results pages: rows resolve, the page is made of records of runs."""
 
+import argparse
 import importlib
 import json
 import pathlib
 import re
 import sys
+import threading
+import time
 import types
 
 import numpy as np
@@ -325,6 +328,27 @@ def test_what_hallucinations_are_like_stands_beside_accuracies(tmp_path):
   assert second == '| hallucination-10 | 1shot-test | 0.250 +- 0.000 |'
   (first,) = lines_of(ask(tmp_path, 'metric'), 'protonet-5way | 50')
   assert first.startswith('| protonet-5way |')
+
+
+def test_evaluations_of_a_row_run_at_the_same_time(tmp_path, monkeypatch):
+  both = threading.Barrier(2, timeout=30)
+  monkeypatch.setattr(results, 'call', lambda *command: both.wait())
+  arguments = argparse.Namespace(jobs=2, data_dir='.')
+  results.evaluate(arguments, tmp_path, {'a': ['--tag=a'], 'b': ['--tag=b']})
+  # One that fails ends all with its code; what has not begun does not begin.
+  started = []
+
+  def fail(*command):
+    started.append(command)
+    time.sleep(0.05)
+    sys.exit(3)
+
+  monkeypatch.setattr(results, 'call', fail)
+  arguments.jobs = 1
+  many = {f'r{i}': [f'--tag=r{i}'] for i in range(50)}
+  with pytest.raises(SystemExit) as stopped:
+    results.evaluate(arguments, tmp_path, many)
+  assert stopped.value.code == 3 and len(started) < 50
 
 
 def test_a_page_says_which_rows_its_command_leaves_out(tmp_path):
