@@ -6,9 +6,9 @@
 Answers are statements, or question and answer in one string, that name the
 tile they speak of; the pairs that test asks for are in none of them. The images
 of an episode are asked about by `language.asked` other tasks too, and captions
-(`language.captions`) say which letter is where if these are too many to be asked
-for (`set=large`). What it and
-the towers are worth: docs/results/guidance.md.
+(`language.captions`) say which letter is where if these are too many to be
+asked for (`set=large`). What it and the towers are worth:
+docs/results/guidance.md.
 """
 
 from configs import common

@@ -12,8 +12,8 @@ gone. Rows that build on others come after them. --rows=NAME,NAME chooses,
 --without=NAME,NAME leaves rows out, and --seeds=0,1 chooses the training seeds,
 where each row has a number of its own;
 --target=SET also tests on all classes of another set; --steps shortens
-every training, for a trial; --jobs=2 evaluates a row by two processes at a time.
-Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
+every training, for a trial; --jobs=2 evaluates a row by two processes at a
+time. Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
 """
 
 import argparse

@@ -74,7 +74,7 @@ def test_nothing_is_said_of_pairs_that_are_held_out(made):
 
 
 def test_an_episode_has_a_caption_of_each_query_and_knows_which_are_true(made):
-  world, scenes, tasks = made
+  _, _, tasks = made
   draw = episodes.make_draw(config_of(captions=True), tasks, train=True)
   episode = jax.device_get(draw(episodes.train_keys(0, 0, 4)))
   found = episode.extra['captions']

@@ -133,5 +133,5 @@ def test_an_image_and_a_string_meet_by_what_a_patch_and_the_words_share():
 
 def test_a_width_that_no_pairs_have_is_refused():
   assert [text.factors_of(w) for w in (1, 3, 136, 528)] == [1, 2, 16, 32]
-  with pytest.raises(ValueError, match='128 .*: choose 120 or 136'):
+  with pytest.raises(ValueError, match=r'128 .*: choose 120 or 136'):
     contrastive.make(WAY, width=128)

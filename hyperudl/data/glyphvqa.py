@@ -9,10 +9,9 @@ meant; 'full' answers repeat the referent. Everything follows from the seed.
 
 Splits by level: 'wording' asks the pairs of the training in wordings that
 training never used; 'semantic' asks pairs of referent and attribute that
-training never saw, in any wording. Letters are asked for where there are up to 8
-of them; where there are more, captions name them to the encoder (`World.captions`).
-The scenes of valid and test are others,
-written by other drawers.
+training never saw, in any wording. The scenes of valid and test are others,
+written by other drawers. Letters are asked for where there are up to 8 of them;
+where there are more, captions name them to the encoder (`World.captions`).
 """
 
 import re

@@ -8,8 +8,8 @@ It is the frozen upstream of the learners with language. Train it on answers
 that name what they speak of (`language.answers=mixed`). What other tasks ask of
 the queries (`extra['asked']`, see `data/vqa_episodes.py`) is part of the loss,
 the mean over all pairs of an image and a question that has an answer there.
-Captions of the queries (`extra['captions']`) add the contrast of CLIP, among the
-captions of an episode for each image and among its images for each caption;
+Captions of the queries (`extra['captions']`) add the contrast of CLIP, among
+the captions of an episode for each image and among its images for each caption;
 captions of others that are true of an image too are in neither.
 """
 

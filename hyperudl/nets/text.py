@@ -2,11 +2,12 @@
 
 Radford et al. 2021, arXiv:2103.00020, at a size that a CPU trains in a minute,
 with second-order pooling (Carreira et al. 2012, "Semantic segmentation with
-second-order pooling") in both towers: an image is a grid of patches, each through
-one perceptron to a vector e_t of d numbers, a string the sum v of its words, and
+second-order pooling") in both towers: an image is a grid of patches, each
+through one perceptron to a vector e_t of d numbers, a string the sum v of its
+words, and
   <image, string> = sum_t (v . e_t)^2.
-What a patch has together with what ("green ink", "red tile") is bound in the sum
-over patches by the square, for pairs that no string of the training had too.
+What a patch has together with what ("green ink", "red tile") is bound by the
+square, for pairs that no string of the training had too.
 """
 
 import math
