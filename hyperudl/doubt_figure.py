@@ -22,7 +22,7 @@ def draw(workdirs, tag=''):
   support (inside) and of others (outside).
 
   Args:
-    workdirs: of runs with eval/*uncertainty-test_episodes.npz.
+    workdirs: of runs with eval/*uncertainty-test_episodes.npz, or -all_.
     tag: of the result, '' for the one without.
 
   Raises:
@@ -31,8 +31,13 @@ def draw(workdirs, tag=''):
   results = []
   unique = len({pathlib.Path(w).name for w in workdirs}) == len(workdirs)
   for workdir in workdirs:
-    name = f'{tag}-uncertainty-test' if tag else 'uncertainty-test'
-    path = pathlib.Path(workdir, 'eval', f'{name}_episodes.npz')
+    name = f'{tag}-uncertainty' if tag else 'uncertainty'
+    path, whole = (
+      pathlib.Path(workdir, 'eval', f'{name}-{split}_episodes.npz')
+      for split in ('test', 'all')
+    )
+    if not path.exists() and whole.exists():
+      path = whole
     if not path.exists():
       raise core.BadInput(
         f'{workdir} has no eval/{path.name}; run python -m hyperudl.evaluate '
@@ -42,13 +47,19 @@ def draw(workdirs, tag=''):
     with np.load(path) as stored:
       label = pathlib.Path(workdir).name if unique else str(workdir)
       results.append((label, dict(stored)))
-  columns = 1 + len(_NAMES)
-  figure = Figure(figsize=(10, 2.9 * len(results)), layout='constrained')
+  scores = [
+    score
+    for score in _NAMES
+    if any(f'{score}_inside' in arrays for _, arrays in results)
+  ]
+  columns = 1 + len(scores)
+  size = 10 / 3 * columns, 2.9 * len(results)
+  figure = Figure(figsize=size, layout='constrained')
   axes = figure.subplots(len(results), columns, squeeze=False)
   for row, (name, arrays) in zip(axes, results):
     _reliability(row[0], arrays)
     row[0].set_title(name, fontsize=10, loc='left')
-    for place, score in zip(row[1:], _NAMES):
+    for place, score in zip(row[1:], scores):
       if f'{score}_inside' in arrays:
         _histograms(place, arrays, score)
       else:

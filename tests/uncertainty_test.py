@@ -127,6 +127,10 @@ def test_what_was_measured_is_drawn(tmp_path):
   assert len(figure.axes) == 6
   titles = [axes.get_title() for axes in figure.axes[1:3]]
   assert all(title.startswith('AUROC') for title in titles)
+  # Of all classes of another set, and without samples that could disagree.
+  del found['disagreement_inside'], found['disagreement_outside']
+  metrics.write_evaluation(tmp_path / 'run', 'b-uncertainty-all', 1, {}, found)
+  assert len(doubt_figure.draw([tmp_path / 'run'], 'b').axes) == 2
   with pytest.raises(core.BadInput, match='--uncertainty'):
     doubt_figure.draw([tmp_path])
 
