@@ -31,7 +31,7 @@ SIZES = {
   'latent': 6,
   'hvae_latent': 5,
   # Questions must be far apart where nothing has trained their encoder.
-  'width': 32,
+  'width': 36,
   'inner_width': 32,
 }
 LDM = {'denoiser': (64, 64), 'timesteps': 40, 'sampler_steps': 40, 'ema': 0.98}
