@@ -68,6 +68,8 @@ def parse_arguments():
   )
   parser.add_argument('--recorded', action='store_true', help='see above')
   arguments = parser.parse_args()
+  if arguments.jobs < 1:
+    parser.error(f'--jobs={arguments.jobs}: expected 1 or more')
   known = result_pages.PAGES[arguments.page]()
   unknown = {*arguments.rows, *arguments.without} - set(known)
   if unknown:
@@ -189,7 +191,7 @@ def evaluate(arguments, workdir, evaluations):
   ]
   if arguments.jobs > 1:  # they would all take most of an accelerator
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  with futures.ThreadPoolExecutor(max(arguments.jobs, 1)) as pool:
+  with futures.ThreadPoolExecutor(arguments.jobs) as pool:
     started = [pool.submit(call, 'evaluate', *options) for options in missing]
     for one in futures.as_completed(started):
       if one.exception():  # what has not begun does not begin

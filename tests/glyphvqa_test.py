@@ -58,9 +58,9 @@ def test_answers_are_those_of_the_tile_that_the_question_means():
       checked += 1
     named = str(w.values[attribute][value])
     assert named in tasks.names[number]
-    bare = ' '.join(w.prompts(pair, 'bare'))
+    bare = ' '.join(w.prompts(w.pairs[pair], 'bare'))
     assert f' {named} ' not in f' {bare} '
-    assert named in w.prompts(pair, 'full')[0]
+    assert named in w.prompts(w.pairs[pair], 'full')[0]
   assert checked > 500
 
 
@@ -86,7 +86,7 @@ def test_what_is_held_out_is_in_no_training_string(level):
     asked = w.pairs[pair][2]
     start = glyphvqa_words.STATEMENTS[asked].split(' {}')[0]
     for text in texts:
-      both = w.referent(pair) in text
+      both = w.referent(w.pairs[pair]) in text
       said = (
         text.startswith(start) or f'the {glyphvqa_words.NAMED[asked]}' in text
       )
@@ -303,8 +303,8 @@ def test_tasks_in_another_order_are_the_same_tasks():
   for new, old in enumerate(order):
     assert moved.names[new] == tasks.names[old]
     assert moved.answer_names[new] == tasks.answer_names[old]
-  kept = {'images', 'total', 'words', 'labels', 'names', 'answer_names'}
-  kept |= {'captions'}
+  kept = {'images', 'total', 'words', 'labels', 'captions'}
+  kept |= {'names', 'answer_names'}
   for name in {*tasks._fields} - kept - {'latents'}:
     found, wanted = getattr(moved, name), getattr(tasks, name)
     np.testing.assert_array_equal(found, wanted[order], name)

@@ -331,6 +331,7 @@ def test_what_hallucinations_are_like_stands_beside_accuracies(tmp_path):
 
 
 def test_evaluations_of_a_row_run_at_the_same_time(tmp_path, monkeypatch):
+  monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   both = threading.Barrier(2, timeout=30)
   monkeypatch.setattr(results, 'call', lambda *command: both.wait())
   arguments = argparse.Namespace(jobs=2, data_dir='.')

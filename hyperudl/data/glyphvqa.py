@@ -108,7 +108,7 @@ def load(split, dir, *, size='small', level='wording', answers='bare', seed=0):
   if split != 'train':
     return made
   pairs, rows = np.unique(made.groups, return_inverse=True)
-  labels = [world.labels(scenes, pair) for pair in pairs]
+  labels = [world.labels(scenes, world.pairs[pair]) for pair in pairs]
   made = made._replace(labels=np.stack(labels), label_rows=rows)
   if answers != 'mixed' or world.letters_are_asked():
     return made
@@ -204,33 +204,31 @@ class World:
 
   def task(self, scenes, start, count, pair, wording, answers):
     """Dicts for `vqa.make_task_set`, of `count` scenes from row `start` on."""
-    labels = self.labels(scenes, pair)
+    triple = self.pairs[pair]
+    labels = self.labels(scenes, triple)
     rng = np.random.default_rng([self.seed, 3, pair, wording, start])
     rows = rng.permutation(np.flatnonzero(labels >= 0))[:count]
     pool = [(int(row) + start, int(labels[row])) for row in rows]
-    asked = self.pairs[pair][2]
-    question = self.question(pair, wording)
+    question = self.question(triple, wording)
     number = pair * len(glyphvqa_words.WORDINGS) + wording
     task = {
       'question': question,
-      'answers': list(self.values[asked]),
+      'answers': list(self.values[triple[2]]),
       'support': pool[::2],
       'query': pool[1::2],
       'group': pair,
     }
     if answers != 'mixed':
-      prompts = self.prompts(pair, answers)
+      prompts = self.prompts(triple, answers)
       return [{**task, 'prompts': prompts, 'id': number}]
-    asked_too = [f'{question} {name}' for name in task['answers']]
-    kinds = self.prompts(pair, 'full'), asked_too
     return [
       {**task, 'prompts': prompts, 'id': 2 * number + kind}
-      for kind, prompts in enumerate(kinds)
+      for kind, prompts in enumerate(self._full(triple, [wording]))
     ]
 
-  def labels(self, scenes, pair):
-    """i16[n]: the answer of each scene to a pair, -1 without its referent."""
-    attribute, value, asked = self.pairs[pair]
+  def labels(self, scenes, triple):
+    """i16[n]: the answer of each scene to one of `pairs`, -1 without one."""
+    attribute, value, asked = triple
     here = scenes[..., ATTRIBUTES.index(attribute)] == value
     found = scenes[np.arange(len(scenes)), here.argmax(axis=1)]
     answers = found[:, ATTRIBUTES.index(asked)]
@@ -252,70 +250,59 @@ class World:
     """
     trained = {self.pairs[pair] for pair in self.of_split['train']}
     labels, strings = [], []
-    for attribute, value in self._subjects():
+    for triple in self._told():
+      letters = self.labels(scenes, triple)
       known = [
-        ('letter', letter, attribute) in trained
+        ('letter', letter, triple[0]) in trained
         for letter in range(len(self.values['letter']))
       ]
-      here = scenes[..., ATTRIBUTES.index(attribute)] == value
-      letters = scenes[np.arange(len(scenes)), here.argmax(axis=1), -1]
-      said = here.any(axis=1) & np.array(known)[letters]
-      labels.append(np.where(said, letters, -1))
-      forms = self._caption_strings(attribute, value)
+      labels.append(np.where(np.array(known)[letters], letters, -1))
+      wordings = glyphvqa_words.SPLIT_WORDINGS['train']
+      forms = self._full(triple, wordings)
       strings.append([[encode(text) for text in form] for form in forms])
-    return vqa.Captions(np.array(strings), np.array(labels, np.int16))
+    return vqa.Captions(np.array(strings), np.stack(labels))
 
-  def _subjects(self):
-    return [(a, v) for a in ATTRIBUTES[:3] for v in range(len(self.values[a]))]
+  def _told(self):
+    """What captions answer, as `pairs`."""
+    if self.letters_are_asked():
+      return []
+    return [
+      (a, value, 'letter')
+      for a in ATTRIBUTES[:3]
+      for value in range(len(self.values[a]))
+    ]
 
-  def _caption_strings(self, attribute, value):
-    """Lists of strings for all letters: statements, then questions."""
-    letters = self.values['letter']
-    end = glyphvqa_words.REFERENTS[attribute].format(
-      self.values[attribute][value]
-    )
-    told = glyphvqa_words.STATEMENTS['letter']
-    forms = [[f'{told.format(letter)} {end}' for letter in letters]]
-    for wording in glyphvqa_words.SPLIT_WORDINGS['train']:
-      question = glyphvqa_words.WORDINGS[wording].format(
-        a=glyphvqa_words.NAMED['letter'], r=end
-      )
-      forms.append([f'{question} {letter}' for letter in letters])
+  def _full(self, triple, wordings):
+    """All answers: as statements, then behind the question in each wording."""
+    forms = [self.prompts(triple, 'full')]
+    for wording in wordings:
+      question = self.question(triple, wording)
+      forms.append([f'{question} {name}' for name in self.values[triple[2]]])
     return forms
 
-  def referent(self, pair):
-    attribute, value, _ = self.pairs[pair]
+  def referent(self, triple):
+    attribute, value, _ = triple
     return glyphvqa_words.REFERENTS[attribute].format(
       self.values[attribute][value]
     )
 
-  def question(self, pair, wording):
-    asked = glyphvqa_words.NAMED[self.pairs[pair][2]]
+  def question(self, triple, wording):
+    asked = glyphvqa_words.NAMED[triple[2]]
     return glyphvqa_words.WORDINGS[wording].format(
-      a=asked, r=self.referent(pair)
+      a=asked, r=self.referent(triple)
     )
 
-  def prompts(self, pair, answers):
+  def prompts(self, triple, answers):
     """The answers as statements, 'bare' or 'full'."""
-    asked = self.pairs[pair][2]
-    bare = [
-      glyphvqa_words.STATEMENTS[asked].format(name)
-      for name in self.values[asked]
-    ]
-    end = f' {self.referent(pair)}' if answers == 'full' else ''
-    return [text + end for text in bare]
+    told = glyphvqa_words.STATEMENTS[triple[2]]
+    end = f' {self.referent(triple)}' if answers == 'full' else ''
+    return [told.format(name) + end for name in self.values[triple[2]]]
 
   def _texts(self):
-    for pair in range(len(self.pairs)):
-      values = self.values[self.pairs[pair][2]]
-      for wording in range(len(glyphvqa_words.WORDINGS)):
-        question = self.question(pair, wording)
-        yield from (f'{question} {value}' for value in values)
-      yield from self.prompts(pair, 'full')
-    if not self.letters_are_asked():
-      for attribute, value in self._subjects():
-        for form in self._caption_strings(attribute, value):
-          yield from form
+    every = range(len(glyphvqa_words.WORDINGS))
+    for triple in (*self.pairs, *self._told()):
+      for form in self._full(triple, every):
+        yield from form
 
   def words(self):
     """Every word of every string, sorted."""

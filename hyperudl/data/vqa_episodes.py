@@ -103,36 +103,10 @@ def make_draw(config, tasks, *, train):
   check(config, tasks, 'the training set' if train else 'the data')
   rules = config.episode
   sizes = rules.way * rules.shot, rules.way * rules.query
-  asked = config.language.asked if train else 0
-  captions = tasks.captions if train and config.language.captions else None
-  if train and config.language.captions and captions is None:
-    raise core.BadInput(
-      'config.language.captions = True, but the training set has none (of '
-      'glyphvqa, size large has): set it to False'
-    )
-  if train:
-    join = lambda a, b: np.concatenate([a, b], axis=1)
-    pool = (
-      join(tasks.support, tasks.query),
-      join(tasks.support_y, tasks.query_y),
-    )
-    pools = [tuple(_widened(part, sum(sizes)) for part in pool)]
-  else:
-    both = (
-      (tasks.support, tasks.support_y),
-      (tasks.query, tasks.query_y),
-    )
-    _warn_of_rows(rules, tasks)
-    pools = [
-      tuple(_widened(part, size) for part in pool)
-      for pool, size in zip(both, sizes)
-    ]
+  pools = _pools(rules, tasks, sizes, train)
   plan = jax.jit(functools.partial(_plan, tasks, pools, sizes))
   finish = jax.jit(functools.partial(_finish, tasks))
-  if asked:
-    ask = jax.jit(functools.partial(_ask, vqa.with_labels(tasks), asked))
-  if captions:
-    caption = jax.jit(functools.partial(_caption, captions))
+  extras = _extras(config, tasks) if train else {}
   images = tasks.images
   if images.nbytes <= config.data.device_mb << 20:
     images = jnp.asarray(images)
@@ -156,10 +130,8 @@ def make_draw(config, tasks, *, train):
     else:
       pixels = [images[part] for part in rows]
     episode = finish(plans, pixels, keys)
-    if asked:
-      episode.extra['asked'] = ask(keys, plans[2][0])
-    if captions:
-      episode.extra['captions'] = caption(keys, plans[2][0])
+    for name, make in extras.items():
+      episode.extra[name] = make(keys, plans[2][0])
     if not rules.tasks:
       return episode
     split = lambda leaf: leaf.reshape(
@@ -168,6 +140,35 @@ def make_draw(config, tasks, *, train):
     return jax.tree.map(split, episode)
 
   return draw
+
+
+def _pools(rules, tasks, sizes, train):
+  """[(rows, y)] to draw from: of all images, or of support and of queries."""
+  both = (tasks.support, tasks.support_y), (tasks.query, tasks.query_y)
+  if train:
+    pool = [np.concatenate(parts, axis=1) for parts in zip(*both)]
+    return [tuple(_widened(part, sum(sizes)) for part in pool)]
+  _warn_of_rows(rules, tasks)
+  return [
+    tuple(_widened(part, size) for part in pool)
+    for pool, size in zip(both, sizes)
+  ]
+
+
+def _extras(config, tasks):
+  """{name: (keys key[B], rows i32[B, Q] of queries) -> part of `extra`}."""
+  found, language = {}, config.language
+  if language.asked:
+    tabled = vqa.with_labels(tasks)
+    found['asked'] = jax.jit(functools.partial(_ask, tabled, language.asked))
+  if language.captions:
+    if tasks.captions is None:
+      raise core.BadInput(
+        'config.language.captions = True, but the training set has none (of '
+        'glyphvqa, size large has): set it to False'
+      )
+    found['captions'] = jax.jit(functools.partial(_caption, tasks.captions))
+  return found
 
 
 def _warn_of_rows(rules, tasks):

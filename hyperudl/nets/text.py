@@ -6,8 +6,8 @@ second-order pooling") in both towers: an image is a grid of patches, each
 through one perceptron to a vector e_t of d numbers, a string the sum v of its
 words, and
   <image, string> = sum_t (v . e_t)^2.
-What a patch has together with what ("green ink", "red tile") is bound by the
-square, for pairs that no string of the training had too.
+The square binds what one patch has ("green ink" with "red tile"), in pairs that
+no string of the training put together too.
 """
 
 import math
