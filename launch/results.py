@@ -12,29 +12,24 @@ gone. Rows that build on others come after them. --rows=NAME,NAME chooses,
 --without=NAME,NAME leaves rows out, and --seeds=0,1 chooses the training seeds,
 where each row has a number of its own;
 --target=SET also tests on all classes of another set; --steps shortens
-every training, for a trial; --jobs=2 evaluates a row by two processes at a
-time. Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
+every training, for a trial. --jobs=2 trains and evaluates by two processes at a
+time, each on half of the cores: small networks leave cores idle. Runs lie in
+RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
 """
 
 import argparse
-from concurrent import futures
-import importlib
 import os
 import pathlib
-import re
-import subprocess
 import sys
 
 from absl import logging
+import jobs
+import page_runs
 import records
 import result_pages
 import result_text
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for configs
-
-from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import runs
 from hyperudl import storage
 
 
@@ -63,9 +58,7 @@ def parse_arguments():
   )
   parser.add_argument('--steps', default=0, type=int)
   parser.add_argument('--out', default='', help='file; nothing: print it')
-  parser.add_argument(
-    '--jobs', default=1, type=int, help='evaluations of a row at a time'
-  )
+  parser.add_argument('--jobs', default=1, type=int, help='processes at a time')
   parser.add_argument('--recorded', action='store_true', help='see above')
   arguments = parser.parse_args()
   if arguments.jobs < 1:
@@ -83,129 +76,13 @@ def parse_arguments():
   return arguments
 
 
-def rows_of(arguments):
-  """{row: (config, flags, evaluations)} with the names of the data sets."""
-  names = {'dataset': arguments.dataset, 'target': arguments.target}
-  return {
-    row: (
-      config.format(**names),
-      flags,
-      {
-        name.format(**names): [flag.format(**names) for flag in options]
-        for name, options in evaluations.items()
-        if arguments.target or '{target}' not in name
-      },
-    )
-    for row, (config, flags, evaluations) in result_pages.PAGES[
-      arguments.page
-    ]().items()
-  }
-
-
-def folder(arguments):
-  """Where the runs of this page on this data set lie."""
-  trial = f'-{arguments.steps}' if arguments.steps else ''
-  return arguments.runs / arguments.page / f'{arguments.dataset}{trial}'
-
-
-def call(module, *options):
-  """Runs one of the mains; ends with its exit code if it fails."""
-  command = [sys.executable, '-m', f'hyperudl.{module}', *options]
-  code = subprocess.run(command, check=False).returncode
-  if code:
-    sys.exit(code)
-
-
-def train(arguments, row, seed):
-  """One training, or nothing if it is done; first what it builds on.
-
-  Ends with code 2 if the folder holds a finished run of other settings.
-  """
-  config, flags, _ = rows_of(arguments)[row]
-  upstreams = re.findall(r'{folder}/([\w-]+)-{seed}(?= |$)', ' '.join(flags))
-  for other in dict.fromkeys(upstreams):
-    train(arguments, other, seed)
-  workdir = folder(arguments) / f'{row}-{seed}'
-  flags = flags_of(arguments, flags, seed)
-  if (workdir / 'DONE').exists():
-    error = difference(workdir, config, flags)
-    if error:
-      fail(error)
-    return
-  place = f'--config.data.dir={arguments.data_dir}'
-  call(
-    'train', f'--config=configs/{config}', f'--workdir={workdir}', place, *flags
-  )
-
-
-def flags_of(arguments, flags, seed):
-  """Flags of one training."""
-  steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
-  return [
-    f'--config.seed={seed}',
-    *[flag.format(folder=folder(arguments), seed=seed) for flag in flags],
-    *steps,
-  ]
-
-
-def config_of(config, flags):
-  """The config of one training."""
-  name, _, variant = config.partition('.py:')
-  made = importlib.import_module(f'configs.{name}').get_config(variant)
-  with made.unlocked():
-    for flag in flags:
-      field, _, text = flag.removeprefix('--config.').partition('=')
-      config_lib.set_field(made, field, text)
-  return made
-
-
-def difference(workdir, config, flags):
-  """The error that says how the run in `workdir` is not of this config."""
-  try:
-    wanted, stored = config_of(config, flags), runs.read_config(workdir)
-    with wanted.unlocked():
-      for name, path in stored.init_from.items():
-        # The folder of all runs may have been moved.
-        own = wanted.init_from.get(name, '')
-        if pathlib.Path(path).name == pathlib.Path(own).name:
-          wanted.init_from[name] = path
-    runs.check_workdir(wanted, workdir)
-  except core.BadInput as error:
-    return error
-  return None
-
-
-def fail(error):
-  """Ends with the code of the error and one line."""
-  sys.stderr.write(f'results: {error}\n')
-  sys.exit(error.exit_code)
-
-
-def evaluate(arguments, workdir, evaluations):
-  """What has not been evaluated yet, `--jobs` processes at a time."""
-  once = [f'--workdir={workdir}', '--once', f'--data_dir={arguments.data_dir}']
-  missing = [
-    [*once, *flags]
-    for name, flags in evaluations.items()
-    if not (workdir / 'eval' / f'{name}.jsonl').exists()
-  ]
-  if arguments.jobs > 1:  # they would all take most of an accelerator
-    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  with futures.ThreadPoolExecutor(arguments.jobs) as pool:
-    started = [pool.submit(call, 'evaluate', *options) for options in missing]
-    for one in futures.as_completed(started):
-      if one.exception():  # what has not begun does not begin
-        pool.shutdown(cancel_futures=True)
-      one.result()
-
-
 def collect(arguments):
   """Records of the page, and others of --out that it does not show.
 
   Those of the page are of --out and of the runs that there are.
   """
-  place = folder(arguments)
-  rows = rows_of(arguments)
+  place = page_runs.folder(arguments)
+  rows = page_runs.rows_of(arguments)
   settings = {
     (row, result): ' '.join([config, *flags, '| evaluate', *options])
     for row, (config, flags, evaluations) in rows.items()
@@ -222,8 +99,8 @@ def collect(arguments):
     if row not in rows or not seed.isdecimal():
       continue
     config, flags, evaluations = rows[row]
-    flags = flags_of(arguments, flags, seed)
-    error = difference(done.parent, config, flags)
+    flags = page_runs.flags_of(arguments, flags, seed)
+    error = page_runs.difference(done.parent, config, flags)
     if error:
       logging.warning('left out: %s', error)
       continue
@@ -254,7 +131,7 @@ def main():
   try:
     run(arguments)
   except core.Error as error:
-    fail(error)
+    page_runs.fail(error)
 
 
 def run(arguments):
@@ -268,31 +145,19 @@ def run(arguments):
   known, others = collect(arguments)
   if others:
     logging.warning('%d records are of other settings: not shown', len(others))
-  rows = rows_of(arguments)
-  for seed, row in order(arguments):
-    evaluations = rows[row][2]
-    workdir = folder(arguments) / f'{row}-{seed}'
-    recorded = all((row, seed, each) in known for each in evaluations)
-    if not (arguments.recorded and recorded and not workdir.exists()):
-      train(arguments, row, seed)
-      evaluate(arguments, workdir, evaluations)
-    write(arguments)
+  if arguments.jobs > 1:  # each would take most of an accelerator
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+
+  def done(name, left):
+    if not any(other[:2] == name[:2] for other in left):  # of this row
+      write(arguments)
+
+  jobs.run(page_runs.tasks_of(arguments, known), arguments.jobs, done)
+  write(arguments)
   if not arguments.out:
     found, _ = collect(arguments)
+    rows = page_runs.rows_of(arguments)
     sys.stdout.write(result_text.page(arguments.page, rows, found))
-
-
-def order(arguments):
-  """(seed, row) pairs: all rows of a seed, then the next one."""
-  if arguments.seeds:
-    return [(seed, row) for seed in arguments.seeds for row in arguments.rows]
-  counts = result_pages.SEEDS[arguments.page]
-  return [
-    (seed, row)
-    for seed in range(max(counts.values(), default=1))
-    for row in arguments.rows
-    if seed < counts.get(row, 1)
-  ]
 
 
 def write(arguments):
@@ -310,7 +175,7 @@ def write(arguments):
     'Mean +- 95% interval over test episodes; accuracy in %. Several seeds: '
     'mean, interval\nover seeds and episodes, and the mean of each seed.\n\n'
   )
-  text = result_text.page(arguments.page, rows_of(arguments), found)
+  text = result_text.page(arguments.page, page_runs.rows_of(arguments), found)
   records.write(records_path(arguments), found | others)
   storage.replace(arguments.out, (head + text).encode())
 

@@ -1,13 +1,11 @@
 """Results pages: rows resolve, the page is made of records of runs."""
 
-import argparse
+import functools
 import importlib
 import json
 import pathlib
 import re
 import sys
-import threading
-import time
 import types
 
 import numpy as np
@@ -21,6 +19,8 @@ from hyperudl import stats
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / 'launch'))
 
+import jobs  # noqa: E402
+import page_runs  # noqa: E402
 import records  # noqa: E402
 import result_pages  # noqa: E402
 import result_text  # noqa: E402
@@ -31,6 +31,7 @@ def ask(tmp_path, page, **changes):
   """Arguments as `results.parse_arguments` returns them."""
   values = dict(runs=tmp_path, dataset='omniglot', target='', steps=0, out='')
   values |= dict(page=page, recorded=False, data_dir='elsewhere', without=[])
+  values |= dict(jobs=1)
   return types.SimpleNamespace(**(values | changes))
 
 
@@ -41,8 +42,10 @@ def finish(tmp_path, page, name, values, result='test', **line):
   (run / 'DONE').touch()
   arguments = ask(tmp_path, page)
   row, _, seed = name.rpartition('-')
-  config, flags, _ = results.rows_of(arguments)[row]
-  config = results.config_of(config, results.flags_of(arguments, flags, seed))
+  config, flags, _ = page_runs.rows_of(arguments)[row]
+  config = page_runs.config_of(
+    config, page_runs.flags_of(arguments, flags, seed)
+  )
   (run / 'config.json').write_text(config_lib.to_json(config))
   (run / 'train.jsonl').write_text(
     '{"step": 60, "steps_per_second": 1}\n'
@@ -59,7 +62,7 @@ def finish(tmp_path, page, name, values, result='test', **line):
 def lines_of(arguments, word):
   """Lines of the page with a word."""
   text = result_text.page(
-    arguments.page, results.rows_of(arguments), results.collect(arguments)[0]
+    arguments.page, page_runs.rows_of(arguments), results.collect(arguments)[0]
   )
   return [line for line in text.splitlines() if word in line]
 
@@ -68,7 +71,7 @@ def lines_of(arguments, word):
 def test_every_row_of_a_results_page_resolves(page, tmp_path):
   dataset = 'small' if page == 'guidance' else 'omniglot'
   arguments = ask(tmp_path, page, target='mnist', dataset=dataset)
-  rows = results.rows_of(arguments)
+  rows = page_runs.rows_of(arguments)
   for text, flags, evaluations in rows.values():
     name, _, variant = text.partition('.py:')
     module = importlib.import_module(f'configs.{name}')
@@ -98,7 +101,9 @@ def test_a_results_page_holds_what_there_is(tmp_path):
 def run_page(monkeypatch, *asked):
   """The calls of `results.py`, which trains nothing here."""
   calls = []
-  monkeypatch.setattr(results, 'call', lambda *command: calls.append(command))
+  monkeypatch.setattr(
+    page_runs, 'call', lambda *command, label: calls.append(command)
+  )
   monkeypatch.setattr(sys, 'argv', ['results.py', *asked])
   results.main()
   return [call[0] for call in calls], calls
@@ -274,19 +279,19 @@ def test_a_finished_run_of_other_settings_is_not_taken(tmp_path, capsys):
   finish(tmp_path, 'semi', 'base-1layer-0', {})
   run = finish(tmp_path, 'semi', name, {'accuracy': np.ones(9)})
   arguments = ask(tmp_path, 'semi')
-  results.train(arguments, 'unlabelled-4-1layer', 0)
+  page_runs.train(arguments, 'unlabelled-4-1layer', 0)
   text = (run / 'config.json').read_text()
   base = f'{tmp_path}/semi/omniglot/base-1layer-0'
   # The same network, moved.
   (run / 'config.json').write_text(text.replace(base, '/data/base-1layer-0'))
-  results.train(arguments, 'unlabelled-4-1layer', 0)
+  page_runs.train(arguments, 'unlabelled-4-1layer', 0)
   for old, new, word in (
     ('3000', '60', 'steps: 60 -> 3000'),
     (base, '', "init_from.shared: '' -> "),
   ):
     (run / 'config.json').write_text(text.replace(old, new))
     with pytest.raises(SystemExit) as stopped:
-      results.train(arguments, 'unlabelled-4-1layer', 0)
+      page_runs.train(arguments, 'unlabelled-4-1layer', 0)
     assert stopped.value.code == 2
     assert word in capsys.readouterr().err
 
@@ -330,26 +335,35 @@ def test_what_hallucinations_are_like_stands_beside_accuracies(tmp_path):
   assert first.startswith('| protonet-5way |')
 
 
-def test_evaluations_of_a_row_run_at_the_same_time(tmp_path, monkeypatch):
-  monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  both = threading.Barrier(2, timeout=30)
-  monkeypatch.setattr(results, 'call', lambda *command: both.wait())
-  arguments = argparse.Namespace(jobs=2, data_dir='.')
-  results.evaluate(arguments, tmp_path, {'a': ['--tag=a'], 'b': ['--tag=b']})
-  # One that fails ends all with its code; what has not begun does not begin.
-  started = []
+def test_several_at_a_time_first_what_most_wait_for(tmp_path):
+  rows = ['contrastive', 'multitask', 'hypernet', 'hvae', 'hyperclip-hvae']
+  arguments = ask(tmp_path, 'guidance', dataset='glyphvqa', rows=rows)
+  arguments.seeds, arguments.jobs = [1, 0], 2
 
-  def fail(*command):
-    started.append(command)
-    time.sleep(0.05)
-    sys.exit(3)
+  def order():
+    begun, tasks = [], page_runs.tasks_of(arguments, {})
+    for name, task in tasks.items():
+      work = functools.partial(begun.append, name)
+      tasks[name] = task._replace(work=work)
+    jobs.run(tasks, 1)
+    return [(row, seed, *result[:1]) for row, seed, *result in begun]
 
-  monkeypatch.setattr(results, 'call', fail)
+  found = order()
+  trained = [name for name in found if len(name) == 2]
+  chain = ['contrastive', 'hypernet', 'hvae', 'multitask', 'hyperclip-hvae']
+  assert trained == [(row, seed) for seed in (0, 1) for row in chain]
+  # Evaluations of a seed come after its trainings, before the next ones.
+  assert found[:5] == trained[:5]
+  assert found.index(('hyperclip-hvae', 0, 'wording-test')) < found.index(
+    ('contrastive', 1)
+  )
   arguments.jobs = 1
-  many = {f'r{i}': [f'--tag=r{i}'] for i in range(50)}
-  with pytest.raises(SystemExit) as stopped:
-    results.evaluate(arguments, tmp_path, many)
-  assert stopped.value.code == 3 and len(started) < 50
+  found = order()
+  assert found[0] == ('contrastive', 1)
+  assert found[1] == ('contrastive', 1, 'wording-test')
+  assert found.index(('hyperclip-hvae', 1, 'wording-test')) < found.index(
+    ('contrastive', 0)
+  )
 
 
 def test_a_page_says_which_rows_its_command_leaves_out(tmp_path):
@@ -368,12 +382,12 @@ def test_a_page_says_which_rows_its_command_leaves_out(tmp_path):
 def test_each_row_has_its_number_of_seeds(tmp_path):
   rows = ['protonet-5way', 'protonet-20way', 'protonet-dot-fixed']
   arguments = ask(tmp_path, 'metric', rows=rows, seeds=[])
-  assert results.order(arguments) == [
+  assert page_runs.order(arguments) == [
     *((0, row) for row in rows),
     *((seed, 'protonet-20way') for seed in (1, 2)),
   ]
   arguments.seeds = [4]
-  assert results.order(arguments) == [(4, row) for row in rows]
+  assert page_runs.order(arguments) == [(4, row) for row in rows]
   for page, counts in result_pages.SEEDS.items():
     assert set(counts) <= set(result_pages.PAGES[page]())
 
