@@ -129,14 +129,16 @@ def refined(s, params, support, task, key, view=None):
   if s.inner.steps:
     value, trace = stepping.refine(s.inner, inner, view, value, opening[0], key)
     at = lambda k: jax.tree.map(lambda leaf: leaf[k], trace.values)
-    tasks = [lambda k=k: _task(view, at(k), kept) for k in range(s.inner.steps)]
+    tasks = [
+      lambda k=k: task_at(view, at(k), kept) for k in range(s.inner.steps)
+    ]
     metrics.update(
       inner_loss_first=trace.loss[0],
       inner_loss_last=trace.loss[-1],
       inner_grad_norm=trace.grad_norm[0],
       inner_update_norm=trace.update_norm.sum(),
     )
-  task = _task(view, value, kept)
+  task = task_at(view, value, kept)
   if s.cluster:
     metrics['gate_cluster'], metrics['gate_scale'] = opening[1], opening[2]
     tau = jnp.exp(base_of(params)['log_scale'])
@@ -151,8 +153,14 @@ def refined(s, params, support, task, key, view=None):
   return task, metrics, tasks
 
 
-def _task(view, value, kept):
-  """What `predict` needs, under v."""
+def task_at(view, value, kept):
+  """What `predict` needs, under v.
+
+  Args:
+    view: `label_free.View` of the episode.
+    value: v.
+    kept: entries of the task that v does not change.
+  """
   weights, head = view.write(value)
   task = {**kept, 'weights': weights, 'head': head}
   if 'transform' in value:

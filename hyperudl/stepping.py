@@ -125,14 +125,22 @@ def _init_amortised(key, start, latent, hidden=32):
   )
 
 
-def _amortised(params, view):
+def distributions(view):
+  """Posterior moments of the images of the loop and of the labelled ones.
+
+  f32[2 (3 L + 1)], twice what `generator.distribution` gives.
+  """
   stats = []
   for x, mask in ((view.x, view.mask), (view.support, view.labelled)):
     terms = view.reconstruct(view.start, x)
     stats.append(
       generator.distribution(terms['mean'], terms['log_variance'], mask)
     )
-  hidden = unsupervised.apply_dense(params[0], jnp.concatenate(stats))
+  return jnp.concatenate(stats)
+
+
+def _amortised(params, view):
+  hidden = unsupervised.apply_dense(params[0], distributions(view))
   flat = unsupervised.apply_dense(params[1], jax.nn.silu(hidden))
   return flatten_util.ravel_pytree(view.start)[1](flat)
 

@@ -27,6 +27,48 @@ class Writer(NamedTuple):
   hidden: tuple  # of the frozen vae
 
 
+def make_writer(
+  way,
+  *,
+  channels=(32, 32, 64),
+  width=64,
+  layers=2,
+  heads=4,
+  trunk=(16, 32, 32),
+  share_trunk=False,
+  condition='posterior',
+  emit='all',
+  allocation='output',
+  strength=0.1,
+  norm='domain',
+  vae_latent=24,
+  vae_hidden=(256, 128),
+):
+  """The `Writer` of these settings, which `learners.udl.make` explains."""
+  cnn = conv.ConvNet(
+    channels=tuple(channels), stride=2, pool=False, norm=norm, head=None
+  )
+  settings = {
+    'width': width,
+    'layers': layers,
+    'heads': heads,
+    'trunk': tuple(trunk),
+    'allocation': allocation,
+    'strength': strength,
+  }
+  hidden = tuple(vae_hidden)
+  return Writer(
+    way,
+    cnn,
+    settings,
+    share_trunk,
+    emit == 'all',
+    condition,
+    vae_latent,
+    hidden,
+  )
+
+
 def init(writer, key, support):
   """Trainable parameters: 'cnn' (base weights), 'generator', 'log_scale'."""
   cnn_key, generator_key = jax.random.split(key)

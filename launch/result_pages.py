@@ -1,5 +1,6 @@
 """The rows of the results pages that `results.py` trains: PAGES."""
 
+import film_page
 import language_page
 
 # Every evaluation: name -> flags of hyperudl.evaluate.
@@ -219,6 +220,7 @@ def _continual():
 
 PAGES = {
   'guidance': language_page.rows,
+  'film': film_page.rows,
   'gradient': _gradient,
   'metric': _metric,
   'hypertransformer': _hypertransformer,

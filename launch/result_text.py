@@ -44,6 +44,15 @@ _GUIDED = {
   'likeness': 'likeness, guided',
 }
 
+# By the film that adapts it: `learners/hyperldm_film.py`, `learners/udl.py`.
+_ADAPTED = {
+  'accuracy': 'accuracy, %',
+  'gain_step': 'over unadapted, %',
+  'gain_data': 'over that of noise, %',
+  'accuracy_unadapted': 'unadapted, %',
+  'accuracy_labelled': 'labelled, %',
+}
+
 # The second table of a page: a word in the names of its results (any, where it
 # is empty) and the columns. These results are not in the first table, but for
 # pages in BOTH.
@@ -52,6 +61,7 @@ BOTH = ('metric',)
 SCORES['metric'] = 'shot', _HIDDEN
 SCORES['gradient'] = 'uncertainty', _CALIBRATION
 SCORES['continual'] = '', _FORGETTING
+SCORES['film'] = '', _ADAPTED
 SCORES['guidance'] = 'retrieval', _GUIDED
 
 # Results of other pages are columns; here they are SETTING-COLUMN, and each

@@ -35,11 +35,13 @@ HEAVY = (
   'hvae',
   'hyperclip',
   'hyperldm',
+  'hyperldm_film',
 )
 
 TASKS = {'continual': 2, 'hyperclip': 2}
-# What they can do depends on their upstreams: see guidance_test.py.
-ABOVE = ('hvae', 'hyperclip', 'hyperldm')
+# What they can do depends on their upstreams: see guidance_test.py and
+# hyperldm_film_test.py.
+ABOVE = ('hvae', 'hyperclip', 'hyperldm', 'hyperldm_film')
 RATES = {
   'hypertransformer': 0.005,
   'continual': 0.005,

@@ -28,19 +28,29 @@ HYPERNET = {
   'decoder': (8,),
   'inner_steps': 3,
 }
+DIFFUSION = {
+  'denoiser': (8,),
+  'timesteps': 8,
+  'sampler_steps': 4,
+  'ema': 0.9,
+}
+UDL = {
+  'channels': (4, 6),
+  'width': 8,
+  'layers': 1,
+  'heads': 2,
+  'trunk': (4,),
+  'vae_latent': 3,
+  'vae_hidden': (8,),
+}
 HVAE = {**HYPERNET, 'hvae_latent': 3, 'hvae_hidden': (6,)}
 TINY = {
   'contrastive': {**TOWERS, 'inner': 8},
   'hypernet': HYPERNET,
   'hvae': {**HVAE, 'hvae_steps': 3},
   'hyperclip': {**HVAE, 'encoder': (8,), 'guidance_steps': 3},
-  'hyperldm': {
-    **HVAE,
-    'denoiser': (8,),
-    'timesteps': 8,
-    'sampler_steps': 4,
-    'ema': 0.9,
-  },
+  'hyperldm': {**HVAE, **DIFFUSION},
+  'hyperldm_film': {**UDL, **DIFFUSION, 'target_steps': 2},
   'protonet': {'channels': (6, 6)},
   'hallucination': {
     'channels': (6, 6),
@@ -54,16 +64,7 @@ TINY = {
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
   'hypertransformer': WRITER,
   'continual': {**WRITER, 'tasks': 2},
-  'udl': {
-    'channels': (4, 6),
-    'width': 8,
-    'layers': 1,
-    'heads': 2,
-    'trunk': (4,),
-    'inner_steps': 2,
-    'vae_latent': 3,
-    'vae_hidden': (8,),
-  },
+  'udl': {**UDL, 'inner_steps': 2},
   'udl_original': {
     'latent': 24,
     'vae_width': 8,

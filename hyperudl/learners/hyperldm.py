@@ -16,30 +16,20 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl import core
+from hyperudl import denoising
 from hyperudl import hypernets
 from hyperudl import learners
 from hyperudl import losses
 from hyperudl import spaces
 from hyperudl.learners import hypernet
-from hyperudl.nets import diffusion
 
 
 class Settings(NamedTuple):
   """See `make`."""
 
   space: spaces.Space
-  schedule: str
-  timesteps: int
-  hidden: tuple
-  drop_rate: float
-  gamma: float
-  sampler_steps: int
-  eta: float
-  clip: float
-  samples: int
-  few_shot_gamma: float
+  diffusion: denoising.Settings
   finetune_steps: int
-  ema: float
 
 
 def make(
@@ -92,18 +82,20 @@ def make(
       hvae_latent,
       tuple(hvae_hidden),
     ),
-    schedule,
-    timesteps,
-    tuple(denoiser),
-    drop_rate,
-    gamma,
-    sampler_steps,
-    eta,
-    clip,
-    samples,
-    few_shot_gamma,
+    denoising.Settings(
+      schedule,
+      timesteps,
+      tuple(denoiser),
+      drop_rate,
+      gamma,
+      sampler_steps,
+      eta,
+      clip,
+      samples,
+      few_shot_gamma,
+      ema,
+    ),
     finetune_steps,
-    ema,
   )
   _check(s)
   return core.make_learner(
@@ -120,41 +112,17 @@ make.__signature__ = learners.spelled_out(make, hypernet.make)
 
 def _check(s):
   spaces.check(s.space)
-  diffusion.schedule(s.schedule, s.timesteps)
-  if not 1 <= s.sampler_steps <= s.timesteps:
-    raise ValueError(
-      f'sampler_steps must be 1 to timesteps={s.timesteps}, not '
-      f'{s.sampler_steps}'
-    )
-  shares = {'drop_rate': s.drop_rate, 'eta': s.eta, 'ema': s.ema}
-  for name, value in shares.items():
-    if not 0 <= value <= 1:
-      raise ValueError(f'{name} must be in [0, 1], not {value}')
-  if s.samples < 1 or s.finetune_steps < 0 or s.clip <= 0:
-    raise ValueError(
-      'samples must be >= 1, finetune_steps >= 0 and clip > 0, not '
-      f'{s.samples}, {s.finetune_steps} and {s.clip}'
-    )
-
-
-def _denoiser(s):
-  return diffusion.Denoiser(spaces.width(s.space), s.hidden)
+  denoising.check(s.diffusion)
+  if s.finetune_steps < 0:
+    raise ValueError(f'finetune_steps must be >= 0, not {s.finetune_steps}')
 
 
 def _init(s, key, episode):
   keys = jax.random.split(key)
   frozen = spaces.init_frozen(s.space, keys[0], episode)
-  z = jnp.zeros((1, spaces.width(s.space)))
-  question = _question(s, {'frozen': frozen}, episode.support.context)[None]
-  net = _denoiser(s).init(keys[1], z, jnp.zeros((1,), jnp.int32), question)
-  moments = {
-    'mean': jnp.zeros(z.shape[1:], jnp.float32),
-    'log_std': jnp.zeros(z.shape[1:], jnp.float32),
-  }
-  params = {'denoiser': net['params'], 'moments': moments}
-  decay = jnp.asarray(s.ema, jnp.float32)
-  frozen['ema'] = {**jax.tree.map(jnp.copy, params), 'decay': decay}
-  return {**params, 'frozen': frozen}
+  question = _question(s, {'frozen': frozen}, episode.support.context)
+  own = denoising.init(s.diffusion, keys[1], spaces.width(s.space), question)
+  return {**own, 'frozen': {**frozen, **own['frozen']}}
 
 
 def _question(s, params, context):
@@ -164,76 +132,25 @@ def _question(s, params, context):
   return losses.unit(question) * jnp.sqrt(question.shape[0])
 
 
-def _moments(params):
-  stored = params['moments']
-  return diffusion.Moments(stored['mean'], jnp.exp(stored['log_std']))
-
-
-def _noise_of(s, params):
-  net = _denoiser(s)
-  return lambda z, t, c: net.apply({'params': params['denoiser']}, z, t, c)
-
-
 def _loss(s, params, episode, key):
-  """The denoising loss of one task and the fit of the latents' moments."""
   z = spaces.point_of_task(s.space, params, episode)
   question = _question(s, params, episode.support.context)
-  moments = jax.lax.stop_gradient(_moments(params))
-  value = diffusion.epsilon_loss(
-    _noise_of(s, params),
-    diffusion.schedule(s.schedule, s.timesteps),
-    diffusion.standardise(z, moments)[None],
-    jax.lax.stop_gradient(question)[None],
-    key,
-    s.drop_rate,
-  )
-  # Over many tasks the negative log-likelihood of a Gaussian has its minimum
-  # at the mean and the standard deviation.
-  stored = params['moments']
-  spread = jnp.square((z - stored['mean']) * jnp.exp(-stored['log_std']))
-  fit = jnp.mean(stored['log_std'] + 0.5 * spread)
-  return value + fit, {'denoising': value, 'fit': fit}
+  return denoising.loss(s.diffusion, params, z, question, key)
 
 
 def _sample(s, params, support, key):
   """f32[Z]: one network for the question."""
-  params = {**params, **_averaged(params)}
+  net = spaces.net_params(params)
+  words = hypernets.words_of(s.space.net, net, support.context)
+  x, features = support.x, hypernets.features_of(s.space.net, net, support.x)
+
+  def few_shot_loss(z):
+    value = spaces.value_of(s.space, params, z)
+    logits = hypernets.answer(s.space.net, net, value, words, x, features)
+    return core.cross_entropy(logits, support.y)
+
   question = _question(s, params, support.context)
-  schedule = diffusion.schedule(s.schedule, s.timesteps)
-  moments, predict = _moments(params), _noise_of(s, params)
-  push = None
-  if s.few_shot_gamma:
-    net = spaces.net_params(params)
-    words = hypernets.words_of(s.space.net, net, support.context)
-    features = hypernets.features_of(s.space.net, net, support.x)
-
-    def loss(z):
-      z = diffusion.unstandardise(z, moments)
-      value = spaces.value_of(s.space, params, z)
-      logits = hypernets.answer(
-        s.space.net, net, value, words, support.x, features
-      )
-      return core.cross_entropy(logits, support.y)
-
-    push = diffusion.few_shot_push(
-      loss, s.few_shot_gamma, schedule, clip=s.clip
-    )
-  z = diffusion.sample_ddim(
-    lambda z, t: diffusion.guided(predict, z, t, question, s.gamma),
-    schedule,
-    key,
-    (spaces.width(s.space),),
-    s.sampler_steps,
-    s.eta,
-    s.clip,
-    push=push,
-  )
-  return diffusion.unstandardise(z, moments)
-
-
-def _averaged(params):
-  ema = params['frozen']['ema']
-  return {name: ema[name] for name in ('denoiser', 'moments')}
+  return denoising.sample(s.diffusion, params, question, key, few_shot_loss)
 
 
 def _adapt(s, params, support, key):
@@ -248,7 +165,7 @@ def _adapt(s, params, support, key):
       value = task['value']
     return value
 
-  values = jax.vmap(one)(jax.random.split(key, s.samples))
+  values = jax.vmap(one)(jax.random.split(key, s.diffusion.samples))
   words = hypernets.words_of(s.space.net, net, support.context)
   return {'value': values, 'words': words}
 
@@ -257,11 +174,10 @@ def _predict(s, params, task, x):
   """Log of the mean probabilities of the samples: f32[n, N]."""
   net = spaces.net_params(params)
   features = hypernets.features_of(s.space.net, net, x)
-  answer = lambda value: jax.nn.log_softmax(
-    hypernets.answer(s.space.net, net, value, task['words'], x, features)
+  answer = lambda value: hypernets.answer(
+    s.space.net, net, value, task['words'], x, features
   )
-  every = jax.vmap(answer)(task['value'])
-  return jax.nn.logsumexp(every, axis=0) - jnp.log(s.samples)
+  return denoising.mean_of(jax.vmap(answer)(task['value']))
 
 
 def _evaluate(s, params, episode, key):

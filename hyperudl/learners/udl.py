@@ -32,7 +32,6 @@ from hyperudl import stepping
 from hyperudl import udl_settings
 from hyperudl import writing
 from hyperudl.learners import vae as vae_learner
-from hyperudl.nets import conv
 
 RELATIVE = 0.2  # floor of the relative outer loss, nats
 
@@ -157,26 +156,21 @@ def make(
     meta_grad,
     direction,
   )
-  cnn = conv.ConvNet(
-    channels=tuple(channels), stride=2, pool=False, norm=norm, head=None
-  )
-  settings = {
-    'width': width,
-    'layers': layers,
-    'heads': heads,
-    'trunk': tuple(trunk),
-    'allocation': allocation,
-    'strength': strength,
-  }
-  writer = writing.Writer(
+  writer = writing.make_writer(
     way,
-    cnn,
-    settings,
-    share_trunk,
-    emit == 'all',
-    condition,
-    vae_latent,
-    tuple(vae_hidden),
+    channels=channels,
+    width=width,
+    layers=layers,
+    heads=heads,
+    trunk=trunk,
+    share_trunk=share_trunk,
+    condition=condition,
+    emit=emit,
+    allocation=allocation,
+    strength=strength,
+    norm=norm,
+    vae_latent=vae_latent,
+    vae_hidden=vae_hidden,
   )
   udl_settings.check_writer(writer, emit, adapt)
   s = udl_settings.Settings(

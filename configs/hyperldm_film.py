@@ -1,0 +1,61 @@
+"""HyperLDM over the film of `udl`'s CNN, on episodes with a shift.
+
+  python -m hyperudl.train --config=configs/udl.py:base --workdir=runs/base \
+    --config.init_from.vae=runs/vae
+  python -m hyperudl.train --config=configs/hyperldm_film.py \
+    --workdir=runs/film --config.init_from.base=runs/base
+
+The guidance of Nava et al. 2023 (arXiv:2210.08942) by the posterior of the
+samples in place of a question. Expected: docs/results/guidance.md.
+"""
+
+from configs import common
+from configs import hyperldm
+from configs import udl
+
+_WRITER = (
+  'channels',
+  'width',
+  'layers',
+  'heads',
+  'trunk',
+  'share_trunk',
+  'condition',
+  'emit',
+  'allocation',
+  'strength',
+  'norm',
+  'vae_latent',
+  'vae_hidden',
+)
+_DIFFUSION = (
+  'schedule',
+  'timesteps',
+  'denoiser',
+  'drop_rate',
+  'gamma',
+  'sampler_steps',
+  'eta',
+  'clip',
+  'samples',
+  'ema',
+)
+
+
+def get_config(arg=None):
+  config = common.base()
+  config.batch = 12
+  config.steps = 2_000
+  config.episode.unlabelled = 5
+  config.episode.proportions = 'dirichlet'
+  config.data.shift = 'phase2'
+  config.optimizer.learning_rate = 2e-3
+  config.learner.name = 'hyperldm_film'
+  config.learner.target_steps = 10
+  config.learner.target_rate = 0.3
+  for other, names in ((hyperldm, _DIFFUSION), (udl, _WRITER)):
+    theirs = other.get_config().learner
+    for name in names:
+      config.learner[name] = theirs[name]
+  config.init_from.base = ''
+  return common.apply_variant(config, arg)

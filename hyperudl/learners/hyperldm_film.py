@@ -1,0 +1,270 @@
+"""HyperLDM over the film of `udl`'s CNN, guided by the VAE's posterior.
+
+The guidance of Nava et al. 2023 (arXiv:2210.08942) for another network than
+theirs. What `udl` writes for an episode is frozen (`init_from.base`); a point
+v f32[F] is added to scale and bias of its norms. For a training episode it is
+found with labels of its shifted images,
+  v <- v - r g / |g|,  g = d CE / d v,  `target_steps` times from 0,
+and a denoiser (`denoising.py`) learns v given c, the posterior moments of the
+unlabelled and of the labelled images (`stepping.distributions`). A new episode
+gets v sampled given c: no label of a shifted image, no gradient. Controls of
+each evaluation: v = 0 (`accuracy_unadapted`), c of noise images
+(`accuracy_placebo`), and v found with labels of the unlabelled images
+(`accuracy_labelled`), which is what diffusion imitates.
+Expected: see docs/results/guidance.md.
+"""
+
+import inspect
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperudl import core
+from hyperudl import denoising
+from hyperudl import inner
+from hyperudl import label_free
+from hyperudl import learners
+from hyperudl import refining
+from hyperudl import stepping
+from hyperudl import udl_settings
+from hyperudl import variables
+from hyperudl import writing
+from hyperudl.data import augment
+from hyperudl.learners import vae as vae_learner
+
+
+class Settings(NamedTuple):
+  """See `settings_of`."""
+
+  udl: udl_settings.Settings
+  diffusion: denoising.Settings
+  target_steps: int
+  target_rate: float
+
+
+def settings_of(
+  way,
+  *,
+  target_steps=10,
+  target_rate=0.3,
+  schedule='cosine',
+  timesteps=100,
+  denoiser=(256, 256),
+  drop_rate=0.2,
+  gamma=1.0,
+  sampler_steps=50,
+  eta=1.0,
+  clip=4.0,
+  samples=1,
+  ema=0.999,
+  **settings,
+):
+  """`Settings` of the learner.
+
+  Args:
+    way: N.
+    target_steps, target_rate: steps with labels that find v, and their length.
+    schedule, timesteps, denoiser, drop_rate, gamma, sampler_steps, eta, clip,
+      samples, ema: see `hyperldm.make`.
+    **settings: of the network that the frozen `udl` writes, see
+      `writing.make_writer`.
+
+  Raises:
+    ValueError: for an unknown choice or a number out of range.
+  """
+  writer = writing.make_writer(way, **settings)
+  film = label_free.Options(
+    adapt='film',
+    steps=0,
+    elbo='none',
+    ssl='none',
+    critic='none',
+    gate='none',
+    rate=target_rate,
+    rates='fixed',
+    weight=0.0,
+    norm='unit',
+    meta_grad='none',
+    direction='learned',
+  )
+  udl_settings.check_writer(writer, settings.get('emit', 'all'), film.adapt)
+  udl = udl_settings.Settings(
+    phase='inner',
+    setting='classes',
+    writer=writer,
+    inner=film,
+    cluster=0,
+    start='identity',
+    multi_step=0,
+    unadapted_weight=0.0,
+    auxiliary_weight=0.0,
+    extras=udl_settings.Extras(),
+  )
+  diffusion = denoising.Settings(
+    schedule,
+    timesteps,
+    tuple(denoiser),
+    drop_rate,
+    gamma,
+    sampler_steps,
+    eta,
+    clip,
+    samples,
+    0.0,
+    ema,
+  )
+  denoising.check(diffusion)
+  if target_steps < 1 or target_rate <= 0:
+    raise ValueError(
+      'target_steps must be >= 1 and target_rate > 0, not '
+      f'{target_steps} and {target_rate}'
+    )
+  return Settings(udl, diffusion, target_steps, target_rate)
+
+
+settings_of.__signature__ = learners.spelled_out(
+  settings_of, writing.make_writer
+)
+
+
+def make(way, **settings):
+  """The `hyperldm_film` learner; its settings are those of `settings_of`.
+
+  Raises:
+    ValueError: for an unknown choice or a number out of range.
+  """
+  s = settings_of(way, **settings)
+  return core.make_learner(
+    lambda key, episode: _init(s, key, episode),
+    lambda params, support, key, *, train: _adapt(s, params, support, key),
+    lambda params, task, x, context: _predict(s, params, task, x),
+    lambda params, episode, key, step: _loss(s, params, episode, key),
+    lambda params, episode, key: _evaluate(s, params, episode, key),
+  )
+
+
+make.__signature__ = inspect.signature(settings_of)
+
+
+def _init(s, key, episode):
+  keys = jax.random.split(key, 3)
+  w, support = s.udl.writer, episode.support
+  vae = vae_learner.make(w.way, latent=w.latent, hidden=w.hidden)
+  frozen = {
+    'vae': vae.init(keys[0], episode),
+    'base': writing.init(w, keys[1], support),
+  }
+  _, view = _written(s, {'frozen': frozen}, support)
+  width = view.start['film'].size
+  own = denoising.init(s.diffusion, keys[2], width, _condition(view))
+  return {**own, 'frozen': {**frozen, **own['frozen']}}
+
+
+def _written(s, params, support):
+  """The task that `udl` writes, and what a loop without labels sees of it."""
+  task = refining.written(s.udl, params, support)
+  return task, refining.view_of(s.udl, params, support, task)
+
+
+def _condition(view):
+  """c: f32[2 (3 L + 1)], the posterior moments in units of the population's.
+
+  Of each set the mean of means, the logs of the mean variance and of the
+  variance of means, and that of the number of images; within +-3.
+  """
+  center, log_spread = view.population
+  size = center.shape[0]
+
+  def scaled(moments):
+    mean, noise, spread, count = jnp.split(moments, (size, 2 * size, 3 * size))
+    mean = (mean - center) * jnp.exp(-0.5 * log_spread)
+    spread = jnp.log(spread * jnp.exp(-log_spread) + 1e-3)
+    return jnp.concatenate([mean, jnp.log(noise + 1e-3), spread, count])
+
+  both = jnp.split(stepping.distributions(view), 2)
+  return 3 * jnp.tanh(jnp.concatenate([scaled(each) for each in both]) / 3)
+
+
+def _filmed(task, view, v):
+  """The task under v f32[F]."""
+  return refining.task_at(view, {'film': v}, task)
+
+
+def _found(s, params, task, view, x, y):
+  """v f32[F] after steps on labelled images f32[n, H, W, C], i32[n]."""
+
+  def loss(value, k):
+    del k
+    logits = refining.predict(
+      s.udl, params, _filmed(task, view, value['film']), x
+    )
+    return core.cross_entropy(logits, y)
+
+  rates = variables.rates(view.start, s.target_steps, s.target_rate)
+  value, _ = inner.descend(
+    loss, view.start, rates, norm='unit', first_order=True
+  )
+  return value['film']
+
+
+def _hidden(episode):
+  """The unlabelled images and their labels."""
+  support = episode.support
+  y = (episode.extra or {}).get('unlabelled_y', support.y[:0])
+  return support.x[support.y.shape[0] - y.shape[0] :], y
+
+
+def _loss(s, params, episode, key):
+  task, view = _written(s, params, episode.support)
+  (x, y), query = _hidden(episode), episode.query
+  x, y = jnp.concatenate([query.x, x]), jnp.concatenate([query.y, y])
+  v = _found(s, params, task, view, x, y)
+  return denoising.loss(s.diffusion, params, v, _condition(view), key)
+
+
+def _sampled(s, params, task, view, key):
+  """The task with the axis M on its weights."""
+
+  def one(key):
+    v = denoising.sample(s.diffusion, params, _condition(view), key)
+    return _filmed(task, view, v)['weights']
+
+  keys = jax.random.split(key, s.diffusion.samples)
+  return {**task, 'weights': jax.vmap(one)(keys)}
+
+
+def _adapt(s, params, support, key):
+  return _sampled(s, params, *_written(s, params, support), key)
+
+
+def _predict(s, params, task, x):
+  """Log of the mean probabilities of the samples: f32[n, N]."""
+  answer = lambda weights: refining.predict(
+    s.udl, params, {**task, 'weights': weights}, x
+  )
+  return denoising.mean_of(jax.vmap(answer)(task['weights']))
+
+
+def _evaluate(s, params, episode, key):
+  x, y = episode.query.x, episode.query.y
+  task, view = _written(s, params, episode.support)
+  noise = augment.noise_images(jax.random.fold_in(key, 1), view.x.shape)
+  score = lambda task: core.accuracy(_predict(s, params, task, x), y)
+  plain = core.accuracy(refining.predict(s.udl, params, task, x), y)
+  found = core.classification_metrics(
+    _predict(s, params, _sampled(s, params, task, view, key), x), y
+  )
+  placebo = score(_sampled(s, params, task, view._replace(x=noise), key))
+  shown, names = _hidden(episode)
+  if names.size:
+    v = _found(s, params, task, view, shown, names)
+    told = refining.predict(s.udl, params, _filmed(task, view, v), x)
+    found['accuracy_labelled'] = core.accuracy(told, y)
+  return {
+    **found,
+    'accuracy_unadapted': plain,
+    'accuracy_placebo': placebo,
+    'gain_step': found['accuracy'] - plain,
+    'gain_data': found['accuracy'] - placebo,
+  }
