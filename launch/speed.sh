@@ -11,7 +11,7 @@ repeats="${REPEATS:-5}"
 batches="${BATCHES:-1,16}"
 learners="${LEARNERS:-protonet hallucination maml hypermaml bayeshmaml
   hypertransformer continual vae udl udl_original:glyphs contrastive hypernet hvae hyperclip
-  hyperldm}"
+  hyperldm hyperldm_film}"
 if [[ "${COMPARE:-}" -ef "$out" ]]; then
   echo "COMPARE and OUT are both $out: name another OUT" >&2
   exit 2
