@@ -87,6 +87,8 @@ def _noise_of(s, params):
 def loss(s, params, z, condition, key):
   """(f32[], metrics): the denoising loss and the fit of the moments.
 
+  The metric `spread`, the mean square of standardised points, ends at one.
+
   Args:
     s: `Settings`.
     params: from `init`, trained.
@@ -109,7 +111,8 @@ def loss(s, params, z, condition, key):
   stored = params['moments']
   spread = jnp.square((z - stored['mean']) * jnp.exp(-stored['log_std']))
   fit = jnp.mean(stored['log_std'] + 0.5 * spread)
-  return value + fit, {'denoising': value, 'fit': fit}
+  metrics = {'denoising': value, 'fit': fit, 'spread': jnp.mean(spread)}
+  return value + fit, metrics
 
 
 def sample(s, params, condition, key, few_shot_loss=None):

@@ -1,9 +1,12 @@
 """Rows of the page `film`: the film of `udl`'s CNN, by steps or by diffusion.
 
-All rows share one autoencoder and one writer (`base`). `labelled` is, for a
-new episode, the film found with labels of its unlabelled images, which
-diffusion imitates; `unadapted` has none. Shifts: none, those that the writer
-was trained on, and held out ones.
+All rows share one autoencoder and one writer (`base`), and see as many episodes
+above it. `diffusion` imitates films found with labels of queries and unlabelled
+images; `amortised` (a perceptron on the same condition) and `steps` (without
+labels) learn from the labels of queries, through the network. `labelled` is,
+for a new episode, the film found with labels of its unlabelled images;
+`unadapted` has none. Shifts: none, those that the writer was trained on, and
+held out ones.
 """
 
 
@@ -26,9 +29,10 @@ def rows():
     f'--config.init_from.{name}={{folder}}/{name}-{{seed}}'
   )
   base = upstream('base')
+  budget = ['--config.steps=1500', '--config.batch=12']
   alone = ['cluster=0', 'inner_steps=0', 'gate=none']
   alone = [f'--config.learner.{setting}' for setting in alone]
-  amortised = [base, *alone, '--config.learner.start=amortised']
+  amortised = [base, *budget, *alone, '--config.learner.start=amortised']
   diffused = shifted()
   for gamma in ('0', '1.5'):
     diffused |= shifted(f'--config.learner.gamma={gamma}', tag=f'gamma{gamma}-')
@@ -42,9 +46,9 @@ def rows():
     ),
     'steps': (
       'udl.py:inner,{dataset}',
-      [base, '--config.learner.cluster=0'],
+      [base, *budget, '--config.learner.cluster=0'],
       shifted(),
     ),
     'amortised': ('udl.py:inner,{dataset}', amortised, shifted()),
-    'diffusion': ('hyperldm_film.py:{dataset}', [base], diffused),
+    'diffusion': ('hyperldm_film.py:{dataset}', [base, *budget], diffused),
   }

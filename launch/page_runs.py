@@ -100,8 +100,9 @@ def fail(error):
 def tasks_of(arguments, known):
   """{(row, seed) or (row, seed, result): jobs.Task} of what may be missing.
 
-  One at a time a row is evaluated once it is trained. Of several at a time all
-  trainings of a seed come first, those that most others wait for before all.
+  One at a time a row is evaluated once it is trained. Of several at a time
+  what others build on comes first, and then the rest of a seed row by row.
+  Ends with code 2 where a finished run is of other settings.
 
   Args:
     arguments: of `results.py`.
@@ -120,7 +121,8 @@ def tasks_of(arguments, known):
       work = functools.partial(evaluate, arguments, workdir, name, options)
       tasks[row, seed, name] = jobs.Task(work, {(row, seed)}, (place,))
   if arguments.jobs > 1:
-    return {name: _ranked(tasks, name) for name in tasks}
+    seeds = list(dict.fromkeys(seed for seed, _ in order(arguments)))
+    return {name: _ranked(tasks, name, seeds) for name in tasks}
   return tasks
 
 
@@ -128,6 +130,7 @@ def _add_training(arguments, tasks, row, seed, rank):
   """One training, and before it what it builds on."""
   if (row, seed) in tasks:
     return
+  finished(arguments, row, seed)
   flags = ' '.join(rows_of(arguments)[row][1])
   needs = set()
   for other in re.findall(r'{folder}/([\w-]+)-{seed}(?= |$)', flags):
@@ -137,15 +140,16 @@ def _add_training(arguments, tasks, row, seed, rank):
   tasks[row, seed] = jobs.Task(work, needs, rank)
 
 
-def _ranked(tasks, name):
-  """The task with a rank: its seed, trainings first, then who waits for it."""
+def _ranked(tasks, name, seeds):
+  """The task with a rank: its seed, the length of what waits, its row."""
 
   def height(name):
     above = [n for n in tasks if len(n) == 2 and name in tasks[n].needs]
-    return 1 + max(map(height, above), default=0)
+    return 1 + max(map(height, above)) if above else 0
 
   first = -height(name) if len(name) == 2 else 0
-  return tasks[name]._replace(rank=(name[1], first, tasks[name].rank))
+  rank = seeds.index(name[1]), first, tasks[name].rank
+  return tasks[name]._replace(rank=rank)
 
 
 def call(module, *options, label=''):
@@ -157,25 +161,33 @@ def call(module, *options, label=''):
     sys.exit(code)
 
 
-def train(arguments, row, seed):
-  """One training, or nothing if it is done.
+def finished(arguments, row, seed):
+  """Whether a training is done.
 
   Ends with code 2 if the folder holds a finished run of other settings.
   """
   config, flags, _ = rows_of(arguments)[row]
   workdir = folder(arguments) / f'{row}-{seed}'
-  flags = flags_of(arguments, flags, seed)
-  if (workdir / 'DONE').exists():
-    error = difference(workdir, config, flags)
-    if error:
-      fail(error)
+  if not (workdir / 'DONE').exists():
+    return False
+  error = difference(workdir, config, flags_of(arguments, flags, seed))
+  if error:
+    fail(error)
+  return True
+
+
+def train(arguments, row, seed):
+  """One training, or nothing if it is done; ends as `finished` does."""
+  if finished(arguments, row, seed):
     return
+  config, flags, _ = rows_of(arguments)[row]
+  workdir = folder(arguments) / f'{row}-{seed}'
   call(
     'train',
     f'--config=configs/{config}',
     f'--workdir={workdir}',
     f'--config.data.dir={arguments.data_dir}',
-    *flags,
+    *flags_of(arguments, flags, seed),
     label=workdir.name if arguments.jobs > 1 else '',
   )
 

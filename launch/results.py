@@ -13,13 +13,14 @@ gone. Rows that build on others come after them. --rows=NAME,NAME chooses,
 where each row has a number of its own;
 --target=SET also tests on all classes of another set; --steps shortens
 every training, for a trial. --jobs=2 trains and evaluates by two processes at a
-time, each on half of the cores: small networks leave cores idle. Runs lie in
-RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
+time, each on half of the cores (its minutes are of these): small networks leave
+cores idle. Runs lie in RUNS/PAGE/DATASET/ROW-SEED (DATASET-STEPS of a trial).
 """
 
 import argparse
 import os
 import pathlib
+import signal
 import sys
 
 from absl import logging
@@ -126,12 +127,16 @@ def records_path(arguments):
 
 
 def main():
-  """Row after row, seed after seed; the page after each."""
+  """What is missing, then the page; on SIGTERM what runs is ended too."""
   arguments = parse_arguments()
+  signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
   try:
     run(arguments)
   except core.Error as error:
     page_runs.fail(error)
+  except KeyboardInterrupt:
+    sys.stderr.write('results: interrupted\n')
+    sys.exit(130)
 
 
 def run(arguments):
@@ -152,8 +157,10 @@ def run(arguments):
     if not any(other[:2] == name[:2] for other in left):  # of this row
       write(arguments)
 
-  jobs.run(page_runs.tasks_of(arguments, known), arguments.jobs, done)
-  write(arguments)
+  try:
+    jobs.run(page_runs.tasks_of(arguments, known), arguments.jobs, done)
+  finally:
+    write(arguments)
   if not arguments.out:
     found, _ = collect(arguments)
     rows = page_runs.rows_of(arguments)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import sys
 import threading
 import time
@@ -76,6 +77,46 @@ def test_after_a_failure_nothing_begins_and_what_had_begun_ends():
   assert stopped.value.code == 3 and log == ['slow']
 
 
+def test_what_ends_beside_a_failure_is_done(capsys):
+  both, log = threading.Barrier(2, timeout=30), []
+
+  def fail():
+    both.wait()
+    sys.exit(3)
+
+  tasks = {
+    'fail': jobs.Task(fail),
+    'well': jobs.Task(lambda: (both.wait(), time.sleep(0.2))),
+    'never': jobs.Task(lambda: log.append('never'), {'well'}),
+  }
+  with pytest.raises(SystemExit):
+    jobs.run(tasks, 2, lambda name, left: log.append((name, left)))
+  assert log == [('well', {'never'})]
+  assert "failed; waiting for ['well']" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='signals of POSIX')
+def test_a_signal_ends_what_runs():
+  code = f"""if True:
+    import signal, sys
+    sys.path.insert(0, {str(ROOT / 'launch')!r})
+    import jobs
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
+    sleep = [sys.executable, '-uc', 'print(1); import time; time.sleep(60)']
+    work = lambda: jobs.call(sleep, 'a')
+    jobs.run({{'a': jobs.Task(work), 'b': jobs.Task(work)}}, 2)
+  """
+  begun = time.monotonic()
+  with subprocess.Popen(
+    [sys.executable, '-c', code], stderr=subprocess.PIPE, text=True
+  ) as parent:
+    assert {parent.stderr.readline() for _ in range(2)} == {'[a] 1\n'}
+    parent.terminate()
+    assert parent.wait(30) == 143
+    assert not parent.stderr.read()  # closed: no child has it any more
+  assert time.monotonic() - begun < 30
+
+
 def test_tasks_that_wait_for_one_another_are_refused():
   tasks = {name: jobs.Task(print, {other}) for name, other in ('ab', 'ba')}
   with pytest.raises(ValueError, match="wait for one another: \\['a', 'b'\\]"):
@@ -83,8 +124,11 @@ def test_tasks_that_wait_for_one_another_are_refused():
 
 
 def test_a_label_stands_before_each_line(capsys):
-  code = 'import sys; print("one"); print("two", file=sys.stderr); sys.exit(4)'
+  code = (
+    'import sys; print("one"); print("two", file=sys.stderr); '
+    'sys.stdout.buffer.write(b"\\xff"); sys.exit(4)'
+  )
   assert jobs.call([sys.executable, '-uc', code], 'row-0') == 4
   said = capsys.readouterr().err.splitlines()
-  assert sorted(said) == ['[row-0] one', '[row-0] two']
+  assert sorted(said) == ['[row-0] one', '[row-0] two', '[row-0] \ufffd']
   assert jobs.call([sys.executable, '-c', 'raise SystemExit(5)']) == 5

@@ -351,11 +351,15 @@ def test_several_at_a_time_first_what_most_wait_for(tmp_path):
   found = order()
   trained = [name for name in found if len(name) == 2]
   chain = ['contrastive', 'hypernet', 'hvae', 'multitask', 'hyperclip-hvae']
-  assert trained == [(row, seed) for seed in (0, 1) for row in chain]
-  # Evaluations of a seed come after its trainings, before the next ones.
-  assert found[:5] == trained[:5]
-  assert found.index(('hyperclip-hvae', 0, 'wording-test')) < found.index(
-    ('contrastive', 1)
+  assert trained == [(row, seed) for seed in (1, 0) for row in chain]
+  # What others build on, then row by row; the next seed after all of them.
+  assert found[:3] == trained[:3]
+  assert found[3:5] == [
+    ('contrastive', 1, 'wording-test'),
+    ('contrastive', 1, 'semantic-test'),
+  ]
+  assert found.index(('hyperclip-hvae', 1, 'wording-test')) < found.index(
+    ('contrastive', 0)
   )
   arguments.jobs = 1
   found = order()

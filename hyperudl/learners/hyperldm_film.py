@@ -3,14 +3,14 @@
 The guidance of Nava et al. 2023 (arXiv:2210.08942) for another network than
 theirs. What `udl` writes for an episode is frozen (`init_from.base`); a point
 v f32[F] is added to scale and bias of its norms. For a training episode it is
-found with labels of its shifted images,
+found with labels of its shifted images, queries and unlabelled ones,
   v <- v - r g / |g|,  g = d CE / d v,  `target_steps` times from 0,
 and a denoiser (`denoising.py`) learns v given c, the posterior moments of the
 unlabelled and of the labelled images (`stepping.distributions`). A new episode
 gets v sampled given c: no label of a shifted image, no gradient. Controls of
 each evaluation: v = 0 (`accuracy_unadapted`), c of noise images
 (`accuracy_placebo`), and v found with labels of the unlabelled images
-(`accuracy_labelled`), which is what diffusion imitates.
+(`accuracy_labelled`; of the queries where `episode.transductive`).
 Expected: see docs/results/guidance.md.
 """
 
@@ -32,6 +32,21 @@ from hyperudl import variables
 from hyperudl import writing
 from hyperudl.data import augment
 from hyperudl.learners import vae as vae_learner
+
+_FILM = label_free.Options(
+  adapt='film',
+  steps=0,
+  elbo='none',
+  ssl='none',
+  critic='none',
+  gate='none',
+  rate=1.0,
+  rates='fixed',
+  weight=0.0,
+  norm='unit',
+  meta_grad='none',
+  direction='learned',
+)
 
 
 class Settings(NamedTuple):
@@ -74,33 +89,8 @@ def settings_of(
     ValueError: for an unknown choice or a number out of range.
   """
   writer = writing.make_writer(way, **settings)
-  film = label_free.Options(
-    adapt='film',
-    steps=0,
-    elbo='none',
-    ssl='none',
-    critic='none',
-    gate='none',
-    rate=target_rate,
-    rates='fixed',
-    weight=0.0,
-    norm='unit',
-    meta_grad='none',
-    direction='learned',
-  )
-  udl_settings.check_writer(writer, settings.get('emit', 'all'), film.adapt)
-  udl = udl_settings.Settings(
-    phase='inner',
-    setting='classes',
-    writer=writer,
-    inner=film,
-    cluster=0,
-    start='identity',
-    multi_step=0,
-    unadapted_weight=0.0,
-    auxiliary_weight=0.0,
-    extras=udl_settings.Extras(),
-  )
+  emit = settings.get('emit', 'all')
+  udl_settings.check_writer(writer, emit, _FILM.adapt)
   diffusion = denoising.Settings(
     schedule,
     timesteps,
@@ -120,7 +110,23 @@ def settings_of(
       'target_steps must be >= 1 and target_rate > 0, not '
       f'{target_steps} and {target_rate}'
     )
-  return Settings(udl, diffusion, target_steps, target_rate)
+  return Settings(_still(writer), diffusion, target_steps, target_rate)
+
+
+def _still(writer):
+  """Settings of a `udl` that writes a network and takes no step."""
+  return udl_settings.Settings(
+    phase='inner',
+    setting='classes',
+    writer=writer,
+    inner=_FILM,
+    cluster=0,
+    start='identity',
+    multi_step=0,
+    unadapted_weight=0.0,
+    auxiliary_weight=0.0,
+    extras=udl_settings.Extras(),
+  )
 
 
 settings_of.__signature__ = learners.spelled_out(
@@ -186,9 +192,10 @@ def _condition(view):
   return 3 * jnp.tanh(jnp.concatenate([scaled(each) for each in both]) / 3)
 
 
-def _filmed(task, view, v):
-  """The task under v f32[F]."""
-  return refining.task_at(view, {'film': v}, task)
+def _answer(s, params, task, v, x):
+  """Logits f32[n, N] of the task's network under v f32[F]."""
+  task = {**task, 'weights': variables.film(task['weights'], v)}
+  return refining.predict(s.udl, params, task, x)
 
 
 def _found(s, params, task, view, x, y):
@@ -196,9 +203,7 @@ def _found(s, params, task, view, x, y):
 
   def loss(value, k):
     del k
-    logits = refining.predict(
-      s.udl, params, _filmed(task, view, value['film']), x
-    )
+    logits = _answer(s, params, task, value['film'], x)
     return core.cross_entropy(logits, y)
 
   rates = variables.rates(view.start, s.target_steps, s.target_rate)
@@ -206,6 +211,14 @@ def _found(s, params, task, view, x, y):
     loss, view.start, rates, norm='unit', first_order=True
   )
   return value['film']
+
+
+def _unit(s, v):
+  """The root mean square of v f32[F] whose steps had one direction.
+
+  Points are diffused in this unit, so that their moments begin near the truth.
+  """
+  return s.target_rate * s.target_steps / jnp.sqrt(v.size)
 
 
 def _hidden(episode):
@@ -220,18 +233,22 @@ def _loss(s, params, episode, key):
   (x, y), query = _hidden(episode), episode.query
   x, y = jnp.concatenate([query.x, x]), jnp.concatenate([query.y, y])
   v = _found(s, params, task, view, x, y)
-  return denoising.loss(s.diffusion, params, v, _condition(view), key)
+  z = v / _unit(s, v)
+  return denoising.loss(s.diffusion, params, z, _condition(view), key)
 
 
 def _sampled(s, params, task, view, key):
-  """The task with the axis M on its weights."""
+  """The task with the films f32[M, F] of samples."""
+  condition = _condition(view)
 
   def one(key):
-    v = denoising.sample(s.diffusion, params, _condition(view), key)
-    return _filmed(task, view, v)['weights']
+    z = denoising.sample(s.diffusion, params, condition, key)
+    return z * _unit(s, z)
 
-  keys = jax.random.split(key, s.diffusion.samples)
-  return {**task, 'weights': jax.vmap(one)(keys)}
+  return {
+    **task,
+    'film': jax.vmap(one)(jax.random.split(key, s.diffusion.samples)),
+  }
 
 
 def _adapt(s, params, support, key):
@@ -240,10 +257,10 @@ def _adapt(s, params, support, key):
 
 def _predict(s, params, task, x):
   """Log of the mean probabilities of the samples: f32[n, N]."""
-  answer = lambda weights: refining.predict(
-    s.udl, params, {**task, 'weights': weights}, x
-  )
-  return denoising.mean_of(jax.vmap(answer)(task['weights']))
+  task = dict(task)
+  film = task.pop('film')
+  answer = lambda v: _answer(s, params, task, v, x)
+  return denoising.mean_of(jax.vmap(answer)(film))
 
 
 def _evaluate(s, params, episode, key):
@@ -259,7 +276,7 @@ def _evaluate(s, params, episode, key):
   shown, names = _hidden(episode)
   if names.size:
     v = _found(s, params, task, view, shown, names)
-    told = refining.predict(s.udl, params, _filmed(task, view, v), x)
+    told = _answer(s, params, task, v, x)
     found['accuracy_labelled'] = core.accuracy(told, y)
   return {
     **found,
