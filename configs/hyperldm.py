@@ -14,6 +14,20 @@ from configs import contrastive
 from configs import hypernet
 
 
+def add_diffusion(learner):
+  """Denoiser and sampler."""
+  learner.schedule = 'cosine'
+  learner.timesteps = 100
+  learner.denoiser = (256, 256)
+  learner.drop_rate = 0.2
+  learner.gamma = 1.0
+  learner.sampler_steps = 50
+  learner.eta = 1.0
+  learner.clip = 4.0
+  learner.samples = 1
+  learner.ema = 0.999
+
+
 def get_config(arg=None):
   config = common.base()
   contrastive.add_language(config)
@@ -27,18 +41,9 @@ def get_config(arg=None):
   config.learner.space = 'hnet'
   config.learner.hvae_latent = 32
   config.learner.hvae_hidden = (128, 128)
-  config.learner.schedule = 'cosine'
-  config.learner.timesteps = 100
-  config.learner.denoiser = (256, 256)
-  config.learner.drop_rate = 0.2
-  config.learner.gamma = 1.0
-  config.learner.sampler_steps = 50
-  config.learner.eta = 1.0
-  config.learner.clip = 4.0
-  config.learner.samples = 1
+  add_diffusion(config.learner)
   config.learner.few_shot_gamma = 0.0
   config.learner.finetune_steps = 0
-  config.learner.ema = 0.999
   hypernet.add_upstream(config)
   config.init_from.hypernet = ''
   config.init_from.hvae = ''

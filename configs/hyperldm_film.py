@@ -13,34 +13,6 @@ from configs import common
 from configs import hyperldm
 from configs import udl
 
-_WRITER = (
-  'channels',
-  'width',
-  'layers',
-  'heads',
-  'trunk',
-  'share_trunk',
-  'condition',
-  'emit',
-  'allocation',
-  'strength',
-  'norm',
-  'vae_latent',
-  'vae_hidden',
-)
-_DIFFUSION = (
-  'schedule',
-  'timesteps',
-  'denoiser',
-  'drop_rate',
-  'gamma',
-  'sampler_steps',
-  'eta',
-  'clip',
-  'samples',
-  'ema',
-)
-
 
 def get_config(arg=None):
   config = common.base()
@@ -53,9 +25,7 @@ def get_config(arg=None):
   config.learner.name = 'hyperldm_film'
   config.learner.target_steps = 10
   config.learner.target_rate = 0.3
-  for other, names in ((hyperldm, _DIFFUSION), (udl, _WRITER)):
-    theirs = other.get_config().learner
-    for name in names:
-      config.learner[name] = theirs[name]
+  hyperldm.add_diffusion(config.learner)
+  udl.add_writer(config.learner)
   config.init_from.base = ''
   return common.apply_variant(config, arg)

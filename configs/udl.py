@@ -21,6 +21,23 @@ for instance `unlabelled=12,query=7`.
 from configs import common
 
 
+def add_writer(learner):
+  """How the CNN of an episode is written."""
+  learner.channels = (32, 32, 64)
+  learner.width = 64
+  learner.layers = 2
+  learner.heads = 4
+  learner.trunk = (16, 32, 32)
+  learner.share_trunk = False
+  learner.condition = 'posterior'
+  learner.emit = 'all'
+  learner.allocation = 'output'
+  learner.strength = 0.1
+  learner.norm = 'domain'
+  learner.vae_latent = 24
+  learner.vae_hidden = (256, 128)
+
+
 def get_config(arg=None):
   phase, _, rest = (arg or '').partition(',')
   if phase not in ('base', 'inner', 'joint'):
@@ -42,17 +59,7 @@ def get_config(arg=None):
   config.learner.name = 'udl'
   config.learner.phase = phase
   config.learner.setting = 'classes'
-  config.learner.channels = (32, 32, 64)
-  config.learner.width = 64
-  config.learner.layers = 2
-  config.learner.heads = 4
-  config.learner.trunk = (16, 32, 32)
-  config.learner.share_trunk = False
-  config.learner.condition = 'posterior'
-  config.learner.emit = 'all'
-  config.learner.allocation = 'output'
-  config.learner.strength = 0.1
-  config.learner.norm = 'domain'
+  add_writer(config.learner)
   config.learner.adapt = 'film'
   config.learner.inner_steps = 3
   config.learner.elbo = 'features'
@@ -74,8 +81,6 @@ def get_config(arg=None):
   config.learner.ensemble = 0
   config.learner.finetune_steps = 0
   config.learner.finetune_rate = 1e-3
-  config.learner.vae_latent = 24
-  config.learner.vae_hidden = (256, 128)
   config.init_from.vae = ''
   config.init_from.base = ''
   return common.apply_variant(config, rest)

@@ -17,23 +17,62 @@ from hyperudl.nets import diffusion
 
 
 class Settings(NamedTuple):
-  """See `learners.hyperldm.make`."""
+  """See `make`."""
 
   schedule: str
   timesteps: int
-  hidden: tuple
+  denoiser: tuple
   drop_rate: float
   gamma: float
   sampler_steps: int
   eta: float
   clip: float
   samples: int
-  few_shot_gamma: float
   ema: float
 
 
-def check(s):
-  """Raises ValueError for an unknown choice or a number out of range."""
+def make(
+  *,
+  schedule='cosine',
+  timesteps=100,
+  denoiser=(256, 256),
+  drop_rate=0.2,
+  gamma=1.0,
+  sampler_steps=50,
+  eta=1.0,
+  clip=4.0,
+  samples=1,
+  ema=0.999,
+):
+  """`Settings`.
+
+  Args:
+    schedule: 'cosine' or 'linear'.
+    timesteps: T, of the diffusion.
+    denoiser: widths of its blocks.
+    drop_rate: probability of training without the condition.
+    gamma: guidance; 0 ignores the condition, 1 is the conditional model.
+    sampler_steps: of the DDIM sampler, <= timesteps.
+    eta: its noise; 1 with all timesteps is DDPM.
+    clip: bound of the estimate of the standardised point.
+    samples: points of a task, whose networks' probabilities are averaged.
+    ema: decay of the running mean of the denoiser.
+
+  Raises:
+    ValueError: for an unknown choice or a number out of range.
+  """
+  s = Settings(
+    schedule,
+    timesteps,
+    tuple(denoiser),
+    drop_rate,
+    gamma,
+    sampler_steps,
+    eta,
+    clip,
+    samples,
+    ema,
+  )
   diffusion.schedule(s.schedule, s.timesteps)
   if not 1 <= s.sampler_steps <= s.timesteps:
     raise ValueError(
@@ -48,6 +87,7 @@ def check(s):
     raise ValueError(
       f'samples must be >= 1 and clip > 0, not {s.samples} and {s.clip}'
     )
+  return s
 
 
 def init(s, key, width, condition):
@@ -60,7 +100,7 @@ def init(s, key, width, condition):
     condition: f32[C], for its shape.
   """
   z = jnp.zeros((1, width))
-  net = diffusion.Denoiser(width, s.hidden).init(
+  net = diffusion.Denoiser(width, s.denoiser).init(
     key, z, jnp.zeros((1,), jnp.int32), condition[None]
   )
   moments = {
@@ -80,7 +120,7 @@ def _moments(params):
 
 def _noise_of(s, params):
   width = params['moments']['mean'].shape[-1]
-  net = diffusion.Denoiser(width, s.hidden)
+  net = diffusion.Denoiser(width, s.denoiser)
   return lambda z, t, c: net.apply({'params': params['denoiser']}, z, t, c)
 
 
@@ -115,7 +155,7 @@ def loss(s, params, z, condition, key):
   return value + fit, metrics
 
 
-def sample(s, params, condition, key, few_shot_loss=None):
+def sample(s, params, condition, key, few_shot=None):
   """One point for a condition: f32[Z].
 
   Args:
@@ -123,16 +163,18 @@ def sample(s, params, condition, key, few_shot_loss=None):
     params: from `init`, trained.
     condition: of the task.
     key: PRNG key.
-    few_shot_loss: f32[Z] -> f32[], what `few_shot_gamma` leads towards.
+    few_shot: (f32[Z] -> f32[], strength), a loss that sampling is led to lower,
+      or None.
   """
   averaged = params['frozen']['ema']
   schedule = diffusion.schedule(s.schedule, s.timesteps)
   moments, predict = _moments(averaged), _noise_of(s, averaged)
   push = None
-  if s.few_shot_gamma:
+  if few_shot:
+    loss, strength = few_shot
     push = diffusion.few_shot_push(
-      lambda z: few_shot_loss(diffusion.unstandardise(z, moments)),
-      s.few_shot_gamma,
+      lambda z: loss(diffusion.unstandardise(z, moments)),
+      strength,
       schedule,
       clip=s.clip,
     )

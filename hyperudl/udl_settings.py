@@ -10,7 +10,6 @@ from hyperudl import writing
 
 SETTINGS = ('classes', 'clusters')
 PHASES = ('base', 'inner', 'joint')
-EMIT = ('all', 'none')
 NORMS = ('layer', 'group', 'batch', 'domain')
 
 
@@ -38,7 +37,7 @@ class Settings(NamedTuple):
   extras: Extras
 
 
-def check_writer(writer, emit, adapt):
+def check_writer(writer, adapt):
   """Raises ValueError for a network that cannot be written."""
   width, heads = writer.settings['width'], writer.settings['heads']
   norm = writer.cnn.norm
@@ -47,17 +46,14 @@ def check_writer(writer, emit, adapt):
       'width must be >= 1 and a multiple of heads, not '
       f'width={width}, heads={heads}'
     )
-  if emit not in EMIT or norm not in NORMS:
-    raise ValueError(
-      f'emit must be one of {EMIT} and norm of {NORMS}, not {emit!r} and '
-      f'{norm!r}'
-    )
+  if norm not in NORMS:
+    raise ValueError(f'norm must be one of {NORMS}, not {norm!r}')
   if writer.condition not in writing.CONDITIONS:
     raise ValueError(
       f'condition must be one of {writing.CONDITIONS}, not {writer.condition!r}'
     )
   idle = {'tokens', 'hyper', 'encoder'} & set(variables.parse(adapt))
-  if emit == 'none' and idle:
+  if idle and not writer.emit:
     raise ValueError(f"emit='none' has no {idle.pop()!r} to adapt")
   if 'encoder' in idle and writer.condition != 'posterior':
     raise ValueError(

@@ -11,6 +11,7 @@ from hyperudl.nets import conv
 from hyperudl.nets import generator
 from hyperudl.nets import vae as vae_net
 
+EMIT = ('all', 'none')
 CONDITIONS = ('posterior', 'pca', 'none')
 
 
@@ -44,7 +45,32 @@ def make_writer(
   vae_latent=24,
   vae_hidden=(256, 128),
 ):
-  """The `Writer` of these settings, which `learners.udl.make` explains."""
+  """The `Writer` of these settings.
+
+  Args:
+    way: N.
+    channels: filters of the emitted CNN's stride-2 3x3 convolutions.
+    width, layers, heads: of the transformer.
+    trunk: channels of the feature extractor of the image tokens; () = none.
+    share_trunk: image tokens read the layer of the frozen vae's encoder that
+      its posterior reads, in place of a `trunk` of their own.
+    condition: what the generator reads of each image beside its features:
+      'posterior' of the frozen vae, 'pca' (`components.principal_scores` of the
+      images of the episode, after HyperFast) or 'none'.
+    emit: 'all', or 'none': a learned CNN and prototypes in place of emitted
+      ones (an ablation).
+    allocation: 'output' or 'spatial' (see `emit`).
+    strength: initial size s of the emission.
+    norm: of the CNN: 'layer', 'group', 'batch' (statistics of the images at
+      hand, which is transductive) or 'domain' (labelled images by their own
+      statistics, all others by those of the unlabelled images, which is not).
+    vae_latent, vae_hidden: sizes of the upstream `vae`.
+
+  Raises:
+    ValueError: for an unknown `emit`.
+  """
+  if emit not in EMIT:
+    raise ValueError(f'emit must be one of {EMIT}, not {emit!r}')
   cnn = conv.ConvNet(
     channels=tuple(channels), stride=2, pool=False, norm=norm, head=None
   )

@@ -39,8 +39,8 @@ HEAVY = (
 )
 
 TASKS = {'continual': 2, 'hyperclip': 2}
-# What they can do depends on their upstreams: see guidance_test.py (of
-# hyperldm_film, which is above `udl`, docs/results/guidance.md says it).
+# What they can do depends on their upstreams: see guidance_test.py;
+# hyperldm_film has not been trained in a test.
 ABOVE = ('hvae', 'hyperclip', 'hyperldm', 'hyperldm_film')
 RATES = {
   'hypertransformer': 0.005,

@@ -1,62 +1,25 @@
 """Results pages: rows resolve, the page is made of records of runs."""
 
-import functools
-import importlib
 import json
 import pathlib
-import re
 import sys
-import types
 
 import numpy as np
 import pytest
 
-from hyperudl import config as config_lib
 from hyperudl import core
 from hyperudl import metrics
 from hyperudl import stats
+from tests import results_helper
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / 'launch'))
 
-import jobs  # noqa: E402
 import page_runs  # noqa: E402
 import records  # noqa: E402
 import result_pages  # noqa: E402
 import result_text  # noqa: E402
 import results  # noqa: E402
-
-
-def ask(tmp_path, page, **changes):
-  """Arguments as `results.parse_arguments` returns them."""
-  values = dict(runs=tmp_path, dataset='omniglot', target='', steps=0, out='')
-  values |= dict(page=page, recorded=False, data_dir='elsewhere', without=[])
-  values |= dict(jobs=1)
-  return types.SimpleNamespace(**(values | changes))
-
-
-def finish(tmp_path, page, name, values, result='test', **line):
-  """A finished run with one result."""
-  run = tmp_path / page / 'omniglot' / name
-  run.mkdir(parents=True, exist_ok=True)
-  (run / 'DONE').touch()
-  arguments = ask(tmp_path, page)
-  row, _, seed = name.rpartition('-')
-  config, flags, _ = page_runs.rows_of(arguments)[row]
-  config = page_runs.config_of(
-    config, page_runs.flags_of(arguments, flags, seed)
-  )
-  (run / 'config.json').write_text(config_lib.to_json(config))
-  (run / 'train.jsonl').write_text(
-    '{"step": 60, "steps_per_second": 1}\n'
-    '{"step": 180, "steps_per_second": 2}\n'
-  )
-  row = {'transductive': True, **line}
-  for score, array in values.items():
-    if np.ndim(array) == 1:
-      row[score], row[f'{score}_ci95'] = stats.mean_ci95(array)
-  metrics.write_evaluation(run, result, 180, row, values)
-  return run
 
 
 def lines_of(arguments, word):
@@ -67,33 +30,14 @@ def lines_of(arguments, word):
   return [line for line in text.splitlines() if word in line]
 
 
-@pytest.mark.parametrize('page', result_pages.PAGES)
-def test_every_row_of_a_results_page_resolves(page, tmp_path):
-  dataset = 'small' if page == 'guidance' else 'omniglot'
-  arguments = ask(tmp_path, page, target='mnist', dataset=dataset)
-  rows = page_runs.rows_of(arguments)
-  for text, flags, evaluations in rows.values():
-    name, _, variant = text.partition('.py:')
-    module = importlib.import_module(f'configs.{name}')
-    config = module.get_config(variant).unlock()
-    changes = [*flags, *(f for e in evaluations.values() for f in e)]
-    for field, value in re.findall(
-      r'--config\.([\w.]+)=(\S+)', ' '.join(changes)
-    ):
-      config_lib.set_field(config, field, value)
-    config_lib.validate(config)
-  # What a row is compared with is trained before it.
-  order = list(rows)
-  for row, other in result_pages.REFERENCES[page].items():
-    assert order.index(other) < order.index(row)
-
-
 def test_a_results_page_holds_what_there_is(tmp_path):
   for seed, right in ((0, 0.5), (1, 0.7)):
     accuracy = np.full(9, right)
-    finish(tmp_path, 'gradient', f'maml-{seed}', {'accuracy': accuracy})
+    results_helper.finish(
+      tmp_path, 'gradient', f'maml-{seed}', {'accuracy': accuracy}
+    )
   (tmp_path / 'gradient' / 'omniglot' / 'maml-2').mkdir()  # interrupted
-  (line,) = lines_of(ask(tmp_path, 'gradient'), 'maml')
+  (line,) = lines_of(results_helper.ask(tmp_path, 'gradient'), 'maml')
   # 1.96 s / sqrt(2) with s = .1 sqrt(2); 60 s and 120 / 2 s of training.
   assert line == '| maml | 60.0 +- 19.6 (50.0, 70.0) | yes | 180 | 2 |'
 
@@ -112,7 +56,7 @@ def run_page(monkeypatch, *asked):
 def test_results_stay_when_the_runs_are_gone(tmp_path, monkeypatch):
   """And with --recorded they are not trained again."""
   accuracy = {'accuracy': np.linspace(0, 1, 9)}
-  run = finish(tmp_path, 'semi', 'base-1layer-0', accuracy)
+  run = results_helper.finish(tmp_path, 'semi', 'base-1layer-0', accuracy)
   out = tmp_path / 'tables' / 'semi.md'
   asked = ['--page=semi', '--dataset=omniglot', f'--out={out}']
   asked += ['--rows=base-1layer', f'--runs={tmp_path}']
@@ -141,14 +85,14 @@ def test_every_setting_of_guidance_has_a_line(tmp_path):
     ('hyperldm-0', 'semantic-test', steps),
     ('hyperclip-0', 'retrieval-wording-test', steps),
   ):
-    finish(
+    results_helper.finish(
       tmp_path,
       'guidance',
       name,
       {'accuracy': accuracy, 'retrieval': accuracy},
       result,
     )
-  lines = lines_of(ask(tmp_path, 'guidance'), '|')
+  lines = lines_of(results_helper.ask(tmp_path, 'guidance'), '|')
   starts = [
     '| row | wording-test | semantic-test | transductive',
     '|---',
@@ -171,10 +115,14 @@ def test_every_setting_of_guidance_has_a_line(tmp_path):
 def test_a_difference_stays_when_the_other_run_is_gone(tmp_path):
   names = 'unlabelled-0-1layer-0', 'unlabelled-4-1layer-0'
   folders = [
-    finish(tmp_path, 'semi', name, {'accuracy': np.arange(9) ** power / 64})
+    results_helper.finish(
+      tmp_path, 'semi', name, {'accuracy': np.arange(9) ** power / 64}
+    )
     for power, name in enumerate(names, 1)
   ]
-  arguments = ask(tmp_path, 'semi', out=str(tmp_path / 'tables.md'))
+  arguments = results_helper.ask(
+    tmp_path, 'semi', out=str(tmp_path / 'tables.md')
+  )
   results.write(arguments)
   page = pathlib.Path(arguments.out).read_text()
   assert '| unlabelled-4-1layer | unlabelled-0-1layer | +' in page
@@ -211,8 +159,12 @@ def test_records_of_other_runs_are_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_records_and_runs_of_other_settings_are_left_out(tmp_path):
-  run = finish(tmp_path, 'semi', 'base-1layer-0', {'accuracy': np.ones(9)})
-  arguments = ask(tmp_path, 'semi', out=str(tmp_path / 'tables.md'))
+  run = results_helper.finish(
+    tmp_path, 'semi', 'base-1layer-0', {'accuracy': np.ones(9)}
+  )
+  arguments = results_helper.ask(
+    tmp_path, 'semi', out=str(tmp_path / 'tables.md')
+  )
   results.write(arguments)
   (found,) = results.collect(arguments)[0].values()
   place = tmp_path / 'tables.jsonl'
@@ -236,8 +188,10 @@ def test_differences_are_paired_with_the_row_of_the_same_seed(tmp_path):
   for seed in (0, 1):
     for row, name in enumerate(('unlabelled-0-1layer', 'unlabelled-4-1layer')):
       accuracy = {'accuracy': found[row, seed]}
-      finish(tmp_path, 'semi', f'{name}-{seed}', accuracy)
-  (line,) = lines_of(ask(tmp_path, 'semi'), '| unlabelled-0-1layer | +')
+      results_helper.finish(tmp_path, 'semi', f'{name}-{seed}', accuracy)
+  (line,) = lines_of(
+    results_helper.ask(tmp_path, 'semi'), '| unlabelled-0-1layer | +'
+  )
   pairs = [stats.paired_ci95(found[1, s], found[0, s]) for s in (0, 1)]
   mean, half = stats.pooled_ci95(*zip(*pairs))
   each = ', '.join(f'{100 * pair[0]:+.1f}' for pair in pairs)
@@ -274,28 +228,6 @@ def test_only_results_of_the_same_episodes_are_paired(tmp_path, said, paired):
   assert ('over' in one) == paired
 
 
-def test_a_finished_run_of_other_settings_is_not_taken(tmp_path, capsys):
-  name = 'unlabelled-4-1layer-0'
-  finish(tmp_path, 'semi', 'base-1layer-0', {})
-  run = finish(tmp_path, 'semi', name, {'accuracy': np.ones(9)})
-  arguments = ask(tmp_path, 'semi')
-  page_runs.train(arguments, 'unlabelled-4-1layer', 0)
-  text = (run / 'config.json').read_text()
-  base = f'{tmp_path}/semi/omniglot/base-1layer-0'
-  # The same network, moved.
-  (run / 'config.json').write_text(text.replace(base, '/data/base-1layer-0'))
-  page_runs.train(arguments, 'unlabelled-4-1layer', 0)
-  for old, new, word in (
-    ('3000', '60', 'steps: 60 -> 3000'),
-    (base, '', "init_from.shared: '' -> "),
-  ):
-    (run / 'config.json').write_text(text.replace(old, new))
-    with pytest.raises(SystemExit) as stopped:
-      page_runs.train(arguments, 'unlabelled-4-1layer', 0)
-    assert stopped.value.code == 2
-    assert word in capsys.readouterr().err
-
-
 def test_scores_and_matrices_of_sequences(tmp_path):
   rng = np.random.default_rng(0)
   found = rng.uniform(0.1, 0.3, size=(2, 9))
@@ -306,8 +238,10 @@ def test_scores_and_matrices_of_sequences(tmp_path):
       'forgetting_class': found[seed],
       'matrix_class': matrix[seed],
     }
-    finish(tmp_path, 'continual', f'reset-{seed}', values, '10tasks-test')
-  arguments = ask(tmp_path, 'continual')
+    results_helper.finish(
+      tmp_path, 'continual', f'reset-{seed}', values, '10tasks-test'
+    )
+  arguments = results_helper.ask(tmp_path, 'continual')
   first, second, title = lines_of(arguments, 'reset')
   assert first == '| reset | yes | 180 | 2 |'
   cells = [stats.mean_ci95(values) for values in found]
@@ -323,77 +257,39 @@ def test_scores_and_matrices_of_sequences(tmp_path):
 
 def test_what_hallucinations_are_like_stands_beside_accuracies(tmp_path):
   values = {'accuracy': np.linspace(0, 1, 9), 'purity': np.full(9, 0.25)}
-  finish(tmp_path, 'metric', 'hallucination-10-0', values, '1shot-test')
+  results_helper.finish(
+    tmp_path, 'metric', 'hallucination-10-0', values, '1shot-test'
+  )
   del values['purity']
-  finish(tmp_path, 'metric', 'protonet-5way-0', values, '1shot-test')
-  lines = lines_of(ask(tmp_path, 'metric'), 'hallucination-10')
+  results_helper.finish(
+    tmp_path, 'metric', 'protonet-5way-0', values, '1shot-test'
+  )
+  lines = lines_of(results_helper.ask(tmp_path, 'metric'), 'hallucination-10')
   assert lines[0].startswith('| hallucination-10 | 50.0 +- ')
   (second,) = [one for one in lines if '| 1shot-test |' in one]
   # Columns without a number are left out.
   assert second == '| hallucination-10 | 1shot-test | 0.250 +- 0.000 |'
-  (first,) = lines_of(ask(tmp_path, 'metric'), 'protonet-5way | 50')
+  (first,) = lines_of(
+    results_helper.ask(tmp_path, 'metric'), 'protonet-5way | 50'
+  )
   assert first.startswith('| protonet-5way |')
-
-
-def test_several_at_a_time_first_what_most_wait_for(tmp_path):
-  rows = ['contrastive', 'multitask', 'hypernet', 'hvae', 'hyperclip-hvae']
-  arguments = ask(tmp_path, 'guidance', dataset='glyphvqa', rows=rows)
-  arguments.seeds, arguments.jobs = [1, 0], 2
-
-  def order():
-    begun, tasks = [], page_runs.tasks_of(arguments, {})
-    for name, task in tasks.items():
-      work = functools.partial(begun.append, name)
-      tasks[name] = task._replace(work=work)
-    jobs.run(tasks, 1)
-    return [(row, seed, *result[:1]) for row, seed, *result in begun]
-
-  found = order()
-  trained = [name for name in found if len(name) == 2]
-  chain = ['contrastive', 'hypernet', 'hvae', 'multitask', 'hyperclip-hvae']
-  assert trained == [(row, seed) for seed in (1, 0) for row in chain]
-  # What others build on, then row by row; the next seed after all of them.
-  assert found[:3] == trained[:3]
-  assert found[3:5] == [
-    ('contrastive', 1, 'wording-test'),
-    ('contrastive', 1, 'semantic-test'),
-  ]
-  assert found.index(('hyperclip-hvae', 1, 'wording-test')) < found.index(
-    ('contrastive', 0)
-  )
-  arguments.jobs = 1
-  found = order()
-  assert found[0] == ('contrastive', 1)
-  assert found[1] == ('contrastive', 1, 'wording-test')
-  assert found.index(('hyperclip-hvae', 1, 'wording-test')) < found.index(
-    ('contrastive', 0)
-  )
 
 
 def test_a_page_says_which_rows_its_command_leaves_out(tmp_path):
   values = {'accuracy': np.linspace(0, 1, 9)}
-  finish(tmp_path, 'metric', 'protonet-5way-0', values, '1shot-test')
+  results_helper.finish(
+    tmp_path, 'metric', 'protonet-5way-0', values, '1shot-test'
+  )
   out = tmp_path / 'page.md'
   command = []
   for without in ([], ['protonet-20way', 'protonet-dot-fixed']):
-    results.write(ask(tmp_path, 'metric', out=str(out), without=without))
+    results.write(
+      results_helper.ask(tmp_path, 'metric', out=str(out), without=without)
+    )
     command.append(out.read_text().split('\n\n')[1])
   assert command[1] == (
     f'{command[0]} --without=protonet-20way,protonet-dot-fixed'
   )
-
-
-def test_each_row_has_its_number_of_seeds(tmp_path):
-  rows = ['protonet-5way', 'protonet-20way', 'protonet-dot-fixed']
-  arguments = ask(tmp_path, 'metric', rows=rows, seeds=[])
-  assert page_runs.order(arguments) == [
-    *((0, row) for row in rows),
-    *((seed, 'protonet-20way') for seed in (1, 2)),
-  ]
-  arguments.seeds = [4]
-  assert page_runs.order(arguments) == [(4, row) for row in rows]
-  for page, counts in result_pages.SEEDS.items():
-    assert set(counts) <= set(result_pages.PAGES[page]())
 
 
 def test_rows_are_chosen_and_left_out(monkeypatch):

@@ -239,7 +239,7 @@ def test_what_the_generator_reads_changes_what_it_writes(adapt):
     ({'channels': ()}, 'channels, kernel and stride must be >= 1'),
     ({'width': 9, 'heads': 2}, 'multiple of heads'),
     ({'setting': 'guess'}, 'setting of'),
-    ({'norm': 'none'}, 'and norm of'),
+    ({'norm': 'none'}, 'norm must be one of'),
     ({'multi_step': -1}, 'cluster and multi_step must be >= 0'),
     ({'direction': 'up'}, 'direction must be one of'),
     ({'emit': 'some'}, 'emit must be one of'),

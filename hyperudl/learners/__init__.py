@@ -71,13 +71,20 @@ def filled(kind, make, way, settings):
   return kind(way=way, **settings)
 
 
-def spelled_out(own, base, without=()):
-  """The signature of a `make` that passes **settings on to another one.
+def divided(settings, function):
+  """(the settings that a function takes, the others), two dicts."""
+  taken = inspect.signature(function).parameters
+  own = {k: v for k, v in settings.items() if k in taken}
+  return own, {k: v for k, v in settings.items() if k not in taken}
+
+
+def spelled_out(own, *bases, without=()):
+  """The signature of a `make` that passes **settings on to others.
 
   Args:
     own: the function with **settings; what it names itself comes first.
-    base: the function that gets them.
-    without: names of `base` that `own` does not take.
+    *bases: the functions that get them.
+    without: names of the bases that `own` does not take.
 
   Returns:
     An `inspect.Signature` for `own.__signature__`, which `hyperparameters`
@@ -88,9 +95,10 @@ def spelled_out(own, base, without=()):
     for k, p in inspect.signature(own).parameters.items()
     if p.kind != p.VAR_KEYWORD
   }
-  theirs = inspect.signature(base).parameters
-  rest = [p for k, p in theirs.items() if k not in {*named, *without}]
-  return inspect.Signature([*named.values(), *rest])
+  for base in bases:
+    theirs = inspect.signature(base).parameters
+    named |= {k: p for k, p in theirs.items() if k not in {*named, *without}}
+  return inspect.Signature(named.values())
 
 
 def _module(name):

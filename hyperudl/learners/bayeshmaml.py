@@ -92,7 +92,9 @@ def make(
 
 # Settings of `hypermaml.make` that this learner does not have.
 NOT_HERE = ('finetune_steps', 'finetune_rate')
-make.__signature__ = learners.spelled_out(make, hypermaml.make, NOT_HERE)
+make.__signature__ = learners.spelled_out(
+  make, hypermaml.make, without=NOT_HERE
+)
 
 
 def posterior(s, params, z, y, share):

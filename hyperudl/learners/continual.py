@@ -146,7 +146,9 @@ def make(
   )
 
 
-make.__signature__ = learners.spelled_out(make, hypertransformer.make, NOT_HERE)
+make.__signature__ = learners.spelled_out(
+  make, hypertransformer.make, without=NOT_HERE
+)
 
 
 def _init(r, key, episode):

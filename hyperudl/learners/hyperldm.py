@@ -29,6 +29,7 @@ class Settings(NamedTuple):
 
   space: spaces.Space
   diffusion: denoising.Settings
+  few_shot_gamma: float
   finetune_steps: int
 
 
@@ -38,18 +39,8 @@ def make(
   space='hnet',
   hvae_latent=32,
   hvae_hidden=(128, 128),
-  schedule='cosine',
-  timesteps=100,
-  denoiser=(256, 256),
-  drop_rate=0.2,
-  gamma=1.0,
-  sampler_steps=50,
-  eta=1.0,
-  clip=4.0,
-  samples=1,
   few_shot_gamma=0.0,
   finetune_steps=0,
-  ema=0.999,
   **settings,
 ):
   """The `hyperldm` learner.
@@ -58,46 +49,26 @@ def make(
     way: N.
     space: 'hnet' or 'hvae', see `spaces.py`.
     hvae_latent, hvae_hidden: sizes of the frozen `hvae`.
-    schedule: 'cosine' or 'linear'.
-    timesteps: T, of the diffusion.
-    denoiser: widths of its blocks.
-    drop_rate: probability of training without the question.
-    gamma: guidance; 0 ignores the question, 1 is the conditional model.
-    sampler_steps: of the DDIM sampler, <= timesteps.
-    eta: its noise; 1 with all timesteps is DDPM.
-    clip: bound of the estimate of the standardised latent.
-    samples: networks whose probabilities are averaged.
     few_shot_gamma: guidance by the loss on the support while sampling.
     finetune_steps: inner steps on the support from the sampled latent.
-    ema: decay of the running mean of the denoiser.
-    **settings: of the frozen `hypernet`.
+    **settings: of the diffusion (`denoising.make`) and of the frozen
+      `hypernet`.
 
   Raises:
     ValueError: for an unknown choice or a number out of range.
   """
+  diffusion, net = learners.divided(settings, denoising.make)
   s = Settings(
     spaces.Space(
-      space,
-      hypernet.settings_of(way, **settings),
-      hvae_latent,
-      tuple(hvae_hidden),
+      space, hypernet.settings_of(way, **net), hvae_latent, tuple(hvae_hidden)
     ),
-    denoising.Settings(
-      schedule,
-      timesteps,
-      tuple(denoiser),
-      drop_rate,
-      gamma,
-      sampler_steps,
-      eta,
-      clip,
-      samples,
-      few_shot_gamma,
-      ema,
-    ),
+    denoising.make(**diffusion),
+    few_shot_gamma,
     finetune_steps,
   )
-  _check(s)
+  spaces.check(s.space)
+  if finetune_steps < 0:
+    raise ValueError(f'finetune_steps must be >= 0, not {finetune_steps}')
   return core.make_learner(
     lambda key, episode: _init(s, key, episode),
     lambda params, support, key, *, train: _adapt(s, params, support, key),
@@ -107,14 +78,7 @@ def make(
   )
 
 
-make.__signature__ = learners.spelled_out(make, hypernet.make)
-
-
-def _check(s):
-  spaces.check(s.space)
-  denoising.check(s.diffusion)
-  if s.finetune_steps < 0:
-    raise ValueError(f'finetune_steps must be >= 0, not {s.finetune_steps}')
+make.__signature__ = learners.spelled_out(make, denoising.make, hypernet.make)
 
 
 def _init(s, key, episode):
@@ -150,7 +114,8 @@ def _sample(s, params, support, key):
     return core.cross_entropy(logits, support.y)
 
   question = _question(s, params, support.context)
-  return denoising.sample(s.diffusion, params, question, key, few_shot_loss)
+  few_shot = (few_shot_loss, s.few_shot_gamma) if s.few_shot_gamma else None
+  return denoising.sample(s.diffusion, params, question, key, few_shot)
 
 
 def _adapt(s, params, support, key):

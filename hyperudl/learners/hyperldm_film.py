@@ -14,7 +14,6 @@ each evaluation: v = 0 (`accuracy_unadapted`), c of noise images
 Expected: see docs/results/guidance.md.
 """
 
-import inspect
 from typing import NamedTuple
 
 import jax
@@ -58,59 +57,29 @@ class Settings(NamedTuple):
   target_rate: float
 
 
-def settings_of(
-  way,
-  *,
-  target_steps=10,
-  target_rate=0.3,
-  schedule='cosine',
-  timesteps=100,
-  denoiser=(256, 256),
-  drop_rate=0.2,
-  gamma=1.0,
-  sampler_steps=50,
-  eta=1.0,
-  clip=4.0,
-  samples=1,
-  ema=0.999,
-  **settings,
-):
+def settings_of(way, *, target_steps=10, target_rate=0.3, **settings):
   """`Settings` of the learner.
 
   Args:
     way: N.
     target_steps, target_rate: steps with labels that find v, and their length.
-    schedule, timesteps, denoiser, drop_rate, gamma, sampler_steps, eta, clip,
-      samples, ema: see `hyperldm.make`.
-    **settings: of the network that the frozen `udl` writes, see
-      `writing.make_writer`.
+    **settings: of the diffusion (`denoising.make`) and of the network that the
+      frozen `udl` writes (`writing.make_writer`).
 
   Raises:
     ValueError: for an unknown choice or a number out of range.
   """
-  writer = writing.make_writer(way, **settings)
-  emit = settings.get('emit', 'all')
-  udl_settings.check_writer(writer, emit, _FILM.adapt)
-  diffusion = denoising.Settings(
-    schedule,
-    timesteps,
-    tuple(denoiser),
-    drop_rate,
-    gamma,
-    sampler_steps,
-    eta,
-    clip,
-    samples,
-    0.0,
-    ema,
-  )
-  denoising.check(diffusion)
+  diffusion, network = learners.divided(settings, denoising.make)
+  writer = writing.make_writer(way, **network)
+  udl_settings.check_writer(writer, _FILM.adapt)
   if target_steps < 1 or target_rate <= 0:
     raise ValueError(
       'target_steps must be >= 1 and target_rate > 0, not '
       f'{target_steps} and {target_rate}'
     )
-  return Settings(_still(writer), diffusion, target_steps, target_rate)
+  return Settings(
+    _still(writer), denoising.make(**diffusion), target_steps, target_rate
+  )
 
 
 def _still(writer):
@@ -129,11 +98,6 @@ def _still(writer):
   )
 
 
-settings_of.__signature__ = learners.spelled_out(
-  settings_of, writing.make_writer
-)
-
-
 def make(way, **settings):
   """The `hyperldm_film` learner; its settings are those of `settings_of`.
 
@@ -150,7 +114,9 @@ def make(way, **settings):
   )
 
 
-make.__signature__ = inspect.signature(settings_of)
+make.__signature__ = learners.spelled_out(
+  settings_of, denoising.make, writing.make_writer
+)
 
 
 def _init(s, key, episode):

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import label_free
+from hyperudl import learners
 from hyperudl import measuring
 from hyperudl import refining
 from hyperudl import stepping
@@ -41,17 +42,6 @@ def make(
   *,
   phase='joint',
   setting='classes',
-  channels=(32, 32, 64),
-  width=64,
-  layers=2,
-  heads=4,
-  trunk=(16, 32, 32),
-  share_trunk=False,
-  condition='posterior',
-  emit='all',
-  allocation='output',
-  strength=0.1,
-  norm='domain',
   adapt='film',
   inner_steps=3,
   elbo='features',
@@ -73,8 +63,7 @@ def make(
   ensemble=0,
   finetune_steps=0,
   finetune_rate=1e-3,
-  vae_latent=24,
-  vae_hidden=(256, 128),
+  **network,
 ):
   """The `udl` learner.
 
@@ -82,21 +71,6 @@ def make(
     way: N.
     phase: 'base', 'inner' or 'joint' (see the module's docstring).
     setting: 'classes', or 'clusters': without any label, see `anonymous.py`.
-    channels: filters of the emitted CNN's stride-2 3x3 convolutions.
-    width, layers, heads: of the transformer.
-    trunk: channels of the feature extractor of the image tokens; () = none.
-    share_trunk: image tokens read the layer of the frozen vae's encoder that
-      its posterior reads, in place of a `trunk` of their own.
-    condition: what the generator reads of each image beside its features:
-      'posterior' of the frozen vae, 'pca' (`components.principal_scores` of the
-      images of the episode, after HyperFast) or 'none'.
-    emit: 'all', or 'none': a learned CNN and prototypes in place of emitted
-      ones (an ablation).
-    allocation: 'output' or 'spatial' (see `emit`).
-    strength: initial size s of the emission.
-    norm: of the CNN: 'layer', 'group', 'batch' (statistics of the images at
-      hand, which is transductive) or 'domain' (labelled images by their own
-      statistics, all others by those of the unlabelled images, which is not).
     adapt: v, one or several of `variables.PARTS` joined by +.
     inner_steps: K >= 0.
     elbo: 'features' (mounted on the CNN's features), 'images' (of the frozen
@@ -136,7 +110,7 @@ def make(
     finetune_steps, finetune_rate: measure also `accuracy_finetuned`: the
       unadapted network after so many Adam steps of all its weights on the
       labelled images (HyperFast); 0 steps for none.
-    vae_latent, vae_hidden: sizes of the upstream `vae`.
+    **network: how the CNN is written, see `writing.make_writer`.
 
   Raises:
     ValueError: for an unknown choice, a number out of range, or a loss and a
@@ -156,23 +130,8 @@ def make(
     meta_grad,
     direction,
   )
-  writer = writing.make_writer(
-    way,
-    channels=channels,
-    width=width,
-    layers=layers,
-    heads=heads,
-    trunk=trunk,
-    share_trunk=share_trunk,
-    condition=condition,
-    emit=emit,
-    allocation=allocation,
-    strength=strength,
-    norm=norm,
-    vae_latent=vae_latent,
-    vae_hidden=vae_hidden,
-  )
-  udl_settings.check_writer(writer, emit, adapt)
+  writer = writing.make_writer(way, **network)
+  udl_settings.check_writer(writer, adapt)
   s = udl_settings.Settings(
     phase,
     setting,
@@ -195,6 +154,9 @@ def make(
     lambda params, episode, key, step: _loss(s, params, episode, key, step),
     lambda params, episode, key: measuring.measure(s, params, episode, key),
   )
+
+
+make.__signature__ = learners.spelled_out(make, writing.make_writer)
 
 
 def _init(s, key, episode):
