@@ -102,6 +102,7 @@ def descend(
   first_order=False,
   order=None,
   remat=True,
+  unroll=1,
   keep_values=False,
 ):
   """K gradient steps value <- value - rate_k * normalised gradient.
@@ -118,6 +119,9 @@ def descend(
       the other; both cost what second order costs).
     remat: recompute each step in the backward pass; on a CPU it costs at
       most 5% of the time and saves 35% of the memory.
+    unroll: steps that are written out one after another in a program: in place
+      of a loop's, their common subexpressions can be merged with what is
+      around them, at the cost of compiling each.
     keep_values: also return the value after each step (multi-step losses).
 
   Returns:
@@ -154,7 +158,8 @@ def descend(
   if remat:
     # Inside a scan common subexpressions cannot be merged over iterations.
     body = jax.checkpoint(body, prevent_cse=False)
-  return jax.lax.scan(body, value, (jnp.arange(steps), rates))
+  inputs = jnp.arange(steps), rates
+  return jax.lax.scan(body, value, inputs, unroll=unroll)
 
 
 def optimise(loss, value, optimizer, steps, *, first_order=False, remat=True):

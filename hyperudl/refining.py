@@ -196,14 +196,28 @@ def predict(s, params, task, x):
 
 def features_of(s, task, x):
   """Features f32[n, D] of images that are in no support."""
-  reference = task.get('reference')
+  known = settled(s, task).get('statistics')
+  return writing.embed(
+    s.writer, task['weights'], variables.see(task, x), known=known
+  )
+
+
+def settled(s, task):
+  """The task with statistics in place of the images that they are from.
+
+  For a task whose weights stay as they are: queries are then answered without
+  a pass of those images.
+  """
+  task = dict(task)
+  reference = task.pop('reference', None)
   if reference is not None:
     seen = variables.see(task, reference.x)
     labelled = reference.labelled[:, None, None, None]
     seen = jnp.where(labelled > 0, reference.x, seen)
-    reference = reference._replace(x=seen)
-  x = variables.see(task, x)
-  return writing.embed(s.writer, task['weights'], x, reference=reference)
+    task['statistics'] = writing.statistics(
+      s.writer, task['weights'], reference._replace(x=seen)
+    )
+  return task
 
 
 def visible(s, support):

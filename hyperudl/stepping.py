@@ -14,6 +14,9 @@ from hyperudl.nets import generator
 OPEN = 0.7310586  # of a fresh gate, sigmoid(1)
 STARTS = ('identity', 'learned', 'amortised', 'chosen')
 POINTS = 4  # of 'chosen'
+# The first of the steps sees what the gates and the auxiliary loss see too, and
+# few numbers are adapted: see docs/results/speed.md.
+UNROLL = 4
 
 
 def step_sizes(options, params, start):
@@ -191,6 +194,8 @@ def refine(options, params, view, start, opening, key):
     epsilon=epsilon,
     per_leaf=True,
     first_order=options.meta_grad != 'full',
+    remat=False,
+    unroll=UNROLL,
     keep_values=True,
   )
   if options.meta_grad == 'none':

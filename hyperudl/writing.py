@@ -140,7 +140,23 @@ def reference_of(support):
   )
 
 
-def embed(writer, weights, x, labelled=None, reference=None):
+def statistics(writer, weights, reference):
+  """What normalises other images under CNN weights: {block: two f32[2, C]}.
+
+  Args:
+    writer: `Writer` with norm='domain'.
+    weights: of its CNN.
+    reference: `Reference`.
+  """
+  member = _sides(reference.labelled)
+  part = member * reference.present[:, None]
+  _, found = writer.cnn.apply(
+    {'params': weights}, reference.x, (member, part), mutable=['statistics']
+  )
+  return {name: used['used'] for name, used in found['statistics'].items()}
+
+
+def embed(writer, weights, x, labelled=None, known=None):
   """Features f32[n, D] of images under CNN weights.
 
   Args:
@@ -149,22 +165,20 @@ def embed(writer, weights, x, labelled=None, reference=None):
     x: f32[n, H, W, C].
     labelled: f32[n], rows of the clean domain; None for none. With
       norm='domain' they are normalised apart from the others.
-    reference: a `Reference` whose statistics are used in place of those of x:
-      no image of x then matters to another.
+    known: `statistics` to use in place of those of x: no image of x then
+      matters to another.
   """
   if writer.cnn.norm != 'domain':
     return writer.cnn.apply({'params': weights}, x)
   if labelled is None:
     labelled = jnp.zeros(x.shape[0])
-  sides = lambda flags: jnp.stack([flags, 1 - flags], axis=1)
-  member = part = sides(labelled)
-  if reference is not None:
-    own = sides(reference.labelled)
-    part = jnp.concatenate([0 * part, own * reference.present[:, None]])
-    member = jnp.concatenate([member, own])
-    x, n = jnp.concatenate([x, reference.x]), x.shape[0]
-    return writer.cnn.apply({'params': weights}, x, (member, part))[:n]
-  return writer.cnn.apply({'params': weights}, x, (member, part))
+  member = _sides(labelled)
+  domains = member, member if known is None else known
+  return writer.cnn.apply({'params': weights}, x, domains)
+
+
+def _sides(labelled):
+  return jnp.stack([labelled, 1 - labelled], axis=1)
 
 
 def width(writer, weights, x):

@@ -21,9 +21,10 @@ def test_moments_by_loops():
   )
   member = np.eye(2)[[0, 0, 1, 1, 1]]
   part = member * np.array([1, 1, 1, 0, 1])[:, None]
-  mean, variance = normalising.domain_moments(
-    jnp.asarray(x, jnp.float32), (jnp.asarray(member), jnp.asarray(part))
+  found = normalising.domain_statistics(
+    jnp.asarray(x, jnp.float32), jnp.asarray(part)
   )
+  mean, variance = normalising.of_rows(found, jnp.asarray(member))
   for row, rows in enumerate(([0, 1], [0, 1], [2, 4], [2, 4], [2, 4])):
     chosen = x[rows]
     np.testing.assert_allclose(
@@ -39,11 +40,18 @@ def test_one_domain_is_batch_norm_and_a_domain_without_images_takes_all():
   wanted = normalising.moments(x, 'batch')
   nobody = jnp.tile(jnp.array([[1.0, 0]]), (6, 1))
   asked = jnp.tile(jnp.array([[0, 1.0]]), (6, 1))
-  for domains in (None, (nobody, nobody), (asked, nobody)):
-    for got, expected in zip(normalising.domain_moments(x, domains), wanted):
+  for member, part in ((nobody, nobody), (asked, nobody)):
+    found = normalising.domain_statistics(x, part)
+    for got, expected in zip(normalising.of_rows(found, member), wanted):
       np.testing.assert_allclose(
         got, jnp.broadcast_to(expected, got.shape), atol=1e-5
       )
+  block = conv.ConvBlock(4, norm='domain', pool=False)
+  params = block.init(jax.random.key(1), x)['params']
+  one, batch = block.apply({'params': params}, x), block.clone(norm='batch')
+  np.testing.assert_allclose(
+    one, batch.apply({'params': params}, x), atol=1e-5
+  )
 
 
 @pytest.mark.parametrize('pool', [True, False])

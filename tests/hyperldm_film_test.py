@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from configs import hyperldm_film as film_config
+from configs import vae as vae_config
 from hyperudl import core
+from hyperudl import loop
+from hyperudl import optimizers
 from hyperudl.data import augment
 from hyperudl.data import episodes
 from hyperudl.data import example
 from hyperudl.learners import hyperldm_film
 from hyperudl.learners import udl
+from hyperudl.learners import vae
 from tests import sizes_helper
 
 WAY = 3
@@ -217,6 +221,75 @@ def test_the_condition_is_bounded_and_reads_both_sets():
   assert jnp.abs(far).max() <= 3
   assert (c[:10] != far[:10]).any()
   np.testing.assert_array_equal(c[10:], far[10:])
+
+
+def trained(learner, config, steps, batch, rate, frozen):
+  """(parameters, draw) after updates on the glyphs, above `frozen`."""
+  config = config.unlock()
+  config.episode.update({'way': WAY, 'shot': 2, 'query': 4})
+  config.optimizer.learning_rate = rate
+  data = example.example_data(config, 0, 14)
+  draw = episodes.make_draw(config, data, train=True)
+  optimizer = optimizers.make_optimizer(config.optimizer, steps)
+  state = loop.init_state(learner, optimizer, jax.random.key(0), first())
+  if frozen:
+    frozen = {**state.params['frozen'], **frozen}
+    state = state._replace(params={**state.params, 'frozen': frozen})
+  step = loop.make_train_step(learner, optimizer, 'vmap')
+  for t in range(steps):
+    keys = episodes.train_keys(1, t, batch)
+    state, _ = step(state, draw(keys), keys)
+  return state.params, draw
+
+
+@pytest.mark.slow
+def test_it_samples_the_film_that_the_images_call_for(monkeypatch):
+  """Films of training tasks are a fixed linear map of their condition here."""
+  sizes = {**SIZES, 'vae_hidden': (32,), 'denoiser': (64, 64), 'ema': 0.98}
+  sizes |= {'timesteps': 40, 'sampler_steps': 40}
+  encoder = vae.make(WAY, latent=3, hidden=(32,), beta_steps=100)
+  upstream, _ = trained(
+    encoder, vae_config.get_config(), 300, 8, 3e-3, frozen={}
+  )
+  linear = jax.random.normal(jax.random.key(7), (20, 20)) / np.sqrt(20)
+
+  def found(s, params, task, view, x, y):
+    v = linear @ hyperldm_film._condition(view)
+    return hyperldm_film._unit(s, v) * v
+
+  monkeypatch.setattr(hyperldm_film, '_found', found)
+  params, draw = trained(
+    make(**sizes),
+    film_config.get_config(),
+    600,
+    16,
+    1e-2,
+    frozen={'vae': upstream},
+  )
+  keys = episodes.eval_keys('test', 0, 60)
+  supports = draw(keys).support
+
+  def both(gamma):
+    """(what it samples, what the images call for), f32[60, F] each."""
+    s = hyperldm_film.settings_of(WAY, **sizes, gamma=gamma)
+
+    def one(support, key):
+      task, view = hyperldm_film._written(s, params, support)
+      task = hyperldm_film._sampled(s, params, task, view, key)
+      return task['film'][0], found(s, params, task, view, None, None)
+
+    return jax.jit(jax.vmap(one))(supports, keys)
+
+  def unexplained(got, wanted):
+    return jnp.sum((got - wanted) ** 2) / jnp.sum(
+      (wanted - wanted.mean(0)) ** 2
+    )
+
+  got, wanted = both(gamma=1.0)
+  assert unexplained(got, wanted) < 0.8  # a constant has 1
+  apart = jnp.linalg.norm(got[:, None] - wanted[None], axis=-1)
+  assert (apart.argmin(axis=1) == jnp.arange(60)).mean() > 0.25  # chance 1/60
+  assert unexplained(*both(gamma=0.0)) > 1.2  # a blind draw has 2
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ HEAVY = (
 )
 
 TASKS = {'continual': 2, 'hyperclip': 2}
-# What they can do depends on their upstreams: see guidance_test.py;
-# hyperldm_film has not been trained in a test.
+# What they can do depends on their upstreams: see guidance_test.py and
+# hyperldm_film_test.py.
 ABOVE = ('hvae', 'hyperclip', 'hyperldm', 'hyperldm_film')
 RATES = {
   'hypertransformer': 0.005,

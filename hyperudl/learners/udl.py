@@ -187,7 +187,8 @@ def _init(s, key, episode):
 def _adapt(s, params, support, key):
   support = refining.visible(s, support)
   task = refining.written(s, params, support)
-  return refining.refined(s, params, support, task, key)[0]
+  task, *_ = refining.refined(s, params, support, task, key)
+  return refining.settled(s, task)
 
 
 def _loss(s, params, episode, key, step):

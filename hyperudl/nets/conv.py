@@ -73,7 +73,7 @@ class ConvBlock(nn.Module):
     padding: 'SAME' or 'VALID', of the convolution.
     pool: whether to pool.
     norm: 'batch' (statistics of the batch at hand: transductive for
-      queries), 'domain' (see `normalising.domain_moments`), 'group', 'layer'
+      queries), 'domain' (see `normalising.domain_statistics`), 'group', 'layer'
       or 'none'.
     groups: of norm='group'.
     activation: 'relu', 'lrelu', 'leaky' (slope .1) or 'none'.
@@ -101,7 +101,13 @@ class ConvBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x, domains=None):
-    """f32[n, H, W, C] -> f32[n, H', W', channels]."""
+    """f32[n, H, W, C] -> f32[n, H', W', channels].
+
+    `domains`, for norm='domain': (f32[n, G], one-hot rows of the domain that
+    normalises an image; its statistics, two f32[G, channels], or what they are
+    made from, see `normalising.domain_statistics`), or None for one domain of
+    all rows. The collection 'statistics' gets what was used.
+    """
     size = (self.kernel, self.kernel, x.shape[-1], self.channels)
     width = (self.channels,)
     w = self.param('kernel', nn.initializers.he_normal(), size)
@@ -153,8 +159,17 @@ class ConvBlock(nn.Module):
   def _moments(self, x, domains):
     x = conv_ops.widened(x)
     if self.norm == 'domain':
-      return normalising.domain_moments(x, domains)
+      return self._domain_moments(x, domains)
     return normalising.moments(x, self.norm, self.groups)
+
+  def _domain_moments(self, x, domains):
+    if domains is None:
+      domains = (jnp.ones((x.shape[0], 1), x.dtype),) * 2
+    member, statistics = domains
+    if not isinstance(statistics, tuple):
+      statistics = normalising.domain_statistics(x, statistics)
+    self.sow('statistics', 'used', statistics, lambda _, new: new, tuple)
+    return normalising.of_rows(statistics, member)
 
   def _pooled_conv(self, x, w):
     if not self.pool:
@@ -220,7 +235,8 @@ class ConvNet(nn.Module):
   def __call__(self, x, domains=None):
     """f32[n, H, W, C] -> f32[n, head] or f32[n, D].
 
-    `domains` is for norm='domain', see `normalising.domain_moments`.
+    `domains` is for norm='domain', see `ConvBlock`; where it has statistics
+    they are {block: two f32[G, channels]}.
     """
     return self._run(x, self.head is not None, domains)[-1]
 
@@ -235,6 +251,7 @@ class ConvNet(nn.Module):
   @nn.compact
   def _run(self, x, classify, domains=None):
     for index, channels in enumerate(self.channels):
+      name = f'block{index}'
       x = ConvBlock(
         channels,
         self.kernel,
@@ -246,10 +263,16 @@ class ConvNet(nn.Module):
         self.activation,
         self.order,
         self.formulation,
-        name=f'block{index}',
-      )(x, domains)
+        name=name,
+      )(x, _of_block(domains, name))
     x = conv_ops.widened(x)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
     x = x.reshape(x.shape[0], -1)
     return (x, nn.Dense(self.head, name='head')(x)) if classify else (x,)
+
+
+def _of_block(domains, name):
+  if domains is None or not isinstance(domains[1], dict):
+    return domains
+  return domains[0], domains[1][name]

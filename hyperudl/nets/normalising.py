@@ -32,30 +32,23 @@ def moments(x, norm, groups=1):
   return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
 
 
-def domain_moments(x, domains):
-  """Mean and centred variance of each channel over the rows of a domain.
+def domain_statistics(x, part):
+  """Mean and centred variance of each channel over the rows of each domain.
 
   Adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
 
   Args:
     x: f32[n, H, W, C].
-    domains: None for one domain of all rows, or (f32[n, G], f32[n, G]), one-hot
-      rows of the domain that normalises an image, and of the domain whose
-      statistics it is part of (zeros: of none). A domain without images takes
-      the statistics of all.
+    part: f32[n, G], one-hot rows of the domain that an image is part of (zeros:
+      of none). A domain without images takes the statistics of all.
 
   Returns:
-    Two f32[n, 1, 1, C].
+    Two f32[G, C].
   """
-  if domains is None:
-    domains = (jnp.ones((x.shape[0], 1), x.dtype),) * 2
-  member, part = domains
   part = jnp.where(
     jnp.sum(part, axis=0) > 0, part, jnp.sum(part, axis=1, keepdims=True)
   )
   part = part / jnp.maximum(jnp.sum(part, axis=0), 1.0)
-  over = lambda rows: member @ (part.T @ jnp.mean(rows, axis=(1, 2)))
-  mean = over(x)[:, None, None]
   # Each domain's deviations are from its own mean.
   centres = part.T @ jnp.mean(x, axis=(1, 2))
   squares = jnp.stack(
@@ -64,7 +57,12 @@ def domain_moments(x, domains):
       for centre, share in zip(centres, part.T)
     ]
   )
-  return mean, (member @ squares)[:, None, None]
+  return centres, squares
+
+
+def of_rows(statistics, member):
+  """Two f32[G, C], f32[n, G] -> two f32[n, 1, 1, C], of each image's domain."""
+  return tuple((member @ each)[:, None, None] for each in statistics)
 
 
 def affine(x, mean, variance, scale, bias):
