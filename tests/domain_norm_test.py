@@ -49,9 +49,7 @@ def test_one_domain_is_batch_norm_and_a_domain_without_images_takes_all():
   block = conv.ConvBlock(4, norm='domain', pool=False)
   params = block.init(jax.random.key(1), x)['params']
   one, batch = block.apply({'params': params}, x), block.clone(norm='batch')
-  np.testing.assert_allclose(
-    one, batch.apply({'params': params}, x), atol=1e-5
-  )
+  np.testing.assert_allclose(one, batch.apply({'params': params}, x), atol=1e-5)
 
 
 @pytest.mark.parametrize('pool', [True, False])
@@ -132,3 +130,37 @@ def test_a_shift_of_scale_that_both_share_is_undone():
   other = answers(episode._replace(support=shifted), **settings)
   np.testing.assert_allclose(other(dim(episode.query.x)), plain, atol=0.05)
   assert np.abs(other(episode.query.x) - plain).max() > 0.2
+
+
+@pytest.mark.parametrize('cond', [False, True])
+def test_queries_are_answered_as_beside_the_unlabelled_images(cond):
+  """One pass of queries and reference, where queries are part of no domain."""
+  episode = episode_of(cond=cond)
+  tiny = {**sizes_helper.TINY['udl'], 'norm': 'domain', 'inner_steps': 0}
+  learner = udl.make(WAY, **tiny, cluster=0)
+  params = learner.init(jax.random.key(1), episode)
+  task = learner.adapt(params, episode.support, jax.random.key(2), train=False)
+  got = learner.predict(params, task, episode.query.x, None)
+  assert 'reference' not in task  # its images need no pass any more
+  support, query = episode.support, episode.query
+  y, others = support.y, (support.context or {}).get('cond', support.x[:0])
+  # Of the support's -1 rows only where no other images stand for them.
+  counted = (y >= 0) | (not cond)
+  clean = jnp.concatenate([y >= 0, jnp.zeros(len(others), bool)])
+  present = jnp.concatenate([counted, jnp.ones(len(others), bool)])
+  sides = lambda flags: jnp.stack([flags, ~flags], axis=1).astype(jnp.float32)
+  nobody = jnp.zeros((len(query.y), 2))
+  asked = sides(jnp.zeros(len(query.y), bool))
+  domains = (
+    jnp.concatenate([asked, sides(clean)]),
+    jnp.concatenate([nobody, sides(clean) * present[:, None]]),
+  )
+  net = conv.ConvNet(
+    tiny['channels'], stride=2, pool=False, norm='domain', head=None
+  )
+  x = jnp.concatenate([query.x, support.x, others])
+  features = net.apply({'params': task['weights']}, x, domains)
+  unit = lambda rows: rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+  scale = jnp.exp(params['log_scale'])
+  wanted = scale * unit(features[: len(query.y)]) @ unit(task['head']).T
+  np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)

@@ -148,20 +148,22 @@ def test_a_vanishing_inner_gradient_has_a_finite_outer_gradient():
   assert jnp.isfinite(jax.grad(outer)(jnp.asarray(0.3)))
 
 
-def test_remat_changes_no_number():
-  def outer(v0, remat):
-    value, _ = inner.descend(
-      lambda value, k: jnp.sum(jnp.sin(value['v']) ** 2),
+@pytest.mark.parametrize('options', [{'remat': False}, {'unroll': 4}])
+def test_how_it_is_computed_changes_no_number(options):
+  """Three steps; `unroll` may be more than there are."""
+
+  def outer(v0, options):
+    value, trace = inner.descend(
+      lambda value, k: jnp.sum(jnp.sin(value['v'] + 0.1 * k) ** 2),
       {'v': v0},
-      {'v': jnp.array([0.1, 0.2])},
-      remat=remat,
+      {'v': jnp.array([0.1, 0.2, 0.3])},
+      **options,
     )
-    return jnp.sum(value['v'] ** 2)
+    return jnp.sum(value['v'] ** 2) + trace.loss @ jnp.arange(3.0)
 
   v0 = jnp.array([0.3, 1.2])
-  np.testing.assert_allclose(
-    jax.grad(outer)(v0, True), jax.grad(outer)(v0, False), rtol=1e-6
-  )
+  for run in (outer, jax.grad(outer)):
+    np.testing.assert_allclose(run(v0, options), run(v0, {}), rtol=1e-6)
 
 
 def test_kept_values_are_the_path():
