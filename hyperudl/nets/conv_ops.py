@@ -120,7 +120,7 @@ def episode_conv(x, w, *, stride=1, padding='SAME', formulation='auto'):
 
 @jax.custom_vjp
 def _product(x, w):
-  """x @ w of f32[M, K] and f32[K, N], for many rows M.
+  """x @ w of [M, K] and [K, N], for many rows M.
 
   XLA for CPUs writes the gradient of w, a sum over rows, up to twice as fast
   with the narrower factor first, but would bring it into the order of w.
@@ -130,12 +130,9 @@ def _product(x, w):
 
 def _product_backward(inputs, dy):
   x, w = inputs
-  as_written = jax.lax.optimization_barrier
-  if dy.shape[1] <= x.shape[1]:
-    dw = as_written(dy.T @ x).T
-  else:
-    dw = as_written(x.T @ dy)
-  return _product(dy, w.T), dw
+  turn = dy.shape[1] <= x.shape[1]
+  dw = jax.lax.optimization_barrier(dy.T @ x if turn else x.T @ dy)
+  return _product(dy, w.T), dw.T if turn else dw
 
 
 _product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
