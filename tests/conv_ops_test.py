@@ -200,36 +200,84 @@ def test_a_map_of_one_pixel_cannot_be_pooled():
     conv.max_pool(jnp.zeros((1, 1, 3, 2)))
 
 
-@pytest.mark.parametrize('channels', [1, 3, 8])
-def test_pooled_conv_equals_convolution_moments_and_pooling(channels):
-  x, w = _random(0, 3, 6, 4, channels), _random(1, 3, 3, channels, 5)
-  weight = _random(2, 3, 3, 2, 5)
+def _to_second_order(function, x, *leaves):
+  """The value of `function`, gradients of all inputs, a second derivative."""
+  weight = _random(9, *function(x, *leaves).shape)
+  loss = lambda x, *leaves: jnp.sum(jnp.sin(function(x, *leaves)) * weight)
+  places = tuple(range(1 + len(leaves)))
 
-  def plain(x, w):
+  def along(*inputs):
+    gradients = jax.grad(loss, places)(*inputs)
+    return sum(jnp.vdot(g, jnp.cos(i)) for g, i in zip(gradients, inputs))
+
+  inputs = x, *leaves
+  gradients = jax.grad(loss, places)(*inputs)
+  return function(*inputs), gradients, jax.grad(along, places)(*inputs)
+
+
+@pytest.mark.parametrize('inputs', [1, 3, 8])
+@pytest.mark.parametrize('outputs', [5, pooling.FEW + 1])
+def test_pooled_conv_norm_is_convolution_batch_norm_and_pooling(
+  inputs, outputs
+):
+  x, w = _random(0, 3, 6, 4, inputs), _random(1, 3, 3, inputs, outputs)
+  scale, bias = np.abs(_random(2, outputs)), _random(3, outputs)
+  act = jnp.tanh  # smooth, so that second derivatives are too
+
+  def plain(x, w, scale, bias):
     y = _native(x, w, 1, 'SAME')
-    return conv.max_pool(y), jnp.mean(y, (0, 1, 2)), jnp.var(y, (0, 1, 2))
+    gaps = y - jnp.mean(y, (0, 1, 2))
+    y = gaps * jax.lax.rsqrt(jnp.mean(jnp.square(gaps), (0, 1, 2)) + 1e-5)
+    return conv.max_pool(act(y * scale + bias))
 
-  def loss(function, x, w):
-    y, mean, variance = function(x, w)
-    return jnp.sum(jnp.sin(y) * weight) + jnp.sum(mean * jnp.sqrt(variance))
-
-  def compute(function, x, w):
-    along = lambda w: jnp.vdot(jax.grad(loss, 2)(function, x, w), jnp.cos(w))
-    gradients = jax.grad(loss, (1, 2))(function, x, w)
-    return function(x, w), gradients, jax.grad(along)(w)
-
-  actual, expected = jax.jit(
-    lambda x, w: (
-      compute(pooling.pooled_conv_moments, x, w),
-      compute(plain, x, w),
-    )
-  )(x, w)
-  _assert_close(actual, expected, 5e-6)
-  _assert_close(pooling.pooled_conv(x, w), actual[0][0], 1e-6)
+  ours = lambda *inputs: pooling.pooled_conv_norm(*inputs, act)
+  both = jax.jit(
+    lambda *inputs: [_to_second_order(f, *inputs) for f in (ours, plain)]
+  )
+  _assert_close(*both(x, w, scale, bias), 1e-5)
 
 
-def test_the_variance_of_constant_images_is_not_negative():
-  x = jnp.full((5, 8, 8, 1), 0.7)
-  w = jnp.asarray([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1) * jnp.ones((3, 3, 1, 9))
-  _, _, variance = pooling.pooled_conv_moments(x, w * _random(0, 9))
+@pytest.mark.parametrize('outputs', [5, pooling.FEW + 1])
+def test_pooled_conv_is_convolution_and_pooling(outputs):
+  x, w = _random(0, 3, 6, 4, 3), _random(1, 3, 3, 3, outputs)
+  plain = lambda x, w: conv.max_pool(_native(x, w, 1, 'SAME'))
+  both = jax.jit(
+    lambda *inputs: [
+      _to_second_order(f, *inputs) for f in (pooling.pooled_conv, plain)
+    ]
+  )
+  _assert_close(*both(x, w), 5e-6)
+
+
+def test_rounding_does_not_put_a_variance_below_zero():
+  along = 100 * _random(0, 16)
+  squares = np.outer(along, _random(1, 50))
+  kernel = _random(2, 16, 4 * 9)  # made to see nothing of the squares
+  kernel -= np.outer(along, along @ kernel) / np.sum(np.square(along))
+  _, variance = pooling._moments_of_windows(squares, kernel)
   assert float(variance.min()) >= 0
+
+
+@pytest.mark.parametrize('images,expected', [(6, 3), (5, 5), (1, 1)])
+def test_a_kernel_gradient_in_parts_agrees_with_lax(
+  images, expected, monkeypatch
+):
+  x, w = _random(0, images, 11, 11, 2), _random(1, 3, 3, 2, 3)
+  weight = jnp.asarray(_random(2, 3))
+  # Three row shifts of two images of the wider map are 8,712 bytes.
+  monkeypatch.setattr(conv_ops, 'CACHED', 9_000)
+  assert conv_ops._parts(x, _random(3, images, 11, 11, 3), (3, 3)) == expected
+  closed = functools.partial(conv.episode_conv, formulation='closed')
+  native = lambda x, w: _native(x, w, 1, 'SAME')
+  _assert_close(
+    *jax.jit(
+      lambda x, w: [_derivatives(f, x, w, weight) for f in (closed, native)]
+    )(x, w),
+    5e-6,
+  )
+
+
+def test_parts_too_small_for_a_product_are_not_made(monkeypatch):
+  monkeypatch.setattr(conv_ops, 'CACHED', 9_000)
+  x = np.zeros((7, 9, 9, 8), np.float32)  # 81 positions an image
+  assert conv_ops._parts(x, x, (3, 3)) == 1

@@ -127,25 +127,20 @@ class ConvBlock(nn.Module):
       x = self._conv(x, w)
       moments = self._moments(x, domains)
       return self._activate(normalising.affine(x, *moments, scale, bias))
-    x, mean, variance, sign = self._pooled_moments(x, w, scale, domains)
-    return self._activate(
-      normalising.affine(x, mean, variance, sign * scale, bias)
-    )
-
-  def _pooled_moments(self, x, w, scale, domains):
     # A negative slope makes the smallest the largest: turn it round in the
     # kernel, where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0)
-    w = w * sign
+    w, slope = w * sign, sign * scale
     if self.norm == 'batch' and self._in_squares(x):
-      return *pooling.pooled_conv_moments(x, w), sign
+      return pooling.pooled_conv_norm(x, w, slope, bias, self._activate)
     x = self._conv(x, w)
     if self.norm == 'batch':
       mean, variance = self._moments(x, domains)
     else:  # over several channels, so with their own signs
       mean, variance = self._moments(sign * x, domains)
       mean = sign * mean
-    return max_pool(x), mean, variance, sign
+    x = normalising.affine(max_pool(x), mean, variance, slope, bias)
+    return self._activate(x)
 
   def _conv(self, x, w):
     return episode_conv(

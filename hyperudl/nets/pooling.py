@@ -1,6 +1,13 @@
 """2x2 max-pooling, alone and together with a first convolution."""
 
+import jax
 import jax.numpy as jnp
+
+from hyperudl.nets import conv_ops
+from hyperudl.nets import normalising
+
+# Output channels up to which one matmul for all corners is faster than four.
+FEW = 16
 
 
 def first_max(a, b):
@@ -56,11 +63,14 @@ def pooled_conv(x, w):
   Returns:
     f32[n, H / 2, W / 2, Cout].
   """
-  return _largest(_squares(x) @ _square_kernel(w), x.shape)
+  squares, kernel = _squares(x), _square_kernel(w)
+  if w.shape[-1] > FEW:
+    return _to_map(_largest_of(_corners(squares, kernel)), x.shape)
+  return _to_map(_largest(conv_ops.product(squares, kernel), axis=1), x.shape)
 
 
-def pooled_conv_moments(x, w):
-  """`pooled_conv` and the moments of each channel before the pooling.
+def pooled_conv_norm(x, w, scale, bias, activate):
+  """`pooled_conv` with batch norm and an activation.
 
   With up to 3 input channels the moments come from the mean and the (centred)
   covariance of the windows, without a pass over the wider map.
@@ -68,27 +78,78 @@ def pooled_conv_moments(x, w):
   Args:
     x: f32[n, H, W, Cin]; H and W even.
     w: f32[3, 3, Cin, Cout].
+    scale, bias: f32[Cout]; scale >= 0, since it comes after the pooling.
+    activate: elementwise, monotone.
 
   Returns:
-    (pooled f32[n, H / 2, W / 2, Cout], mean f32[Cout], variance f32[Cout]).
+    f32[n, H / 2, W / 2, Cout].
   """
-  squares, kernel = _squares(x), _square_kernel(w)
-  y = squares @ kernel
-  pooled = _largest(y, x.shape)
-  by_corner = lambda m: m.reshape(4, w.shape[-1])
-  if x.shape[-1] > 3:
-    mean = jnp.mean(by_corner(jnp.mean(y, axis=0)), axis=0)
-    gaps = jnp.square(y - jnp.tile(mean, 4))
-    return pooled, mean, jnp.mean(by_corner(jnp.mean(gaps, axis=0)), axis=0)
-  centre = jnp.mean(squares, axis=0)
-  squares = squares - centre
-  covariance = (squares.T @ squares) / squares.shape[0]
+  kernel = _square_kernel(w)
+  if x.shape[-1] <= 3 and w.shape[-1] <= FEW:
+    return _to_map(_in_rows(x, kernel, scale, bias, activate), x.shape)
+  squares = _squares(x)
+  if x.shape[-1] <= 3:
+    pooled = _largest_of(_corners(squares, kernel))
+    moments = _moments_of_windows(squares.T, kernel)
+  else:
+    y = conv_ops.product(squares, kernel)
+    pooled, moments = _largest(y, axis=1), _moments_of_corners(y)
+  y = activate(normalising.affine(pooled, *moments, scale, bias))
+  return _to_map(y, x.shape)
+
+
+def _in_rows(x, kernel, scale, bias, activate):
+  """`pooled_conv_norm` as f32[R, Cout], with loops along the windows.
+
+  Loops along few channels are too short for a CPU's vectors.
+  """
+  squares = _squares_in_rows(x)
+  factors = *_moments_of_windows(squares, kernel), scale, bias
+  y = normalising.affine(
+    _largest(_product_in_rows(kernel, squares), axis=0),
+    *[factor[:, None] for factor in factors],
+  )
+  # A mere transpose would end up, strided, in the loops of the next layer.
+  return activate(y).T @ jnp.eye(scale.size, dtype=y.dtype)
+
+
+@jax.custom_vjp
+def _product_in_rows(kernel, squares):
+  """kernel.T @ squares, with a fast gradient as `conv_ops.product` has."""
+  return kernel.T @ squares
+
+
+def _product_in_rows_backward(inputs, dy):
+  kernel, squares = inputs
+  return jax.lax.optimization_barrier(dy @ squares.T).T, kernel @ dy
+
+
+_product_in_rows.defvjp(
+  lambda kernel, squares: (kernel.T @ squares, (kernel, squares)),
+  _product_in_rows_backward,
+)
+
+
+def _moments_of_corners(y):
+  """Mean and variance f32[Cout] of f32[R, 4 Cout]."""
+  by_corner = lambda m: m.reshape(4, -1)
+  mean = jnp.mean(by_corner(jnp.mean(y, axis=0)), axis=0)
+  gaps = jnp.square(y - jnp.tile(mean, 4))
+  return mean, jnp.mean(by_corner(jnp.mean(gaps, axis=0)), axis=0)
+
+
+def _moments_of_windows(squares, kernel):
+  """The same for squares f32[16 Cin, R] and their kernel, without y."""
+  by_corner = lambda m: m.reshape(4, -1)
+  centre = jnp.mean(squares, axis=1)
+  gaps = squares - centre[:, None]
+  covariance = gaps @ gaps.T / squares.shape[1]
   means = by_corner(centre @ kernel)
   variances = by_corner(jnp.sum((covariance @ kernel) * kernel, axis=0))
   mean = jnp.mean(means, axis=0)
   variance = jnp.mean(variances + jnp.square(means - mean), axis=0)
   # Rounding may put the variance of constant images below zero.
-  return pooled, mean, jnp.maximum(variance, 0.0)
+  return mean, jnp.maximum(variance, 0.0)
 
 
 def _squares(x):
@@ -105,6 +166,20 @@ def _squares(x):
   return jnp.concatenate(shifted, axis=-1).reshape(-1, 16 * inputs)
 
 
+def _squares_in_rows(x):
+  """The transpose of `_squares`, made without one."""
+  n, height, width, inputs = x.shape
+  rows, columns = height // 2, width // 2
+  pairs = jnp.pad(jnp.moveaxis(x, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))
+  pairs = pairs.reshape(inputs, n, rows + 1, 2, columns + 1, 2)
+  shifted = [
+    pairs[:, :, i // 2 : i // 2 + rows, i % 2, j // 2 : j // 2 + columns, j % 2]
+    for i in range(4)
+    for j in range(4)
+  ]
+  return jnp.concatenate(shifted).reshape(16 * inputs, -1)
+
+
 def _square_kernel(w):
   """f32[3, 3, Cin, Cout] in the four corners: f32[16 Cin, 4 Cout]."""
   corners = [
@@ -115,10 +190,27 @@ def _square_kernel(w):
   return jnp.stack(corners, axis=3).reshape(16 * w.shape[2], 4 * w.shape[3])
 
 
-def _largest(y, shape):
-  """Of the four corners: f32[n H W / 4, 4 C] -> f32[n, H / 2, W / 2, C]."""
+def _corners(squares, kernel):
+  """Four f32[R, Cout], by a matmul each: their loops have no strides."""
+  return [
+    conv_ops.product(squares, part) for part in jnp.split(kernel, 4, axis=1)
+  ]
+
+
+def _largest_of(corners):
+  top_left, top_right, low_left, low_right = corners
+  left, right = first_max(top_left, low_left), first_max(top_right, low_right)
+  return first_max(left, right)
+
+
+def _largest(y, axis):
+  """The same of four corners one behind the other on an axis."""
+  for _ in range(2):
+    y = first_max(*jnp.split(y, 2, axis=axis))
+  return y
+
+
+def _to_map(y, shape):
+  """f32[n H W / 4, C] -> f32[n, H / 2, W / 2, C]."""
   n, height, width, _ = shape
-  outputs = y.shape[-1] // 4
-  y = first_max(y[:, : 2 * outputs], y[:, 2 * outputs :])
-  y = first_max(y[:, :outputs], y[:, outputs:])
-  return y.reshape(n, height // 2, width // 2, outputs)
+  return y.reshape(n, height // 2, width // 2, -1)
