@@ -22,8 +22,11 @@ import jax.numpy as jnp
 
 FORMULATIONS = ('auto', 'lax', 'slices', 'patches', 'closed')
 PADDINGS = ('SAME', 'VALID')
-# Bytes of copies that a core's second cache holds beside what reads them.
+# A gradient of a kernel is a sum over parts of images, of at most CACHED bytes
+# of copies (so that a core's second cache holds them) and at least FEWEST
+# positions (a matmul of fewer rows is slow).
 CACHED = 800_000
+FEWEST = 100
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -208,24 +211,27 @@ def kernel_gradient(pads, kernel, x, dy):
     return _kernel_gradient(pads, kernel, x, dy)
 
   def add(total, part):
-    return total + _kernel_gradient(pads, kernel, *part), None
+    return total + widened(_kernel_gradient(pads, kernel, *part)), None
 
   split = lambda maps: maps.reshape(parts, -1, *maps.shape[1:])
   zeros = jnp.zeros((*kernel, x.shape[-1], dy.shape[-1]), x.dtype)
-  return jax.lax.scan(add, zeros, (split(x), split(dy)))[0]
+  total, _ = jax.lax.scan(add, widened(zeros), (split(x), split(dy)))
+  return total.astype(x.dtype)
 
 
 def _parts(x, dy, kernel):
-  """Into how many parts of images the copies are cut, to stay in a cache."""
+  """Into how many parts of images the copies are cut."""
   images = x.shape[0]
-  largest = max(kernel[1] * x[0].size, kernel[0] * dy[0].size)
+  if images < 2 or jax.default_backend() != 'cpu':
+    return 1
+  largest = max(kernel[1] * x.size, kernel[0] * dy.size) // images
   fits = max(CACHED // (largest * x.dtype.itemsize), 1)
   parts = next(
     p for p in range(1, images + 1) if images % p == 0 and images // p <= fits
   )
   # Some numbers of images can only be cut into parts that are too small.
   rows = images // parts * dy.shape[1] * dy.shape[2]
-  return parts if rows >= 100 else 1
+  return parts if rows >= FEWEST else 1
 
 
 def _kernel_gradient(pads, kernel, x, dy):

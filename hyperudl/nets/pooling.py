@@ -1,4 +1,7 @@
-"""2x2 max-pooling, alone and together with a first convolution."""
+"""2x2 max-pooling, alone and together with a first convolution.
+
+What has a convolution is differentiable in reverse mode only.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +112,8 @@ def _in_rows(x, kernel, scale, bias, activate):
     _largest(_product_in_rows(kernel, squares), axis=0),
     *[factor[:, None] for factor in factors],
   )
-  # A mere transpose would end up, strided, in the loops of the next layer.
+  # A mere transpose would end up, strided, in the loops of the next layer. A
+  # value that is not finite makes all channels of its position NaN here.
   return activate(y).T @ jnp.eye(scale.size, dtype=y.dtype)
 
 
@@ -198,13 +202,14 @@ def _corners(squares, kernel):
 
 
 def _largest_of(corners):
+  """Elementwise, of four arrays; the first of equals in `max_pool`'s order."""
   top_left, top_right, low_left, low_right = corners
   left, right = first_max(top_left, low_left), first_max(top_right, low_right)
   return first_max(left, right)
 
 
 def _largest(y, axis):
-  """The same of four corners one behind the other on an axis."""
+  """`_largest_of` four corners that lie one behind the other on an axis."""
   for _ in range(2):
     y = first_max(*jnp.split(y, 2, axis=axis))
   return y
