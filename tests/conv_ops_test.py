@@ -215,12 +215,22 @@ def _to_second_order(function, x, *leaves):
   return function(*inputs), gradients, jax.grad(along, places)(*inputs)
 
 
-@pytest.mark.parametrize('inputs', [1, 3, 8])
+@pytest.mark.parametrize(
+  'inputs,size',
+  [
+    (1, (6, 4)),
+    (3, (6, 4)),
+    (8, (6, 4)),
+    (8, (7, 7)),
+    (8, (4, 5)),
+    (8, (3, 2)),
+  ],
+)
 @pytest.mark.parametrize('outputs', [5, pooling.FEW + 1])
 def test_pooled_conv_norm_is_convolution_batch_norm_and_pooling(
-  inputs, outputs
+  inputs, size, outputs
 ):
-  x, w = _random(0, 3, 6, 4, inputs), _random(1, 3, 3, inputs, outputs)
+  x, w = _random(0, 3, *size, inputs), _random(1, 3, 3, inputs, outputs)
   scale, bias = np.abs(_random(2, outputs)), _random(3, outputs)
   act = jnp.tanh  # smooth, so that second derivatives are too
 

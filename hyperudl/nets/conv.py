@@ -178,14 +178,16 @@ class ConvBlock(nn.Module):
 
   def _in_squares(self, x):
     """Whether `pooling.pooled_conv` is right, and faster by measurement."""
-    inputs = x.shape[-1]
+    _, height, width, inputs = x.shape
+    even = height % 2 == width % 2 == 0
+    with_norm = self.norm == 'batch' and self.order == 'conv_norm_act_pool'
     return (
       self.formulation == 'auto'
       and jax.default_backend() == 'cpu'
       and x.dtype != jnp.bfloat16
       and (self.kernel, self.stride, self.padding) == (3, 1, 'SAME')
       and (inputs <= 3 or max(inputs, self.channels) <= 8)
-      and x.shape[1] % 2 == x.shape[2] % 2 == 0
+      and (even or (with_norm and inputs > 3 and min(height, width) > 1))
     )
 
 

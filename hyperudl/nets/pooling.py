@@ -5,6 +5,7 @@ What has a convolution is differentiable in reverse mode only.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hyperudl.nets import conv_ops
 from hyperudl.nets import normalising
@@ -79,13 +80,14 @@ def pooled_conv_norm(x, w, scale, bias, activate):
   covariance of the windows, without a pass over the wider map.
 
   Args:
-    x: f32[n, H, W, Cin]; H and W even.
+    x: f32[n, H, W, Cin]; H and W even, or at least 2 if Cin > 3. The pooling
+      leaves out an odd last row or column, the moments do not.
     w: f32[3, 3, Cin, Cout].
     scale, bias: f32[Cout]; scale >= 0, since it comes after the pooling.
     activate: elementwise, monotone.
 
   Returns:
-    f32[n, H / 2, W / 2, Cout].
+    f32[n, H // 2, W // 2, Cout].
   """
   kernel = _square_kernel(w)
   if x.shape[-1] <= 3 and w.shape[-1] <= FEW:
@@ -96,9 +98,9 @@ def pooled_conv_norm(x, w, scale, bias, activate):
     moments = _moments_of_windows(squares.T, kernel)
   else:
     y = conv_ops.product(squares, kernel)
-    pooled, moments = _largest(y, axis=1), _moments_of_corners(y)
-  y = activate(normalising.affine(pooled, *moments, scale, bias))
-  return _to_map(y, x.shape)
+    pooled, moments = _largest(y, axis=1), _moments_of_corners(y, x.shape)
+  pooled = _to_map(pooled, x.shape)
+  return activate(normalising.affine(pooled, *moments, scale, bias))
 
 
 def _in_rows(x, kernel, scale, bias, activate):
@@ -134,12 +136,21 @@ _product_in_rows.defvjp(
 )
 
 
-def _moments_of_corners(y):
-  """Mean and variance f32[Cout] of f32[R, 4 Cout]."""
-  by_corner = lambda m: m.reshape(4, -1)
-  mean = jnp.mean(by_corner(jnp.mean(y, axis=0)), axis=0)
-  gaps = jnp.square(y - jnp.tile(mean, 4))
-  return mean, jnp.mean(by_corner(jnp.mean(gaps, axis=0)), axis=0)
+def _moments_of_corners(y, shape):
+  """Mean and variance f32[Cout] of f32[R, 4 Cout], for images of a shape."""
+  n, height, width, _ = shape
+  rows, columns = _halves(shape)
+  row = np.arange(2 * rows).reshape(-1, 1, 2, 1) < height
+  column = np.arange(2 * columns).reshape(1, -1, 1, 2) < width
+  share = np.float32((row & column).reshape(-1, 1)) / (n * height * width)
+
+  def average(y):  # over images first, in long loops
+    return jnp.sum(
+      jnp.sum(y.reshape(n, -1), axis=0).reshape(len(share), -1) * share, axis=0
+    )
+
+  mean = average(y)
+  return mean, average(jnp.square(y - jnp.tile(mean, 4)))
 
 
 def _moments_of_windows(squares, kernel):
@@ -156,42 +167,56 @@ def _moments_of_windows(squares, kernel):
   return mean, jnp.maximum(variance, 0.0)
 
 
+def _halves(shape):
+  """Rows and columns of squares that cover images [n, H, W, ...]."""
+  return (shape[1] + 1) // 2, (shape[2] + 1) // 2
+
+
 def _squares(x):
-  """Every second 4x4 window: f32[n, H, W, C] -> f32[n H W / 4, 16 C]."""
+  """Every second 4x4 window: f32[n, H, W, C] -> f32[R, 16 C].
+
+  R is n times the squares that cover an image. A window is four blocks of 2x2
+  pixels side by side, so that four copies make it.
+  """
   n, height, width, inputs = x.shape
-  rows, columns = height // 2, width // 2
-  pairs = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  pairs = pairs.reshape(n, rows + 1, 2, columns + 1, 2 * inputs)
+  rows, columns = _halves(x.shape)
+  pads = (1, 1 + height % 2), (1, 1 + width % 2)
+  blocks = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  blocks = blocks.reshape(n, rows + 1, 2, columns + 1, 2 * inputs)
+  blocks = jnp.swapaxes(blocks, 2, 3).reshape(n, rows + 1, columns + 1, -1)
   shifted = [
-    pairs[:, i // 2 : i // 2 + rows, i % 2, j : j + columns]
-    for i in range(4)
-    for j in range(2)
+    blocks[:, i : i + rows, j : j + columns] for i in range(2) for j in range(2)
   ]
   return jnp.concatenate(shifted, axis=-1).reshape(-1, 16 * inputs)
 
 
 def _squares_in_rows(x):
-  """The transpose of `_squares`, made without one."""
+  """The transpose of `_squares`, made without one; H and W are even."""
   n, height, width, inputs = x.shape
   rows, columns = height // 2, width // 2
-  pairs = jnp.pad(jnp.moveaxis(x, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))
-  pairs = pairs.reshape(inputs, n, rows + 1, 2, columns + 1, 2)
+  blocks = jnp.pad(jnp.moveaxis(x, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))
+  blocks = blocks.reshape(inputs, n, rows + 1, 2, columns + 1, 2)
   shifted = [
-    pairs[:, :, i // 2 : i // 2 + rows, i % 2, j // 2 : j // 2 + columns, j % 2]
-    for i in range(4)
-    for j in range(4)
+    blocks[:, :, i : i + rows, p, j : j + columns, q]
+    for i in range(2)
+    for j in range(2)
+    for p in range(2)
+    for q in range(2)
   ]
   return jnp.concatenate(shifted).reshape(16 * inputs, -1)
 
 
 def _square_kernel(w):
   """f32[3, 3, Cin, Cout] in the four corners: f32[16 Cin, 4 Cout]."""
+  inputs, outputs = w.shape[2:]
   corners = [
     jnp.pad(w, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
     for i in range(2)
     for j in range(2)
   ]
-  return jnp.stack(corners, axis=3).reshape(16 * w.shape[2], 4 * w.shape[3])
+  kernel = jnp.stack(corners, axis=3).reshape(2, 2, 2, 2, inputs, -1)
+  kernel = jnp.swapaxes(kernel, 1, 2)  # the order of pixels in `_squares`
+  return kernel.reshape(16 * inputs, 4 * outputs)
 
 
 def _corners(squares, kernel):
@@ -216,6 +241,7 @@ def _largest(y, axis):
 
 
 def _to_map(y, shape):
-  """f32[n H W / 4, C] -> f32[n, H / 2, W / 2, C]."""
+  """f32[R, C] -> f32[n, H // 2, W // 2, C], without squares that stick out."""
   n, height, width, _ = shape
-  return y.reshape(n, height // 2, width // 2, -1)
+  y = y.reshape(n, *_halves(shape), -1)
+  return y[:, : height // 2, : width // 2]
