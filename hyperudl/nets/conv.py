@@ -177,7 +177,10 @@ class ConvBlock(nn.Module):
     return ACTIVATIONS[self.activation](x)
 
   def _in_squares(self, x):
-    """Whether `pooling.pooled_conv` is right, and faster by measurement."""
+    """Whether `pooling.pooled_conv` is right, and faster by measurement.
+
+    For odd maps that is known of more than 3 channels with batch norm alone.
+    """
     _, height, width, inputs = x.shape
     even = height % 2 == width % 2 == 0
     with_norm = self.norm == 'batch' and self.order == 'conv_norm_act_pool'
