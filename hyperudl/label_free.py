@@ -76,6 +76,22 @@ class View(NamedTuple):
   unlabelled: jax.Array  # f32[n], rows of x that are in no prototype
 
 
+class Look(NamedTuple):
+  """The network of one v, and what it makes of the images of a `View`."""
+
+  weights: dict  # of the CNN
+  head: jax.Array  # f32[N, D]
+  images: jax.Array  # f32[n, H, W, C], as v shows them
+  features: jax.Array  # f32[n, D]
+
+
+def look(view, value):
+  """`Look` under v, by a pass through the network."""
+  weights, head = view.write(value)
+  images = variables.see(value, view.x)
+  return Look(weights, head, images, view.embed(weights, images))
+
+
 def ssl_names(options):
   """'geometry+byol' -> ('geometry', 'byol'); 'none' -> ()."""
   return () if options.ssl == 'none' else tuple(options.ssl.split('+'))
@@ -200,8 +216,8 @@ def make_losses(options, params, view, key):
     key: PRNG key of the ELBO's noise and of the views; fixed over the steps.
 
   Returns:
-    v -> {name: f32[]} with the configured ones of 'elbo', the names in
-    `SSL`, and 'critic'. All share one pass through the network.
+    (v, its `Look` or None) -> {name: f32[]} with the configured ones of 'elbo',
+    the names in `SSL`, and 'critic'. All share one pass through the network.
   """
   noise_key, views_key = jax.random.split(key)
   elbo = _make_elbo(options, params, view, noise_key)
@@ -209,14 +225,12 @@ def make_losses(options, params, view, key):
   names = ssl_names(options)
   reference = view.reconstruct(view.start, view.x)['mean']
 
-  def evaluate(value):
-    weights, head = view.write(value)
-    seen = variables.see(value, view.x)
-    features = view.embed(weights, seen)
+  def evaluate(value, seen=None):
+    weights, head, images, features = seen or look(view, value)
     logits = view.classify(features, head)
     terms = of_views(value, weights)
     if options.elbo != 'none':
-      terms['elbo'] = elbo(value, features, seen)
+      terms['elbo'] = elbo(value, features, images)
     if 'geometry' in names:
       terms['geometry'] = losses.geometry(features, reference, view.mask)
     if 'entropy' in names:
@@ -224,7 +238,7 @@ def make_losses(options, params, view, key):
     if 'certainty' in names:
       terms['certainty'] = unsupervised.mean_entropy(logits, view.mask)
     if options.critic != 'none':
-      terms['critic'] = _critic(options, params, view, value, logits, seen)
+      terms['critic'] = _critic(options, params, view, value, logits, images)
     return terms
 
   return evaluate

@@ -154,7 +154,8 @@ def _finetuned(s, params, episode):
   network = {name: task[name] for name in ('weights', 'head')}
   optimizer = optax.adam(extras.finetune_rate)
   network, _ = inner.optimise(loss, network, optimizer, extras.finetune_steps)
-  return refining.predict(s, params, {**task, **network}, episode.query.x)
+  task = refining.replaced(task, **network)
+  return refining.predict(s, params, task, episode.query.x)
 
 
 def _baselines(s, params, episode, support, task):
@@ -177,9 +178,18 @@ def _kmeans(s, params, support, task, x, y):
   if not view.x.shape[0]:
     return {}
   tau = jnp.exp(refining.base_of(params)['log_scale'])
+  features = view.embed(task['weights'], view.x)
   found = {}
   for scale in KMEANS:
-    head = refining.clustered(s, view, task, scale * tau, 1.0, KMEANS_STEPS)
+    head = refining.clustered(
+      s,
+      view,
+      task['head'],
+      features,
+      scale=scale * tau,
+      mass=1.0,
+      iterations=KMEANS_STEPS,
+    )
     logits = refining.predict(s, params, {**task, 'head': head}, x)
     found[f'accuracy_kmeans_{scale:g}'] = core.accuracy(logits, y)
   return found

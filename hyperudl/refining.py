@@ -30,15 +30,32 @@ def start_of(s, params, head):
 
 
 def written(s, params, support):
-  """The task before any inner step."""
-  weights, head = writing.write(
+  """The task before any inner step.
+
+  'weights' and 'head' answer queries; 'seen' is what the weights make of the
+  support, for all who need it (`replaced` drops it), and 'reference' are the
+  images by which others are normalised. `settled` leaves neither.
+  """
+  weights, head, seen = writing.write(
     s.writer, base_of(params), params['frozen']['vae'], support
   )
   if s.setting == 'clusters':
-    features = writing.embed(s.writer, weights, support.x)
-    head = anonymous.start(features, s.writer.way)
-  task = {'weights': weights, 'head': head}
+    head = anonymous.start(seen.features, s.writer.way)
+  task = {'weights': weights, 'head': head, 'seen': _own(seen, support)}
   return {**task, **_reference(s, support)}
+
+
+def _own(seen, support):
+  """`writing.Seen`, without statistics where others' normalise queries."""
+  others = 'cond' in (support.context or {})
+  return seen._replace(statistics=None) if others else seen
+
+
+def replaced(task, **network):
+  """The task with other 'weights' or 'head'; what the old ones saw is gone."""
+  task = {**task, **network}
+  task.pop('seen', None)
+  return task
 
 
 def _reference(s, support):
@@ -54,7 +71,7 @@ def _network(s, params, support, task, value):
   if variables.rewrites(s.inner.adapt):
     base = dict(base_of(params))
     base['generator'] = variables.add(base['generator'], value.get('hyper'))
-    weights, head = writing.write(
+    weights, head, _ = writing.write(
       s.writer,
       base,
       _vae(params, value),
@@ -123,7 +140,7 @@ def refined(s, params, support, task, key, view=None):
     return task, {}, []
   inner = params['inner']
   kept = {k: task[k] for k in ('reference',) if k in task}
-  opening = stepping.gates(s.inner, inner, view)
+  opening = stepping.gates(s.inner, inner, view, *_first(view, support, task))
   value = stepping.opening_value(s.start, s.inner, inner, view, key)
   metrics, tasks = {'gate': opening[0]}, []
   if s.inner.steps:
@@ -139,16 +156,22 @@ def refined(s, params, support, task, key, view=None):
       inner_update_norm=trace.update_norm.sum(),
     )
   task = task_at(view, value, kept)
+  if _as_is(view, support):
+    seen = writing.look(s.writer, task['weights'], support.x, view.labelled)
+    features, task['seen'] = seen.features, _own(seen, support)
+  else:
+    features = view.embed(task['weights'], variables.see(task, view.x))
   if s.cluster:
     metrics['gate_cluster'], metrics['gate_scale'] = opening[1], opening[2]
     tau = jnp.exp(base_of(params)['log_scale'])
     task['head'] = clustered(
       s,
       view,
-      task,
-      tau * opening[2] * jnp.exp(inner['cluster']['log_scale']),
-      opening[1] * jnp.exp(inner['cluster']['log_mass']),
-      s.cluster,
+      task['head'],
+      features,
+      scale=tau * opening[2] * jnp.exp(inner['cluster']['log_scale']),
+      mass=opening[1] * jnp.exp(inner['cluster']['log_mass']),
+      iterations=s.cluster,
     )
   return task, metrics, tasks
 
@@ -168,18 +191,37 @@ def task_at(view, value, kept):
   return task
 
 
-def clustered(s, view, task, scale, mass, iterations):
+def _as_is(view, support):
+  """Whether the loop looks at the rows of the support, and as they are.
+
+  What several parts need of them is then passed on, not computed by each: XLA
+  merges equal passes, but not their gradients.
+  """
+  return view.x is support.x and 'transform' not in view.start
+
+
+def _first(view, support, task):
+  """What is seen under v_0: (`label_free.Look`, features of the support)."""
+  if not _as_is(view, support) or 'seen' not in task:
+    look = label_free.look(view, view.start)
+    return look, view.embed_support(look.weights)
+  features = task['seen'].features
+  look = label_free.Look(task['weights'], task['head'], view.x, features)
+  return look, features
+
+
+def clustered(s, view, head, features, *, scale, mass, iterations):
   """The head f32[N, D] after soft k-means on the images of the inner loop.
 
   Args:
     s: `Settings`.
     view: `label_free.View`.
-    task: with 'weights' and 'head'.
+    head: f32[N, D], prototypes.
+    features: f32[n, D], of the images of `view`.
     scale, mass, iterations: see `clustering.refine_prototypes`.
   """
-  features = view.embed(task['weights'], variables.see(task, view.x))
   return clustering.refine_prototypes(
-    task['head'],
+    head,
     features,
     view.unlabelled,
     prior=jnp.maximum(jnp.sum(view.labelled) / s.writer.way, 1.0),
@@ -209,13 +251,15 @@ def settled(s, task):
   a pass of those images.
   """
   task = dict(task)
-  reference = task.pop('reference', None)
-  if reference is not None:
-    seen = variables.see(task, reference.x)
+  seen, reference = task.pop('seen', None), task.pop('reference', None)
+  if seen is not None and seen.statistics is not None:
+    task['statistics'] = seen.statistics
+  elif reference is not None:
+    moved = variables.see(task, reference.x)
     labelled = reference.labelled[:, None, None, None]
-    seen = jnp.where(labelled > 0, reference.x, seen)
+    x = jnp.where(labelled > 0, reference.x, moved)
     task['statistics'] = writing.statistics(
-      s.writer, task['weights'], reference._replace(x=seen)
+      s.writer, task['weights'], reference._replace(x=x)
     )
   return task
 
@@ -247,7 +291,7 @@ def auxiliary(s, params, support, task, key):
   """ELBO and SSL at v_0: what gives networks of their own a meaning."""
   view = view_of(s, params, support, task)
   terms = label_free.make_losses(s.inner, params['inner'], view, key)
-  values = terms(view.start)
+  values = terms(view.start, _first(view, support, task)[0])
   without = ('critic', 'entropy', 'certainty')
   return sum(v for name, v in values.items() if name not in without)
 

@@ -28,10 +28,17 @@ def step_sizes(options, params, start):
   return params['rates']
 
 
-def gates(options, params, view):
+def gates(options, params, view, first, known):
   """Factors of the steps, of the clustering's mass, of its scale: f32[3].
 
   The first two are in (0, 1]; the third is 1 at first, between 0.2 and 1.7.
+
+  Args:
+    options: `Options`.
+    params: from `label_free.init`.
+    view: `View`.
+    first: `Look` under v_0.
+    known: f32[m, D], features of the support under v_0.
   """
   if options.gate == 'none':
     return jnp.ones(label_free.GATES)
@@ -47,13 +54,11 @@ def gates(options, params, view):
       )
     )
   if 'predictions' in options.gate:
-    weights, head = view.write(view.start)
-    features = view.embed(weights, view.x)
     inputs.append(
       gating.prediction_gate_inputs(
-        features,
-        view.classify(features, head),
-        view.embed_support(weights),
+        first.features,
+        view.classify(first.features, first.head),
+        known,
         view.mask,
         view.labelled,
       )

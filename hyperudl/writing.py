@@ -140,6 +140,13 @@ def reference_of(support):
   )
 
 
+class Seen(NamedTuple):
+  """What the CNN of an episode makes of the rows of a support, in one pass."""
+
+  features: jax.Array  # f32[m, D]
+  statistics: dict | None  # see `statistics`; None without norm='domain'
+
+
 def statistics(writer, weights, reference):
   """What normalises other images under CNN weights: {block: two f32[2, C]}.
 
@@ -150,10 +157,30 @@ def statistics(writer, weights, reference):
   """
   member = _sides(reference.labelled)
   part = member * reference.present[:, None]
-  _, found = writer.cnn.apply(
-    {'params': weights}, reference.x, (member, part), mutable=['statistics']
+  return _passed(writer, weights, reference.x, (member, part)).statistics
+
+
+def look(writer, weights, x, labelled):
+  """`Seen` of images f32[m, H, W, C], each normalised among those of its side.
+
+  Args:
+    writer: `Writer`.
+    weights: of its CNN.
+    x: the rows of a support.
+    labelled: f32[m], which of them are of the clean domain.
+  """
+  if writer.cnn.norm != 'domain':
+    return Seen(writer.cnn.apply({'params': weights}, x), None)
+  member = _sides(labelled)
+  return _passed(writer, weights, x, (member, member))
+
+
+def _passed(writer, weights, x, domains):
+  features, found = writer.cnn.apply(
+    {'params': weights}, x, domains, mutable=['statistics']
   )
-  return {name: used['used'] for name, used in found['statistics'].items()}
+  used = {name: each['used'] for name, each in found['statistics'].items()}
+  return Seen(features, used)
 
 
 def embed(writer, weights, x, labelled=None, known=None):
@@ -218,8 +245,9 @@ def write(writer, base, vae, support, shift=None):
     shift: f32[2, width] added to the tokens of the sets, or None.
 
   Returns:
-    (weights: block -> {'kernel', 'scale', 'bias'}, head f32[N, D]). The head
-    is anchored at the class means of the support's own features.
+    (weights: block -> {'kernel', 'scale', 'bias'}, head f32[N, D], `Seen` of
+    the support). The head is anchored at the class means of the support's own
+    features.
   """
   context = support.context or {}
   x, y = support.x, support.y
@@ -227,9 +255,8 @@ def write(writer, base, vae, support, shift=None):
   emit = lambda *rows: _corrections(writer, base, vae, *rows, shift)
   if not writer.emit:
     weights = base['cnn']
-    return weights, losses.class_means(
-      embed(writer, weights, x, labelled), y, writer.way
-    )
+    seen = look(writer, weights, x, labelled)
+    return weights, losses.class_means(seen.features, y, writer.way), seen
   if 'emit_from' in context:
     others = context['emit_from']
     every = jax.vmap(lambda x, y: emit(x, y, jnp.ones(y.shape)))(
@@ -249,9 +276,9 @@ def write(writer, base, vae, support, shift=None):
     name: {k: v + corrections[name].get(k, 0.0) for k, v in block.items()}
     for name, block in base['cnn'].items()
   }
-  features = embed(writer, weights, x, labelled)
-  prototypes = losses.class_means(features, y, writer.way)
-  return weights, prototypes + corrections['head']
+  seen = look(writer, weights, x, labelled)
+  prototypes = losses.class_means(seen.features, y, writer.way)
+  return weights, prototypes + corrections['head'], seen
 
 
 def filters(weights):

@@ -328,9 +328,13 @@ def test_gates_start_open_and_are_functions_of_the_images(gate, inputs):
   s, support = settings_of(options), support_of()
   params = parameters(s, support)
   assert params['inner']['gate']['first']['kernel'].shape[0] == inputs
-  run = lambda params: with_view(
-    options, lambda view, inner: stepping.gates(options, inner, view), params
-  )
+
+  def gates(view, inner):
+    first = label_free.look(view, view.start)
+    known = view.embed_support(first.weights)
+    return stepping.gates(options, inner, view, first, known)
+
+  run = lambda params: with_view(options, gates, params)
   opening = run(params)
   here, there = opening(), opening(1 - support.x)
   assert ((here > 0) & (here[:2] < 1).all()).all()

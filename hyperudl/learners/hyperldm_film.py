@@ -136,7 +136,8 @@ def _init(s, key, episode):
 def _written(s, params, support):
   """The task that `udl` writes, and what a loop without labels sees of it."""
   task = refining.written(s.udl, params, support)
-  return task, refining.view_of(s.udl, params, support, task)
+  view = refining.view_of(s.udl, params, support, task)
+  return refining.replaced(task), view  # all that follows is under other films
 
 
 def _condition(view):

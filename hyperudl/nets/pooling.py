@@ -131,8 +131,7 @@ def _product_in_rows_backward(inputs, dy):
 
 
 _product_in_rows.defvjp(
-  lambda kernel, squares: (kernel.T @ squares, (kernel, squares)),
-  _product_in_rows_backward,
+  lambda *inputs: (_product_in_rows(*inputs), inputs), _product_in_rows_backward
 )
 
 
