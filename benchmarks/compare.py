@@ -26,7 +26,6 @@ import jax
 from hyperudl import benchmark
 from hyperudl import cli
 from hyperudl import core
-from hyperudl import timing
 from hyperudl import workloads
 
 PAUSE = 0.3  # seconds, for threads of the program before to go to sleep
@@ -144,8 +143,7 @@ def main(argv):
   if values.repeats < 1:
     raise core.BadInput(f'--repeats must be >= 1, not {values.repeats}')
   os.environ['JAX_PLATFORMS'] = 'cpu'  # as torch, which is a build for CPUs
-  timing.restart_with_devices('benchmarks.compare', 2)
-  cli.set_up()
+  cli.set_up(cpu_devices=2)
   torch = Torch(values.suite)
   for line in compare(values.suite, values.repeats, torch):
     sys.stdout.write(json.dumps(line) + '\n')

@@ -141,8 +141,7 @@ def main(argv):
   if FLAGS.repeats < 1:
     raise core.BadInput(f'--repeats must be >= 1, not {FLAGS.repeats}')
   before = timing.read_lines(FLAGS.compare)
-  timing.restart_with_devices('hyperudl.benchmark', 2)
-  cli.set_up()
+  cli.set_up(cpu_devices=2)
   for line in measure(rows, FLAGS.repeats, precision=FLAGS.precision):
     line = {**line, 'precision': FLAGS.precision}
     sys.stdout.write(json.dumps(timing.against(line, before)) + '\n')

@@ -219,9 +219,7 @@ def main(argv):
       f'{values.repeats} and {values.devices}'
     )
   before = timing.read_lines(values.compare)
-  if values.devices > 1:
-    timing.restart_with_devices('hyperudl.benchmark_learner', values.devices)
-  cli.set_up(several=True)
+  cli.set_up(several=True, cpu_devices=values.devices)
   with processes.guarded():
     _print(config, (batches, calls), values, before)
 

@@ -130,15 +130,58 @@ def _let_configs_import_common(argv):
       sys.path.insert(0, str(path.parent.parent))
 
 
-def set_up(several=False):
+def devices_of_cpu(asked, batch, environ=os.environ):
+  """Into how many devices to divide the CPU.
+
+  XLA for CPUs computes a convolution in one thread, whatever there is: on N
+  cores N devices may be up to N times as fast.
+
+  Args:
+    asked: a number, or 0 for as many as have a core and share `batch` evenly
+      (one for each of several processes, which may be on one machine).
+    batch: episodes of a call, or None for any number.
+    environ: of the process.
+
+  Raises:
+    core.BadInput: for a number below 0.
+  """
+  if asked < 0:
+    raise core.BadInput(
+      f'--cpu_devices={asked}: expected a number of devices, or 0 for as many '
+      'as there are cores'
+    )
+  if asked:
+    return asked
+  tasks = [
+    environ.get(n) for n in ('JAX_NUM_PROCESSES', 'SLURM_STEP_NUM_TASKS')
+  ]
+  if any(count not in (None, '', '1') for count in tasks):
+    return 1
+  cores = _cores()
+  if batch is None:
+    return cores
+  return max(n for n in range(1, cores + 1) if batch % n == 0)
+
+
+def _cores():
+  """How many this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # not everywhere
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def set_up(several=False, cpu_devices=1):
   """Logging to stderr and a persistent cache of compiled programs.
 
   Args:
     several: join other processes if the environment names any.
+    cpu_devices: devices that share the cores of the CPU; 1: as XLA_FLAGS say.
   """
   # Imported late: flags must fail fast, and before a backend is chosen.
   import jax
 
+  if cpu_devices > 1:
+    jax.config.update('jax_num_cpu_devices', cpu_devices)
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
   handler = logging.get_absl_handler()
@@ -156,6 +199,16 @@ def set_up(several=False):
     from hyperudl import processes
 
     processes.start()
+
+
+def define_cpu_devices():
+  """The flag of the mains that can compute on several devices."""
+  flags.DEFINE_integer(
+    'cpu_devices',
+    1,
+    'Devices that share the cores of a CPU; 0: one a core, as many as divide '
+    'the batch.',
+  )
 
 
 class Stop:

@@ -245,10 +245,11 @@ def override(config, changes, flag_values):
 def main(argv, changes):
   """Evaluates one checkpoint, or polls until the trainer is done."""
   del argv
-  cli.set_up(several=True)
+  values = flags.FLAGS
+  devices = cli.devices_of_cpu(values.cpu_devices, None)
+  cli.set_up(several=True, cpu_devices=devices)
   stop = cli.Stop()
   stop.install()
-  values = flags.FLAGS
   step = values.step
   if not processes.alone() and (values.uncertainty or not values.once):
     raise core.BadInput(
@@ -312,6 +313,7 @@ def define_flags():
   flags.DEFINE_string(
     'tag', None, 'Name of the result when --config.x.y=v changes something.'
   )
+  cli.define_cpu_devices()
 
 
 if __name__ == '__main__':

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 import json
-import os
 import pathlib
 import resource
 import statistics
-import sys
 import time
 from typing import NamedTuple
 
@@ -17,7 +15,6 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl import processes
 
-DEVICES_FLAG = '--xla_force_host_platform_device_count'
 MATMUL = 2048  # rows and columns of the matrices of the peak
 # What a line of one benchmark is known by in another.
 IDENTITY = (
@@ -103,16 +100,6 @@ def _seconds(call, count):
     result = call()
   jax.block_until_ready(result)
   return (time.perf_counter() - start) / count
-
-
-def restart_with_devices(module, count):
-  """Host devices are counted once, before JAX starts: so start again."""
-  before = os.environ.get('XLA_FLAGS', '')
-  if DEVICES_FLAG in before:
-    return
-  os.environ['XLA_FLAGS'] = f'{before} {DEVICES_FLAG}={count}'.strip()
-  arguments = ['-m', module, *sys.argv[1:]]
-  os.execv(sys.executable, [sys.executable, *arguments])
 
 
 def read_lines(path):

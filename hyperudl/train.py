@@ -219,7 +219,8 @@ class _Log:
 def main(argv):
   """Trains, or resumes, the run that the flags name."""
   del argv
-  cli.set_up(several=True)
+  devices = cli.devices_of_cpu(FLAGS.cpu_devices, FLAGS.config.batch)
+  cli.set_up(several=True, cpu_devices=devices)
   stop = cli.Stop()
   stop.install()
   with processes.guarded():
@@ -239,5 +240,6 @@ if __name__ == '__main__':
     lock_config=True,
   )
   flags.DEFINE_string('workdir', None, 'Folder of the run; made if absent.')
+  cli.define_cpu_devices()
   flags.mark_flags_as_required(['config', 'workdir'])
   cli.run(main)

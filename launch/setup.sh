@@ -41,7 +41,7 @@ run_across() {
   local run="${RUN:-runs/$(basename "$0" .sh)}"
   need_data "$1"
   RUN="$run" run_setting "${@:3}"
-  best=(--workdir="$run" --once --step=best)
+  best=(--workdir="$run" --once --step=best --cpu_devices=0)
   python -m hyperudl.evaluate "${best[@]}" --tag=best
   best+=(--dataset="$1" --split="$2" --data_dir="${DATA_DIR:-data_numpy_dir}")
   python -m hyperudl.evaluate "${best[@]}"
@@ -50,6 +50,7 @@ run_across() {
 
 # run_setting --config=... FLAGS: trains with the evaluator as a second process
 # and prints the table. The run lies in runs/<name of the script>, or in RUN.
+# A CPU is a device for each core (--cpu_devices=1 after it: one for all).
 # --config must be the first of all flags that begin like it.
 run_setting() {
   local run
@@ -57,7 +58,7 @@ run_setting() {
   make_environment
   python -m hyperudl.evaluate --workdir="$run" &
   trap 'kill %1 2>/dev/null || true' EXIT
-  python -m hyperudl.train --workdir="$run" "$1" \
+  python -m hyperudl.train --workdir="$run" "$1" --cpu_devices=0 \
     --config.data.dir="${DATA_DIR:-data_numpy_dir}" "${@:2}"
   wait
   python launch/table.py "$run"

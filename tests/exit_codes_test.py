@@ -19,6 +19,7 @@ BAD = {
   ),
   'unknown field': (['--config.zzz=3'], "has no field 'zzz'"),
   'unknown flag': (['--stepz=3'], "Unknown command line flag 'stepz'"),
+  'less than no device': (['--cpu_devices=-1'], '--cpu_devices=-1: expected'),
   'argument': (['tiny'], "unexpected argument 'tiny'"),
   'word for a number': (['--config.steps=abc'], '--config.steps=abc'),
   'fraction for a count': (['--config.steps=2.5'], '--config.steps=2.5'),

@@ -47,7 +47,7 @@ def finish(started):
 
 
 def forced(count):
-  """Variables that make one process have several devices."""
+  """Variables that make one process of any main have several devices."""
   flag = f'--xla_force_host_platform_device_count={count}'
   return {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {flag}'}
 
@@ -149,7 +149,7 @@ def test_devices_of_one_process_change_nothing(alone, devices, tmp_path):
     # 20 episodes in parts of 10 are no multiple of 4.
     ('evaluate', [f'--workdir={workdir}', '--once']),
   ):
-    result = runs.call(main, *options, variables=forced(devices))
+    result = runs.call(main, *options, f'--cpu_devices={devices}')
     assert result.code == 0, result.err
   assert 'sharded' in result.err or main == 'evaluate'
   assert_close(alone, workdir)

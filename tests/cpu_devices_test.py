@@ -1,0 +1,50 @@
+"""How many devices --cpu_devices makes of a CPU."""
+
+import pytest
+
+from hyperudl import cli
+from hyperudl import core
+
+
+@pytest.mark.parametrize(
+  'asked, batch, cores, expected',
+  [
+    (1, 8, 16, 1),
+    (3, 8, 2, 3),  # what is asked for, if there is more than one core or not
+    (0, 8, 2, 2),
+    (0, 8, 6, 4),  # the largest share of the batch
+    (0, 7, 6, 1),
+    (0, 4, 16, 4),
+    (0, None, 6, 6),
+  ],
+)
+def test_one_device_a_core_that_divide_the_batch(
+  asked, batch, cores, expected, monkeypatch
+):
+  monkeypatch.setattr(cli, '_cores', lambda: cores)
+  assert cli.devices_of_cpu(asked, batch, {}) == expected
+
+
+@pytest.mark.parametrize(
+  'environ, expected',
+  [
+    ({'JAX_NUM_PROCESSES': '2'}, 1),
+    ({'SLURM_STEP_NUM_TASKS': '8'}, 1),
+    ({'JAX_NUM_PROCESSES': '', 'SLURM_STEP_NUM_TASKS': '1'}, 4),
+  ],
+)
+def test_each_of_several_processes_is_one_device(
+  environ, expected, monkeypatch
+):
+  monkeypatch.setattr(cli, '_cores', lambda: 4)
+  assert cli.devices_of_cpu(0, 8, environ) == expected
+  assert cli.devices_of_cpu(2, 8, environ) == 2
+
+
+def test_there_is_a_core():
+  assert cli._cores() >= 1
+
+
+def test_a_negative_number_is_refused():
+  with pytest.raises(core.BadInput, match='--cpu_devices=-1'):
+    cli.devices_of_cpu(-1, 8)
