@@ -5,21 +5,21 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 make_environment
 dataset="${DATASET:-omniglot}"
-data=(--config.data.dir="${DATA_DIR:-data_numpy_dir}")
+flags=(--cpu_devices=0 --config.data.dir="${DATA_DIR:-data_numpy_dir}")
 run="${RUN:-runs/omniglot_5way_1shot_udl}"
 
 python -m hyperudl.train --config="configs/vae.py:$dataset" \
-  --workdir="$run-vae" --config.steps=3000 "${data[@]}" "$@"
+  --workdir="$run-vae" --config.steps=3000 "${flags[@]}" "$@"
 python -m hyperudl.train --config="configs/udl.py:base,$dataset" \
-  --workdir="$run-base" --config.init_from.vae="$run-vae" "${data[@]}" "$@"
+  --workdir="$run-base" --config.init_from.vae="$run-vae" "${flags[@]}" "$@"
 python -m hyperudl.train --config="configs/udl.py:inner,$dataset" \
-  --workdir="$run" --config.init_from.base="$run-base" "${data[@]}" "$@"
+  --workdir="$run" --config.init_from.base="$run-base" "${flags[@]}" "$@"
 
 for shift in none training heldout; do
-  python -m hyperudl.evaluate --workdir="$run" --once \
+  python -m hyperudl.evaluate --workdir="$run" --once --cpu_devices=0 \
     --config.data.shift="$shift" --tag="$shift"
   for source in mean other; do
-    python -m hyperudl.evaluate --workdir="$run" --once \
+    python -m hyperudl.evaluate --workdir="$run" --once --cpu_devices=0 \
       --config.data.shift="$shift" --config.episode.emit_from="$source" \
       --tag="$shift-emit-$source"
   done

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+from jax.interpreters import partial_eval
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -218,3 +219,19 @@ def test_parts_too_small_for_a_product_are_not_made(monkeypatch):
   monkeypatch.setattr(conv_ops, 'CACHED', 9_000)
   x = np.zeros((7, 9, 9, 8), np.float32)  # 81 positions an image
   assert conv_ops._parts(x, x, (3, 3)) == 1
+
+
+def test_an_outer_loop_gets_the_rule_for_the_gradient_of_a_kernel_too():
+  """It differentiates what the inner gradient made of `product`."""
+  x, w = helper.random(0, 40, 6), helper.random(1, 6, 3)
+  v = jnp.asarray(helper.random(2, 6))
+
+  def meta_gradient(product):
+    inner = lambda v, w: jnp.sum(jnp.tanh(product(x * v, w)))
+    return jax.grad(lambda w: jnp.sum(jax.grad(inner)(v, w) ** 2))
+
+  ours, plain = meta_gradient(conv_ops.product), meta_gradient(jnp.matmul)
+  np.testing.assert_allclose(ours(w), plain(w), rtol=1e-4, atol=1e-4)
+  # Both, behind a barrier: of the forward pass and of the inner gradient's.
+  needed = partial_eval.dce_jaxpr(jax.make_jaxpr(ours)(w).jaxpr, [True])[0]
+  assert str(needed).count('optimization_barrier') == 2
