@@ -99,7 +99,8 @@ def view_of(s, params, support, task):
   without_label = (support.y < 0).astype(jnp.float32)
   x, unlabelled = support.x, without_label
   mask = jnp.where(unlabelled.any(), unlabelled, 1.0)
-  labelled = own = 1.0 - without_label
+  # As `writing.write` has it, so that XLA merges what both make of it.
+  labelled = own = (support.y >= 0).astype(jnp.float32)
   if 'inner' in context:
     x = context['inner']
     mask = unlabelled = jnp.ones(x.shape[0])
