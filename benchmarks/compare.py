@@ -13,7 +13,6 @@ for all of its threads at every operation.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -142,7 +141,7 @@ def main(argv):
   values = flags.FLAGS
   if values.repeats < 1:
     raise core.BadInput(f'--repeats must be >= 1, not {values.repeats}')
-  os.environ['JAX_PLATFORMS'] = 'cpu'  # as torch, which is a build for CPUs
+  jax.config.update('jax_platforms', 'cpu')  # as torch, a build for CPUs
   cli.set_up(cpu_devices=2)
   torch = Torch(values.suite)
   for line in compare(values.suite, values.repeats, torch):

@@ -3,9 +3,8 @@
 Prints one JSON line a row on random data (`workloads.py`), so only the speed
 means anything: --suite=maml compares formulations and strategies, `gradient`
 and `metric` learners, which `benchmarks/` sets beside plain torch,
-`accelerator` formulations against B (for a GPU). A run starts
-itself again with two host devices; rows with "devices": 2 divide the episodes
-between them, one thread each.
+`accelerator` formulations against B (for a GPU). A CPU is two devices; rows
+with "devices": 2 divide the episodes between them, one thread each.
 
 * `gflops` counts the multiplications and additions of the matrix products
   and convolutions of one episode (`count_flops`), without what

@@ -15,6 +15,7 @@ from hyperudl import core
 
 INTERRUPTED = 130
 TERMINATED = 143
+QUOTA = '/sys/fs/cgroup/cpu.max'  # of a container: microseconds of a period
 
 
 def fail(code, message):
@@ -82,7 +83,8 @@ def run(main):
         core.OutOfMemory.exit_code,
         f'the device has too little memory ({asked}): make config.batch or '
         'config.chunk (episodes at once, with strategy=vmap) smaller, or '
-        'choose --config.strategy=scan; for evaluation config.eval.batch',
+        'choose --config.strategy=scan; for evaluation config.eval.batch. On '
+        'a CPU each of --cpu_devices takes its share',
       )
 
   app.run(guarded, flags_parser=_parse)
@@ -130,21 +132,26 @@ def _let_configs_import_common(argv):
       sys.path.insert(0, str(path.parent.parent))
 
 
-def devices_of_cpu(asked, batch, environ=os.environ):
+def devices_of_cpu(asked, parts, environ=os.environ):
   """Into how many devices to divide the CPU.
 
   XLA for CPUs computes a convolution in one thread, whatever there is: on N
   cores N devices may be up to N times as fast.
 
   Args:
-    asked: a number, or 0 for as many as have a core and share `batch` evenly
-      (one for each of several processes, which may be on one machine).
-    batch: episodes of a call, or None for any number.
+    asked: a number; 0 for as many as have a core and divide `parts` evenly (one
+      for each of several processes, which may be on one machine); or None.
+    parts: what a call is divided into at most: its episodes, or chunks of them.
     environ: of the process.
+
+  Returns:
+    int, or None for what XLA_FLAGS say.
 
   Raises:
     core.BadInput: for a number below 0.
   """
+  if asked is None:
+    return None
   if asked < 0:
     raise core.BadInput(
       f'--cpu_devices={asked}: expected a number of devices, or 0 for as many '
@@ -157,30 +164,36 @@ def devices_of_cpu(asked, batch, environ=os.environ):
   ]
   if any(count not in (None, '', '1') for count in tasks):
     return 1
-  cores = _cores()
-  if batch is None:
-    return cores
-  return max(n for n in range(1, cores + 1) if batch % n == 0)
+  return max(n for n in range(1, cores() + 1) if parts % n == 0)
 
 
-def _cores():
-  """How many this process may use."""
+def cores(quota=QUOTA):
+  """How many this process may use, in a container too."""
   if hasattr(os, 'sched_getaffinity'):  # not everywhere
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0))
+  else:
+    count = os.cpu_count() or 1
+  try:
+    allowed, period = pathlib.Path(quota).read_text().split()
+  except (OSError, ValueError):
+    return count
+  if allowed == 'max':
+    return count
+  return max(1, min(count, int(allowed) // int(period)))
 
 
-def set_up(several=False, cpu_devices=1):
+def set_up(several=False, cpu_devices=None):
   """Logging to stderr and a persistent cache of compiled programs.
 
   Args:
     several: join other processes if the environment names any.
-    cpu_devices: devices that share the cores of the CPU; 1: as XLA_FLAGS say.
+    cpu_devices: devices that share the cores of the CPU, or None for what
+      XLA_FLAGS say.
   """
   # Imported late: flags must fail fast, and before a backend is chosen.
   import jax
 
-  if cpu_devices > 1:
+  if cpu_devices:
     jax.config.update('jax_num_cpu_devices', cpu_devices)
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
@@ -205,9 +218,9 @@ def define_cpu_devices():
   """The flag of the mains that can compute on several devices."""
   flags.DEFINE_integer(
     'cpu_devices',
-    1,
-    'Devices that share the cores of a CPU; 0: one a core, as many as divide '
-    'the batch.',
+    None,
+    'Devices that share the cores of a CPU; 0: one for each core, as many as '
+    'divide the episodes of a call. By default one, or what XLA_FLAGS say.',
   )
 
 

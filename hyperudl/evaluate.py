@@ -246,7 +246,10 @@ def main(argv, changes):
   """Evaluates one checkpoint, or polls until the trainer is done."""
   del argv
   values = flags.FLAGS
-  devices = cli.devices_of_cpu(values.cpu_devices, None)
+  parts = 1
+  if values.cpu_devices == 0 and values.once:  # polling has a trainer beside
+    parts = runs.read_config(values.workdir).eval.batch
+  devices = cli.devices_of_cpu(values.cpu_devices, parts)
   cli.set_up(several=True, cpu_devices=devices)
   stop = cli.Stop()
   stop.install()

@@ -216,8 +216,9 @@ def make_losses(options, params, view, key):
     key: PRNG key of the ELBO's noise and of the views; fixed over the steps.
 
   Returns:
-    (v, its `Look` or None) -> {name: f32[]} with the configured ones of 'elbo',
-    the names in `SSL`, and 'critic'. All share one pass through the network.
+    (v, `Look` under this v or None) -> {name: f32[]} with the configured ones
+    of 'elbo', the names in `SSL`, and 'critic'. All share one pass through the
+    network.
   """
   noise_key, views_key = jax.random.split(key)
   elbo = _make_elbo(options, params, view, noise_key)

@@ -34,7 +34,8 @@ def written(s, params, support):
 
   'weights' and 'head' answer queries; 'seen' is what the weights make of the
   support, for all who need it (`replaced` drops it), and 'reference' are the
-  images by which others are normalised. `settled` leaves neither.
+  images by which others are normalised. In place of the last two `settled` has
+  'statistics', with norm='domain'.
   """
   weights, head, seen = writing.write(
     s.writer, base_of(params), params['frozen']['vae'], support
@@ -52,7 +53,7 @@ def _own(seen, support):
 
 
 def replaced(task, **network):
-  """The task with other 'weights' or 'head'; what the old ones saw is gone."""
+  """The task with other 'weights'; what the old ones saw is gone."""
   task = {**task, **network}
   task.pop('seen', None)
   return task
@@ -134,7 +135,8 @@ def refined(s, params, support, task, key, view=None):
   """(task after K steps and clustering, metrics, tasks after each step).
 
   The last is a list of K functions () -> task, without clustering. `view` is
-  what the loop sees, by default that of the support.
+  what the loop sees, by default that of the support. Tasks are as from
+  `written`; where the loop has seen other images they have no 'seen'.
   """
   view = view or view_of(s, params, support, task)
   if not moves(s) or not view.x.shape[0]:
@@ -198,7 +200,8 @@ def _as_is(view, support):
   What several parts need of them is then passed on, not computed by each: XLA
   merges equal passes, but not their gradients.
   """
-  return view.x is support.x and 'transform' not in view.start
+  own = 'inner' not in (support.context or {}) and view.x is support.x
+  return own and 'transform' not in view.start
 
 
 def _first(view, support, task):

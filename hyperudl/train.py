@@ -1,7 +1,8 @@
 """Trains a learner: `python -m hyperudl.train --config=FILE --workdir=DIR`.
 
 The same command again resumes. Episodes are a pure function of (seed, step),
-so a resumed run ends with the bits of an uninterrupted one.
+so a resumed run ends with the bits of an uninterrupted one, on as many devices
+(on other numbers sums are in another order).
 
 Exit codes: 0 done; 2 bad flag, config or data (nothing written); 3 no
 checkpoint is readable; 4 a loss or gradient is not finite; 5 disk full or
@@ -80,7 +81,9 @@ def train(config, workdir, stop=()):
   state = loop.place(state, prepared.mesh)
   about = f'{config.learner.name} on {config.data.dataset}'
   logging.info(
-    '%s: step %d of %d, %s', about, start, config.steps, prepared.strategy
+    '%s: step %d of %d, %s on %d of %d devices',
+    *(about, start, config.steps, prepared.strategy),
+    *(prepared.mesh.size if prepared.mesh else 1, jax.device_count()),
   )
   output = processes.lead(lambda: _open(config, workdir, start))
   try:
@@ -216,10 +219,17 @@ class _Log:
     )
 
 
+def _parts(config):
+  """Into how many parts at most devices may divide an update."""
+  if config.strategy not in ('auto', 'sharded'):
+    return 1
+  return max(config.batch // max(config.chunk, 1), 1)
+
+
 def main(argv):
   """Trains, or resumes, the run that the flags name."""
   del argv
-  devices = cli.devices_of_cpu(FLAGS.cpu_devices, FLAGS.config.batch)
+  devices = cli.devices_of_cpu(FLAGS.cpu_devices, _parts(FLAGS.config))
   cli.set_up(several=True, cpu_devices=devices)
   stop = cli.Stop()
   stop.install()

@@ -5,7 +5,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 make_environment
 dataset="${DATASET:-omniglot}"
-flags=(--cpu_devices=0 --config.data.dir="${DATA_DIR:-data_numpy_dir}")
+flags=("$devices" --config.data.dir="${DATA_DIR:-data_numpy_dir}")
 run="${RUN:-runs/omniglot_5way_1shot_udl}"
 
 python -m hyperudl.train --config="configs/vae.py:$dataset" \
@@ -16,10 +16,10 @@ python -m hyperudl.train --config="configs/udl.py:inner,$dataset" \
   --workdir="$run" --config.init_from.base="$run-base" "${flags[@]}" "$@"
 
 for shift in none training heldout; do
-  python -m hyperudl.evaluate --workdir="$run" --once --cpu_devices=0 \
+  python -m hyperudl.evaluate --workdir="$run" --once "$devices" \
     --config.data.shift="$shift" --tag="$shift"
   for source in mean other; do
-    python -m hyperudl.evaluate --workdir="$run" --once --cpu_devices=0 \
+    python -m hyperudl.evaluate --workdir="$run" --once "$devices" \
       --config.data.shift="$shift" --config.episode.emit_from="$source" \
       --tag="$shift-emit-$source"
   done

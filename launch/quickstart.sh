@@ -10,7 +10,7 @@ make_environment
 started=$SECONDS
 run=runs/quickstart
 
-train() { python -m hyperudl.train --cpu_devices=0 "$@"; }
+train() { python -m hyperudl.train "$devices" "$@"; }
 
 say() { printf '\n== %s (%d s so far)\n' "$1" "$((SECONDS - started))"; }
 
@@ -36,7 +36,7 @@ measure() {
   local tag=$1 episodes=$2
   shift 2
   python -m hyperudl.evaluate --workdir="$run" --once --tag="$tag" \
-    --cpu_devices=0 --episodes="$episodes" "$@"
+    "$devices" --episodes="$episodes" "$@"
 }
 for shift in none training heldout; do
   measure "$shift" 600 --config.data.shift="$shift"

@@ -2,7 +2,9 @@
 #
 #   EXTRAS=test        install these extras too ('' = none)
 #   PYTHON=python3.11  the Python (>= 3.11) that makes the environment
+#   CPU_DEVICES=1      one device of the CPU, not one for each of its cores
 set -euo pipefail
+devices="--cpu_devices=${CPU_DEVICES:-0}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 make_environment() {
@@ -41,7 +43,7 @@ run_across() {
   local run="${RUN:-runs/$(basename "$0" .sh)}"
   need_data "$1"
   RUN="$run" run_setting "${@:3}"
-  best=(--workdir="$run" --once --step=best --cpu_devices=0)
+  best=(--workdir="$run" --once --step=best "$devices")
   python -m hyperudl.evaluate "${best[@]}" --tag=best
   best+=(--dataset="$1" --split="$2" --data_dir="${DATA_DIR:-data_numpy_dir}")
   python -m hyperudl.evaluate "${best[@]}"
@@ -50,7 +52,6 @@ run_across() {
 
 # run_setting --config=... FLAGS: trains with the evaluator as a second process
 # and prints the table. The run lies in runs/<name of the script>, or in RUN.
-# A CPU is a device for each core (--cpu_devices=1 after it: one for all).
 # --config must be the first of all flags that begin like it.
 run_setting() {
   local run
@@ -58,7 +59,7 @@ run_setting() {
   make_environment
   python -m hyperudl.evaluate --workdir="$run" &
   trap 'kill %1 2>/dev/null || true' EXIT
-  python -m hyperudl.train --workdir="$run" "$1" --cpu_devices=0 \
+  python -m hyperudl.train --workdir="$run" "$1" "$devices" \
     --config.data.dir="${DATA_DIR:-data_numpy_dir}" "${@:2}"
   wait
   python launch/table.py "$run"

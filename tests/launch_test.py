@@ -82,6 +82,8 @@ def test_a_setting_names_its_config_before_changes_of_it(tmp_path):
   (training,) = [call for call in calls if 'hyperudl.train' in call]
   order = [training.index(f'--config{end}') for end in ('=', '.data', '.steps')]
   assert order == sorted(order)
+  # A flag that the user gives comes after the script's own.
+  assert training.index('--cpu_devices=0') < training.index('--config.steps')
 
 
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)

@@ -7,6 +7,7 @@ import pytest
 from hyperudl import flops
 from hyperudl import refining
 from hyperudl import writing
+from hyperudl.learners import hyperldm_film
 from tests import sizes_helper
 from tests import udl_helper
 
@@ -51,7 +52,7 @@ def test_the_loss_is_that_of_passes_of_their_own(changes, monkeypatch):
 
 
 def test_an_update_computes_less_by_it(monkeypatch):
-  """XLA merges passes that are the same, but not their gradients."""
+  """Counted before XLA merges equal passes, whose gradients it does not."""
   loss, own = loss_of(udl_helper.tiny_udl(norm='domain'))
   shared = flops.count(loss, own)
   in_passes_of_their_own(monkeypatch)
@@ -76,3 +77,23 @@ def test_queries_are_normalised_as_by_a_pass_of_the_reference(cond):
   ):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
   assert set(task) == {'weights', 'head', 'statistics'}
+
+
+def test_other_weights_are_normalised_by_what_they_make_of_the_reference():
+  sizes = sizes_helper.TINY['hyperldm_film']
+  settings = hyperldm_film.settings_of(udl_helper.WAY, **sizes)
+  learner = hyperldm_film.make(udl_helper.WAY, **sizes)
+  params, support = udl_helper.fresh(learner), udl_helper.episode().support
+  task = refining.written(settings.udl, params, support)
+  assert 'seen' not in hyperldm_film._written(settings, params, support)[0]
+  new = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, task['weights'])
+  found = refining.settled(settings.udl, refining.replaced(task, weights=new))[
+    'statistics'
+  ]
+  old = refining.settled(settings.udl, task)['statistics']
+  expected = writing.statistics(
+    settings.udl.writer, new, writing.reference_of(support)
+  )
+  for a, b, c in zip(*map(jax.tree.leaves, (found, expected, old))):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert np.abs(a - c).max() > 1e-3
