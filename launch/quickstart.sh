@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job from nothing, about 10 minutes on 2 cores: sets up .venv,
+# The main job from nothing, about 8 minutes on 2 cores: sets up .venv,
 # trains the frozen autoencoder, the hypernetwork and its label-free inner loop
 # on the built-in glyphs, with the evaluator as a second process, and prints
 # the table of results. Everything lands in runs/quickstart*; run it again to
