@@ -220,7 +220,8 @@ def define_cpu_devices():
     'cpu_devices',
     None,
     'Devices that share the cores of a CPU; 0: one for each core, as many as '
-    'divide the episodes of a call. By default one, or what XLA_FLAGS say.',
+    'divide the episodes of a call (one for an evaluator that polls). By '
+    'default one, or what XLA_FLAGS say.',
   )
 
 

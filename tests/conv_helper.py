@@ -18,6 +18,16 @@ def native(x, w, stride, padding):
   )
 
 
+def max_pool(x):
+  """Of 2x2 squares, in plain numpy."""
+  n, height, width, channels = x.shape
+  out = np.empty((n, height // 2, width // 2, channels), x.dtype)
+  for i in range(height // 2):
+    for j in range(width // 2):
+      out[:, i, j] = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2))
+  return out
+
+
 def assert_close(actual, expected, tolerance):
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
     scale = np.max(np.abs(b)) + 1e-6

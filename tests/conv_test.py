@@ -9,16 +9,7 @@ import pytest
 
 from hyperudl import inner
 from hyperudl.nets import conv
-
-
-def _random(seed, *shape):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def _assert_close(actual, expected, tolerance):
-  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
-    scale = np.max(np.abs(b)) + 1e-6
-    np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
+from tests import conv_helper as helper
 
 
 def _parameters(net, x, seed=0):
@@ -26,19 +17,11 @@ def _parameters(net, x, seed=0):
   shapes = jax.eval_shape(net.init, jax.random.key(0), x)['params']
   leaves, structure = jax.tree.flatten(shapes)
   leaves = [
-    _random(seed + 2 * i, *leaf.shape) / max(1, np.prod(leaf.shape[:-1])) ** 0.5
+    helper.random(seed + 2 * i, *leaf.shape)
+    / max(1, np.prod(leaf.shape[:-1])) ** 0.5
     for i, leaf in enumerate(leaves)
   ]
   return jax.tree.unflatten(structure, leaves)
-
-
-def _numpy_pool(x):
-  n, height, width, channels = x.shape
-  out = np.empty((n, height // 2, width // 2, channels), x.dtype)
-  for i in range(height // 2):
-    for j in range(width // 2):
-      out[:, i, j] = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2))
-  return out
 
 
 def _numpy_norm(x, norm, groups):
@@ -73,7 +56,7 @@ def _numpy_block(x, params, norm, activation, order, pool):
       else _numpy_norm(x, norm, 2) * p['scale'] + p['bias']
     ),
     'act': lambda x: np.where(x > 0, x, slope * x),
-    'pool': lambda x: _numpy_pool(x) if pool else x,
+    'pool': lambda x: helper.max_pool(x) if pool else x,
   }
   names = order.split('_')[1:]
   if norm == 'none':  # the bias belongs to the convolution then
@@ -103,7 +86,7 @@ def test_a_block_equals_plain_numpy_with_scales_of_both_signs(
   block = conv.ConvBlock(
     8, norm=norm, groups=2, activation=activation, order=order, pool=pool
   )
-  x = _random(0, 3, *size)
+  x = helper.random(0, 3, *size)
   params = _parameters(block, x)
   names = {'kernel', 'bias'}
   if norm != 'none':
@@ -144,7 +127,7 @@ def test_networks_have_the_documented_shapes(settings, image, width):
 
 def test_features_and_logits_come_from_the_same_parameters():
   net = conv.ConvNet((3, 4), head=5)
-  x = _random(0, 2, 8, 8, 1)
+  x = helper.random(0, 2, 8, 8, 1)
   params = _parameters(net, x)
   run = lambda net, params, method='__call__': jax.jit(
     functools.partial(net.apply, method=method)
@@ -212,7 +195,7 @@ def _meta_gradient(net, params, support, query, steps=2):
   'channels,other,tolerance', [(8, 'lax', 2e-5), (64, 'slices', 1e-3)]
 )
 def test_meta_gradients_agree_between_formulations(channels, other, tolerance):
-  support, query = _random(0, 3, 8, 8, 1), _random(1, 6, 8, 8, 1)
+  support, query = helper.random(0, 3, 8, 8, 1), helper.random(1, 6, 8, 8, 1)
   compute = lambda name: jax.jit(
     functools.partial(
       _meta_gradient,
@@ -220,7 +203,7 @@ def test_meta_gradients_agree_between_formulations(channels, other, tolerance):
     )
   )(params, support, query)
   params = _parameters(conv.ConvNet((channels, channels), head=3), support)
-  _assert_close(compute('auto'), compute(other), tolerance)
+  helper.assert_close(compute('auto'), compute(other), tolerance)
 
 
 @pytest.mark.parametrize('order', conv.ORDERS)
@@ -229,8 +212,8 @@ def test_meta_gradient_equals_finite_differences_in_float64(order):
     double = lambda tree: jax.tree.map(
       lambda leaf: jnp.asarray(leaf, jnp.float64), tree
     )
-    support = double(_random(0, 3, 8, 8, 1))
-    query = double(_random(1, 3, 8, 8, 1))
+    support = double(helper.random(0, 3, 8, 8, 1))
+    query = double(helper.random(1, 3, 8, 8, 1))
     net = conv.ConvNet((8, 8), head=3, order=order)
     params = double(_parameters(net, support))
     direction = double(_parameters(net, support, seed=1))

@@ -10,15 +10,6 @@ from hyperudl.nets import pooling
 from tests import conv_helper as helper
 
 
-def _numpy_pool(x):
-  n, height, width, channels = x.shape
-  out = np.empty((n, height // 2, width // 2, channels), x.dtype)
-  for i in range(height // 2):
-    for j in range(width // 2):
-      out[:, i, j] = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2))
-  return out
-
-
 @pytest.mark.parametrize('size', [(4, 6), (5, 7), (3, 2)])
 def test_max_pool_takes_the_largest_and_its_gradient(size):
   x = helper.random(0, 2, *size, 3)
@@ -26,7 +17,7 @@ def test_max_pool_takes_the_largest_and_its_gradient(size):
   value, gradient = jax.jit(
     jax.value_and_grad(lambda x: jnp.sum(conv.max_pool(x) * weight))
   )(x)
-  pooled = _numpy_pool(x)
+  pooled = helper.max_pool(x)
   np.testing.assert_allclose(value, np.sum(pooled * weight), rtol=1e-5)
   spread = np.zeros_like(x)
   for n, i, j, c in np.ndindex(pooled.shape):
