@@ -317,6 +317,7 @@ def define_flags():
     'tag', None, 'Name of the result when --config.x.y=v changes something.'
   )
   cli.define_cpu_devices()
+  flags.declare_key_flag('cpu_devices')  # so that --help tells it
 
 
 if __name__ == '__main__':

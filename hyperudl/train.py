@@ -251,5 +251,6 @@ if __name__ == '__main__':
   )
   flags.DEFINE_string('workdir', None, 'Folder of the run; made if absent.')
   cli.define_cpu_devices()
+  flags.declare_key_flag('cpu_devices')  # so that --help tells it
   flags.mark_flags_as_required(['config', 'workdir'])
   cli.run(main)

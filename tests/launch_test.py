@@ -141,3 +141,5 @@ def test_help_explains_every_main_and_is_no_failure():
     assert flags.get(name, '--workdir') in done.out, name
     if name != 'benchmark':
       assert 'Exit codes' in ' '.join(done.out.split()), name
+    if name in ('train', 'evaluate'):  # a flag that they share
+      assert '--cpu_devices' in done.out, name
