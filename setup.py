@@ -16,7 +16,7 @@ setuptools.setup(
   description='Networks that write networks: meta-learning in JAX',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['hyperudl', 'hyperudl.*']),
-  package_data={'hyperudl.data': ['*.npz']},
+  package_data={'hyperudl.data.datasets': ['*.npz']},
   python_requires='>=3.11',
   install_requires=[
     'jax>=0.10.2,<0.12',

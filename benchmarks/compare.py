@@ -22,10 +22,10 @@ from absl import flags
 from absl import logging
 import jax
 
-from hyperudl import benchmark
-from hyperudl import cli
 from hyperudl import core
-from hyperudl import workloads
+from hyperudl.benchmark import gradients
+from hyperudl.benchmark import workloads
+from hyperudl.core import cli
 
 PAUSE = 0.3  # seconds, for threads of the program before to go to sleep
 
@@ -82,11 +82,11 @@ def compare(suite, repeats, torch):
   programs = {}  # (row name, label): (batch, () -> seconds)
   for row in rows:
     logging.info('compiling: %s on %d devices', row.name, row.devices)
-    program, inputs = benchmark.compile_row(row)
+    program, inputs = gradients.compile_row(row)
     label = f'hyperudl, {row.devices} devices'
     programs[row.name, label] = (
       row.batch,
-      lambda p=program, i=inputs: benchmark.seconds(p, *i),
+      lambda p=program, i=inputs: gradients.seconds(p, *i),
     )
   batches = {row.name: row.batch for row in rows}
   for index, (name, label) in enumerate(torch.programs):

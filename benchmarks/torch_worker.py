@@ -11,7 +11,7 @@ import time
 import torch
 
 from benchmarks import peers
-from hyperudl import workloads
+from hyperudl.benchmark import workloads
 
 
 def main(suite):

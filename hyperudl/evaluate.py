@@ -19,17 +19,17 @@ import time
 from absl import flags
 from absl import logging
 
-from hyperudl import cli
-from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import evaluation
-from hyperudl import metric_figures
-from hyperudl import metrics
-from hyperudl import processes
-from hyperudl import runs
-from hyperudl import selection
-from hyperudl import storage
-from hyperudl import uncertainty
+from hyperudl.core import cli
+from hyperudl.core import config as config_lib
+from hyperudl.core import distributed
+from hyperudl.evaluation import evaluator as evaluation
+from hyperudl.evaluation import uncertainty
+from hyperudl.plots import embeddings
+from hyperudl.storage import filesystem
+from hyperudl.storage import metrics
+from hyperudl.storage import selection
+from hyperudl.training import runs
 
 SPLITS = ('train', 'valid', 'test', 'all')
 STEPS = ('latest', 'best', 'best_ensemble')
@@ -82,7 +82,7 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
   """
   name = split if not tag else f'{tag}-{split}'
   metrics.evaluation_path(workdir, name)  # a bad name fails now
-  evaluator = processes.together(
+  evaluator = distributed.together(
     lambda: evaluation.Evaluator(config, split, config.eval.episodes)
   )
   shapes = evaluation.template(evaluator)
@@ -93,13 +93,13 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
       f'sequences of {config.episode.tasks}: choose best or a number'
     )
   chosen = (selection.best_steps(workdir) or ['best']) if together else [step]
-  processes.agree(len(chosen), 'the checkpoints to evaluate')
+  distributed.agree(len(chosen), 'the checkpoints to evaluate')
   numbers, results = [], []
   for one in chosen:
-    raw, number, _ = processes.together(
+    raw, number, _ = distributed.together(
       lambda one=one: selection.restore_step(workdir, one)
     )
-    processes.agree(number, f'the checkpoint that they read as {one!r}')
+    distributed.agree(number, f'the checkpoint that they read as {one!r}')
     values = evaluator.run(evaluation.fit(raw, shapes, number), stop)
     if values is None:
       return None
@@ -109,7 +109,7 @@ def evaluate_once(workdir, config, step, split, tag, save_predictions, stop=()):
   row = evaluation.summarise(config, values)
   if together:
     row['ensemble'] = numbers
-  processes.lead(
+  distributed.lead(
     lambda: report(workdir, name, numbers[0], row, values, save_predictions)
   )
   return row
@@ -130,7 +130,7 @@ def poll(workdir, splits, save_predictions, stop=(), adjust=lambda c: c):
     if stop:
       return
     time.sleep(0.5)
-  lock = storage.acquire_lock(workdir, '.evaluator.lock')
+  lock = filesystem.acquire_lock(workdir, '.evaluator.lock')
   config = adjust(runs.read_config(workdir))
   evaluators = [
     evaluation.Evaluator(config, s, config.eval.episodes) for s in splits
@@ -190,9 +190,9 @@ def show(writer, step, evaluator, params):
     for name in ('support', 'query'):
       images = getattr(episode, name).x
       metrics.write_images(writer, step, f'episode/{name}', images, 5)
-  if metric_figures.can_draw(visuals):
+  if embeddings.can_draw(visuals):
     _, values = evaluator.numbers(params)
-    metric_figures.show_tsne(writer, step, episode, visuals, values)
+    embeddings.show_tsne(writer, step, episode, visuals, values)
   for name, value in visuals.items():
     kind, _, title = name.partition('/')
     if kind == 'histogram':
@@ -254,7 +254,7 @@ def main(argv, changes):
   stop = cli.Stop()
   stop.install()
   step = values.step
-  if not processes.alone() and (values.uncertainty or not values.once):
+  if not distributed.alone() and (values.uncertainty or not values.once):
     raise core.BadInput(
       'several processes evaluate one checkpoint together (--once, without '
       '--uncertainty); an evaluator that polls runs in one process'
@@ -271,7 +271,7 @@ def main(argv, changes):
       if row:
         logging.info('%s', format_row('uncertainty', row['step'], row))
     else:
-      with processes.guarded():
+      with distributed.guarded():
         evaluate_once(*target, values.save_predictions, stop)
   else:
     alone = ('dataset', 'way', 'shot', 'tag', 'uncertainty')
@@ -282,8 +282,8 @@ def main(argv, changes):
     splits = [values.split] if values.split else ['test', 'valid']
     adjust = lambda config: override(config, {}, values)[0]
     poll(values.workdir, splits, values.save_predictions, stop, adjust)
-  with processes.guarded():
-    code = processes.most(stop.code)
+  with distributed.guarded():
+    code = distributed.most(stop.code)
   if code:
     cli.fail(code, 'stopped; the same command goes on')
 

@@ -27,18 +27,18 @@ import jax
 from ml_collections import config_flags
 import numpy as np
 
-from hyperudl import checkpoint
-from hyperudl import cli
-from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import feeding
-from hyperudl import loop
-from hyperudl import metrics
-from hyperudl import preparing
-from hyperudl import processes
-from hyperudl import runs
-from hyperudl import stats
-from hyperudl import storage
+from hyperudl.core import cli
+from hyperudl.core import config as config_lib
+from hyperudl.core import distributed
+from hyperudl.evaluation import statistics
+from hyperudl.storage import checkpoints
+from hyperudl.storage import filesystem
+from hyperudl.storage import metrics
+from hyperudl.training import input_pipeline
+from hyperudl.training import runs
+from hyperudl.training import setup
+from hyperudl.training import train_step
 
 AHEAD = 2  # calls that may be in flight before the host waits
 
@@ -60,58 +60,58 @@ def train(config, workdir, stop=()):
   settings = config.to_dict()
   same = {**settings, 'data': {**settings['data'], 'dir': ''}}
   text = json.dumps([same, str(workdir)], sort_keys=True, default=str)
-  processes.agree(zlib.crc32(text.encode()) >> 1, 'config or workdir')
-  prepared = processes.together(lambda: preparing.prepare(config))
-  processes.together(lambda: runs.check_workdir(config, workdir))
-  resuming = bool(checkpoint.steps(workdir))
-  state = processes.together(
-    lambda: preparing.initial_state(config, prepared, graft=not resuming)
+  distributed.agree(zlib.crc32(text.encode()) >> 1, 'config or workdir')
+  prepared = distributed.together(lambda: setup.prepare(config))
+  distributed.together(lambda: runs.check_workdir(config, workdir))
+  resuming = bool(checkpoints.steps(workdir))
+  state = distributed.together(
+    lambda: setup.initial_state(config, prepared, graft=not resuming)
   )
-  lock = processes.lead(lambda: storage.acquire_lock(workdir))
-  restored = processes.together(
-    lambda: checkpoint.restore_latest(workdir, state, settings)
+  lock = distributed.lead(lambda: filesystem.acquire_lock(workdir))
+  restored = distributed.together(
+    lambda: checkpoints.restore_latest(workdir, state, settings)
   )
   if restored is not None:
     state = restored[0]
   start = int(state.step)
-  processes.agree(start, f'the checkpoint that they read in {workdir}')
-  prepared = processes.together(
-    lambda: preparing.encoded(config, prepared, state.params)
+  distributed.agree(start, f'the checkpoint that they read in {workdir}')
+  prepared = distributed.together(
+    lambda: setup.encoded(config, prepared, state.params)
   )
-  state = loop.place(state, prepared.mesh)
+  state = train_step.place(state, prepared.mesh)
   about = f'{config.learner.name} on {config.data.dataset}'
   logging.info(
     '%s: step %d of %d, %s on %d of %d devices',
     *(about, start, config.steps, prepared.strategy),
     *(prepared.mesh.size if prepared.mesh else 1, jax.device_count()),
   )
-  output = processes.lead(lambda: _open(config, workdir, start))
+  output = distributed.lead(lambda: _open(config, workdir, start))
   try:
     state = _run(config, prepared, state, output, stop)
   finally:
     if output:
       metrics.close_writer(output.writer)
-      checkpoint.close(output.manager)
+      checkpoints.close(output.manager)
       lock.close()
   if int(state.step) >= config.steps:
     done, text = pathlib.Path(workdir) / 'DONE', f'{int(state.step)}\n'
-    processes.lead(lambda: storage.replace(done, text.encode()))
+    distributed.lead(lambda: filesystem.replace(done, text.encode()))
   return state
 
 
 class _Output(NamedTuple):
   """What a run writes to; the first of several processes alone has one."""
 
-  manager: checkpoint.Manager
+  manager: checkpoints.Manager
   writer: metrics.Writer
 
 
 def _open(config, workdir, start):
   path = pathlib.Path(workdir)
-  storage.replace(path / 'config.json', config_lib.to_json(config).encode())
+  filesystem.replace(path / 'config.json', config_lib.to_json(config).encode())
   if start < config.steps:
     (path / 'DONE').unlink(missing_ok=True)
-  manager = checkpoint.open_manager(workdir, resumed=start)
+  manager = checkpoints.open_manager(workdir, resumed=start)
   writer = metrics.open_writer(
     workdir, 'train', purge_step=start + 1 if start else None
   )
@@ -123,7 +123,7 @@ def _run(config, prepared, state, output, stop):
   """The loop over steps; returns the last state, which has been saved."""
   learner, _, draw, optimizer, strategy, mesh, ahead = prepared
   several = config.steps_per_call > 1
-  step = loop.make_train_step(
+  step = train_step.make_train_step(
     learner,
     *(optimizer, strategy, mesh),
     several=several,
@@ -133,25 +133,25 @@ def _run(config, prepared, state, output, stop):
   done = int(state.step)
   log = _Log(config, output, done)
   settings = config.to_dict()
-  feed = feeding.feed(config, draw, mesh, done, ahead)
+  feed = input_pipeline.feed(config, draw, mesh, done, ahead)
   with contextlib.closing(feed):
     for count, batch, keys in feed:
       state, values = step(state, batch, keys)
       before, done = done, done + count
       log.add(values, count)
-      every = 1 if processes.alone() else processes.AGREE
+      every = 1 if distributed.alone() else distributed.AGREE
       asked = done // every > before // every
-      last = done == config.steps or (asked and processes.any_of(stop))
+      last = done == config.steps or (asked and distributed.any_of(stop))
       if last or done % config.log_steps == 0:
         log.flush(done)
       if last or done % config.checkpoint_steps == 0:
         log.flush(done)
-        save = lambda state=state: checkpoint.save(
+        save = lambda state=state: checkpoints.save(
           output.manager, state, settings
         )
-        processes.lead(save)
+        distributed.lead(save)
       if last:  # not `stop`: it may have come after the save was decided
-        processes.lead(lambda: checkpoint.finish(output.manager))
+        distributed.lead(lambda: checkpoints.finish(output.manager))
         break
   return state
 
@@ -208,7 +208,7 @@ class _Log:
     metrics.write_scalars(self.output.writer, done, row)
     metrics.write_row(self.output.writer, {'step': done, **row})
     logging.info(
-      stats.progress_line(
+      statistics.progress_line(
         done,
         self.config.steps,
         {k: means[k] for k in ('loss', 'accuracy') if k in means},
@@ -233,9 +233,9 @@ def main(argv):
   cli.set_up(several=True, cpu_devices=devices)
   stop = cli.Stop()
   stop.install()
-  with processes.guarded():
+  with distributed.guarded():
     train(FLAGS.config, FLAGS.workdir, stop)
-    code = processes.most(stop.code)
+    code = distributed.most(stop.code)
   if code:
     cli.fail(code, f'stopped; the same command resumes {FLAGS.workdir}')
 

@@ -20,7 +20,7 @@ calls="${CALLS:-1,8,32}"
 python -m hyperudl.benchmark --suite=accelerator --filter="${FILTER:-}" \
   > "$out/maml.jsonl"
 for name in maml protonet udl hypertransformer; do
-  python -m hyperudl.benchmark_learner --config="configs/$name.py:glyphs" \
+  python -m hyperudl.benchmark.learner --config="configs/$name.py:glyphs" \
     --batches="$batches" --calls="$calls" > "$out/$name.jsonl"
 done
 for file in "$out"/*.jsonl; do

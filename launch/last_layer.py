@@ -18,15 +18,15 @@ import argparse
 import jax
 import numpy as np
 
-from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import evaluation
-from hyperudl import layerwriting
-from hyperudl import runs
-from hyperudl import selection
-from hyperudl import stats
+from hyperudl.core import config as config_lib
+from hyperudl.evaluation import evaluator as evaluation
+from hyperudl.evaluation import statistics
 from hyperudl.learners import hypertransformer
-from hyperudl.nets import writer
+from hyperudl.learners.hypertransformer import episode_network
+from hyperudl.learners.hypertransformer import weight_generator
+from hyperudl.storage import selection
+from hyperudl.training import runs
 
 _CALL = 20  # episodes
 
@@ -43,18 +43,18 @@ def features(config, workdir, split, count):
   params = evaluation.fit(raw, evaluation.template(evaluator), step)
   settings = config_lib.learner_settings(config)
   s = hypertransformer.settings_of(config.episode.way, **settings)
-  block = writer.block(s)
+  block = weight_generator.block(s)
 
   def of_one(episode):
     key = jax.random.key(0)
-    task = layerwriting.task_of(s, params, episode.support, key, False)
+    task = episode_network.task_of(s, params, episode.support, key, False)
     found = {'y': episode.support.y, 'query_y': episode.query.y}
     for name, part in (('support', episode.support), ('query', episode.query)):
-      z = layerwriting.pixels(part.x)
+      z = episode_network.pixels(part.x)
       for i in range(s.depth - 1):
         z = block.apply({'params': task['cnn'][f'block{i}']}, z)
       found[name] = z.reshape(len(z), -1)
-      found[f'last_{name}'] = layerwriting.embed(s, task['cnn'], part.x)
+      found[f'last_{name}'] = episode_network.embed(s, task['cnn'], part.x)
     return found
 
   every = jax.jit(lambda episodes: jax.lax.map(of_one, episodes))
@@ -150,7 +150,7 @@ def main():
   }
   for name, (support, query) in rows.items():
     found = accuracies(support, query, test['y'], test['query_y'])
-    mean, half = stats.mean_ci95(found)
+    mean, half = statistics.mean_ci95(found)
     print(f'{name}: {100 * mean:.1f} +- {100 * half:.1f} %')
 
 

@@ -11,9 +11,9 @@ import result_pages
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for configs
 
-from hyperudl import config as config_lib
 from hyperudl import core
-from hyperudl import runs
+from hyperudl.core import config as config_lib
+from hyperudl.training import runs
 
 
 def rows_of(arguments):

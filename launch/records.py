@@ -15,9 +15,9 @@ import pathlib
 import numpy as np
 
 from hyperudl import core
-from hyperudl import metrics
-from hyperudl import stats
-from hyperudl import storage
+from hyperudl.evaluation import statistics
+from hyperudl.storage import filesystem
+from hyperudl.storage import metrics
 
 # Of two results to be paired, with what older lines leave unsaid.
 SAME = {
@@ -66,7 +66,7 @@ def load(path, runs, settings):
 def write(path, records):
   """Writes all of them, sorted; a kill leaves the former file or this one."""
   lines = [json.dumps(records[key]) + '\n' for key in sorted(records)]
-  storage.replace(str(path), ''.join(lines).encode())
+  filesystem.replace(str(path), ''.join(lines).encode())
 
 
 def make(about, key, workdir, reference=None):
@@ -93,7 +93,7 @@ def make(about, key, workdir, reference=None):
   known = 'accuracy' in arrays and 'accuracy' in others
   told = lambda row: [row.get(name, value) for name, value in SAME.items()]
   if known and told(line) == told(other):
-    difference = stats.paired_ci95(
+    difference = statistics.paired_ci95(
       arrays['accuracy'], others['accuracy'], arrays.get('group')
     )
     difference = [rounded(number) for number in difference]
@@ -115,4 +115,4 @@ def _read(workdir, name):
 def _seconds(workdir):
   """Of training, without what lay between a stop and a resume."""
   rows = metrics.read_jsonl(workdir / 'train.jsonl')
-  return stats.training_seconds(rows)[-1]
+  return statistics.training_seconds(rows)[-1]

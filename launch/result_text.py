@@ -4,7 +4,7 @@ from markdown_table import table_lines
 import numpy as np
 import result_pages
 
-from hyperudl import stats
+from hyperudl.evaluation import statistics
 
 _CALIBRATION = {
   'accuracy': 'accuracy, %',
@@ -105,7 +105,7 @@ def page(name, rows, records):
 
 def _cell(means, halves, scale, digits, sign=''):
   """'74.5 +- 2.0 (76.1, 72.1, 75.3)'; the seeds where there are several."""
-  mean, half = stats.pooled_ci95(means, halves)
+  mean, half = statistics.pooled_ci95(means, halves)
   text = f'{scale * mean:{sign}.{digits}f}'
   if half is not None:
     text += f' +- {scale * half:.{digits}f}'

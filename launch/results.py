@@ -31,7 +31,7 @@ import result_pages
 import result_text
 
 from hyperudl import core
-from hyperudl import storage
+from hyperudl.storage import filesystem
 
 
 def numbers(text):
@@ -145,7 +145,7 @@ def run(arguments):
     path = pathlib.Path(arguments.out)
     if path.suffix != '.md':
       raise core.BadInput(f'--out={path}: expected a name that ends in .md')
-    with storage.writing(path):
+    with filesystem.writing(path):
       path.parent.mkdir(parents=True, exist_ok=True)
   known, others = collect(arguments)
   if others:
@@ -184,7 +184,7 @@ def write(arguments):
   )
   text = result_text.page(arguments.page, page_runs.rows_of(arguments), found)
   records.write(records_path(arguments), found | others)
-  storage.replace(arguments.out, (head + text).encode())
+  filesystem.replace(arguments.out, (head + text).encode())
 
 
 if __name__ == '__main__':

@@ -37,11 +37,11 @@ for name in $learners; do
   sizes="$batches"
   # A minute for sixteen of its episodes.
   [[ "$name" != udl_original* ]] || sizes=1
-  once "${name%%:*}" python -m hyperudl.benchmark_learner \
+  once "${name%%:*}" python -m hyperudl.benchmark.learner \
     --config="$config" --batches="$sizes"
 done
 for name in maml protonet; do
-  many=(hyperudl.benchmark_learner --config="configs/$name.py"
+  many=(hyperudl.benchmark.learner --config="configs/$name.py"
     --batches="${batches##*,}")
   once "$name-2devices" python -m "${many[@]}" --devices=2
   # Two processes need two GPUs, where there are any.

@@ -1,7 +1,7 @@
 """Prints lines of benchmarks as tables: python launch/speed_table.py FILES.
 
 FILES hold what `python -m hyperudl.benchmark` (formulations of meta-gradients)
-and `python -m hyperudl.benchmark_learner` (whole learners) have printed.
+and `python -m hyperudl.benchmark.learner` (whole learners) have printed.
 """
 
 import json

@@ -12,8 +12,8 @@ import pathlib
 from markdown_table import print_table
 import numpy as np
 
-from hyperudl import stats
-from hyperudl.data import shifts
+from hyperudl.data.episodes import shifts
+from hyperudl.evaluation import statistics
 
 # Scales of soft k-means; what plain k-means runs on in the setting `clusters`.
 KMEANS = ('0.5', '1', '2', 'pixels', 'posterior', 'features')
@@ -86,7 +86,7 @@ class Results:
     values = self.table(*args, **options)
     if not values.size:
       return ''
-    mean, half = stats.seeds_ci95(values)
+    mean, half = statistics.seeds_ci95(values)
     return f'{100 * mean:{"+" if signed else ""}.1f} +- {100 * half:.1f}'
 
 
@@ -193,7 +193,7 @@ def overridden(results, others, name, chosen):
           break
         count = min(own.shape[1], values.shape[1])
         change = values[:seeds, :count] - own[:seeds, :count]
-        mean, half = stats.seeds_ci95(change)
+        mean, half = statistics.seeds_ci95(change)
         row += [
           results.cell(name, shift, number),
           other.cell(name, shift, number),

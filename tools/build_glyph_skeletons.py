@@ -1,4 +1,4 @@
-"""Builds `hyperudl/data/glyph_skeletons.npz` from DejaVu Sans. Run once.
+"""Builds the strokes of `data/datasets/glyphs.py` from DejaVu Sans. Run once.
 
   pip install matplotlib
   python tools/build_glyph_skeletons.py [OUTPUT.npz]
@@ -217,7 +217,7 @@ def main(arguments):
   fonts = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf')
   arrays = build(os.path.join(fonts, 'DejaVuSans.ttf'))
   root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-  default = os.path.join(root, 'hyperudl', 'data', 'glyph_skeletons.npz')
+  default = os.path.join(root, 'hyperudl/data/datasets/glyph_skeletons.npz')
   output = arguments[1] if len(arguments) > 1 else default
   np.savez_compressed(output, **arrays)
   names, counts = np.unique(arrays['alphabets'], return_counts=True)

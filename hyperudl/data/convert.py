@@ -46,16 +46,16 @@ from absl import flags
 import numpy as np
 
 from hyperudl import core
-from hyperudl.data import caches
-from hyperudl.data import fetch
-from hyperudl.data import formats
-from hyperudl.data import images
-from hyperudl.data import metavqa_build
-from hyperudl.data import npy
-from hyperudl.data import omniglot
-from hyperudl.data import splits
-from hyperudl.data import table
-from hyperudl.data import tfds_sets
+from hyperudl.data.datasets import caches
+from hyperudl.data.datasets import class_table
+from hyperudl.data.datasets import fetch
+from hyperudl.data.datasets import image_folder
+from hyperudl.data.datasets import npy
+from hyperudl.data.datasets import omniglot
+from hyperudl.data.datasets import resolve
+from hyperudl.data.datasets import splits
+from hyperudl.data.datasets import tfds
+from hyperudl.data.language import metavqa_build
 
 KINDS = ('omniglot', 'folder', 'mini', 'tiered', 'npy', 'tfds', 'metavqa')
 # The checksums of images_background.zip and images_evaluation.zip.
@@ -129,9 +129,9 @@ def read(kind, source, name, *, image_size=0, seed=0):
   if kind == 'omniglot':
     return omniglot.read(source, image_size=image_size or 28, seed=seed)
   if kind == 'tfds':
-    return tfds_sets.read(source, image_size=image_size, seed=seed)
+    return tfds.read(source, image_size=image_size, seed=seed)
   if kind == 'folder':
-    data = images.read_tree(source, image_size)
+    data = image_folder.read_tree(source, image_size)
   elif kind == 'npy' and os.path.isdir(source):
     data = caches.read_chunks(source, name)
   elif kind == 'npy':
@@ -145,7 +145,7 @@ def read(kind, source, name, *, image_size=0, seed=0):
       )
     data = caches.read_pickles(source, found)
   if image_size:
-    blocks = [images.resize(block, image_size) for block in data.blocks]
+    blocks = [image_folder.resize(block, image_size) for block in data.blocks]
     data = data._replace(blocks=blocks, base=None)
   return data
 
@@ -225,9 +225,9 @@ def describe(data, path):
   ]
   if data.alphabets:
     lines.append(f'{len(set(data.alphabets))} alphabets')
-  for split in (*table.SPLITS, table.UNUSED) if data.split else ():
+  for split in (*class_table.SPLITS, class_table.UNUSED) if data.split else ():
     own = [n for n, part in zip(rows, data.split) if part == split]
-    if split == table.UNUSED and not own:
+    if split == class_table.UNUSED and not own:
       continue
     lines.append(f'{split}: {len(own)} classes, {sum(own)} images')
   if not data.split:
@@ -266,13 +266,13 @@ def run(values):
     image_size=values.image_size,
     seed=values.seed,
   )
-  data = images.turned(data, values.transpose, values.invert)
+  data = image_folder.turned(data, values.transpose, values.invert)
   if values.split:
     data = data._replace(split=splits.from_file(values.split, data))
   if data.split:
-    table.check_disjoint(data, data.split)
+    class_table.check_disjoint(data, data.split)
   write(data, path)
-  formats.read_npz(path)  # what was written can be trained on
+  resolve.read_npz(path)  # what was written can be trained on
   return describe(data, path)
 
 

@@ -5,20 +5,23 @@ import importlib
 import inspect
 import pathlib
 
-from hyperudl.core import BadInput
+from hyperudl import core
+from hyperudl.ops import losses
 
 
 def names():
-  """All learners: the files of this folder."""
-  files = pathlib.Path(__file__).parent.glob('*.py')
-  return tuple(sorted(f.stem for f in files if f.stem != '__init__'))
+  """All learners: the files and folders here without a leading underscore."""
+  here = pathlib.Path(__file__).parent
+  found = {path.stem for path in here.glob('*.py')}
+  found |= {path.parent.name for path in here.glob('*/__init__.py')}
+  return tuple(sorted(name for name in found if not name.startswith('_')))
 
 
 def hyperparameters(name):
   """Hyperparameters of learner `name` with their defaults.
 
   Raises:
-    BadInput: for an unknown name, listing the choices.
+    core.BadInput: for an unknown name, listing the choices.
   """
   return {
     k: p.default
@@ -36,22 +39,22 @@ def make(name, way, settings):
     settings: dict of hyperparameters for the learner's `make`.
 
   Raises:
-    BadInput: for an unknown name, an unknown hyperparameter or a value that
-      the learner refuses, listing the choices.
+    core.BadInput: for an unknown name, an unknown hyperparameter or a value
+      that the learner refuses, listing the choices.
   """
   known = hyperparameters(name)
   for key in settings:
     if key not in known:
       near = difflib.get_close_matches(key, known, 1)
       hint = f'; did you mean {near[0]!r}?' if near else ''
-      raise BadInput(
+      raise core.BadInput(
         f'learner {name!r} has no hyperparameter {key!r}{hint} '
         f'It has: {", ".join(sorted(known))}.'
       )
   try:
     return _module(name).make(way, **settings)
   except (TypeError, ValueError) as error:
-    raise BadInput(f'learner {name!r}: {error}') from error
+    raise core.BadInput(f'learner {name!r}: {error}') from error
 
 
 def filled(kind, make, way, settings):
@@ -105,7 +108,37 @@ def _module(name):
   if name not in names():
     near = difflib.get_close_matches(name, names(), 1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
-    raise BadInput(
+    raise core.BadInput(
       f'there is no learner {name!r}.{hint} Choose one of {", ".join(names())}.'
     )
   return importlib.import_module(f'hyperudl.learners.{name}')
+
+
+def make_learner(init, adapt, predict, loss=None, evaluate=None):
+  """A `Learner` with the default loss and evaluation filled in.
+
+  Args:
+    init: (key, episode) -> params.
+    adapt: (params, support, key, *, train) -> task.
+    predict: (params, task, x, context) -> logits f32[Q, N].
+    loss: or None for the cross-entropy of the adapted queries.
+    evaluate: or None for accuracy, nll and probabilities of the queries.
+  """
+
+  def query_logits(params, episode, key, train):
+    task = adapt(params, episode.support, key, train=train)
+    return predict(params, task, episode.query.x, episode.query.context)
+
+  def default_loss(params, episode, key, step):
+    del step
+    logits = query_logits(params, episode, key, True)
+    value = losses.cross_entropy(logits, episode.query.y)
+    return value, {'accuracy': losses.accuracy(logits, episode.query.y)}
+
+  def default_evaluate(params, episode, key):
+    logits = query_logits(params, episode, key, False)
+    return losses.classification_metrics(logits, episode.query.y)
+
+  return core.Learner(
+    init, adapt, predict, loss or default_loss, evaluate or default_evaluate
+  )

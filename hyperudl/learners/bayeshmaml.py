@@ -19,11 +19,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
-from hyperudl import headwriting
 from hyperudl import learners
-from hyperudl import losses
+from hyperudl.learners import _head_generator
 from hyperudl.learners import hypermaml
+from hyperudl.ops import losses
 
 AVERAGES = ('logits', 'probabilities')
 
@@ -79,7 +78,7 @@ def make(
     raise TypeError(f'bayeshmaml has no {", ".join(unknown)}')
   s = hypermaml.settings_of(way, **settings)
   b = _Bayes(samples, test_samples, average, kl_start, kl_stop, kl_steps)
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: hypermaml.init(s, key, episode, outputs=2),
     lambda params, support, key, *, train: _adapt(
       s, b, params, support, key, train
@@ -99,8 +98,8 @@ make.__signature__ = learners.spelled_out(
 
 def posterior(s, params, z, y, share):
   """(mean, log-variance) of the head, each {'kernel': f32[D, N], 'bias'}."""
-  delta, log_variance = headwriting.emitted(s, params, z, y, outputs=2)
-  mean = headwriting.moved(s, params['head'], delta, z, y, share)
+  delta, log_variance = _head_generator.emitted(s, params, z, y, outputs=2)
+  mean = _head_generator.moved(s, params['head'], delta, z, y, share)
   return mean, log_variance
 
 
@@ -134,7 +133,7 @@ def kl_weight(step, start, stop, steps):
 
 
 def _adapt(s, b, params, support, key, train):
-  z = headwriting.embed(s, params['trunk'], support.x)
+  z = _head_generator.embed(s, params['trunk'], support.x)
   q = posterior(s, params, z, support.y, jnp.float32(0.0))
   count = b.samples if train else b.test_samples
   return {'trunk': params['trunk'], 'heads': draw(key, *q, count)}
@@ -142,8 +141,8 @@ def _adapt(s, b, params, support, key, train):
 
 def _sampled(s, task, x):
   """Logits f32[S, n, N]."""
-  z = headwriting.embed(s, task['trunk'], x)
-  return jax.vmap(headwriting.linear, (0, None))(task['heads'], z)
+  z = _head_generator.embed(s, task['trunk'], x)
+  return jax.vmap(_head_generator.linear, (0, None))(task['heads'], z)
 
 
 def _averaged(b, logits):
@@ -159,14 +158,14 @@ def _predict(s, b, task, x):
 
 def _loss(s, b, params, episode, key, step):
   support, query = episode.support, episode.query
-  z = headwriting.embed(s, params['trunk'], support.x)
-  share = headwriting.gradient_share(step, s.warmup_steps, s.switch_steps)
+  z = _head_generator.embed(s, params['trunk'], support.x)
+  share = _head_generator.gradient_share(step, s.warmup_steps, s.switch_steps)
   mean, log_variance = posterior(s, params, z, support.y, share)
   heads = draw(key, mean, log_variance, b.samples)
   answer = lambda z: _averaged(
-    b, jax.vmap(headwriting.linear, (0, None))(heads, z)
+    b, jax.vmap(_head_generator.linear, (0, None))(heads, z)
   )
-  logits = answer(headwriting.embed(s, params['trunk'], query.x))
+  logits = answer(_head_generator.embed(s, params['trunk'], query.x))
   seen, y = logits, query.y
   if s.support_loss:
     seen = jnp.concatenate([logits, answer(z)])
@@ -174,12 +173,12 @@ def _loss(s, b, params, episode, key, step):
   kl = kl_to_standard_normal(mean, log_variance)
   weight = kl_weight(step, b.kl_start, b.kl_stop, b.kl_steps)
   metrics = {
-    'accuracy': core.accuracy(logits, query.y),
+    'accuracy': losses.accuracy(logits, query.y),
     'gradient_share': share,
     'kl': kl,
     'kl_weight': weight,
   }
-  value = core.cross_entropy(seen, y) + weight * kl
+  value = losses.cross_entropy(seen, y) + weight * kl
   if s.delta_weight:
     change = jax.tree.map(lambda a, c: a - c, mean, params['head'])
     size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(change))
@@ -191,7 +190,7 @@ def _evaluate(s, b, params, episode, key):
   task = _adapt(s, b, params, episode.support, key, False)
   logits = _sampled(s, task, episode.query.x)
   y = episode.query.y
-  metrics = core.classification_metrics(_averaged(b, logits), y)
+  metrics = losses.classification_metrics(_averaged(b, logits), y)
   p = metrics['probabilities']
   one_hot = jax.nn.one_hot(y, s.way)
   log_p = jax.nn.log_softmax(logits)

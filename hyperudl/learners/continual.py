@@ -33,12 +33,12 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl import core
-from hyperudl import forgetting
-from hyperudl import layerwriting
 from hyperudl import learners
-from hyperudl import losses
-from hyperudl import sequences
 from hyperudl.learners import hypertransformer
+from hyperudl.learners.hypertransformer import continual_metrics
+from hyperudl.learners.hypertransformer import continual_rollout
+from hyperudl.learners.hypertransformer import episode_network
+from hyperudl.ops import losses
 
 KINDS = ('continual', 'reset', 'constant', 'merged')
 SCENARIOS = ('class', 'task', 'batches')
@@ -127,7 +127,7 @@ def make(
       "kind='merged' would see later tasks in batch statistics; choose another "
       f'norm than {s.norm!r} and another shared than {s.shared!r}'
     )
-  r = sequences.Run(
+  r = continual_rollout.Run(
     s,
     way,
     kind,
@@ -135,9 +135,9 @@ def make(
     tasks,
     change,
   )
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: _init(r, key, episode),
-    lambda params, support, key, *, train: sequences.adapt(
+    lambda params, support, key, *, train: continual_rollout.adapt(
       r, params, support, key, train
     ),
     lambda params, task, x, context: _predict(r, task, x),
@@ -152,9 +152,9 @@ make.__signature__ = learners.spelled_out(
 
 
 def _init(r, key, episode):
-  parts = sequences.in_order(r, episode.support)
+  parts = continual_rollout.in_order(r, episode.support)
   first = jax.tree.map(lambda leaf: leaf[0], parts)
-  return layerwriting.init(r.s, key, core.Episode(first, first))
+  return episode_network.init(r.s, key, core.Episode(first, first))
 
 
 def _answers(r, task, x, steps):
@@ -175,7 +175,7 @@ def _answers(r, task, x, steps):
     cnn, prototypes = jax.tree.map(
       lambda leaf: leaf[t], (task['cnns'], task['prototypes'])
     )
-    embed = functools.partial(layerwriting.embed, r.s, cnn)
+    embed = functools.partial(episode_network.embed, r.s, cnn)
     if r.s.norm == 'batch':  # of the queries of one task
       features = jax.lax.map(embed, x)
     else:
@@ -208,16 +208,16 @@ def _predict(r, task, x):
 
 
 def _loss(r, params, episode, key):
-  task = sequences.adapt(r, params, episode.support, key, True)
+  task = continual_rollout.adapt(r, params, episode.support, key, True)
   query = episode.query
   if r.scenario == 'batches':
     logits = _by_part(r, task, query.x, _steps(task))
-    each = jax.vmap(core.cross_entropy, (0, None))(logits, query.y)
+    each = jax.vmap(losses.cross_entropy, (0, None))(logits, query.y)
     value = jnp.mean(each)
-    metrics = {'accuracy': core.accuracy(logits[-1], query.y)}
+    metrics = {'accuracy': losses.accuracy(logits[-1], query.y)}
   else:
     logits = _answers(r, task, query.x, _steps(task))
-    fits, right = forgetting.matrices(r.way, logits, query.y)
+    fits, right = continual_metrics.matrices(r.way, logits, query.y)
     met = jnp.tril(jnp.ones(right['class'].shape))
     value = jnp.sum(met * fits[r.scenario]) / jnp.sum(met)
     metrics = {
@@ -229,23 +229,23 @@ def _loss(r, params, episode, key):
 
 
 def _evaluate(r, params, episode, key):
-  task = sequences.adapt(r, params, episode.support, key, False)
+  task = continual_rollout.adapt(r, params, episode.support, key, False)
   query = episode.query
   steps = _steps(task)
   if r.scenario == 'batches':
     logits = _by_part(r, task, query.x, steps)
-    by_part = jax.vmap(core.accuracy, (0, None))(logits, query.y)
-    metrics = core.classification_metrics(logits[-1], query.y)
+    by_part = jax.vmap(losses.accuracy, (0, None))(logits, query.y)
+    metrics = losses.classification_metrics(logits[-1], query.y)
     metrics.update(
       {f'accuracy_part_{t + 1}': by_part[t] for t in range(len(steps))}
     )
     return metrics
   logits = _answers(r, task, query.x, steps)
-  fits, right = forgetting.matrices(r.way, logits, query.y)
+  fits, right = continual_metrics.matrices(r.way, logits, query.y)
   metrics = {
     'accuracy': jnp.mean(right[r.scenario][-1]),
     'nll': jnp.mean(fits[r.scenario][-1]),
   }
   for name, matrix in right.items():
-    metrics.update(forgetting.summary(name, matrix))
+    metrics.update(continual_metrics.summary(name, matrix))
   return metrics

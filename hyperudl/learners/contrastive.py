@@ -16,9 +16,10 @@ captions of others that are true of an image too are in neither.
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
-from hyperudl import language
-from hyperudl.nets import text
+from hyperudl import learners
+from hyperudl.learners._language import dual_encoder
+from hyperudl.nets import towers as text
+from hyperudl.ops import losses
 
 
 def make(
@@ -47,55 +48,55 @@ def make(
       that is not positive.
   """
   del way
-  towers = language.Towers(vocabulary, width, tuple(hidden), grid, inner)
-  language.check(towers)
+  towers = dual_encoder.Towers(vocabulary, width, tuple(hidden), grid, inner)
+  dual_encoder.check(towers)
   text.factors_of(width)
   if scale <= 0:
     raise ValueError(f'scale must be > 0, not {scale}')
 
   def init(key, episode):
-    return language.init(towers, key, episode.support, scale)
+    return dual_encoder.init(towers, key, episode.support, scale)
 
   def adapt(params, support, key, *, train):
     del key, train
-    return language.words(towers, params, support.context)
+    return dual_encoder.words(towers, params, support.context)
 
   def predict(params, task, x, context):
     del context
-    features = language.images(towers, params, x)
-    return language.logits(features, task, jnp.exp(params['log_scale']))
+    features = dual_encoder.images(towers, params, x)
+    return dual_encoder.logits(features, task, jnp.exp(params['log_scale']))
 
   def loss(params, episode, key, step):
     del step
     query = episode.query
     task = adapt(params, episode.support, key, train=True)
     scale = jnp.exp(params['log_scale'])
-    features = language.images(towers, params, query.x)
-    own = language.logits(features, task, scale)
-    metrics = {'accuracy': core.accuracy(own, query.y)}
+    features = dual_encoder.images(towers, params, query.x)
+    own = dual_encoder.logits(features, task, scale)
+    metrics = {'accuracy': losses.accuracy(own, query.y)}
     extra = episode.extra or {}
     asked, captions = extra.get('asked'), extra.get('captions')
     logits, y = own, query.y
     if asked is not None:
-      vectors = language.answers(towers, params, asked['answers'])
+      vectors = dual_encoder.answers(towers, params, asked['answers'])
       others = jax.vmap(
-        lambda vectors, mask: language.logits(
-          features, language.Words(None, vectors, mask), scale
+        lambda vectors, mask: dual_encoder.logits(
+          features, dual_encoder.Words(None, vectors, mask), scale
         )
       )(vectors, asked['mask'])
       logits = jnp.concatenate([own, others.reshape(-1, own.shape[-1])])
       y = jnp.concatenate([query.y, asked['y'].reshape(-1)])
-      metrics['accuracy_asked'] = core.accuracy(logits, y)
-    value = core.cross_entropy(logits, y)
+      metrics['accuracy_asked'] = losses.accuracy(logits, y)
+    value = losses.cross_entropy(logits, y)
     if captions is not None:
-      vectors = language.answers(towers, params, captions['strings'])
-      said = language.Words(None, vectors, jnp.ones(len(vectors)))
-      logits = language.logits(features, said, scale)
+      vectors = dual_encoder.answers(towers, params, captions['strings'])
+      said = dual_encoder.Words(None, vectors, jnp.ones(len(vectors)))
+      logits = dual_encoder.logits(features, said, scale)
       among, metrics['accuracy_captions'] = contrast(logits, captions['true'])
       value += among
     return value, metrics
 
-  return core.make_learner(init, adapt, predict, loss)
+  return learners.make_learner(init, adapt, predict, loss)
 
 
 def contrast(logits, true):
@@ -111,7 +112,7 @@ def contrast(logits, true):
   said = jnp.diagonal(true)
   y = jnp.where(said, jnp.arange(count), -1)
   others = true & ~own
-  images = jnp.where(others | ~said, language.NEVER, logits)
-  strings = jnp.where(others.T, language.NEVER, logits.T)
-  value = core.cross_entropy(images, y) + core.cross_entropy(strings, y)
-  return value / 2, core.accuracy(images, y)
+  images = jnp.where(others | ~said, dual_encoder.NEVER, logits)
+  strings = jnp.where(others.T, dual_encoder.NEVER, logits.T)
+  value = losses.cross_entropy(images, y) + losses.cross_entropy(strings, y)
+  return value / 2, losses.accuracy(images, y)

@@ -32,10 +32,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
 from hyperudl import learners
-from hyperudl import losses
 from hyperudl.learners import protonet
+from hyperudl.ops import losses
 
 GENERATORS = ('residual', 'source')
 NOISES = ('gaussian', 'zero', 'fixed')
@@ -148,7 +147,7 @@ def make(
     dropout,
     frozen,
   )
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: _init(s, p, key, episode),
     lambda params, support, key, *, train: _adapt(
       s, p, params, support, key, train
@@ -243,7 +242,7 @@ def _evaluate(s, p, params, episode, key):
   support = protonet.embed(p, base, episode.support.x)
   query = protonet.embed(p, base, episode.query.x)
   found = {
-    **core.classification_metrics(
+    **losses.classification_metrics(
       protonet.answer(p, base, prototypes, query), episode.query.y
     ),
     'points/support': support,

@@ -15,13 +15,12 @@ from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import optax
 
-from hyperudl import core
-from hyperudl import hypernets
-from hyperudl import inner
 from hyperudl import learners
-from hyperudl import losses
-from hyperudl import spaces
 from hyperudl.learners import hypernet
+from hyperudl.learners._language import hypernetwork
+from hyperudl.learners._language import latent_space
+from hyperudl.ops import gradient_descent
+from hyperudl.ops import losses
 
 
 def make(
@@ -48,8 +47,8 @@ def make(
     ValueError: for an unknown choice or a number out of range.
   """
   net = hypernet.settings_of(way, **settings)
-  space = spaces.Space('hvae', net, hvae_latent, tuple(hvae_hidden))
-  spaces.check(space)
+  space = latent_space.Space('hvae', net, hvae_latent, tuple(hvae_hidden))
+  latent_space.check(space)
   if beta < 0 or hvae_steps < 0 or hvae_rate <= 0:
     raise ValueError(
       'beta and hvae_steps must be >= 0 and hvae_rate > 0, not '
@@ -57,36 +56,36 @@ def make(
     )
 
   def init(key, episode):
-    frozen = spaces.init_frozen(space, key, episode)
+    frozen = latent_space.init_frozen(space, key, episode)
     return {**frozen.pop('hvae'), 'frozen': frozen}
 
   def adapt(params, support, key, *, train):
     del key, train
     whole = _whole(params)
-    base = spaces.net_params(whole)
-    words = hypernets.words_of(net, base, support.context)
-    features = hypernets.features_of(net, base, support.x)
+    base = latent_space.net_params(whole)
+    words = hypernetwork.words_of(net, base, support.context)
+    features = hypernetwork.features_of(net, base, support.x)
 
     def loss(z, step):
       del step
-      value = spaces.value_of(space, whole, z)
-      logits = hypernets.answer(net, base, value, words, support.x, features)
-      return core.cross_entropy(logits, support.y)
+      value = latent_space.value_of(space, whole, z)
+      logits = hypernetwork.answer(net, base, value, words, support.x, features)
+      return losses.cross_entropy(logits, support.y)
 
-    z = spaces.start(space, whole, support.context)
-    z, _ = inner.optimise(loss, z, optax.adam(hvae_rate), hvae_steps)
-    return {'value': spaces.value_of(space, whole, z), 'words': words}
+    z = latent_space.start(space, whole, support.context)
+    z, _ = gradient_descent.optimise(loss, z, optax.adam(hvae_rate), hvae_steps)
+    return {'value': latent_space.value_of(space, whole, z), 'words': words}
 
   def predict(params, task, x, context):
     del context
-    return hypernets.predict(net, spaces.net_params(params), task, x)
+    return hypernetwork.predict(net, latent_space.net_params(params), task, x)
 
   def loss(params, episode, key, step):
     del step
     whole = _whole(params)
     value = _latent_value(space, whole, episode)
     target = ravel_pytree(
-      hypernets.network(net, spaces.net_params(whole), value)[0]
+      hypernetwork.network(net, latent_space.net_params(whole), value)[0]
     )[0]
     target = jax.lax.stop_gradient(target)
     return _elbo(space, whole, target, beta, key)
@@ -94,16 +93,16 @@ def make(
   def evaluate(params, episode, key):
     whole, support, query = _whole(params), episode.support, episode.query
     task = adapt(params, support, key, train=False)
-    base = spaces.net_params(whole)
-    first = hypernets.start(net, base, support.context)
-    own = hypernets.adapted(net, base, support, first)
-    z = spaces.point_of(space, whole, own['value'])
-    again = {**own, 'value': spaces.value_of(space, whole, z)}
-    accuracy = lambda task: core.accuracy(
-      hypernets.predict(net, base, task, query.x), query.y
+    base = latent_space.net_params(whole)
+    first = hypernetwork.start(net, base, support.context)
+    own = hypernetwork.adapted(net, base, support, first)
+    z = latent_space.point_of(space, whole, own['value'])
+    again = {**own, 'value': latent_space.value_of(space, whole, z)}
+    accuracy = lambda task: losses.accuracy(
+      hypernetwork.predict(net, base, task, query.x), query.y
     )
     return {
-      **core.classification_metrics(
+      **losses.classification_metrics(
         predict(params, task, query.x, None), query.y
       ),
       'accuracy_hypernet': accuracy(own),
@@ -111,7 +110,7 @@ def make(
       'accuracy_start': accuracy({**own, 'value': first}),
     }
 
-  return core.make_learner(init, adapt, predict, loss, evaluate)
+  return learners.make_learner(init, adapt, predict, loss, evaluate)
 
 
 make.__signature__ = learners.spelled_out(make, hypernet.make)
@@ -126,7 +125,7 @@ def _whole(params):
 def _latent_value(space, params, episode):
   """The hypernet's inner value of a training task."""
   plain = space._replace(kind='hnet')
-  return {'z': spaces.point_of_task(plain, params, episode)}
+  return {'z': latent_space.point_of_task(plain, params, episode)}
 
 
 def _elbo(space, params, target, beta, key):
@@ -134,17 +133,17 @@ def _elbo(space, params, target, beta, key):
   hvae = params['frozen']['hvae']
   base = params['frozen']['hypernet']['decoder']['base']
   _, unravel = ravel_pytree(base)
-  mean, log_variance = spaces.encode(params, unravel(target))
+  mean, log_variance = latent_space.encode(params, unravel(target))
   noise = jax.random.normal(key, mean.shape)
   z = mean + jnp.exp(0.5 * log_variance) * noise
-  weights = spaces.weights_of(space, params, z)
+  weights = latent_space.weights_of(space, params, z)
   error = ravel_pytree(weights)[0] - target
   spread = jax.lax.stop_gradient(jnp.exp(hvae['log_spread']))
   squared = jnp.sum(jnp.square(error / spread))
   kl = losses.kl_standard_normal(mean, log_variance)
   value = (squared + beta * kl) / jnp.sqrt(target.size)
   # The spread of the weights about the decoder's base, for the encoder too.
-  own = spaces.deviation(params, unravel(target))
+  own = latent_space.deviation(params, unravel(target))
   log_spread = hvae['log_spread']
   fit = log_spread + 0.5 * jnp.mean(jnp.square(own * jnp.exp(-log_spread)))
   metrics = {

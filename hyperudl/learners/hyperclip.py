@@ -18,14 +18,13 @@ from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import optax
 
-from hyperudl import core
-from hyperudl import hypernets
-from hyperudl import inner
-from hyperudl import latents
 from hyperudl import learners
-from hyperudl import losses
-from hyperudl import spaces
 from hyperudl.learners import hypernet
+from hyperudl.learners._language import hypernetwork
+from hyperudl.learners._language import latent_space
+from hyperudl.nets import mlp
+from hyperudl.ops import gradient_descent
+from hyperudl.ops import losses
 
 SCHEDULES = ('constant', 'cosine')
 
@@ -33,7 +32,7 @@ SCHEDULES = ('constant', 'cosine')
 class Settings(NamedTuple):
   """See `make`."""
 
-  space: spaces.Space
+  space: latent_space.Space
   encoder: tuple
   contrast: float
   noise: float
@@ -79,7 +78,7 @@ def make(
     ValueError: for an unknown choice or a number out of range.
   """
   s = Settings(
-    spaces.Space(
+    latent_space.Space(
       space,
       hypernet.settings_of(way, **settings),
       hvae_latent,
@@ -108,9 +107,9 @@ def make(
 
   def predict(params, task, x, context):
     del context
-    net = spaces.net_params(params)
+    net = latent_space.net_params(params)
     grouped = task['words'].mask.ndim == 2
-    one = lambda task, x: hypernets.predict(s.space.net, net, task, x)
+    one = lambda task, x: hypernetwork.predict(s.space.net, net, task, x)
     return each(one, grouped)(task, x)
 
   def evaluate(params, episode, key):
@@ -123,7 +122,7 @@ def make(
     means = jax.tree.map(lambda leaf: leaf.mean(axis=0), found)
     return {**means, **_retrieval(s, params, episode)}
 
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: _init(s, key, episode),
     adapt,
     predict,
@@ -136,7 +135,7 @@ make.__signature__ = learners.spelled_out(make, hypernet.make)
 
 
 def _check(s):
-  spaces.check(s.space)
+  latent_space.check(s.space)
   if s.schedule not in SCHEDULES:
     raise ValueError(
       f'guidance_schedule must be one of {SCHEDULES}, not {s.schedule!r}'
@@ -163,32 +162,32 @@ def _first(episode):
 def _init(s, key, episode):
   keys = jax.random.split(key)
   episode = _first(episode)
-  frozen = spaces.init_frozen(s.space, keys[0], episode)
+  frozen = latent_space.init_frozen(s.space, keys[0], episode)
   params = {'frozen': frozen}
-  z = jnp.zeros((spaces.width(s.space),))
-  size = ravel_pytree(spaces.weights_of(s.space, params, z))[0].size
+  z = jnp.zeros((latent_space.width(s.space),))
+  size = ravel_pytree(latent_space.weights_of(s.space, params, z))[0].size
   width = _question(s, params, episode.support.context).shape[0]
-  params['encoder'] = latents.init_perceptron(
-    keys[1], (size, *s.encoder, width)
-  )
+  params['encoder'] = mlp.init_perceptron(keys[1], (size, *s.encoder, width))
   params['spread'] = {'log': jnp.zeros((), jnp.float32)}
   return params
 
 
 def _question(s, params, context):
-  net = spaces.net_params(params)
-  return losses.unit(hypernets.words_of(s.space.net, net, context).question)
+  net = latent_space.net_params(params)
+  return losses.unit(hypernetwork.words_of(s.space.net, net, context).question)
 
 
 def _deviation(s, params, z):
   """Flat weights f32[D] at a point, minus the hypernet's base."""
-  return spaces.deviation(params, spaces.weights_of(s.space, params, z))
+  return latent_space.deviation(
+    params, latent_space.weights_of(s.space, params, z)
+  )
 
 
 def _encoded(s, params, z):
   """f(W(z)): f32[E] of length 1."""
   flat = _deviation(s, params, z) * jnp.exp(-params['spread']['log'])
-  return losses.unit(latents.perceptron(params['encoder'], flat))
+  return losses.unit(mlp.perceptron(params['encoder'], flat))
 
 
 def _loss(s, params, episode, key):
@@ -196,7 +195,7 @@ def _loss(s, params, episode, key):
     raise ValueError(
       'hyperclip contrasts the tasks of an episode: set episode.tasks >= 2'
     )
-  point = lambda episode: spaces.point_of_task(s.space, params, episode)
+  point = lambda episode: latent_space.point_of_task(s.space, params, episode)
   z = jax.vmap(point)(episode)
   z += s.noise * jax.random.normal(key, z.shape)
   f = jax.vmap(lambda z: _encoded(s, params, z))(z)
@@ -233,9 +232,9 @@ def _found(logits, same):
 
 def _adapt(s, params, support, key):
   """{'value', 'words', 'z'} after guidance by the question of one task."""
-  net = spaces.net_params(params)
-  words = hypernets.words_of(s.space.net, net, support.context)
-  first = spaces.start(s.space, params, support.context)
+  net = latent_space.net_params(params)
+  words = hypernetwork.words_of(s.space.net, net, support.context)
+  first = latent_space.start(s.space, params, support.context)
   objective = _guidance(s, params, first, support.context)
   rate = s.rate
   if s.schedule == 'cosine':
@@ -248,8 +247,12 @@ def _adapt(s, params, support, key):
       value += s.langevin * jnp.sum(noise * z)
     return value
 
-  z, _ = inner.optimise(noisy, first, optax.adam(rate), s.steps)
-  return {'value': spaces.value_of(s.space, params, z), 'words': words, 'z': z}
+  z, _ = gradient_descent.optimise(noisy, first, optax.adam(rate), s.steps)
+  return {
+    'value': latent_space.value_of(s.space, params, z),
+    'words': words,
+    'z': z,
+  }
 
 
 def _guidance(s, params, first, context):
@@ -268,11 +271,11 @@ def _retrieval(s, params, episode):
   Another wording of the same question is right too. `retrieval` is the share
   of tasks that do, `retrieval_chance` that of blind choice.
   """
-  net = spaces.net_params(params)
+  net = latent_space.net_params(params)
 
   def one(episode):
-    value = hypernets.adapted_on_all(s.space.net, net, episode)
-    z = spaces.point_of(s.space, params, value)
+    value = hypernetwork.adapted_on_all(s.space.net, net, episode)
+    z = latent_space.point_of(s.space, params, value)
     question = _question(s, params, episode.support.context)
     return _encoded(s, params, z), question
 
@@ -284,26 +287,28 @@ def _retrieval(s, params, episode):
 def _evaluate(s, params, episode, key):
   """Metrics of one task; how well the guidance points where labels would."""
   support, query = episode.support, episode.query
-  net = spaces.net_params(params)
+  net = latent_space.net_params(params)
   task = _adapt(s, params, support, key)
-  first = spaces.start(s.space, params, support.context)
+  first = latent_space.start(s.space, params, support.context)
 
   def loss(z):
-    value = spaces.value_of(s.space, params, z)
-    logits = hypernets.answer(s.space.net, net, value, task['words'], support.x)
-    return core.cross_entropy(logits, support.y)
+    value = latent_space.value_of(s.space, params, z)
+    logits = hypernetwork.answer(
+      s.space.net, net, value, task['words'], support.x
+    )
+    return losses.cross_entropy(logits, support.y)
 
   truth = jax.grad(loss)(first)
   question = _question(s, params, support.context)
   likeness = lambda z: jnp.sum(_encoded(s, params, z) * question)
   led = -jax.grad(likeness)(first)
-  start = {**task, 'value': spaces.value_of(s.space, params, first)}
-  logits = hypernets.predict(s.space.net, net, start, query.x)
+  start = {**task, 'value': latent_space.value_of(s.space, params, first)}
+  logits = hypernetwork.predict(s.space.net, net, start, query.x)
   return {
-    **core.classification_metrics(
-      hypernets.predict(s.space.net, net, task, query.x), query.y
+    **losses.classification_metrics(
+      hypernetwork.predict(s.space.net, net, task, query.x), query.y
     ),
-    'accuracy_start': core.accuracy(logits, query.y),
+    'accuracy_start': losses.accuracy(logits, query.y),
     'gradient_cosine': jnp.sum(losses.unit(truth) * losses.unit(led)),
     'likeness': likeness(task['z']),
     'likeness_start': likeness(first),

@@ -19,20 +19,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
-from hyperudl import denoising
-from hyperudl import inner
-from hyperudl import label_free
 from hyperudl import learners
-from hyperudl import refining
-from hyperudl import stepping
-from hyperudl import udl_settings
-from hyperudl import variables
-from hyperudl import writing
-from hyperudl.data import augment
+from hyperudl.data.episodes import augment
 from hyperudl.learners import vae as vae_learner
+from hyperudl.learners._language import latent_diffusion
+from hyperudl.learners.udl import config
+from hyperudl.learners.udl import fast_weights
+from hyperudl.learners.udl import hypernetwork
+from hyperudl.learners.udl import inner_loop
+from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import steps
+from hyperudl.ops import gradient_descent
+from hyperudl.ops import losses
 
-_FILM = label_free.Options(
+_FILM = inner_losses.Options(
   adapt='film',
   steps=0,
   elbo='none',
@@ -51,8 +51,8 @@ _FILM = label_free.Options(
 class Settings(NamedTuple):
   """See `settings_of`."""
 
-  udl: udl_settings.Settings
-  diffusion: denoising.Settings
+  udl: config.Settings
+  diffusion: latent_diffusion.Settings
   target_steps: int
   target_rate: float
 
@@ -69,22 +69,25 @@ def settings_of(way, *, target_steps=10, target_rate=0.3, **settings):
   Raises:
     ValueError: for an unknown choice or a number out of range.
   """
-  diffusion, network = learners.divided(settings, denoising.make)
-  writer = writing.make_writer(way, **network)
-  udl_settings.check_writer(writer, _FILM.adapt)
+  diffusion, network = learners.divided(settings, latent_diffusion.make)
+  writer = hypernetwork.make_writer(way, **network)
+  config.check_writer(writer, _FILM.adapt)
   if target_steps < 1 or target_rate <= 0:
     raise ValueError(
       'target_steps must be >= 1 and target_rate > 0, not '
       f'{target_steps} and {target_rate}'
     )
   return Settings(
-    _still(writer), denoising.make(**diffusion), target_steps, target_rate
+    _still(writer),
+    latent_diffusion.make(**diffusion),
+    target_steps,
+    target_rate,
   )
 
 
 def _still(writer):
   """Settings of a `udl` that writes a network and takes no step."""
-  return udl_settings.Settings(
+  return config.Settings(
     phase='inner',
     setting='classes',
     writer=writer,
@@ -94,7 +97,7 @@ def _still(writer):
     multi_step=0,
     unadapted_weight=0.0,
     auxiliary_weight=0.0,
-    extras=udl_settings.Extras(),
+    extras=config.Extras(),
   )
 
 
@@ -105,7 +108,7 @@ def make(way, **settings):
     ValueError: for an unknown choice or a number out of range.
   """
   s = settings_of(way, **settings)
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: _init(s, key, episode),
     lambda params, support, key, *, train: _adapt(s, params, support, key),
     lambda params, task, x, context: _predict(s, params, task, x),
@@ -115,7 +118,7 @@ def make(way, **settings):
 
 
 make.__signature__ = learners.spelled_out(
-  settings_of, denoising.make, writing.make_writer
+  settings_of, latent_diffusion.make, hypernetwork.make_writer
 )
 
 
@@ -125,19 +128,21 @@ def _init(s, key, episode):
   vae = vae_learner.make(w.way, latent=w.latent, hidden=w.hidden)
   frozen = {
     'vae': vae.init(keys[0], episode),
-    'base': writing.init(w, keys[1], support),
+    'base': hypernetwork.init(w, keys[1], support),
   }
   _, view = _written(s, {'frozen': frozen}, support)
   width = view.start['film'].size
-  own = denoising.init(s.diffusion, keys[2], width, _condition(view))
+  own = latent_diffusion.init(s.diffusion, keys[2], width, _condition(view))
   return {**own, 'frozen': {**frozen, **own['frozen']}}
 
 
 def _written(s, params, support):
   """The task that `udl` writes, and what a loop without labels sees of it."""
-  task = refining.written(s.udl, params, support)
-  view = refining.view_of(s.udl, params, support, task)
-  return refining.replaced(task), view  # all that follows is under other films
+  task = inner_loop.written(s.udl, params, support)
+  view = inner_loop.view_of(s.udl, params, support, task)
+  return inner_loop.replaced(
+    task
+  ), view  # all that follows is under other films
 
 
 def _condition(view):
@@ -155,14 +160,14 @@ def _condition(view):
     spread = jnp.log(spread * jnp.exp(-log_spread) + 1e-3)
     return jnp.concatenate([mean, jnp.log(noise + 1e-3), spread, count])
 
-  both = jnp.split(stepping.distributions(view), 2)
+  both = jnp.split(steps.distributions(view), 2)
   return 3 * jnp.tanh(jnp.concatenate([scaled(each) for each in both]) / 3)
 
 
 def _answer(s, params, task, v, x):
   """Logits f32[n, N] of the task's network under v f32[F]."""
-  task = {**task, 'weights': variables.film(task['weights'], v)}
-  return refining.predict(s.udl, params, task, x)
+  task = {**task, 'weights': fast_weights.film(task['weights'], v)}
+  return inner_loop.predict(s.udl, params, task, x)
 
 
 def _found(s, params, task, view, x, y):
@@ -171,10 +176,10 @@ def _found(s, params, task, view, x, y):
   def loss(value, k):
     del k
     logits = _answer(s, params, task, value['film'], x)
-    return core.cross_entropy(logits, y)
+    return losses.cross_entropy(logits, y)
 
-  rates = variables.rates(view.start, s.target_steps, s.target_rate)
-  value, _ = inner.descend(
+  rates = fast_weights.rates(view.start, s.target_steps, s.target_rate)
+  value, _ = gradient_descent.descend(
     loss, view.start, rates, norm='unit', first_order=True
   )
   return value['film']
@@ -201,7 +206,7 @@ def _loss(s, params, episode, key):
   x, y = jnp.concatenate([query.x, x]), jnp.concatenate([query.y, y])
   v = _found(s, params, task, view, x, y)
   z = v / _unit(s, v)
-  return denoising.loss(s.diffusion, params, z, _condition(view), key)
+  return latent_diffusion.loss(s.diffusion, params, z, _condition(view), key)
 
 
 def _sampled(s, params, task, view, key):
@@ -209,7 +214,7 @@ def _sampled(s, params, task, view, key):
   condition = _condition(view)
 
   def one(key):
-    z = denoising.sample(s.diffusion, params, condition, key)
+    z = latent_diffusion.sample(s.diffusion, params, condition, key)
     return z * _unit(s, z)
 
   return {
@@ -227,16 +232,16 @@ def _predict(s, params, task, x):
   task = dict(task)
   film = task.pop('film')
   answer = lambda v: _answer(s, params, task, v, x)
-  return denoising.mean_of(jax.vmap(answer)(film))
+  return latent_diffusion.mean_of(jax.vmap(answer)(film))
 
 
 def _evaluate(s, params, episode, key):
   x, y = episode.query.x, episode.query.y
   task, view = _written(s, params, episode.support)
   noise = augment.noise_images(jax.random.fold_in(key, 1), view.x.shape)
-  score = lambda task: core.accuracy(_predict(s, params, task, x), y)
-  plain = core.accuracy(refining.predict(s.udl, params, task, x), y)
-  found = core.classification_metrics(
+  score = lambda task: losses.accuracy(_predict(s, params, task, x), y)
+  plain = losses.accuracy(inner_loop.predict(s.udl, params, task, x), y)
+  found = losses.classification_metrics(
     _predict(s, params, _sampled(s, params, task, view, key), x), y
   )
   placebo = score(_sampled(s, params, task, view._replace(x=noise), key))
@@ -244,7 +249,7 @@ def _evaluate(s, params, episode, key):
   if names.size:
     v = _found(s, params, task, view, shown, names)
     told = _answer(s, params, task, v, x)
-    found['accuracy_labelled'] = core.accuracy(told, y)
+    found['accuracy_labelled'] = losses.accuracy(told, y)
   return {
     **found,
     'accuracy_unadapted': plain,

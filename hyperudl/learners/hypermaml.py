@@ -27,9 +27,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hyperudl import core
-from hyperudl import headwriting
 from hyperudl import learners
+from hyperudl.learners import _head_generator
+from hyperudl.ops import losses
 
 
 def make(
@@ -83,11 +83,11 @@ def make(
     ValueError: for an unknown choice or a number out of range.
   """
   s = settings_of(**locals())  # while these are all the names
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: init(s, key, episode),
     lambda params, support, key, *, train: _adapt(s, params, support, train),
-    lambda params, task, x, context: headwriting.linear(
-      task['head'], headwriting.embed(s, task['trunk'], x)
+    lambda params, task, x, context: _head_generator.linear(
+      task['head'], _head_generator.embed(s, task['trunk'], x)
     ),
     lambda params, episode, key, step: _loss(s, params, episode, step),
   )
@@ -100,8 +100,8 @@ def settings_of(way, **settings):
     ValueError: for an unknown choice or a number out of range.
     TypeError: for a setting that does not exist.
   """
-  s = learners.filled(headwriting.Settings, make, way, settings)
-  headwriting.check(s)
+  s = learners.filled(_head_generator.Settings, make, way, settings)
+  _head_generator.check(s)
   return s
 
 
@@ -109,15 +109,15 @@ def init(s, key, episode, outputs=1):
   """Parameters: trunk, universal head and hypernetwork."""
   keys = jax.random.split(key, 3)
   support = episode.support
-  trunk = headwriting.trunk_net(s).init(keys[0], support.x[:1])['params']
-  z = headwriting.embed(s, trunk, support.x)
+  trunk = _head_generator.trunk_net(s).init(keys[0], support.x[:1])['params']
+  z = _head_generator.embed(s, trunk, support.x)
   make_kernel = nn.initializers.lecun_normal()
   head = {
     'kernel': make_kernel(keys[1], (z.shape[-1], s.way), jnp.float32),
     'bias': jnp.zeros((s.way,), jnp.float32),
   }
-  rows = headwriting.class_inputs(s, head, z, support.y)
-  net = headwriting.Hypernetwork(
+  rows = _head_generator.class_inputs(s, head, z, support.y)
+  net = _head_generator.Hypernetwork(
     s.hidden, s.layers, outputs * (z.shape[-1] + 1)
   )
   own = net.init(keys[2], rows)['params']
@@ -125,8 +125,8 @@ def init(s, key, episode, outputs=1):
 
 
 def _head_of(s, params, z, y, share=0.0):
-  (delta,) = headwriting.emitted(s, params, z, y)
-  return headwriting.moved(
+  (delta,) = _head_generator.emitted(s, params, z, y)
+  return _head_generator.moved(
     s, params['head'], delta, z, y, jnp.float32(share)
   ), delta
 
@@ -136,9 +136,9 @@ def _finetuned(s, params, support):
   optimizer = optax.adam(s.finetune_rate)
 
   def fit(params):
-    z = headwriting.embed(s, params['trunk'], support.x)
+    z = _head_generator.embed(s, params['trunk'], support.x)
     head, _ = _head_of(s, params, z, support.y)
-    return core.cross_entropy(headwriting.linear(head, z), support.y)
+    return losses.cross_entropy(_head_generator.linear(head, z), support.y)
 
   def step(carry, _):
     params, state = carry
@@ -152,27 +152,27 @@ def _finetuned(s, params, support):
 def _adapt(s, params, support, train):
   if s.finetune_steps and not train:
     params = _finetuned(s, params, support)
-  z = headwriting.embed(s, params['trunk'], support.x)
+  z = _head_generator.embed(s, params['trunk'], support.x)
   head, _ = _head_of(s, params, z, support.y)
   return {'trunk': params['trunk'], 'head': head}
 
 
 def _loss(s, params, episode, step):
   support, query = episode.support, episode.query
-  z = headwriting.embed(s, params['trunk'], support.x)
-  share = headwriting.gradient_share(step, s.warmup_steps, s.switch_steps)
+  z = _head_generator.embed(s, params['trunk'], support.x)
+  share = _head_generator.gradient_share(step, s.warmup_steps, s.switch_steps)
   head, delta = _head_of(s, params, z, support.y, share)
-  logits = headwriting.linear(
-    head, headwriting.embed(s, params['trunk'], query.x)
+  logits = _head_generator.linear(
+    head, _head_generator.embed(s, params['trunk'], query.x)
   )
   seen, y = logits, query.y
   if s.support_loss:
-    seen = jnp.concatenate([logits, headwriting.linear(head, z)])
+    seen = jnp.concatenate([logits, _head_generator.linear(head, z)])
     y = jnp.concatenate([query.y, support.y])
   size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(delta))
   metrics = {
-    'accuracy': core.accuracy(logits, query.y),
+    'accuracy': losses.accuracy(logits, query.y),
     'gradient_share': share,
     'delta_norm': jnp.sqrt(size),
   }
-  return core.cross_entropy(seen, y) + s.delta_weight * size, metrics
+  return losses.cross_entropy(seen, y) + s.delta_weight * size, metrics

@@ -18,10 +18,11 @@ import types
 
 import jax.numpy as jnp
 
-from hyperudl import core
-from hyperudl import hypernets
-from hyperudl import language
-from hyperudl import targets
+from hyperudl import learners
+from hyperudl.learners._language import dual_encoder
+from hyperudl.learners._language import hypernetwork
+from hyperudl.nets import target_nets
+from hyperudl.ops import losses
 
 START_WEIGHT = 0.1  # of CE(W(z_0)) beside that of the codes
 
@@ -72,14 +73,14 @@ def make(
 
   def adapt(params, support, key, *, train):
     del key, train
-    return hypernets.adapted(
-      s, params, support, hypernets.start(s, params, support.context)
+    return hypernetwork.adapted(
+      s, params, support, hypernetwork.start(s, params, support.context)
     )
 
-  return core.make_learner(
-    lambda key, episode: hypernets.init(s, key, episode),
+  return learners.make_learner(
+    lambda key, episode: hypernetwork.init(s, key, episode),
     adapt,
-    lambda params, task, x, context: hypernets.predict(s, params, task, x),
+    lambda params, task, x, context: hypernetwork.predict(s, params, task, x),
     lambda params, episode, key, step: loss(s, params, episode),
     lambda params, episode, key: evaluate(s, params, episode),
   )
@@ -97,13 +98,13 @@ def settings_of(way, **settings):
   if unknown:
     raise TypeError(f'HNET has no setting {", ".join(unknown)}')
   g = types.SimpleNamespace(**given)
-  towers = language.Towers(
+  towers = dual_encoder.Towers(
     g.vocabulary, g.width, tuple(g.hidden), g.grid, g.inner_width
   )
-  s = hypernets.Settings(
+  s = hypernetwork.Settings(
     g.kind,
     towers,
-    targets.Target(
+    target_nets.Target(
       g.target, way, g.width, g.adapter, tuple(g.channels), g.scale
     ),
     g.latent,
@@ -114,34 +115,34 @@ def settings_of(way, **settings):
     g.meta_grad,
     g.penalty,
   )
-  hypernets.check(s)
+  hypernetwork.check(s)
   return s
 
 
 def loss(s, params, episode):
   """(f32[], metrics) of one task; see the module's docstring."""
   support, query = episode.support, episode.query
-  first = hypernets.start(s, params, support.context)
+  first = hypernetwork.start(s, params, support.context)
   if s.kind != 'autodecoder':
-    task = hypernets.adapted(s, params, support, first)
-    logits = hypernets.predict(s, params, task, query.x)
-    return core.cross_entropy(logits, query.y), {
-      'accuracy': core.accuracy(logits, query.y)
+    task = hypernetwork.adapted(s, params, support, first)
+    logits = hypernetwork.predict(s, params, task, query.x)
+    return losses.cross_entropy(logits, query.y), {
+      'accuracy': losses.accuracy(logits, query.y)
     }
   # The codes of training tasks see all of their images.
   x = jnp.concatenate([support.x, query.x])
   y = jnp.concatenate([support.y, query.y])
-  words = hypernets.words_of(s, params, support.context)
-  features = hypernets.features_of(s, params, x)
-  z = hypernets.code(params, episode)
-  logits = hypernets.answer(s, params, {'z': z}, words, x, features)
-  common = hypernets.answer(s, params, first, words, x, features)
-  value = core.cross_entropy(logits, y)
+  words = hypernetwork.words_of(s, params, support.context)
+  features = hypernetwork.features_of(s, params, x)
+  z = hypernetwork.code(params, episode)
+  logits = hypernetwork.answer(s, params, {'z': z}, words, x, features)
+  common = hypernetwork.answer(s, params, first, words, x, features)
+  value = losses.cross_entropy(logits, y)
   value += s.penalty * jnp.sum(jnp.square(z))
-  value += START_WEIGHT * core.cross_entropy(common, y)
+  value += START_WEIGHT * losses.cross_entropy(common, y)
   return value, {
-    'accuracy': core.accuracy(logits, y),
-    'accuracy_start': core.accuracy(common, y),
+    'accuracy': losses.accuracy(logits, y),
+    'accuracy_start': losses.accuracy(common, y),
     'code_norm': jnp.sqrt(jnp.sum(jnp.square(z))),
   }
 
@@ -149,14 +150,14 @@ def loss(s, params, episode):
 def evaluate(s, params, episode):
   """Metrics before and after the inner steps on the support."""
   support, query = episode.support, episode.query
-  first = hypernets.start(s, params, support.context)
-  before = hypernets.adapted(s, params, support, first, steps=0)
-  after = hypernets.adapted(s, params, support, first)
-  logits = hypernets.predict(s, params, before, query.x)
+  first = hypernetwork.start(s, params, support.context)
+  before = hypernetwork.adapted(s, params, support, first, steps=0)
+  after = hypernetwork.adapted(s, params, support, first)
+  logits = hypernetwork.predict(s, params, before, query.x)
   return {
-    **core.classification_metrics(
-      hypernets.predict(s, params, after, query.x), query.y
+    **losses.classification_metrics(
+      hypernetwork.predict(s, params, after, query.x), query.y
     ),
-    'accuracy_start': core.accuracy(logits, query.y),
-    'nll_start': core.cross_entropy(logits, query.y),
+    'accuracy_start': losses.accuracy(logits, query.y),
+    'nll_start': losses.cross_entropy(logits, query.y),
   }

@@ -26,9 +26,10 @@ Published: Omniglot 5-way 1-shot 98.7, 20-way 1-shot 95.8 (64 filters), MAML++
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
-from hyperudl import inner
+from hyperudl import learners
 from hyperudl.nets import backbones
+from hyperudl.ops import gradient_descent
+from hyperudl.ops import losses
 
 SCOPES = ('all', 'head')
 RATES = ('fixed', 'leaf', 'element')
@@ -107,7 +108,9 @@ def make(
       params['net'] = _without_norms(params['net'])
     if rates != 'fixed':
       value = _split(scope, params['net'])[0]
-      params['rates'] = inner.make_rates(value, inner_steps, inner_rate, rates)
+      params['rates'] = gradient_descent.make_rates(
+        value, inner_steps, inner_rate, rates
+      )
     return params
 
   def logits_of(params, value, k, x):
@@ -124,7 +127,9 @@ def make(
     value = _split(scope, params['net'])[0]
     alpha = params.get('rates')
     if alpha is None:
-      alpha = inner.make_rates(value, inner_steps, inner_rate, 'step')
+      alpha = gradient_descent.make_rates(
+        value, inner_steps, inner_rate, 'step'
+      )
     taken = jnp.minimum(jnp.arange(steps), inner_steps - 1)
     alpha = jax.tree.map(lambda leaf: leaf[taken], alpha)
 
@@ -135,9 +140,9 @@ def make(
       )
     else:
       answer = lambda value, k: logits_of(params, value, k, support.x)
-    loss = lambda value, k: core.cross_entropy(answer(value, k), support.y)
+    loss = lambda value, k: losses.cross_entropy(answer(value, k), support.y)
 
-    return inner.descend(
+    return gradient_descent.descend(
       loss, value, alpha, first_order=first_order, order=order, keep_values=True
     )
 
@@ -160,9 +165,9 @@ def make(
     query = episode.query
     answer = lambda value, k: logits_of(params, value, k, query.x)
     logits = answer(value, inner_steps - 1)
-    last = core.cross_entropy(logits, query.y)
+    last = losses.cross_entropy(logits, query.y)
     metrics = {
-      'accuracy': core.accuracy(logits, query.y),
+      'accuracy': losses.accuracy(logits, query.y),
       'inner_loss_first': trace.loss[0],
       'inner_loss_last': trace.loss[-1],
     }
@@ -170,14 +175,14 @@ def make(
       return last, metrics
     weights = multi_step_weights(step, multi_step, inner_steps)
     earlier = jax.lax.map(
-      lambda pair: core.cross_entropy(answer(*pair), query.y),
+      lambda pair: losses.cross_entropy(answer(*pair), query.y),
       jax.tree.map(
         lambda leaf: leaf[:-1], (trace.values, jnp.arange(inner_steps))
       ),
     )
     return jnp.sum(weights[:-1] * earlier) + weights[-1] * last, metrics
 
-  return core.make_learner(init, adapt, predict, loss)
+  return learners.make_learner(init, adapt, predict, loss)
 
 
 def multi_step_weights(step, steps, inner_steps):

@@ -20,10 +20,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
 from hyperudl import learners
-from hyperudl import losses
 from hyperudl.nets import backbones
+from hyperudl.ops import losses
 
 DISTANCES = ('l2', 'cosine', 'dot')
 
@@ -92,14 +91,14 @@ def make(
     task = adapt(params, episode.support, key, train=False)
     z = embed(s, params, episode.query.x)
     return {
-      **core.classification_metrics(
+      **losses.classification_metrics(
         answer(s, params, task, z), episode.query.y
       ),
       'points/support': embed(s, params, episode.support.x),
       'points/query': z,
     }
 
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: init(s, key, episode),
     adapt,
     predict,

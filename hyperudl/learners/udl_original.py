@@ -25,14 +25,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperudl import aligning
-from hyperudl import anonymous
 from hyperudl import core
-from hyperudl import inner
-from hyperudl import losses
-from hyperudl.data import augment
+from hyperudl import learners
+from hyperudl.data.episodes import augment
 from hyperudl.learners import vae as vae_learner
+from hyperudl.learners.udl import cluster_setting
 from hyperudl.nets import vae_residual
+from hyperudl.ops import cluster_metrics
+from hyperudl.ops import gradient_descent
+from hyperudl.ops import losses
 
 CONDITIONING = ('true', 'noise')
 NOISE = 0.5  # standard deviation of noise images, clipped to [0, 1]
@@ -86,7 +87,7 @@ def make(
   Raises:
     ValueError: for an unknown choice or a number out of range.
   """
-  aligning.permutations(way)
+  cluster_metrics.permutations(way)
   if conditioning not in CONDITIONING:
     raise ValueError(
       f'conditioning must be one of {CONDITIONING}, not {conditioning!r}'
@@ -111,7 +112,7 @@ def make(
     inner_batch,
     conditioning,
   )
-  return core.make_learner(
+  return learners.make_learner(
     lambda key, episode: _init(s, key, episode),
     lambda params, support, key, *, train: _adapt(s, params, support, key),
     lambda params, task, x, context: _target(task, _encode(s, params, x)),
@@ -208,8 +209,8 @@ def _descend(s, theta, rows, pool, key):
     means = some[:, : s.latent]
     return s.weight * losses.geometry(logits, means, jnp.ones(len(some)))
 
-  rates = inner.make_rates(theta, s.steps, s.rate, 'step')
-  return inner.descend(loss, theta, rates)[0]
+  rates = gradient_descent.make_rates(theta, s.steps, s.rate, 'step')
+  return gradient_descent.descend(loss, theta, rates)[0]
 
 
 def _draw(s, pool, key):
@@ -244,7 +245,7 @@ def greedy(answers, y, way):
     y: i32[n], classes.
     way: N.
   """
-  table = aligning.contingency(y, answers, way)
+  table = cluster_metrics.contingency(y, answers, way)
   favourite, count = jnp.argmax(table, axis=1), jnp.max(table, axis=1)
   order = jnp.argsort(-count, stable=True)
   named, taken = jnp.full((way,), -1), jnp.zeros((way,), bool)
@@ -264,15 +265,15 @@ def greedy(answers, y, way):
 def _named(logits, y, way):
   """Logits with the greedy names of the images themselves."""
   order = greedy(jnp.argmax(logits, axis=-1), y, way)
-  return aligning.named(logits, order)
+  return cluster_metrics.named(logits, order)
 
 
 def _loss(s, params, episode, key):
   x, y = episode.query.x, episode.query.y
   weights = _adapt(s, params, episode.support, key)
   logits = _named(_target(weights, _encode(s, params, x)), y, s.way)
-  legacy = {'accuracy_legacy': core.accuracy(logits, y)}
-  return core.cross_entropy(logits, y), legacy
+  legacy = {'accuracy_legacy': losses.accuracy(logits, y)}
+  return losses.cross_entropy(logits, y), legacy
 
 
 def _evaluate(s, params, episode, key):
@@ -283,8 +284,8 @@ def _evaluate(s, params, episode, key):
   tasks = _tasks(s, params, episode.support, key)
   for end, weights in zip(('_unadapted', ''), tasks):
     seen, logits = _target(weights, support), _target(weights, rows)
-    result = anonymous.scores(seen, logits, episode, s.way)
-    legacy = core.accuracy(_named(logits, y, s.way), y)
+    result = cluster_setting.scores(seen, logits, episode, s.way)
+    legacy = losses.accuracy(_named(logits, y, s.way), y)
     found.update({f'{name}{end}': value for name, value in result.items()})
     found[f'accuracy_legacy{end}'] = legacy
   encode = {'posterior': lambda x: _encode(s, params, x)[:, : s.latent]}
@@ -292,14 +293,14 @@ def _evaluate(s, params, episode, key):
     jax.random.fold_in(key, 1), episode.support.x.shape
   )
   blind = _tasks(s, params, episode.support, key, noise)[1]
-  blind = anonymous.name(
+  blind = cluster_setting.name(
     _target(blind, support), _target(blind, rows), episode, s.way
   )
-  placebo = core.accuracy(blind, y)
+  placebo = losses.accuracy(blind, y)
   found.pop('probabilities_unadapted')
   return {
     **found,
-    **anonymous.baselines(episode, s.way, encode),
+    **cluster_setting.baselines(episode, s.way, encode),
     'accuracy_placebo': placebo,
     'gain_step': found['accuracy'] - found['accuracy_unadapted'],
     'gain_data': found['accuracy'] - placebo,

@@ -18,10 +18,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from hyperudl import core
-from hyperudl import losses
+from hyperudl import learners
 from hyperudl.nets import vae as vae_net
 from hyperudl.nets import vae_residual
+from hyperudl.ops import losses
 
 ARCHITECTURES = ('perceptron', 'residual')
 
@@ -140,11 +140,11 @@ def make(
     terms, _ = terms_of(params, episode, key)
     variance = jnp.var(terms['mean'], axis=0)
     return {
-      **core.classification_metrics(logits, episode.query.y),
+      **losses.classification_metrics(logits, episode.query.y),
       'error': jnp.mean(terms['error']),
       'kl': jnp.mean(terms['kl']),
       'negative_elbo': jnp.mean(terms['nll'] + terms['kl']),
       'active_latents': jnp.sum(variance > 0.01).astype(jnp.float32),
     }
 
-  return core.make_learner(init, adapt, predict, loss, evaluate)
+  return learners.make_learner(init, adapt, predict, loss, evaluate)

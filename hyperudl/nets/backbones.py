@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl.nets import conv
-from hyperudl.nets import conv_ops
-from hyperudl.nets import normalising
+from hyperudl.ops import conv as conv_ops
+from hyperudl.ops import normalization
 
 NAMES = ('conv', 'resnet12')
 # Of one domain.
-NORMS = tuple(norm for norm in normalising.NORMS if norm != 'domain')
+NORMS = tuple(norm for norm in normalization.NORMS if norm != 'domain')
 SLOPE = 0.1  # of leaky ReLU
 LAYERS = 3  # of a residual block
 

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyperudl.nets import conv_ops
-from hyperudl.nets import normalising
-from hyperudl.nets import pooling
+from hyperudl.ops import conv
+from hyperudl.ops import normalization
+from hyperudl.ops import pooling
 
 ORDERS = ('conv_norm_act_pool', 'conv_act_pool_norm')
 FEATURES = ('flatten', 'mean')
@@ -25,17 +25,17 @@ ACTIVATIONS = {
   'none': lambda x: x,
 }
 
-episode_conv = conv_ops.episode_conv
+episode_conv = conv.episode_conv
 max_pool = pooling.max_pool
 
 
 def _check_settings(block, widths):
   """The shared settings of `ConvBlock` and `ConvNet`."""
-  conv_ops.check('padding', block.padding, conv_ops.PADDINGS)
-  conv_ops.check('norm', block.norm, normalising.NORMS)
-  conv_ops.check('activation', block.activation, ACTIVATIONS)
-  conv_ops.check('order', block.order, ORDERS)
-  conv_ops.check('formulation', block.formulation, conv_ops.FORMULATIONS)
+  conv.check('padding', block.padding, conv.PADDINGS)
+  conv.check('norm', block.norm, normalization.NORMS)
+  conv.check('activation', block.activation, ACTIVATIONS)
+  conv.check('order', block.order, ORDERS)
+  conv.check('formulation', block.formulation, conv.FORMULATIONS)
   if not widths or min(*widths, block.kernel, block.stride) < 1:
     raise ValueError(
       'channels, kernel and stride must be >= 1, not '
@@ -112,8 +112,8 @@ class ConvBlock(nn.Module):
     width = (self.channels,)
     w = self.param('kernel', nn.initializers.he_normal(), size)
     bias = self.param('bias', nn.initializers.zeros, width)
-    x = self._block(conv_ops.held(x), w, bias, width, domains)
-    return conv_ops.held(x)
+    x = self._block(conv.held(x), w, bias, width, domains)
+    return conv.held(x)
 
   def _block(self, x, w, bias, width, domains):
     if self.norm == 'none':
@@ -122,11 +122,11 @@ class ConvBlock(nn.Module):
     if self.order == 'conv_act_pool_norm':
       conv_bias = self.param('conv_bias', nn.initializers.zeros, width)
       x = self._activate(self._pooled_conv(x, w) + conv_bias)
-      return normalising.affine(x, *self._moments(x, domains), scale, bias)
+      return normalization.affine(x, *self._moments(x, domains), scale, bias)
     if not self.pool:
       x = self._conv(x, w)
       moments = self._moments(x, domains)
-      return self._activate(normalising.affine(x, *moments, scale, bias))
+      return self._activate(normalization.affine(x, *moments, scale, bias))
     # A negative slope makes the smallest the largest: turn it round in the
     # kernel, where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0)
@@ -139,32 +139,32 @@ class ConvBlock(nn.Module):
     else:  # over several channels, so with their own signs
       mean, variance = self._moments(sign * x, domains)
       mean = sign * mean
-    x = normalising.affine(max_pool(x), mean, variance, slope, bias)
+    x = normalization.affine(max_pool(x), mean, variance, slope, bias)
     return self._activate(x)
 
   def _conv(self, x, w):
     return episode_conv(
       x,
-      conv_ops.held(w),
+      conv.held(w),
       stride=self.stride,
       padding=self.padding,
       formulation=self.formulation,
     )
 
   def _moments(self, x, domains):
-    x = conv_ops.widened(x)
+    x = conv.widened(x)
     if self.norm == 'domain':
       return self._domain_moments(x, domains)
-    return normalising.moments(x, self.norm, self.groups)
+    return normalization.moments(x, self.norm, self.groups)
 
   def _domain_moments(self, x, domains):
     if domains is None:
       domains = (jnp.ones((x.shape[0], 1), x.dtype),) * 2
     member, statistics = domains
     if not isinstance(statistics, tuple):
-      statistics = normalising.domain_statistics(x, statistics)
+      statistics = normalization.domain_statistics(x, statistics)
     self.sow('statistics', 'used', statistics, lambda _, new: new, tuple)
-    return normalising.of_rows(statistics, member)
+    return normalization.of_rows(statistics, member)
 
   def _pooled_conv(self, x, w):
     if not self.pool:
@@ -227,7 +227,7 @@ class ConvNet(nn.Module):
 
   def __post_init__(self):
     _check_settings(self, tuple(self.channels))
-    conv_ops.check('features', self.features, FEATURES)
+    conv.check('features', self.features, FEATURES)
     if self.head is not None and self.head < 1:
       raise ValueError(f'head must be None or >= 1, not {self.head}')
     super().__post_init__()
@@ -265,7 +265,7 @@ class ConvNet(nn.Module):
         self.formulation,
         name=name,
       )(x, _of_block(domains, name))
-    x = conv_ops.widened(x)
+    x = conv.widened(x)
     if self.features == 'mean':
       x = jnp.mean(x, axis=(1, 2))
     x = x.reshape(x.shape[0], -1)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyperudl import losses
+from hyperudl.ops import losses
 
 # Moments are stored as log(value) / MOMENT_SPEED, so that one Adam step can
 # follow a quantity that falls by orders of magnitude early in training.

@@ -1,0 +1,1 @@
+"""Our own speed: updates, their parts, and operations counted."""

@@ -1,0 +1,49 @@
+"""Errors that end a command with one line and an exit code."""
+
+
+class Error(Exception):
+  """An error told to the user in one line; `exit_code` ends the process."""
+
+  exit_code = 1
+
+
+class BadInput(Error, ValueError):
+  """A bad flag, config or data set. Nothing has been written."""
+
+  exit_code = 2
+
+
+class Unreadable(Error):
+  """Checkpoints exist but none can be read."""
+
+  exit_code = 3
+
+
+class NonFinite(Error):
+  """A loss, gradient or parameter became NaN or infinite."""
+
+  exit_code = 4
+
+
+class Unwritable(Error):
+  """A disk is full or a path cannot be written."""
+
+  exit_code = 5
+
+
+class Busy(Error):
+  """Another trainer holds the working directory."""
+
+  exit_code = 6
+
+
+class PeerLost(Error):
+  """Another process of a run on several has ended."""
+
+  exit_code = 7
+
+
+class OutOfMemory(Error):
+  """A device has too little memory for what it is to compute."""
+
+  exit_code = 8

@@ -1,0 +1,1 @@
+"""Tasks with language: questions about images, and their answers as strings."""

@@ -1,0 +1,200 @@
+"""Features of a CLIP model that lies in a folder (extra `clip`).
+
+The model is one of Hugging Face's format, `FlaxCLIPModel` of transformers 4:
+its folder has config.json, weights (flax_model.msgpack, or those of torch if
+torch is installed) and the tokenizer's files. Nothing is downloaded.
+
+Features are the projected ones and not normalised, as in the original of
+Meta-VQA: images are resized straight to the model's square with a bicubic
+filter, without a crop, and normalised by CLIP's mean and standard deviation.
+"""
+
+from collections.abc import Callable
+import json
+import os
+from typing import NamedTuple
+import warnings
+import zlib
+
+from flax.traverse_util import flatten_dict
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from hyperudl.core import BadInput
+from hyperudl.data.datasets import image_folder as image_files
+
+# Of Radford et al. 2021 (arXiv:2103.00020), RGB in 0..1; a folder's
+# preprocessor_config.json says otherwise.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+WEIGHTS = (
+  'flax_model.msgpack',
+  'model.safetensors',
+  'pytorch_model.bin',
+)
+TOKENIZER = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
+
+
+class Clip(NamedTuple):
+  """A model as pure functions.
+
+  size:        pixels per side
+  width:       e, of the features
+  fingerprint: a number that changes with the files that it was read from
+  tokenize:    list of n strings -> (i32[n, L], i32[n, L]), ids and mask
+  texts:       (ids, mask) -> f32[n, e]
+  images:      f32[n, size, size, 3] in 0..1 -> f32[n, e]
+  """
+
+  size: int
+  width: int
+  fingerprint: int
+  tokenize: Callable
+  texts: Callable
+  images: Callable
+
+
+def load(folder):
+  """The `Clip` of a folder.
+
+  Raises:
+    BadInput: transformers or a file is missing, or cannot be read as CLIP.
+  """
+  weights = _check(folder)
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      import transformers
+      from transformers import CLIPTokenizerFast
+      from transformers import FlaxCLIPModel
+  except ImportError as error:
+    raise BadInput(
+      f'CLIP needs transformers 4.57 ({error}): pip install -e .[clip]'
+    ) from None
+  transformers.utils.logging.set_verbosity_error()
+  try:
+    # With _do_init weights that are not there would be random ones.
+    model, params = FlaxCLIPModel.from_pretrained(
+      folder,
+      local_files_only=True,
+      from_pt=weights != WEIGHTS[0],
+      _do_init=False,
+    )
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+  # Damaged files raise whatever their parsers raise.
+  except Exception as error:
+    text = ' '.join(str(error).split())[:200]
+    raise BadInput(
+      f'{folder}: not read as a CLIP model ({type(error).__name__}: {text})'
+    ) from None
+  missing = model.required_params - flatten_dict(params).keys()
+  if missing:
+    raise BadInput(
+      f'{folder}/{weights}: has no {"/".join(min(missing))}, and '
+      f'{len(missing) - 1} more are missing; a whole CLIP model is needed'
+    )
+  return _functions(folder, weights, (model, params), tokenizer)
+
+
+def _check(folder):
+  """The file of the weights; BadInput if something is missing."""
+  there = lambda name: os.path.exists(os.path.join(folder, name))
+  weights = [name for name in WEIGHTS if there(name)]
+  has_tokens = any(all(map(there, names)) for names in TOKENIZER)
+  if not there('config.json') or not weights or not has_tokens:
+    raise BadInput(
+      f'{folder}: expected config.json, one of {", ".join(WEIGHTS)}, and '
+      'tokenizer.json or vocab.json with merges.txt, as Hugging Face saves '
+      'them; --model is the folder of a CLIP model'
+    )
+  return weights[0]
+
+
+def _functions(folder, weights, net, tokenizer):
+  (model, params), (mean, std) = net, _normalisation(folder)
+  length = model.config.text_config.max_position_embeddings
+
+  def tokenize(strings):
+    found = tokenizer(
+      list(strings),
+      padding='max_length',
+      truncation=True,
+      max_length=length,
+      return_tensors='np',
+    )
+    ids, mask = found['input_ids'], found['attention_mask']
+    return ids.astype(np.int32), mask.astype(np.int32)
+
+  @jax.jit
+  def texts(params, ids, mask):
+    with jax.default_matmul_precision('float32'):
+      return model.get_text_features(ids, mask, params=params)
+
+  @jax.jit
+  def images(params, x):
+    x = jnp.transpose((x - mean) / std, (0, 3, 1, 2))
+    with jax.default_matmul_precision('float32'):
+      return model.get_image_features(x, params=params)
+
+  return Clip(
+    model.config.vision_config.image_size,
+    model.config.projection_dim,
+    zlib.crc32(mean.tobytes() + std.tobytes(), _fingerprint(folder, weights)),
+    tokenize,
+    lambda ids, mask: texts(params, ids, mask),
+    lambda x: images(params, x),
+  )
+
+
+def _normalisation(folder):
+  path = os.path.join(folder, 'preprocessor_config.json')
+  if not os.path.exists(path):
+    return np.float32(MEAN), np.float32(STD)
+  try:
+    with open(path, encoding='utf-8') as file:
+      found = json.load(file)
+    return np.float32(found['image_mean']), np.float32(found['image_std'])
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise BadInput(
+      f'{path}: expected image_mean and image_std ({error}); remove the file '
+      "for CLIP's own"
+    ) from None
+
+
+def _fingerprint(folder, weights):
+  """A number that changes with the files of the model."""
+  found = 0
+  for name in ('config.json', weights):
+    with open(os.path.join(folder, name), 'rb') as file:
+      while block := file.read(1 << 24):
+        found = zlib.crc32(block, found)
+  return found
+
+
+def pixels(path, size):
+  """One image file as f32[size, size, 3] in 0..1.
+
+  Raises:
+    BadInput: it is no image, or a damaged one.
+  """
+  try:
+    with open(path, 'rb') as file:
+      data = file.read()
+  except OSError as error:
+    raise BadInput(f'{path}: cannot be read ({error.strerror})') from None
+  image = Image.fromarray(image_files.decode(data, path, gray=False))
+  image = image.resize((size, size), Image.Resampling.BICUBIC)
+  return np.asarray(image, np.float32) / 255
+
+
+def find_images(folder):
+  """{name without its ending: path} of the image files below a folder."""
+  found = {}
+  for place, _, names in sorted(os.walk(folder)):
+    for name in sorted(names):
+      stem, end = os.path.splitext(name)
+      if end.lower() in ('.jpg', '.jpeg', '.png'):
+        found.setdefault(stem, os.path.join(place, name))
+  return found

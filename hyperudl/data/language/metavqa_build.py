@@ -1,0 +1,199 @@
+"""Makes the few-shot tasks of Meta-VQA from the records of VQA v2."""
+
+import json
+import os
+
+from hyperudl.core import BadInput
+from hyperudl.core import Unwritable
+from hyperudl.data.language import metavqa_tasks
+
+_QUESTION = ('question_id', 'question')
+_ANNOTATION = (
+  'question_id',
+  'image_id',
+  'answer_type',
+  'multiple_choice_answer',
+)
+
+
+SUBSETS = ('train2014', 'val2014')
+_FILES = {  # as VQA v2 names them, and the key of the records
+  'questions': ('v2_OpenEnded_mscoco_{}_questions.json', 'questions'),
+  'annotations': ('v2_mscoco_{}_annotations.json', 'annotations'),
+}
+
+
+def convert(source, folder, seed=metavqa_tasks.SEED):
+  """Builds the tasks in `folder` and reports them, or reports those there are.
+
+  Args:
+    source: str, a folder with the question and annotation files of VQA v2
+      (train2014 and val2014) and templates.json; or one with meta_train.json
+      and meta_test.json, which is only read.
+    folder: str, where the JSON files go.
+    seed: int, of every shuffle.
+
+  Returns:
+    str, the table of `metavqa_tasks.report`.
+
+  Raises:
+    BadInput: a missing or faulty file; nothing has been written.
+    Unwritable: the disk is full or the folder cannot be written.
+  """
+  if is_built(source):
+    return metavqa_tasks.report(source)
+  if os.path.realpath(source) == os.path.realpath(folder):
+    raise BadInput(
+      f'{folder} is the source itself, whose templates.json would be replaced: '
+      'give another --name or --out'
+    )
+  records = {}
+  for kind, (name, key) in _FILES.items():
+    records[kind] = {}
+    for subset in SUBSETS:
+      path = os.path.join(source, name.format(subset))
+      content = metavqa_tasks.read_json(path)
+      if not isinstance(content, dict) or not isinstance(
+        content.get(key), list
+      ):
+        raise BadInput(f'{path}: expected an object with a list {key!r}')
+      records[kind][subset] = content[key]
+  templates = metavqa_tasks.read_json(os.path.join(source, 'templates.json'))
+  files = build(records['questions'], records['annotations'], templates, seed)
+  _write(folder, files)
+  return metavqa_tasks.report(folder) + f'wrote {folder}\n'
+
+
+def is_built(folder):
+  """Whether a folder has tasks already."""
+  return os.path.exists(os.path.join(folder, 'meta_train.json'))
+
+
+def _write(folder, files):
+  # Whatever else is there, features for instance, stays.
+  paths = [os.path.join(folder, name) for name in files]
+  try:
+    os.makedirs(folder, exist_ok=True)
+    for path, content in zip(paths, files.values()):
+      with open(f'{path}.part', 'w') as file:
+        json.dump(content, file, indent=1)
+    for path in paths:
+      os.replace(f'{path}.part', path)
+  except OSError as error:
+    raise Unwritable(
+      f'{folder}: cannot be written ({error.strerror})'
+    ) from None
+  finally:
+    for path in paths:
+      if os.path.exists(f'{path}.part'):
+        os.remove(f'{path}.part')
+
+
+def build(questions, annotations, templates, seed=metavqa_tasks.SEED):
+  """Makes the tasks of Meta-VQA from VQA v2.
+
+  Annotations of answer type number or other are grouped by the exact question,
+  over all subsets; the first one of an image counts. Answers that occur once
+  are dropped, then questions with 20 images or fewer, with one answer or with
+  the word "or". Of the n images of an answer, shuffled, round(0.7 n) become
+  support and the rest query. That is 1 to n - 1 for every n > 1, so each
+  answer occurs in both. Of the questions, shuffled, 70% are for training, a
+  tenth of which `metavqa_tasks.hold_out` makes valid; the original has no such
+  tasks, and its test tasks are the same as ours.
+
+  Args:
+    questions: {subset: list of dicts}, a subset like 'train2014', a dict with
+      question_id and question.
+    annotations: {subset: list of dicts} with question_id, image_id,
+      answer_type and multiple_choice_answer; train2014 before val2014.
+    templates: {question: sentence with one {}}.
+    seed: int, of every shuffle.
+
+  Returns:
+    {file name: content} for meta_train.json, meta_valid.json, meta_test.json
+    and templates.json, the last one for these tasks.
+
+  Raises:
+    BadInput: naming the record at fault, a missing template, or no tasks.
+  """
+  grouped = _group(questions, annotations)
+  tasks = {}
+  for question, images in grouped.items():
+    images = {a: names for a, names in images.items() if len(names) > 1}
+    count = sum(map(len, images.values()))
+    if count > 20 and len(images) > 1 and 'or' not in question.split():
+      tasks[question] = _make_task(images, seed)
+  if not tasks:
+    raise BadInput(
+      f'VQA: none of {len(grouped)} questions has more than 20 images whose '
+      'answers occur twice, and two answers; give whole subsets'
+    )
+  metavqa_tasks.check_templates(templates, tasks, 'templates')
+  train, test = _deal(tasks, seed)
+  train, valid = metavqa_tasks.hold_out(train, seed)
+  return {
+    'meta_train.json': train,
+    'meta_valid.json': valid,
+    'meta_test.json': test,
+    'templates.json': {name: templates[name] for name in tasks},
+  }
+
+
+def _group(questions, annotations):
+  # -> {question: {answer: [image, ...]}}, all in the order of the records.
+  if set(questions) != set(annotations):
+    raise BadInput(
+      f'VQA: questions of {sorted(questions)} but annotations of '
+      f'{sorted(annotations)}; give both of each subset'
+    )
+  grouped, seen = {}, set()
+  for subset, records in annotations.items():
+    texts = dict(
+      _fields(record, _QUESTION, f'{subset} question {row}')
+      for row, record in enumerate(questions[subset])
+    )
+    for row, record in enumerate(records):
+      where = f'{subset} annotation {row}'
+      number, image, kind, answer = _fields(record, _ANNOTATION, where)
+      if number not in texts:
+        raise BadInput(
+          f'VQA: {where}: question_id {number!r} is not in the questions of '
+          f'{subset}; give the questions of the same release'
+        )
+      name = f'COCO_{subset}_{str(image).zfill(12)}'
+      key = (texts[number], name)
+      if kind in ('number', 'other') and key not in seen:
+        seen.add(key)
+        images = grouped.setdefault(texts[number], {})
+        images.setdefault(answer, []).append(name)
+  return grouped
+
+
+def _fields(record, names, where):
+  for name in names:
+    if not isinstance(record, dict) or name not in record:
+      raise BadInput(
+        f'VQA: {where} has no {name!r}; expected a record of VQA v2 with '
+        f'{", ".join(names)}'
+      )
+  return [record[name] for name in names]
+
+
+def _make_task(images, seed):
+  support, query = [], []
+  for answer, names in images.items():
+    pairs = [[n, answer] for n in metavqa_tasks.shuffled(names, seed)]
+    cut = round(0.7 * len(pairs))
+    support += pairs[:cut]
+    query += pairs[cut:]
+  return {'support': support, 'query': query, 'answers': list(images)}
+
+
+def _deal(tasks, seed):
+  # -> (train, test)
+  order = metavqa_tasks.shuffled(tasks, seed)
+  cut = round(0.7 * len(order))
+  return tuple(
+    {name: tasks[name] for name in names}
+    for names in (order[:cut], order[cut:])
+  )

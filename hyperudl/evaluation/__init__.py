@@ -1,0 +1,1 @@
+"""Evaluation on fixed episodes: accuracy, intervals, calibration."""

@@ -1,0 +1,1 @@
+"""Parts that the learners of tasks with language share."""

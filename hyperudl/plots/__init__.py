@@ -1,0 +1,1 @@
+"""Plots of runs: curves, episodes, embeddings, reliability."""

@@ -1,0 +1,1 @@
+"""Checkpoints, metrics and files that survive kills and full disks."""

@@ -1,0 +1,1 @@
+"""Training: set-up, the jitted update over episodes, optimizers, input."""

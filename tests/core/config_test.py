@@ -1,0 +1,223 @@
+"""Configs: legal ones pass, every illegal one is refused in one line."""
+
+import importlib
+import pathlib
+
+from ml_collections import config_dict
+import pytest
+
+from configs import common
+from configs import continual as continual_config
+from configs import hypertransformer as hypertransformer_config
+from hyperudl import core
+from hyperudl.core import config as config_lib
+from hyperudl.training import runs
+
+CONFIGS = sorted(
+  path.stem
+  for path in pathlib.Path(common.__file__).parent.glob('*.py')
+  if path.stem != 'common'
+)
+
+
+def protonet(**changes):
+  config = importlib.import_module('configs.protonet').get_config()
+  config.unlock()
+  for field, value in changes.items():
+    config_lib.set_field(config, field.replace('__', '.'), str(value))
+  return config.lock()
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('arg', [None, 'omniglot', 'cifar_fs,way=4,shot=2'])
+def test_every_config_is_legal_and_has_the_shared_fields(name, arg):
+  config = importlib.import_module(f'configs.{name}').get_config(arg)
+  config_lib.validate(config)
+  shared = set(config_lib.flatten(common.base()))
+  assert shared <= set(config_lib.flatten(config))
+  if arg and 'way' in arg:
+    assert (config.episode.way, config.episode.shot) == (4, 2)
+    assert config.data.dataset == 'cifar_fs'
+
+
+@pytest.mark.parametrize('name', ['udl', 'udl_original'])
+def test_clusters_are_not_named_by_the_queries_that_are_scored(name):
+  config = importlib.import_module(f'configs.{name}').get_config().unlock()
+  config.episode.unlabelled = 0
+  config.episode.transductive = True
+  if name == 'udl':
+    config_lib.validate(config)
+    config.learner.setting = 'clusters'
+  with pytest.raises(core.BadInput, match='would name clusters'):
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
+    ('optimizer__learning_rate', 'nan', 'not a finite number'),
+    ('optimizer__learning_rate', '0', 'must be above 0'),
+    ('optimizer__learning_rate', '-0.1', 'must be above 0'),
+    ('optimizer__schedule', 'cosin', 'none of constant, cosine'),
+    ('optimizer__decay_rate', '1.5', r'must be in \(0, 1\]'),
+    ('optimizer__clip', '-1', 'below its minimum 0'),
+    ('episode__way', '1', 'below its minimum 2'),
+    ('episode__shot', '0', 'below its minimum 1'),
+    ('episode__proportions', 'even', 'none of balanced, dirichlet'),
+    ('episode__emit_from', 'self', 'none of own, mean, other'),
+    ('episode__emit_from', 'mean', "'protonet' does not read it"),
+    ('eval__episodes', '0', 'below its minimum 1'),
+    ('steps', '0', 'below its minimum 1'),
+    ('batch', '-4', 'below its minimum 1'),
+    ('strategy', 'fast', 'none of auto, scan'),
+    ('data__latents', 'x', 'leave it empty'),
+    ('episode__inner_data', 'noise', 'unlabelled >= 1'),
+    ('data__augment', 'all', 'none of none, rot90'),
+    ('data__support_query', 'both', 'none of disjoint, reference, joint'),
+    ('data__support_query', 'joint', 'for hypertransformer alone'),
+  ],
+)
+def test_a_bad_value_is_named_with_what_is_legal(field, value, message):
+  with pytest.raises(core.BadInput, match=message) as caught:
+    config_lib.validate(protonet(**{field: value}))
+  assert field.replace('__', '.') in str(caught.value)
+
+
+def test_a_config_of_another_version_is_refused_with_what_it_lacks():
+  config = protonet().unlock()
+  del config['batch']
+  del config.episode['shot']
+  with pytest.raises(core.BadInput, match=r'lacks batch, episode\.shot'):
+    config_lib.validate(config)
+
+
+def test_transductive_and_unlabelled_exclude_each_other():
+  config = protonet(episode__transductive='true', episode__unlabelled='2')
+  with pytest.raises(core.BadInput, match=r'unlabelled = 0 \(it is 2\)'):
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize('shot, unlabelled', [(3, 2), (5, 2), (3, 5)])
+def test_one_task_is_dealt_to_equal_parts(shot, unlabelled):
+  config = importlib.import_module('configs.continual').get_config('tasks=5')
+  with config.unlocked():
+    config.episode.shot, config.episode.unlabelled = shot, unlabelled
+  config_lib.validate(config)  # sequences take any number
+  config.learner.scenario, config.learner.tasks = 'batches', 0
+  config_lib.validate(config)  # which `make` refuses
+  config.learner.tasks = 5
+  with pytest.raises(core.BadInput, match='make both multiples of it'):
+    config_lib.validate(config)
+  with config.unlocked():
+    config.episode.shot, config.episode.unlabelled = 5, 10
+  config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+  'field, text, value',
+  [
+    ('episode.shot', '5', 5),
+    ('optimizer.clip', '2', 2.0),
+    ('episode.transductive', 'True', True),
+    ('learner.channels', '4,8', (4, 8)),
+    ('learner.channels', '(4, 8, 16)', (4, 8, 16)),
+    ('data.shift', 'heldout', 'heldout'),
+  ],
+)
+def test_fields_are_set_from_text_with_their_type(field, text, value):
+  config = protonet().unlock()
+  config_lib.set_field(config, field, text)
+  assert config_lib.flatten(config)[field] == value
+
+
+@pytest.mark.parametrize(
+  'field, text, message',
+  [
+    ('episode.shto', '5', "did you mean 'episode.shot'"),
+    ('episode.shot', '2.5', 'expected a int'),
+    ('episode.shot', 'one', 'expected a int'),
+    ('episode.transductive', 'maybe', 'expected a bool'),
+    ('learner.channels', '4,x', 'expected a tuple'),
+  ],
+)
+def test_a_bad_text_is_refused(field, text, message):
+  config = protonet().unlock()
+  with pytest.raises(core.BadInput, match=message):
+    config_lib.set_field(config, field, text)
+
+
+def test_json_round_trip_keeps_every_value_and_type():
+  config = protonet()
+  back = config_lib.from_json(config_lib.to_json(config))
+  assert back.to_dict() == config.to_dict()
+  assert isinstance(back.learner.channels, tuple)
+  assert back.is_locked
+
+
+@pytest.mark.parametrize('text', ['', '{', '[1, 2]', 'null'])
+def test_what_is_not_a_config_is_refused(text):
+  with pytest.raises(core.BadInput, match='not a config'):
+    config_lib.from_json(text)
+
+
+def test_differences_name_changed_added_and_removed_fields():
+  a = {'x': 1, 'y': {'z': 2}}
+  b = {'x': 1, 'y': {'z': 3}, 'w': 4}
+  assert config_lib.differences(a, b) == {
+    'y.z': (2, 3),
+    'w': ('(absent)', 4),
+  }
+
+
+@pytest.mark.parametrize(
+  'arg, message',
+  [
+    ('omniglot,ways=5', "did you mean 'way'"),
+    ('omniglot,way=five', 'takes a int'),
+    ('omniglot,way', 'takes a int'),
+  ],
+)
+def test_a_bad_variant_is_refused(arg, message):
+  with pytest.raises(ValueError, match=message):
+    common.apply_variant(common.base(), arg)
+
+
+def test_a_variant_sets_the_table_of_its_data_set():
+  config = common.apply_variant(common.base(), 'mnist')
+  assert config.data.split_by == 'image'
+  config = common.apply_variant(common.base(), 'my_own_set,size=32')
+  assert (config.data.dataset, config.data.image_size) == ('my_own_set', 32)
+
+
+def test_an_older_run_has_new_settings_of_its_learner_at_their_defaults(
+  tmp_path,
+):
+  config = continual_config.get_config('tasks=2')
+  older = config_dict.ConfigDict(config.to_dict())
+  del older.learner['change']
+  (tmp_path / 'config.json').write_text(config_lib.to_json(older))
+  runs.check_workdir(config, tmp_path)
+  with config.unlocked():
+    config.learner.change = 0.1
+  with pytest.raises(core.BadInput, match=r'learner\.change: 0\.0 -> 0\.1'):
+    runs.check_workdir(config, tmp_path)
+
+
+def test_an_older_run_had_no_upstream_that_is_new(tmp_path):
+  config = hypertransformer_config.get_config('glyphs').unlock()
+  older = config_dict.ConfigDict(config.to_dict())
+  del older.init_from['writer']
+  (tmp_path / 'config.json').write_text(config_lib.to_json(older))
+  runs.check_workdir(config, tmp_path)
+  config.init_from.writer = 'elsewhere'
+  with pytest.raises(core.BadInput, match=r"init_from\.writer: '' -> "):
+    runs.check_workdir(config, tmp_path)
+
+
+def test_a_stage_that_writes_nothing_has_no_other_source():
+  config = hypertransformer_config.get_config('glyphs').unlock()
+  config.episode.emit_from = 'other'
+  config_lib.validate(config)
+  config.learner.stage = 'shared'
+  with pytest.raises(core.BadInput, match='where they write any'):
+    config_lib.validate(config)

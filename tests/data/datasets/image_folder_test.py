@@ -1,0 +1,123 @@
+"""Trees of class folders load as a set; every fault is one line."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from tests.testing import image_sets
+
+
+def test_class_folders(tmp_path):
+  images = image_sets.pixels(4, 3, channels=3)
+  for index, name in enumerate(['ant', 'bee', 'cat', 'dog']):
+    for row in range(3):
+      image_sets.draw(
+        tmp_path / 'set' / name / f'{row}.png', images[index, row]
+      )
+    (tmp_path / 'set' / name / 'notes.txt').write_text('not an image')
+  dataset = image_sets.load(tmp_path)
+  assert dataset.class_names == ('ant', 'bee', 'cat', 'dog')
+  assert np.array_equal(dataset.images.reshape(images.shape), images)
+
+
+@pytest.mark.parametrize('valid', ['val', 'valid', 'validation'])
+def test_split_folders_with_alphabets(tmp_path, valid):
+  for split, classes in (('train', 'ab'), (valid, 'cd'), ('test', 'e')):
+    for letter in classes:
+      path = tmp_path / 'set' / split / letter.upper() / letter / '1.png'
+      image_sets.draw(path, image_sets.pixels()[ord(letter) - 97, 0])
+  assert image_sets.load(tmp_path, 'train').class_names == ('a', 'b')
+  assert image_sets.load(tmp_path, 'valid').alphabets == ('C', 'D')
+  test = image_sets.load(tmp_path, 'test')
+  assert test.images.shape == (1, 6, 6, 1)
+  assert np.array_equal(test.images[0, ..., 0], image_sets.pixels()[4, 0])
+
+
+def test_images_of_different_sizes_need_a_size(tmp_path):
+  for index, size in enumerate([(6, 6), (9, 4), (6, 6)]):
+    image_sets.draw(tmp_path / 'set' / f'c{index}' / '1.jpg', size, 'RGB')
+  message = image_sets.refusal(tmp_path)
+  assert 'is 6x6' in message and 'is 9x4' in message
+  assert 'set data.image_size' in message
+  assert image_sets.load(tmp_path, image_size=5).images.shape == (3, 5, 5, 3)
+
+
+def test_gray_and_coloured_files_together_become_coloured(tmp_path):
+  image_sets.draw(tmp_path / 'set' / 'a' / '1.png', (6, 6), 'L')
+  image_sets.draw(tmp_path / 'set' / 'b' / '1.png', (6, 6), 'RGB')
+  clear = Image.new('RGBA', (6, 6), (255, 0, 0, 0))
+  (tmp_path / 'set' / 'c').mkdir()
+  clear.save(tmp_path / 'set' / 'c' / '1.png')
+  dataset = image_sets.load(tmp_path)
+  assert dataset.images.shape == (3, 6, 6, 3)
+  assert (dataset.images == 255).all()  # what is transparent is white
+
+
+def spoil_tree(folder, fault):
+  if fault == 'text':
+    (folder / 'a' / '1.png').write_text('no image')
+  elif fault == 'cut':
+    data = (folder / 'a' / '1.png').read_bytes()
+    (folder / 'a' / '1.png').write_bytes(data[: len(data) * 2 // 3])
+  elif fault == 'empty':
+    (folder / 'c').mkdir()
+  elif fault == 'twice':
+    image_sets.draw(
+      folder / 'train' / 'dog' / '1.png', image_sets.pixels()[0, 0]
+    )
+    image_sets.draw(
+      folder / 'test' / 'dog' / '1.png', image_sets.pixels()[1, 0]
+    )
+  elif fault == 'beside':
+    image_sets.draw(
+      folder / 'train' / 'dog' / '1.png', image_sets.pixels()[0, 0]
+    )
+  elif fault == 'deep':
+    image_sets.draw(
+      folder / 'x' / 'y' / 'z' / '1.png', image_sets.pixels()[0, 0]
+    )
+  elif fault == 'bits':
+    wide = np.zeros((6, 6), np.uint16)
+    image_sets.draw(folder / 'a' / '1.png', wide)
+
+
+@pytest.mark.parametrize(
+  'fault, words',
+  [
+    ('text', '/set/a/1.png: not an image file'),
+    ('cut', '/set/a/1.png: a damaged image'),
+    ('empty', '/set/c: class folder with 0 images'),
+    ('beside', '/set/a: not under train, valid or test'),
+    ('deep', '/set/x/y/z: images at an unexpected level'),
+    ('bits', '/set/a/1.png: pixels of more than 8 bits'),
+  ],
+)
+def test_a_fault_in_a_folder_is_named(tmp_path, fault, words):
+  for name in 'ab':
+    image_sets.draw(
+      tmp_path / 'set' / name / '1.png',
+      image_sets.pixels(size=20)[ord(name) - 97, 0],
+    )
+  spoil_tree(tmp_path / 'set', fault)
+  assert words in image_sets.refusal(tmp_path)
+
+
+def test_a_class_folder_in_train_and_test_is_named(tmp_path):
+  spoil_tree(tmp_path / 'set', 'twice')
+  words = "classes 0 and 1 (test and train) have the same name 'dog'"
+  assert words in image_sets.refusal(tmp_path)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+  (tmp_path / 'set').mkdir()
+  assert 'set: no class folders with images in it' in image_sets.refusal(
+    tmp_path
+  )
+
+
+def test_a_set_of_tensorflow_datasets_says_how_to_convert_it(tmp_path):
+  path = tmp_path / 'set' / '1.0.0'
+  path.mkdir(parents=True)
+  (path / 'dataset_info.json').write_text('{}')
+  words = 'python -m hyperudl.data.convert --kind=tfds --source='
+  assert words in image_sets.refusal(tmp_path)

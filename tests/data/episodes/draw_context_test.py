@@ -1,0 +1,180 @@
+"""Draws of episodes: random proportions, placebos, and what is refused."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl.data import episodes
+from tests.testing import episodes as helper
+
+
+def capped_dirichlet(rng, total, capacity, concentrations):
+  """The rule of the data layer by loops, one image at a time."""
+  share = rng.dirichlet([rng.choice(concentrations)] * len(capacity))
+  held = rng.multinomial(total, share)
+  while (held > capacity).any():
+    excess = int(np.maximum(held - capacity, 0).sum())
+    held = np.minimum(held, capacity)
+    room = np.where(held < capacity, share, 0)
+    for _ in range(excess):
+      held[rng.choice(len(held), p=room / room.sum())] += 1
+  return held
+
+
+@pytest.mark.parametrize('name', ['dirichlet', 'dirichlet_0.7'])
+def test_dirichlet_counts_have_their_distribution_and_caps(name):
+  # Query and unlabelled rows take 15 of the 6 + 5 + 40 left by the support.
+  dataset = helper.make_dataset([6 + 2, 5 + 2, 40 + 2])
+  config = helper.make_config(proportions=name)
+  keys = episodes.train_keys(3, 0, 3000)
+  episode = episodes.make_draw(config, dataset, train=False)(keys)
+  episode = helper.to_numpy(episode)
+  assert episode.query.y.shape == (3000, 9)
+  assert episode.extra['unlabelled_y'].shape == (3000, 6)
+  helper.assert_rows_and_labels_agree(episode, dataset)
+  y = [episode.query.y, episode.extra['unlabelled_y']]
+  y = np.take_along_axis(
+    episode.extra['class_ids'], np.concatenate(y, axis=1), axis=1
+  )
+  counts = (y[..., None] == np.arange(3)).sum(axis=1)
+  capacity = np.array([6, 5, 40])
+  assert (counts <= capacity).all()
+  concentrations = (0.7,) if name == 'dirichlet_0.7' else (0.7, 2, 100)
+  rng = np.random.default_rng(0)
+  expected = np.array(
+    [capped_dirichlet(rng, 15, capacity, concentrations) for _ in range(3000)]
+  )
+  np.testing.assert_allclose(counts.mean(0), expected.mean(0), atol=0.3)
+  np.testing.assert_allclose(counts.std(0), expected.std(0), atol=0.3)
+  for c in range(3):
+    share = [
+      np.bincount(n[:, c], minlength=16) / 3000 for n in (counts, expected)
+    ]
+    np.testing.assert_allclose(*share, atol=0.045)
+  # Queries and unlabelled rows follow the same proportions.
+  halves = [(y[:, part] == 2).mean(axis=1) for part in (slice(9), slice(9, 15))]
+  assert np.corrcoef(halves)[0, 1] > 0.3
+
+
+def test_placebos_replace_the_unlabelled_images():
+  episode = helper.draw(
+    shift='noise', inner_data='noise', cond_data='other', emit_from='mean'
+  )
+  context = episode.support.context
+  assert set(context) == {'inner', 'cond', 'emit_from'}
+  assert context['inner'].shape == context['cond'].shape == (60, 6, 3, 3, 1)
+  noise = context['inner']
+  assert noise.min() == 0 and noise.max() == 1
+  assert abs((noise == 0).mean() - 0.159) < 0.03
+  others = context['emit_from']
+  assert others.x.shape == (60, 64, 12, 3, 3, 1)
+  assert others.y.shape == (60, 64, 12)
+  assert (others.y == episode.support.y[:, None]).all()
+  found = helper.class_of(
+    helper.rows_of(others.x[:2, :, :6], helper.OTHERS)[..., 0], helper.OTHERS
+  )
+  assert len(np.unique(found.reshape(128, 6), axis=0)) > 20
+
+
+def test_other_placebos_are_another_episode():
+  episode = helper.draw(inner_data='other', emit_from='other')
+  context = episode.support.context
+  assert set(context) == {'inner', 'emit_from'}
+  rows = helper.rows_of(context['inner'])[..., 0]
+  assert all(len(set(r)) == len(r) for r in rows)
+  classes = np.sort(helper.class_of(rows), axis=1)
+  assert (classes >= 0).all()
+  # Two of each of three classes, drawn without regard to the own classes.
+  assert (classes[:, ::2] == classes[:, 1::2]).all()
+  own = np.sort(episode.extra['class_ids'], axis=1)
+  assert 0 < (classes[:, ::2] == own).all(axis=1).mean() < 0.2
+  emit = context['emit_from']
+  assert emit.x.shape == (60, 1, 12, 3, 3, 1)
+  assert (
+    helper.class_of(
+      helper.rows_of(emit.x, helper.OTHERS)[..., 0], helper.OTHERS
+    )
+    >= 0
+  ).all()
+
+
+def test_other_placebos_have_a_shift_of_their_own():
+  episode = helper.draw(shift='polarity', inner_data='other', cond_data='other')
+  context = episode.support.context
+  np.testing.assert_array_equal(context['inner'], context['cond'])
+  brightest = [
+    (1 - x).max(axis=(1, 2, 3, 4)) for x in (episode.query.x, context['inner'])
+  ]
+  assert abs(np.corrcoef(brightest)[0, 1]) < 0.5
+
+
+def test_none_is_no_image_at_all():
+  context = helper.draw(inner_data='none').support.context
+  assert set(context) == {'inner'}
+  assert context['inner'].shape == (60, 0, 3, 3, 1)
+
+
+@pytest.mark.parametrize(
+  'config,message',
+  [
+    ({'way': 7}, 'the split: episode.way=7 takes 7 classes, there are 6'),
+    ({'way': 3, 'tasks': 3}, 'episode.way=3 x episode.tasks=3 takes 9 classes'),
+    (
+      {'query': 4},
+      r'episode.shot=2 \+ episode.query=4 \+ episode.unlabelled=2 takes 8 '
+      'images per class, the smallest class has 7: lower',
+    ),
+    ({'shot': 5, 'transductive': True}, 'episode.query=3 takes 8 images'),
+    (
+      {'shot': 8, 'proportions': 'dirichlet'},
+      'episode.shot=8 takes 8 images per class, the smallest class has 7',
+    ),
+    (
+      {'query': 4, 'proportions': 'dirichlet'},
+      'takes 24 images, the 3 smallest classes together have 22',
+    ),
+    ({'way': 0}, 'episode.way=0: it must be at least 1'),
+    ({'unlabelled': -1}, 'episode.unlabelled=-1: it must be at least 0'),
+    ({'proportions': 'even'}, "'even': choose one of balanced, dirichlet"),
+    ({'inner_data': 'fake'}, "inner_data='fake': choose one of true, noise"),
+    ({'emit_from': 'all'}, "emit_from='all': choose one of own, mean, other"),
+    ({'augment': 'flip'}, "data.augment='flip': choose one of none, rot90"),
+    ({'shift': 'snow'}, "unknown shift 'snow'"),
+  ],
+)
+def test_what_does_not_fit_is_said_before_tracing(config, message):
+  config = helper.make_config(**config)
+  with pytest.raises(core.BadInput, match=message):
+    episodes.check_fits(config, helper.DATASET, 'the split')
+  with pytest.raises(core.BadInput):
+    episodes.make_draw(config, helper.DATASET, train=True)
+
+
+def test_what_just_fits_is_drawn():
+  for config in (
+    {'way': 6, 'query': 3},
+    {'query': 3, 'unlabelled': 0, 'proportions': 'dirichlet_0.7', 'shot': 4},
+  ):
+    episodes.check_fits(
+      helper.make_config(**config), helper.DATASET, 'the split'
+    )
+    x = helper.draw(**config).query.x
+    assert (helper.class_of(helper.rows_of(x)[..., 0]) >= 0).all()
+
+
+def test_misfits_between_sets_are_refused():
+  oblong = helper.DATASET._replace(images=np.zeros((80, 2, 3, 1), np.uint8))
+  with pytest.raises(core.BadInput, match='square images, got 2x3'):
+    episodes.make_draw(helper.make_config(augment='rot90'), oblong, train=True)
+  config = helper.make_config(emit_from='mean')
+  make = functools.partial(
+    episodes.make_draw, config, helper.DATASET, train=False
+  )
+  with pytest.raises(core.BadInput, match="emit_from='mean' needs the train"):
+    make()
+  with pytest.raises(core.BadInput, match=r'data\.image_size'):
+    make(others=oblong)
+  with pytest.raises(core.BadInput, match=r'training set: episode\.way=3'):
+    make(others=helper.make_dataset([9, 9]))

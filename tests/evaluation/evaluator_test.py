@@ -1,0 +1,81 @@
+"""What an evaluation says: floors, ensembles and rows by hand."""
+
+import importlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl.evaluation import evaluator
+
+
+def test_pixel_nearest_neighbour_by_loops():
+  rng = np.random.default_rng(0)
+  support = rng.uniform(size=(6, 3, 3, 1))
+  query = rng.uniform(size=(20, 3, 3, 1))
+  y = np.array([0, 1, 2, 0, -1, -1])
+  target = rng.integers(0, 3, size=20)
+  hits = 0
+  for image, label in zip(query, target):
+    likeness = [
+      -np.inf
+      if y[i] < 0
+      else (image * s).sum() / np.sqrt((image**2).sum() * (s**2).sum())
+      for i, s in enumerate(support)
+    ]
+    hits += y[int(np.argmax(likeness))] == label
+  episode = core.Episode(
+    core.Examples(jnp.asarray(support), jnp.asarray(y)),
+    core.Examples(jnp.asarray(query), jnp.asarray(target)),
+  )
+  got = evaluator.pixel_nearest_neighbour(episode)
+  assert got == pytest.approx(hits / 20)
+
+
+def test_an_ensemble_averages_probabilities():
+  y = np.array([[0, 1]])
+  run = lambda p: {
+    'probabilities': np.array([p]),
+    'y': y,
+    'accuracy_pixels': np.array([0.5]),
+    'family': np.array([0]),
+  }
+  first = run([[0.9, 0.1], [0.6, 0.4]])
+  second = run([[0.3, 0.7], [0.1, 0.9]])
+  both = evaluator.ensemble([first, second])
+  np.testing.assert_allclose(both['accuracy'], [1.0])
+  expected = -(np.log(0.6) + np.log(0.65)) / 2
+  np.testing.assert_allclose(both['nll'], [expected])
+
+
+def test_a_row_has_means_with_intervals_and_says_how_it_was_measured():
+  config = importlib.import_module('configs.protonet').get_config()
+  values = {
+    'accuracy': np.array([0.2, 0.4, 0.6]),
+    # Certain of class 0 and right in a third of the cases.
+    'probabilities': np.tile(np.eye(5)[0], (3, 2, 1)),
+    'y': np.array([[0, 1], [0, 2], [3, 4]]),
+    'family': np.array([0, 1, 2]),
+  }
+  row = evaluator.summarise(config, values)
+  assert row['ece'] == pytest.approx(2 / 3)
+  assert row['episodes'] == 3
+  assert row['accuracy'] == pytest.approx(0.4)
+  assert row['accuracy_ci95'] == pytest.approx(1.96 * 0.2 / np.sqrt(3))
+  # Batch statistics at query time are a transductive channel.
+  assert row['transductive'] is True
+  assert 'family' not in row and 'probabilities' not in row
+  assert (row['support_query'], row['augment']) == ('disjoint', 'none')
+  with config.unlocked():
+    config.data.support_query, config.data.augment_tests = 'reference', True
+  row = evaluator.summarise(config, values)
+  assert (row['support_query'], row['augment']) == ('reference', 'rot90')
+
+
+def test_an_ensemble_leaves_out_queries_without_a_label():
+  p = np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]])
+  run = {'probabilities': p, 'y': np.array([[0, 1, -1]]), 'family': np.zeros(1)}
+  found = evaluator.ensemble([run, run])
+  np.testing.assert_allclose(found['accuracy'], [1.0])
+  np.testing.assert_allclose(found['nll'], [-(np.log(0.9) + np.log(0.8)) / 2])

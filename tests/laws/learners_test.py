@@ -1,0 +1,308 @@
+"""The laws that every learner obeys, found from the folder of learners."""
+
+import functools
+import importlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl import learners
+from hyperudl.core import config as config_lib
+from hyperudl.data import episodes
+from hyperudl.ops import conv
+from hyperudl.training import episode_batching
+from hyperudl.training import optimizers
+from hyperudl.training import train_step
+from tests.testing import example
+from tests.testing import tiny_sizes
+
+NAMES = learners.names()
+# Trained, and their strategies compared, in slow tests.
+HEAVY = (
+  'udl',
+  'hypertransformer',
+  'continual',
+  'udl_original',
+  'hypermaml',
+  'bayeshmaml',
+  'hallucination',
+  'contrastive',
+  'hypernet',
+  'hvae',
+  'hyperclip',
+  'hyperldm',
+  'hyperldm_film',
+)
+
+TASKS = {'continual': 2, 'hyperclip': 2}
+# What they can do depends on their upstreams: see guidance_test.py and
+# hyperldm_film_test.py.
+ABOVE = ('hvae', 'hyperclip', 'hyperldm', 'hyperldm_film')
+RATES = {
+  'hypertransformer': 0.005,
+  'continual': 0.005,
+  'udl_original': 0.02,
+}
+SIZES = {'udl_original': 16}  # pixels per side, else 14
+STEPS = {'hypertransformer': 300, 'continual': 300, 'udl_original': 400}
+
+
+class Case:
+  """A learner with tiny sizes, a batch of its episodes and one program."""
+
+  def __init__(self, name):
+    module = importlib.import_module(f'configs.{name}')
+    config = module.get_config().unlock()
+    config.batch = 3
+    config.steps = STEPS.get(name, 100)
+    config.episode.way = 3
+    config.episode.shot = 2
+    config.episode.query = 3
+    config.episode.tasks = TASKS.get(name, 0)
+    config.episode.unlabelled = min(config.episode.unlabelled, 5)
+    config.data.augment = 'none'
+    config.learner.update(tiny_sizes.TINY[name])
+    config.optimizer.learning_rate = RATES.get(name, 0.01)
+    config.optimizer.schedule = 'constant'
+    config_lib.validate(config)
+    self.name, self.config = name, config
+    self.learner = learners.make(name, 3, config_lib.learner_settings(config))
+    data = example.example_data(config, 0, SIZES.get(name, 14))
+    self.draw = episodes.make_draw(config, data, train=True)
+    self.batch, self.keys = self.at(0)
+    self.episode = jax.tree.map(lambda leaf: leaf[0], self.batch)
+    self.optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
+    self.traces = 0
+
+    def counted(*args):
+      self.traces += 1
+      return self.learner.loss(*args)
+
+    self.step = train_step.make_train_step(
+      self.learner._replace(loss=counted), self.optimizer, 'scan'
+    )
+    self.adapt = jax.jit(functools.partial(self.learner.adapt, train=True))
+    self.predict = jax.jit(self.learner.predict)
+
+  def at(self, step):
+    keys = episodes.train_keys(0, step, 3)
+    return self.draw(keys), keys
+
+  def state(self):
+    return train_step.init_state(
+      self.learner, self.optimizer, jax.random.key(0), self.episode
+    )
+
+  def logits(self, params, episode, key):
+    task = self.adapt(params, episode.support, key)
+    query = episode.query
+    return self.predict(params, task, query.x, query.context)
+
+
+@functools.cache
+def case_of(name):
+  return Case(name)
+
+
+@pytest.fixture(params=NAMES)
+def case(request):
+  return case_of(request.param)
+
+
+def test_every_learner_has_a_config_with_all_its_hyperparameters():
+  for name in NAMES:
+    config = importlib.import_module(f'configs.{name}').get_config()
+    listed = set(config_lib.learner_settings(config))
+    assert listed == set(learners.hyperparameters(name)), name
+    learners.make(name, 5, config_lib.learner_settings(config))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_an_example_episode_fits_every_config(name, size=20, channels=3):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  episode = example.example_episode(config, size, channels)
+  rules = config.episode
+  unlabelled = 0 if rules.transductive else rules.unlabelled
+  support, query = episode.support.x, episode.query.x
+  pixels = (size, size, channels)
+  tasks = (rules.tasks,) if rules.tasks else ()
+  rows = rules.way * (rules.shot + unlabelled)
+  assert support.shape == (*tasks, rows, *pixels)
+  assert query.shape == (*tasks, rules.way * rules.query, *pixels)
+  again = example.example_episode(config, size, channels)
+  chex.assert_trees_all_equal(episode, again)
+
+
+def test_an_unknown_learner_is_told_with_a_suggestion():
+  with pytest.raises(core.BadInput, match="Did you mean 'protonet'"):
+    learners.make('protonett', 5, {})
+  with pytest.raises(core.BadInput, match="did you mean 'channels'"):
+    learners.make('protonet', 5, {'chanels': 3})
+
+
+def test_logits_are_finite_and_shaped(case):
+  params = case.state().params
+  logits = case.logits(params, case.episode, case.keys[0])
+  count = TASKS.get(case.name)
+  ways = 3 * count if case.name == 'continual' else 3
+  assert logits.shape == ((count, 9, ways) if count else (9, 3))
+  assert jnp.isfinite(logits).all()
+
+
+def test_an_unknown_keyword_is_a_type_error(case):
+  module = importlib.import_module(f'hyperudl.learners.{case.name}')
+  with pytest.raises(TypeError):
+    module.make(3, no_such_hyperparameter=1)
+
+
+def test_the_gradient_reaches_every_trainable_leaf_and_no_frozen_one(case):
+  # Some gates open only after the first update, hence three of them.
+  state = case.state()
+  before = jax.device_get(state.params)
+  for t in range(3):
+    state, _ = case.step(state, *case.at(t))
+  after = jax.device_get(state.params)
+  paths = jax.tree_util.tree_flatten_with_path(before)[0]
+  for (path, old), new in zip(paths, jax.tree.leaves(after)):
+    name = jax.tree_util.keystr(path)
+    if "['ema']" in name:
+      continue  # running means, see loop_test.py
+    frozen = 'frozen' in name
+    moved = bool((old != new).any())
+    assert moved != frozen, jax.tree_util.keystr(path)
+
+
+def test_query_labels_and_extra_cannot_leak_into_predictions(case):
+  params = case.state().params
+  clean = case.logits(params, case.episode, case.keys[0])
+  query = case.episode.query
+  poisoned = case.episode._replace(
+    query=query._replace(y=(query.y + 1) % 3),
+    extra=jax.tree.map(lambda leaf: jnp.full_like(leaf, 7), case.episode.extra),
+  )
+  dirty = case.logits(params, poisoned, case.keys[0])
+  np.testing.assert_array_equal(clean, dirty)
+
+
+def test_rows_without_a_label_are_legal(case):
+  support = case.episode.support
+  y = support.y.at[..., jnp.array([1, 3])].set(-1)
+  episode = case.episode._replace(support=support._replace(y=y))
+  params = case.state().params
+  assert jnp.isfinite(case.logits(params, episode, case.keys[0])).all()
+
+
+def test_the_same_key_gives_the_same_update(case):
+  results = []
+  for _ in range(2):
+    state, _ = case.step(case.state(), case.batch, case.keys)
+    results.append(jax.device_get(state.params))
+  chex.assert_trees_all_equal(*results)
+
+
+def test_25_steps_lower_the_loss_on_a_fixed_batch_in_one_compilation(case):
+  state = case.state()
+  values = []
+  for _ in range(25):
+    state, metrics = case.step(state, case.batch, case.keys)
+    assert metrics['finite'] == 1
+    values.append(float(metrics['loss']))
+  assert min(values[-3:]) < values[0]
+  assert case.step._cache_size() == 1
+  # Shapes are inferred once more by the scan; nothing is traced per step.
+  assert case.traces <= 2
+
+
+def train_and_compare(case):
+  state = case.state()
+  untrained = jax.device_get(state.params)
+  for t in range(case.config.steps):
+    state, _ = case.step(state, *case.at(t))
+  draw = episodes.make_draw(
+    case.config,
+    example.example_data(case.config, 1, SIZES.get(case.name, 14)),
+    train=False,
+  )
+  keys = episodes.eval_keys('test', 0, 60)
+  evaluate = train_step.make_eval_step(case.learner)
+  score = lambda params: np.mean(evaluate(params, draw(keys), keys)['accuracy'])
+  trained, before = score(state.params), score(untrained)
+  assert trained > before
+  assert trained > 1 / 3 + 0.1
+
+
+LEARN = [n for n in NAMES if n not in HEAVY]
+
+
+@pytest.mark.parametrize('name', LEARN)
+def test_a_trained_learner_beats_its_untrained_self_and_a_constant(name):
+  train_and_compare(case_of(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sorted({*NAMES} - {*LEARN, *ABOVE}))
+def test_a_trained_heavy_learner_beats_its_untrained_self_and_a_constant(name):
+  train_and_compare(case_of(name))
+
+
+def compare_strategies(case):
+  params = case.state().params
+  run = lambda strategy: jax.jit(
+    episode_batching.episode_value_and_grad(case.learner.loss, strategy)
+  )(params, case.batch, case.keys, 0)
+  trainable, frozen = episode_batching.split_frozen(params)
+
+  @jax.jit
+  def one(episode, key):
+    loss = lambda t: case.learner.loss({**t, **frozen}, episode, key, 0)[0]
+    return jax.value_and_grad(loss)(trainable)
+
+  parts = [
+    one(jax.tree.map(lambda leaf: leaf[i], case.batch), case.keys[i])
+    for i in range(3)
+  ]
+  mean = lambda *leaves: sum(leaves) / 3
+  value, grads = jax.tree.map(mean, *parts)
+  for strategy in ('scan', 'vmap'):
+    got = run(strategy)
+    np.testing.assert_allclose(got[0], value, rtol=1e-5)
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
+    chex.assert_trees_all_close(got[2], grads, rtol=1e-3, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if n not in HEAVY])
+def test_strategies_agree_with_a_python_loop(name):
+  compare_strategies(case_of(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', HEAVY)
+def test_strategies_agree_with_a_python_loop_for_heavy_learners(name):
+  compare_strategies(case_of(name))
+
+
+# The others have these networks, or none of convolutions.
+@pytest.mark.parametrize(
+  'name', ['protonet', 'maml', 'hypertransformer', 'continual', 'udl', 'vae']
+)
+def test_learners_are_traced_in_bfloat16_as_on_an_accelerator(
+  name, monkeypatch
+):
+  case = case_of(name)
+  monkeypatch.setattr(conv, '_choose', lambda w, stride: 'lax')
+  params = case.state().params
+
+  def loss(params, episode, key):
+    return case.learner.loss(params, episode, key, jnp.int32(0))[0]
+
+  inputs = params, case.episode, case.keys[0]
+  for function in (jax.grad(loss, allow_int=True), case.learner.evaluate):
+    run = train_step.at_precision(function, 'bfloat16')
+    found = jax.eval_shape(run, *inputs)
+    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(found)), (
+      found
+    )

@@ -1,0 +1,162 @@
+"""BayesHMAML: the posterior, its KL, samples and what they disagree on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from configs import bayeshmaml as bayeshmaml_config
+from hyperudl.core import config as config_lib
+from hyperudl.evaluation import calibration
+from hyperudl.learners import bayeshmaml
+from hyperudl.learners import hypermaml
+from tests.learners import hypermaml_test as helpers
+
+
+def built(**settings):
+  learner = bayeshmaml.make(3, **{**helpers.TINY, **settings})
+  params = jax.jit(learner.init)(jax.random.key(1), helpers.episode_of())
+  return learner, params
+
+
+def adapted(learner, params, train, seed=0):
+  adapt = jax.jit(functools.partial(learner.adapt, train=train))
+  return adapt(params, helpers.episode_of().support, jax.random.key(seed))
+
+
+def test_the_mean_is_the_head_of_hypermaml():
+  learner, params = built(hidden=6)
+  plain = hypermaml.make(3, **helpers.TINY)
+  # The same hypernetwork, without the half that emits variances.
+  last = params['hypernetwork']['Dense_2']
+  half = jax.tree.map(lambda leaf: leaf[..., : leaf.shape[-1] // 2], last)
+  own = {**params, 'hypernetwork': {**params['hypernetwork'], 'Dense_2': half}}
+  head = plain.adapt(own, helpers.episode_of().support, None, train=False)
+  mean = adapted(learner, params, train=False)
+  for name, leaf in head['head'].items():
+    np.testing.assert_allclose(mean['heads'][name][0], leaf, rtol=1e-4)
+
+
+def test_samples_have_the_mean_and_variance_that_are_emitted():
+  mean = {'kernel': jnp.array([[1.0, -2.0]]), 'bias': jnp.array([0.5, 0.0])}
+  log_variance = {
+    'kernel': jnp.log(jnp.array([[0.25, 4.0]])),
+    'bias': jnp.log(jnp.array([1.0, 0.01])),
+  }
+  heads = bayeshmaml.draw(jax.random.key(0), mean, log_variance, 20_000)
+  for name in mean:
+    sd = np.exp(0.5 * np.asarray(log_variance[name]))
+    near = functools.partial(np.testing.assert_allclose, rtol=0.03)
+    near(heads[name].std(axis=0), sd)
+    gap = np.abs(heads[name].mean(axis=0) - mean[name]) / sd
+    assert gap.max() < 0.03
+  both = np.corrcoef(heads['kernel'][:, 0, 0], heads['bias'][:, 0])[0, 1]
+  assert abs(both) < 0.03
+  alone = bayeshmaml.draw(jax.random.key(0), mean, log_variance, 0)
+  np.testing.assert_array_equal(alone['bias'], [[0.5, 0.0]])
+
+
+def test_the_kl_is_that_of_an_integral():
+  mean = {'kernel': jnp.array([[0.7]]), 'bias': jnp.array([-0.4])}
+  log_variance = {'kernel': jnp.array([[-1.0]]), 'bias': jnp.array([0.3])}
+  x = np.linspace(-15, 15, 200_001)
+  total = 0.0
+  for m, v in ((0.7, -1.0), (-0.4, 0.3)):
+    log_q = -0.5 * ((x - m) ** 2 / np.exp(v) + v + np.log(2 * np.pi))
+    log_p = -0.5 * (x**2 + np.log(2 * np.pi))
+    total += np.trapezoid(np.exp(log_q) * (log_q - log_p), x)
+  found = bayeshmaml.kl_to_standard_normal(mean, log_variance)
+  np.testing.assert_allclose(found, total, rtol=1e-4)
+
+
+def test_the_weight_of_the_kl_grows_geometrically():
+  weight = lambda t: float(bayeshmaml.kl_weight(t, 1e-8, 1e-2, 100))
+  np.testing.assert_allclose(weight(0), 1e-8, rtol=1e-4)
+  np.testing.assert_allclose(weight(50), 1e-5, rtol=1e-4)
+  np.testing.assert_allclose([weight(100), weight(500)], 1e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize('average', bayeshmaml.AVERAGES)
+def test_answers_are_the_average_over_samples(average):
+  learner, params = built(average=average, samples=4)
+  task = adapted(learner, params, train=True)
+  query = helpers.episode_of().query
+  z = np.asarray(helpers.features_of(params, query.x))
+  each = np.einsum('qd,sdn->sqn', z, task['heads']['kernel'])
+  each = each + np.asarray(task['heads']['bias'])[:, None]
+  found = np.asarray(learner.predict(params, task, query.x, None))
+  if average == 'logits':
+    np.testing.assert_allclose(found, each.mean(0), rtol=1e-3, atol=1e-4)
+  else:
+    p = special.softmax(each, axis=-1).mean(0)
+    np.testing.assert_allclose(np.exp(found), p, rtol=1e-3, atol=1e-5)
+
+
+def test_the_loss_is_fit_and_weighted_kl():
+  learner, params = built(kl_start=1e-3, kl_stop=1e-3)
+  value, grads, metrics = helpers.value_and_grad(learner, params)
+  free, _ = built(kl_start=1e-30, kl_stop=1e-30)
+  fit = helpers.value_and_grad(free, params)[0]
+  np.testing.assert_allclose(value - fit, 1e-3 * metrics['kl'], rtol=1e-3)
+  leaves = jax.tree.leaves(grads)
+  assert all(float(jnp.abs(leaf).max()) > 0 for leaf in leaves)
+
+
+def test_what_samples_disagree_on_is_measured():
+  learner, params = built(test_samples=6, average='probabilities')
+  episode = helpers.episode_of()
+  key = jax.random.key(3)
+  found = jax.jit(learner.evaluate)(params, episode, key)
+  task = jax.jit(functools.partial(learner.adapt, train=False))(
+    params, episode.support, key
+  )
+  z = np.asarray(helpers.features_of(params, episode.query.x))
+  each = np.einsum('qd,sdn->sqn', z, task['heads']['kernel'])
+  each = each + np.asarray(task['heads']['bias'])[:, None]
+  samples = special.softmax(each, axis=-1)
+  y = np.asarray(episode.query.y)
+  near = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-5)
+  near(
+    found['mutual_information'], calibration.mutual_information(samples).mean()
+  )
+  near(found['entropy'], calibration.entropy(samples.mean(0)).mean())
+  near(found['brier'], calibration.brier(samples.mean(0), y))
+  near(found['nll'], calibration.nll(samples.mean(0), y))
+  mean, _ = built()
+  alone = jax.jit(mean.evaluate)(params, episode, key)
+  assert abs(float(alone['mutual_information'])) < 1e-5
+
+
+@pytest.mark.parametrize(
+  'settings, error, message',
+  [
+    ({'average': 'median'}, ValueError, 'average must be one of'),
+    ({'samples': 0}, ValueError, 'samples and kl_steps must be >= 1'),
+    ({'kl_start': 0.0}, ValueError, 'must be > 0'),
+    ({'finetune_steps': 3}, TypeError, 'no finetune_steps'),
+    ({'layers': 1}, ValueError, 'layers >= 2'),
+  ],
+  ids=str,
+)
+def test_wrong_settings_are_refused(settings, error, message):
+  with pytest.raises(error, match=message):
+    bayeshmaml.make(3, **{**helpers.TINY, **settings})
+
+
+@pytest.mark.parametrize(
+  'arg, stop',
+  [
+    (None, 1e-3),
+    ('omniglot,shot=5', 1e-3),
+    ('miniimagenet,shot=1', 1e-4),
+    ('miniimagenet,shot=5', 1e-5),
+  ],
+)
+def test_configs_are_the_published_ones(arg, stop):
+  config = bayeshmaml_config.get_config(arg)
+  config_lib.validate(config)
+  assert config.learner.kl_stop == stop
+  bayeshmaml.make(5, **config_lib.learner_settings(config))

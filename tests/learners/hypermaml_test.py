@@ -1,0 +1,254 @@
+"""HyperMAML: the update, the warm-up and what the hypernetwork may see."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import hypermaml as hypermaml_config
+from hyperudl import core
+from hyperudl.core import config as config_lib
+from hyperudl.learners import _head_generator
+from hyperudl.learners import hypermaml
+from hyperudl.nets import conv
+from hyperudl.ops import losses
+
+WAY = 3
+TINY = {'channels': (4, 5), 'hidden': 6, 'inner_rate': 0.5, 'inner_steps': 2}
+
+
+def episode_of(shot=2, seed=0):
+  keys = jax.random.split(jax.random.key(seed), 2)
+  draw = lambda key, rows: jax.random.uniform(key, (rows, 8, 8, 1))
+  y = jnp.tile(jnp.arange(WAY), shot)
+  return core.Episode(
+    core.Examples(draw(keys[0], WAY * shot), y),
+    core.Examples(draw(keys[1], 2 * WAY), jnp.tile(jnp.arange(WAY), 2)),
+  )
+
+
+def built(**settings):
+  learner = hypermaml.make(WAY, **{**TINY, **settings})
+  params = jax.jit(learner.init)(jax.random.key(1), episode_of())
+  # The universal head starts at random, its bias at zero: move both.
+  params['head']['bias'] += jnp.array([0.3, -0.2, 0.1])
+  return learner, params
+
+
+def value_and_grad(learner, params, step=0):
+  episode = episode_of()
+  run = jax.jit(
+    jax.value_and_grad(
+      lambda p: learner.loss(p, episode, jax.random.key(0), step), has_aux=True
+    )
+  )
+  (value, metrics), grads = run(params)
+  return value, grads, metrics
+
+
+def linear(head, z):
+  return z @ head['kernel'] + head['bias']
+
+
+def delta_by_hand(params, z, y, aggregation='concat'):
+  """Row by row in numpy."""
+  z, y = np.asarray(z), np.asarray(y)
+  head = jax.tree.map(np.asarray, params['head'])
+  guess = np.asarray(jax.nn.softmax(linear(head, z)))
+  rows = np.concatenate([z, guess, np.eye(WAY)[y]], axis=1)
+  layers = jax.tree.map(np.asarray, params['hypernetwork'])
+  out = []
+  for c in range(WAY):
+    own = rows[y == c]
+    x = own.mean(0) if aggregation == 'mean' else own.reshape(-1)
+    for name in ('Dense_0', 'Dense_1'):
+      x = np.maximum(x @ layers[name]['kernel'] + layers[name]['bias'], 0)
+    out.append(x @ layers['Dense_2']['kernel'] + layers['Dense_2']['bias'])
+  out = np.stack(out)
+  return {'kernel': out[:, :-1].T, 'bias': out[:, -1]}
+
+
+def features_of(params, x):
+  net = conv.ConvNet(channels=(4, 5), head=None, features='mean')
+  return net.apply({'params': params['trunk']}, x)
+
+
+@pytest.mark.parametrize(
+  'aggregation, update',
+  [('concat', 'minus'), ('mean', 'plus'), ('concat', 'multiply')],
+)
+def test_the_head_of_a_task_is_the_universal_one_and_delta(aggregation, update):
+  learner, params = built(aggregation=aggregation, update=update)
+  episode = episode_of()
+  task = jax.jit(functools.partial(learner.adapt, train=False))(
+    params, episode.support, jax.random.key(0)
+  )
+  z = features_of(params, episode.support.x)
+  delta = delta_by_hand(params, z, episode.support.y, aggregation)
+  apply = {
+    'minus': lambda a, b: a - b,
+    'plus': lambda a, b: a + b,
+    'multiply': lambda a, b: a * b,
+  }[update]
+  for name in ('kernel', 'bias'):
+    wanted = apply(np.asarray(params['head'][name]), delta[name])
+    np.testing.assert_allclose(task['head'][name], wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('step, share', [(0, 1.0), (12, 0.5), (40, 0.0)])
+def test_the_warm_up_blends_gradient_steps_and_delta(step, share):
+  learner, params = built(warmup_steps=10, switch_steps=5)
+  value, grads, metrics = value_and_grad(learner, params, step)
+  np.testing.assert_allclose(metrics['gradient_share'], share, rtol=1e-6)
+  episode = episode_of()
+  z = features_of(params, episode.support.x)
+  y, head = episode.support.y, params['head']
+  for _ in range(2):
+    fit = lambda head: losses.cross_entropy(linear(head, z), y)
+    head = jax.tree.map(
+      lambda v, g: v - share * 0.5 * g, head, jax.grad(fit)(head)
+    )
+  delta = delta_by_hand(params, z, y)
+  head = jax.tree.map(lambda v, d: v - (1 - share) * d, head, delta)
+  logits = linear(head, features_of(params, episode.query.x))
+  wanted = losses.cross_entropy(logits, episode.query.y)
+  np.testing.assert_allclose(value, wanted, rtol=1e-3)
+  moved = max(
+    float(jnp.abs(g).max()) for g in jax.tree.leaves(grads['hypernetwork'])
+  )
+  assert (moved > 0) == (share < 1)
+
+
+def test_the_share_of_the_gradient_falls_without_a_jump():
+  share = lambda t: float(_head_generator.gradient_share(jnp.int32(t), 10, 4))
+  found = [share(t) for t in range(8, 16)]
+  np.testing.assert_allclose(found, [1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0], rtol=1e-5)
+  none = [
+    float(_head_generator.gradient_share(jnp.int32(t), 0, 0)) for t in (0, 9)
+  ]
+  assert none == [0, 0]
+
+
+def test_classes_are_treated_alike():
+  learner, params = built(enhance=False, labels='none')
+  params['head'] = jax.tree.map(jnp.zeros_like, params['head'])
+  support = episode_of().support
+  turned = support._replace(y=(support.y + 1) % WAY)
+  adapt = jax.jit(functools.partial(learner.adapt, train=False))
+  one = adapt(params, support, jax.random.key(0))['head']
+  other = adapt(params, turned, jax.random.key(0))['head']
+  np.testing.assert_allclose(
+    jnp.roll(one['bias'], 1), other['bias'], rtol=1e-4, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('aggregation', ['concat', 'mean'])
+def test_rows_without_a_label_do_not_count(aggregation):
+  learner, params = built(aggregation=aggregation)
+  support = episode_of().support
+  y = support.y.at[4].set(-1)
+  adapt = jax.jit(functools.partial(learner.adapt, train=False))
+  # Its pixels too, but for the batch statistics of the features.
+  learner, params = built(aggregation=aggregation, norm='layer')
+  adapt = jax.jit(functools.partial(learner.adapt, train=False))
+  one = adapt(params, support._replace(y=y), jax.random.key(0))
+  x = support.x.at[4].set(0.0)
+  other = adapt(params, core.Examples(x, y), jax.random.key(0))
+  jax.tree.map(np.testing.assert_array_equal, one['head'], other['head'])
+
+
+@pytest.mark.parametrize('hidden, count', [(512, 332_353), (256, 100_673)])
+def test_the_hypernetwork_has_the_size_of_the_published_one(hidden, count):
+  learner = hypermaml.make(5, hidden=hidden, labels='index')
+  x = jnp.zeros((5, 28, 28, 1))
+  support = core.Examples(x, jnp.arange(5))
+  shapes = jax.eval_shape(
+    learner.init, jax.random.key(0), core.Episode(support, support)
+  )
+  leaves = jax.tree.leaves(shapes['hypernetwork'])
+  assert sum(leaf.size for leaf in leaves) == count
+
+
+def test_detached_parts_get_no_gradient():
+  size = lambda grads: sum(
+    float(jnp.abs(g).sum()) for g in jax.tree.leaves(grads)
+  )
+  learner, params = built(detach_features=True)
+  assert size(value_and_grad(learner, params)[1]['trunk']) == 0
+  learner, params = built()
+  whole = value_and_grad(learner, params)[1]['trunk']
+  learner, params = built(detach_hypernetwork=True)
+  part = value_and_grad(learner, params)[1]['trunk']
+  assert size(part) > 0
+  gap = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), whole, part)
+  assert max(jax.tree.leaves(gap)) > 1e-6
+
+
+def test_the_loss_has_the_parts_that_are_asked_for():
+  plain, params = built()
+  value, _, metrics = value_and_grad(plain, params)
+  weighted, _ = built(delta_weight=0.1)
+  more = value_and_grad(weighted, params)[0]
+  np.testing.assert_allclose(
+    more - value, 0.1 * metrics['delta_norm'] ** 2, rtol=1e-3
+  )
+  both, _ = built(support_loss=True)
+  episode = episode_of()
+  task = plain.adapt(params, episode.support, None, train=True)
+  logits = lambda part: plain.predict(params, task, part.x, None)
+  # Apart, for the batch statistics.
+  parts = [losses.cross_entropy(logits(p), p.y) for p in episode[:2]]
+  np.testing.assert_allclose(
+    value_and_grad(both, params)[0], sum(parts) / 2, rtol=1e-3
+  )
+
+
+def test_fine_tuning_is_for_the_task_alone():
+  learner, params = built(finetune_steps=20, finetune_rate=1e-2)
+  support = episode_of().support
+  adapt = jax.jit(learner.adapt, static_argnames='train')
+  fit = lambda task: float(
+    losses.cross_entropy(
+      learner.predict(None, task, support.x, None), support.y
+    )
+  )
+  before = adapt(params, support, jax.random.key(0), train=True)
+  after = adapt(params, support, jax.random.key(0), train=False)
+  assert fit(after) < fit(before)
+  jax.tree.map(np.testing.assert_array_equal, before['trunk'], params['trunk'])
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'aggregation': 'max'}, 'aggregation must be one of'),
+    ({'update': 'divide'}, 'update must be one of'),
+    ({'labels': 'name'}, 'labels must be one of'),
+    ({'layers': 1}, 'layers >= 2'),
+    ({'warmup_steps': -1}, 'must be >= 0'),
+  ],
+  ids=str,
+)
+def test_wrong_settings_are_refused(settings, message):
+  with pytest.raises(ValueError, match=message):
+    hypermaml.make(WAY, **{**TINY, **settings})
+
+
+@pytest.mark.parametrize(
+  'arg, hidden, aggregation',
+  [
+    (None, 512, 'concat'),
+    ('omniglot,shot=5', 512, 'mean'),
+    ('miniimagenet,way=5,shot=1', 256, 'concat'),
+  ],
+)
+def test_configs_are_the_published_ones(arg, hidden, aggregation):
+  config = hypermaml_config.get_config(arg)
+  config_lib.validate(config)
+  learner = config.learner
+  assert (learner.hidden, learner.aggregation) == (hidden, aggregation)
+  ends = learner.warmup_steps + learner.switch_steps
+  assert config.eval.select_after >= ends
+  hypermaml.make(5, **config_lib.learner_settings(config))

@@ -1,0 +1,211 @@
+"""MAML and its kin against loops, finite differences and hand numbers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import maml as maml_config
+from hyperudl import core
+from hyperudl.core import config as config_lib
+from hyperudl.learners import maml
+from hyperudl.nets import conv
+from hyperudl.ops import losses
+
+WAY, STEPS = 3, 2
+TINY = {'channels': (4, 4), 'inner_steps': STEPS, 'inner_rate': 0.5}
+
+
+def episode_of(seed=0):
+  keys = jax.random.split(jax.random.key(seed), 2)
+  draw = lambda key, rows: jax.random.uniform(key, (rows, 8, 8, 1))
+  y = jnp.arange(WAY)
+  return core.Episode(
+    core.Examples(draw(keys[0], WAY), y),
+    core.Examples(draw(keys[1], 2 * WAY), jnp.tile(y, 2)),
+  )
+
+
+def gradient(step=0, params=None, **settings):
+  """(loss, gradients, metrics) of one episode, and the parameters."""
+  learner = maml.make(WAY, **{**TINY, **settings})
+  episode = episode_of()
+  if params is None:
+    params = jax.jit(learner.init)(jax.random.key(1), episode)
+  run = jax.jit(
+    jax.value_and_grad(
+      lambda p: learner.loss(p, episode, jax.random.key(0), step), has_aux=True
+    )
+  )
+  (value, metrics), grads = run(params)
+  return value, grads, metrics, params
+
+
+def by_hand(params, rates, scope='all', stop=False, steps=STEPS):
+  """The outer loss of a plain loop."""
+  net = conv.ConvNet(channels=(4, 4), head=WAY)
+  episode = episode_of()
+
+  def fit(value, examples):
+    logits = net.apply({'params': {**params, **value}}, examples.x)
+    return losses.cross_entropy(logits, examples.y)
+
+  value = {'head': params['head']} if scope == 'head' else params
+  for j in range(steps):
+    grads = jax.grad(fit)(value, episode.support)
+    if stop:
+      grads = jax.lax.stop_gradient(grads)
+    rate = jax.tree.map(lambda leaf: leaf[j], rates) if rates else None
+    value = jax.tree.map(
+      (lambda v, g, r: v - r * g) if rates else (lambda v, g: v - 0.5 * g),
+      *((value, grads, rate) if rates else (value, grads)),
+    )
+  return fit(value, episode.query)
+
+
+@pytest.mark.parametrize(
+  'settings, options',
+  [
+    ({}, {}),
+    ({'first_order': True}, {'stop': True}),
+    ({'scope': 'head'}, {'scope': 'head'}),
+  ],
+  ids=str,
+)
+def test_loss_and_gradient_are_those_of_a_plain_loop(settings, options):
+  value, grads, _, params = gradient(**settings)
+  hand = jax.jit(jax.value_and_grad(lambda net: by_hand(net, None, **options)))
+  wanted, expected = hand(params['net'])
+  np.testing.assert_allclose(value, wanted, rtol=1e-4)
+  scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4 * scale),
+    grads['net'],
+    expected,
+  )
+
+
+@pytest.mark.parametrize(
+  'rates', ['leaf', pytest.param('element', marks=pytest.mark.slow)]
+)
+def test_learned_rates_have_the_gradient_of_a_plain_loop(rates):
+  _, grads, _, params = gradient(rates=rates)
+  hand = jax.jit(jax.grad(lambda rates: by_hand(params['net'], rates)))
+  expected = hand(params['rates'])
+  scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3 * scale),
+    grads['rates'],
+    expected,
+  )
+
+
+def test_the_order_is_first_until_it_is_second():
+  second, first = gradient(), gradient(first_order=True)
+  params = second[3]
+  early = gradient(4, params, order_steps=5)
+  late = gradient(5, params, order_steps=5)
+  for found, wanted in ((early, first), (late, second)):
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+      found[1],
+      wanted[1],
+    )
+  gap = jax.tree.map(
+    lambda a, b: float(jnp.abs(a - b).max()),
+    *(
+      early[1],
+      late[1],
+    ),
+  )
+  assert max(jax.tree.leaves(gap)) > 1e-3
+
+
+def test_weights_of_the_multi_step_loss():
+  weights = lambda step: np.asarray(
+    maml.multi_step_weights(jnp.int32(step), 100, 5)
+  )
+  np.testing.assert_allclose(weights(0), [0.2] * 5, rtol=1e-5)
+  np.testing.assert_allclose(weights(50), [0.1] * 4 + [0.6], rtol=1e-5)
+  np.testing.assert_allclose(weights(99), [0.006] * 4 + [0.976], rtol=1e-4)
+  np.testing.assert_allclose(weights(100), [0, 0, 0, 0, 1])
+
+
+def test_the_multi_step_loss_is_the_weighted_sum_over_steps():
+  params = gradient()[3]
+  ends = [float(by_hand(params['net'], None, steps=j)) for j in (1, 2)]
+  value = gradient(25, params, multi_step=100)[0]
+  # e = .25: (.375, .625).
+  np.testing.assert_allclose(
+    value, 0.375 * ends[0] + 0.625 * ends[1], rtol=1e-4
+  )
+  np.testing.assert_allclose(
+    gradient(100, params, multi_step=100)[0], ends[1], rtol=1e-4
+  )
+
+
+def test_norms_of_each_step_are_learned_and_do_not_adapt():
+  value, grads, _, params = gradient(step_norms=True)
+  assert params['norms']['block0']['scale'].shape == (STEPS, 4)
+  assert 'scale' not in params['net']['block0']
+  for leaf in jax.tree.leaves(grads['norms']):
+    # Each step has its own; the last sees the queries too.
+    assert all(np.abs(leaf).reshape(STEPS, -1).max(axis=1) > 1e-7)
+  learner = maml.make(WAY, **TINY, step_norms=True)
+  support = episode_of().support
+  task = learner.adapt(params, support, None, train=True)
+  assert 'scale' not in task['value']['block0']
+  # Fresh norms of all steps are alike, so only what adapts differs.
+  plain = gradient()[0]
+  assert np.isfinite(value) and abs(float(value - plain)) > 1e-6
+
+
+def test_more_steps_in_evaluation_than_in_training():
+  learner = maml.make(WAY, **TINY, rates='leaf', test_steps=7)
+  params = jax.jit(learner.init)(jax.random.key(1), episode_of())
+  params['rates'] = jax.tree.map(
+    lambda leaf: jnp.array([0.0, 0.3]), params['rates']
+  )
+  support = episode_of().support
+
+  def fit(task):
+    logits = learner.predict(params, task, support.x, None)
+    return float(losses.cross_entropy(logits, support.y))
+
+  few = learner.adapt(params, support, None, train=True)
+  many = learner.adapt(params, support, None, train=False)
+  # The first step has rate zero, the other six the last rate.
+  assert (int(few['step']), int(many['step'])) == (1, 6)
+  assert fit(many) < fit(few)
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'scope': 'body'}, 'scope must be one of'),
+    ({'rates': 'step'}, 'rates must be one of'),
+    ({'inner_steps': 0}, 'inner_steps must be >= 1'),
+    ({'test_steps': -1}, '>= 0'),
+    ({'first_order': True, 'order_steps': 5}, 'choose one of them'),
+    ({'step_norms': True, 'norm': 'none'}, 'step_norms=True needs a norm'),
+    ({'step_norms': True, 'scope': 'head'}, "scope='all'"),
+    ({'norm': 'instance'}, 'norm'),
+    ({'features': 'max'}, 'features'),
+  ],
+  ids=str,
+)
+def test_wrong_settings_are_refused(settings, message):
+  with pytest.raises(ValueError, match=message):
+    maml.make(WAY, **{**TINY, **settings})
+
+
+@pytest.mark.parametrize('method', maml_config.METHODS)
+def test_every_method_has_a_config(method):
+  config = maml_config.get_config(f'{method},miniimagenet,shot=5')
+  config_lib.validate(config)
+  maml.make(5, **config_lib.learner_settings(config))
+  assert config.data.dataset == 'miniimagenet' and config.episode.shot == 5
+  assert config.episode.query == 15

@@ -1,0 +1,55 @@
+"""The input canonicaliser: identity, what each number does, gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperudl.ops import input_transform
+
+
+def test_canonicaliser_is_the_identity_at_zero_and_moves_what_it_says():
+  x = np.zeros((1, 12, 12, 1), np.float32)
+  x[0, 5, 4] = 1.0
+  v = input_transform.identity()
+  np.testing.assert_allclose(input_transform.apply(v, x), x, atol=1e-6)
+  # One pixel down and two to the right (tens of pixels; source = target + v).
+  v['translation'] = jnp.array([-0.1, -0.2])
+  moved = input_transform.apply(v, x)
+  assert np.unravel_index(np.argmax(moved), moved.shape)[1:3] == (6, 6)
+  v = input_transform.identity()
+  v['gain'], v['bias'] = jnp.array([1.0]), jnp.array([0.25])
+  np.testing.assert_allclose(
+    input_transform.apply(v, x), 2 * x + 0.25, atol=1e-5
+  )
+
+
+def test_canonicaliser_has_a_gradient_in_every_number_at_the_identity():
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.uniform(-0.3, 1.3, size=(2, 9, 9, 1)), jnp.float32)
+  target = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)), jnp.float32)
+  loss = lambda v: jnp.sum(jnp.square(input_transform.apply(v, x) - target))
+  grads = jax.grad(loss)(input_transform.identity())
+  for name, leaf in grads.items():
+    assert (jnp.abs(leaf) > 1e-4).all(), name
+
+
+def test_canonicaliser_gradients_agree_with_finite_differences():
+  with jax.enable_x64(True):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)))
+    target = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)))
+    v = {
+      name: jnp.asarray(0.03 * rng.normal(size=size))
+      for name, size in input_transform.GROUPS.items()
+    }
+    loss = jax.jit(
+      lambda v: jnp.sum(jnp.square(input_transform.apply(v, x) - target))
+    )
+    grads = jax.jit(jax.grad(loss))(v)
+    for name, leaf in v.items():
+      for i in range(leaf.size):
+        ends = [loss({**v, name: leaf.at[i].add(h)}) for h in (1e-6, -1e-6)]
+        numeric = (ends[0] - ends[1]) / 2e-6
+        np.testing.assert_allclose(
+          grads[name][i], numeric, rtol=1e-5, atol=1e-6
+        )

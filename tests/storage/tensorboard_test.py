@@ -1,0 +1,134 @@
+"""What was written, as a TensorBoard server shows it over HTTP."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+from absl import logging
+import jax.numpy as jnp
+from matplotlib import figure
+import numpy as np
+from PIL import Image
+import pytest
+from tensorboard.backend.event_processing import event_accumulator
+
+from hyperudl.storage import metrics
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  lines = []
+  monkeypatch.setattr(logging, 'warning', lambda m, *a: lines.append(m % a))
+  return lines
+
+
+def fetch(address, **query):
+  """Asks a server that may still be starting."""
+  address = f'{address}?{urllib.parse.urlencode(query)}'
+  for _ in range(300):
+    try:
+      with urllib.request.urlopen(address, timeout=10) as answer:
+        return answer.read()
+    except OSError:
+      time.sleep(0.1)
+  raise AssertionError(f'{address} does not answer')
+
+
+@pytest.fixture
+def serve():
+  """logdir -> the address of a TensorBoard server on it."""
+  servers = []
+
+  def start(logdir):
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      port = free.getsockname()[1]
+    command = [sys.executable, '-m', 'tensorboard.main', '--logdir', logdir]
+    command += ['--host', '127.0.0.1', '--port', str(port)]
+    servers.append(
+      subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+      )
+    )
+    return f'http://127.0.0.1:{port}/data/plugin'
+
+  yield start
+  for server in servers:
+    server.terminate()
+    server.wait()
+
+
+def write_run(workdir):
+  """A trainer that was killed after step 30 and went on from step 20."""
+  writer = metrics.open_writer(workdir, 'train')
+  for step in (10, 20, 30):
+    scalars = {'loss': jnp.float32(step), 'bad': np.nan, 'inner/rate': [0.5]}
+    metrics.write_scalars(writer, step, scalars)
+  metrics.close_writer(writer)
+  writer = metrics.open_writer(workdir, 'train', purge_step=21)
+  metrics.write_scalars(writer, 30, {'loss': jnp.bfloat16(33)})
+  images = np.zeros((5, 4, 6, 1))
+  images[1] = 1
+  metrics.write_images(writer, 30, 'support', images, columns=3)
+  plot = figure.Figure(figsize=(2, 1), dpi=50)
+  plot.subplots().plot([1, 2])
+  metrics.write_figure(writer, 30, 'curve', plot)
+  metrics.write_histogram(writer, 30, 'weights', [1, 2, 2, np.nan, np.inf])
+  metrics.close_writer(writer)
+  writer = metrics.open_writer(workdir, 'eval')
+  metrics.write_scalars(writer, 20, {'accuracy': 0.75})
+  metrics.close_writer(writer)
+
+
+def pictures(address, tag, tmp_path):
+  """The decoded PNGs that the server shows under a tag."""
+  found = json.loads(
+    fetch(address + '/images/images', run='train', tag=tag, sample=0)
+  )
+  for entry in found:
+    query = dict(urllib.parse.parse_qsl(entry['query']))
+    content = fetch(f'{address}/images/individualImage', **query)
+    (tmp_path / 'x.png').write_bytes(content)
+    yield np.asarray(Image.open(tmp_path / 'x.png'))
+
+
+def test_a_tensorboard_server_shows_what_was_written(tmp_path, serve, warnings):
+  write_run(tmp_path)
+  assert warnings == []
+  address = serve(tmp_path / 'tb')
+  for _ in range(100):  # the server answers before it has read all
+    tags = json.loads(fetch(address + '/images/tags'))
+    if 'curve' in tags.get('train', ()):
+      break
+    time.sleep(0.1)
+  scalars = json.loads(fetch(address + '/scalars/tags'))
+  assert set(scalars['train']) == {'loss', 'inner/rate'}
+  assert set(scalars['eval']) == {'accuracy'}
+  rows = json.loads(
+    fetch(address + '/scalars/scalars', run='train', tag='loss')
+  )
+  assert [row[1:] for row in rows] == [[10, 10], [20, 20], [30, 33]]
+  (grid,) = pictures(address, 'support', tmp_path)
+  assert grid.shape == (8, 18, 3)  # 2 rows of 3 images
+  assert grid[:4, 6:12].min() == 255 and grid.sum() == 255 * 24 * 3
+  (curve,) = pictures(address, 'curve', tmp_path)
+  assert curve.shape == (50, 100, 3) and curve.std() > 10
+  histograms = json.loads(
+    fetch(address + '/histograms/histograms', run='train', tag='weights')
+  )
+  assert sum(count for *_, count in histograms[0][2]) == 3
+
+
+def test_a_reader_drops_what_a_resumed_run_will_write_again(tmp_path):
+  writer = metrics.open_writer(tmp_path, 'train')
+  for step in (10, 20, 30):
+    metrics.write_scalars(writer, step, {'loss': step})
+  metrics.close_writer(writer)
+  metrics.close_writer(metrics.open_writer(tmp_path, 'train', purge_step=21))
+  reader = event_accumulator.EventAccumulator(str(tmp_path / 'tb' / 'train'))
+  reader.Reload()
+  assert [event.step for event in reader.Scalars('loss')] == [10, 20]

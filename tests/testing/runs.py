@@ -1,0 +1,249 @@
+"""Runs of the mains in processes of their own, on tiny data, for tests."""
+
+import atexit
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from hyperudl.storage import filesystem
+from hyperudl.storage import metrics
+from hyperudl.storage import selection
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 200
+SECONDS = 600  # no process here takes as long, whatever else runs
+
+# Runs `python -m <module> <flags>` for many flags: imports once, then forks.
+_FORKS = """
+import importlib, json, os, runpy, sys, traceback
+
+def child(flags, path):
+  for number, name in ((1, 'out'), (2, 'err')):
+    os.dup2(os.open(f'{path}.{name}', os.O_CREAT | os.O_WRONLY), number)
+  sys.argv = [module, *flags]
+  code = 1
+  try:
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+    code = 0
+  except SystemExit as end:
+    code = end.code or 0
+  except BaseException:
+    traceback.print_exc()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
+
+def reap():
+  pid, status = os.wait()
+  codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+
+module, folder = sys.argv[1:3]
+importlib.import_module(module)
+del sys.modules[module]  # or runpy warns
+codes, running = {}, {}
+for i, flags in enumerate(json.loads(sys.argv[3])):
+  while len(running) >= 2:
+    reap()
+  pid = os.fork()
+  if not pid:
+    child(flags, f'{folder}/{i}')
+  running[pid] = i
+while running:
+  reap()
+print(json.dumps([codes[i] for i in range(len(codes))]))
+"""
+
+
+class Result(NamedTuple):
+  """How a process ended."""
+
+  code: int
+  out: str
+  err: str
+
+  @property
+  def line(self):
+    """The one line on stderr."""
+    assert self.err.count('\n') == 1, self.err
+    return self.err
+
+
+@functools.cache
+def home():
+  """A folder of this session with the sets `tiny` and `other`."""
+  path = pathlib.Path(tempfile.mkdtemp(prefix='hyperudl-'))
+  atexit.register(shutil.rmtree, path, ignore_errors=True)
+  split = ['train'] * 12 + ['valid'] * 6 + ['test'] * 6
+  for seed, name in enumerate(('tiny', 'other')):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (24, 1, 14, 14))
+    images = images + random.normal(0, 120, (24, 12, 14, 14))
+    images = np.clip(images, 0, 255).astype(np.uint8)
+    np.savez(path / f'{name}.npz', images=images, split=split)
+  return path
+
+
+def tiny(workdir, *more, steps=STEPS, config='protonet', variant='tiny'):
+  """Flags of a small `protonet` run; a later flag wins."""
+  return [
+    f'--config=configs/{config}.py:{variant},way=3,query=2,batch=2',
+    f'--workdir={workdir}',
+    f'--config.data.dir={home()}',
+    '--config.data.augment=none',
+    '--config.learner.channels=4,4',
+    f'--config.steps={steps}',
+    '--config.log_steps=5',
+    '--config.checkpoint_steps=10',
+    '--config.eval.episodes=20',
+    '--config.eval.batch=10',
+    '--config.eval.keep_best=2',
+    *more,
+  ]
+
+
+def environment():
+  """Of all processes: CPU, and one cache of compiled programs a session."""
+  return {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_COMPILATION_CACHE_DIR': str(home() / 'cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+
+
+def start(main, *flags, file_limit=None, variables=()):
+  """The process `python -m hyperudl.<main> <flags>`.
+
+  Args:
+    main: str.
+    flags: of the command line.
+    file_limit: kilobytes that a file may have, as on a full disk, or None.
+    variables: of the environment, beside the usual ones.
+  """
+  command = [sys.executable, '-m', f'hyperudl.{main}', *map(str, flags)]
+  if file_limit:
+    # Not `preexec_fn`: this process has threads of JAX.
+    limit = f'ulimit -f {file_limit}; exec "$@"'
+    command = ['bash', '-c', limit, 'bash', *command]
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    env={**environment(), **dict(variables)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process):
+  """Waits for a process of `start`."""
+  try:
+    out, err = process.communicate(timeout=SECONDS)
+  finally:
+    process.kill()
+  return Result(process.returncode, out, err)
+
+
+def call(main, *flags, **options):
+  """Runs `python -m hyperudl.<main> <flags>` to its end."""
+  return finish(start(main, *flags, **options))
+
+
+def forks(main, commands):
+  """Results of `python -m hyperudl.<main>` for each of a list of flags."""
+  with tempfile.TemporaryDirectory() as folder:
+    texts = json.dumps([[str(flag) for flag in flags] for flags in commands])
+    command = [sys.executable, '-c', _FORKS, f'hyperudl.{main}', folder, texts]
+    done = subprocess.run(
+      command,
+      cwd=ROOT,
+      env=environment(),
+      capture_output=True,
+      text=True,
+      timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    read = lambda i, name: pathlib.Path(folder, f'{i}.{name}').read_text()
+    return [
+      Result(code, read(i, 'out'), read(i, 'err'))
+      for i, code in enumerate(json.loads(done.stdout))
+    ]
+
+
+@functools.cache
+def finished():
+  """The workdir of a run that nothing disturbed, with its evaluator beside.
+
+  The evaluator starts first, before there is a workdir.
+  """
+  workdir = home() / 'finished'
+  evaluator = start('evaluate', f'--workdir={workdir}')
+  trained = call('train', *tiny(workdir))
+  evaluated = finish(evaluator)
+  assert (trained.code, evaluated.code) == (0, 0), (trained, evaluated)
+  return workdir
+
+
+def copy(workdir, target):
+  """A copy of a run to be disturbed."""
+  shutil.copytree(workdir, target)
+  return target
+
+
+def steps(workdir):
+  """The steps whose checkpoints are complete, ascending."""
+  names = [p.name for p in pathlib.Path(workdir, 'checkpoints').glob('*')]
+  return sorted(int(name) for name in names if name.isdecimal())
+
+
+def newest(workdir):
+  return max(steps(workdir), default=0)
+
+
+def logged(workdir):
+  """The steps of train.jsonl."""
+  rows = metrics.read_jsonl(pathlib.Path(workdir, 'train.jsonl'))
+  return [row['step'] for row in rows]
+
+
+def results(workdir, tag):
+  """The rows of eval/<tag>.jsonl."""
+  return metrics.read_jsonl(pathlib.Path(workdir, 'eval', f'{tag}.jsonl'))
+
+
+def digest(workdir):
+  """SHA-256 of all leaves of the newest checkpoint."""
+  state, _, _ = selection.restore_step(workdir, 'latest')
+  total = hashlib.sha256()
+  for name, leaf in sorted(filesystem.name_leaves(state).items()):
+    total.update(f'{name} {leaf.dtype} {leaf.shape}'.encode())
+    total.update(np.ascontiguousarray(leaf).tobytes())
+  return total.hexdigest()
+
+
+def wait_for(condition, process):
+  """Waits until condition() while `process` runs."""
+  end = time.monotonic() + SECONDS
+  while not condition():
+    assert process.poll() is None, finish(process)
+    assert time.monotonic() < end
+    time.sleep(0.005)
+
+
+def flip(workdir, step):
+  """Changes one byte in the data of a checkpoint."""
+  folder = pathlib.Path(workdir, 'checkpoints', str(step), 'state')
+  path = max(folder.rglob('*'), key=lambda p: p.stat().st_size * p.is_file())
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 0x10
+  path.write_bytes(content)
