@@ -13,7 +13,7 @@ VERSION = re.search(
 setuptools.setup(
   name='hyperudl',
   version=VERSION,
-  description='Networks that write networks: meta-learning in JAX',
+  description='Networks that generate networks: meta-learning in JAX',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['hyperudl', 'hyperudl.*']),
   package_data={'hyperudl.data.datasets': ['*.npz']},
@@ -35,21 +35,29 @@ setuptools.setup(
     'tensorboard>=2.20',
     'matplotlib>=3.9',
     'pillow',
+    'pooch>=1.8',
   ],
   extras_require={
     'cuda': ['jax[cuda]>=0.10.2,<0.12'],
-    # Peers to compare speeds with (`benchmarks/`); a CPU build will do.
+    # Peers to compare speeds with (`experiments/peers/`); a CPU build will do.
     'bench': ['torch==2.13.0'],
-    # Features of images and questions by CLIP: `python -m hyperudl.encode`.
+    # Features of images and questions by CLIP: `python -m
+    # hyperudl.data.language.clip_features`.
     # Version 5 has no Flax models.
     'clip': ['transformers>=4.57,<5'],
     # t-SNE of features: `plots --kind=tsne`.
     'tsne': ['scikit-learn>=1.5'],
+    # Tables of results: `python -m experiments.run`.
+    'experiments': ['pandas>=2.2', 'tabulate>=0.9'],
     'test': [
+      'import-linter>=2.1',
+      'mypy>=1.15',
+      'pandas>=2.2',
       'pytest>=8',
       'pytest-xdist>=3.6',
       'ruff>=0.9',
       'scikit-learn>=1.5',
+      'tabulate>=0.9',
       'transformers>=4.57,<5',
     ],
   },

@@ -1,15 +1,16 @@
-"""Fields shared by all configs, the data set table and the variant parser.
+"""Defaults of all configs, the table of data sets and the variant parser.
 
-A config file starts from `base()` and ends with `apply_variant(config, arg)`,
-where `arg` is for instance `omniglot,way=20,shot=1`: a data set of DATASETS
-(or any file in `data.dir`) followed by key=value pairs of VARIANT. Everything
-else is overridden on the command line:
-`--config.optimizer.learning_rate=0.01`.
+A config file starts from `base('LEARNER')` and ends with
+`apply_variant(config, arg)`, where `arg` is for instance
+`omniglot,way=20,shot=1`: a data set of DATASETS (or any file in `data.dir`)
+followed by key=value pairs of VARIANT. Everything else is overridden on the
+command line: `--config.optimizer.learning_rate=0.01`.
 """
 
 import difflib
 
-from ml_collections import config_dict
+from hyperudl import learners
+from hyperudl.core import config as config_lib
 
 # What a data set changes in `data`; sizes and channels are read from the files.
 # Any other file in `data.dir` is used with the defaults of `base`.
@@ -47,79 +48,19 @@ VARIANT = {
 }
 
 
-def base():
-  """The fields that every config has, with the library defaults.
+def base(learner=None):
+  """Return the defaults of a run: `RunConfig`, and those of the learner.
+
+  Args:
+    learner: name of a learner, whose hyperparameters fill `config.learner`.
 
   Returns:
-    An unlocked ConfigDict; the config file adds its learner and then calls
+    An unlocked ConfigDict. The config file sets what differs and then calls
     `apply_variant`, which locks it.
   """
-  config = config_dict.ConfigDict()
-  config.seed = 0
-  config.steps = 10_000
-  config.batch = 16
-  config.strategy = 'auto'
-  config.chunk = 0
-  config.steps_per_call = 1
-  config.matmul_precision = 'float32'
-  config.log_steps = 100
-  config.checkpoint_steps = 1_000
-  config.episode = config_dict.create(
-    way=5,
-    shot=1,
-    query=5,
-    unlabelled=0,
-    distractors=0,
-    tasks=0,
-    proportions='balanced',
-    transductive=False,
-    inner_data='true',
-    cond_data='true',
-    emit_from='own',
-  )
-  config.data = config_dict.create(
-    dataset='glyphs',
-    dir='data_numpy_dir',
-    classes='',
-    shuffle_classes=0,
-    image_size=0,
-    shift='none',
-    split_by='auto',
-    latents='',
-    augment='rot90',
-    augment_individually=False,
-    augment_tests=False,
-    support_query='disjoint',
-    device_mb=2048,
-    episode_augment=config_dict.create(
-      rot90=False,
-      rotate=0.0,
-      angle=180.0,
-      roll=0.0,
-      resize=0.0,
-      contrast=0.0,
-      smooth=0.0,
-      negate=0.0,
-      per_label=False,
-    ),
-  )
-  config.optimizer = config_dict.create(
-    name='adam',
-    learning_rate=1e-3,
-    schedule='cosine',
-    warmup_steps=0,
-    end_factor=0.05,
-    decay_steps=100_000,
-    decay_rate=0.95,
-    clip=5.0,
-    momentum=0.0,
-    weight_decay=0.0,
-  )
-  config.eval = config_dict.create(
-    episodes=600, batch=50, keep_best=1, select_after=0
-  )
-  config.learner = config_dict.ConfigDict()
-  config.init_from = config_dict.ConfigDict()
+  config = config_lib.base()
+  if learner:
+    config.learner = {'name': learner, **learners.hyperparameters(learner)}
   return config
 
 

@@ -1,4 +1,4 @@
-"""Continual HyperTransformer: sequences of tasks, one CNN rewritten on the way.
+"""Continual HyperTransformer: sequences of tasks, a CNN generated after each.
 
 The generator of configs/hypertransformer.py with a prototypical loss; five
 tasks of five classes an episode. The kinds 'reset', 'constant' (ConstPN) and
@@ -18,35 +18,12 @@ Ours: docs/results/hypertransformer.md.
 
 from configs import hypertransformer
 
-# Fields of the HyperTransformer that sequences do not have.
-NOT_HERE = (
-  'head',
-  'stage',
-  'warmup_steps',
-  'shared_head_weight',
-  'shared_head_classes',
-  'label_smoothing',
-  'l2_reg_weight',
-  'variation_weight',
-)
-
 
 def get_config(arg=None):
-  config = hypertransformer.get_config(arg).unlock()
+  config = hypertransformer.get_config(arg, 'continual').unlock()
   if 'tasks=' not in (arg or ''):
     config.episode.tasks = 5
   if 'way=' not in (arg or ''):
     config.episode.way = 5  # also where one task of the reference has 20
-  learner = config.learner
-  learner.name = 'continual'
-  learner.kind = 'continual'
-  learner.scenario = 'class'
-  learner.tasks = config.episode.tasks
-  learner.change = 0.0
-  learner.norm = 'layer'
-  learner.logits_scale = 0.1
-  for name in NOT_HERE:
-    del learner[name]
-  for name in ('shared', 'writer'):
-    del config.init_from[name]
+  config.learner.tasks = config.episode.tasks
   return config.lock()

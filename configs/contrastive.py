@@ -4,40 +4,37 @@
     --workdir=runs/contrastive
 
 Answers are statements, or question and answer in one string, that name the
-tile they speak of; the pairs that test asks for are in none of them. The images
-of an episode are asked about by `language.asked` other tasks too, and captions
-(`language.captions`) say which letter is where if these are too many to be
-asked for (`set=large`). What it and the towers are worth:
-docs/results/guidance.md.
+tile they speak of; the pairs of the test are in none of them. Images of an
+episode come with questions of `language.asked` other tasks too, and captions
+(`language.captions`) state which letter is where if these are too many to be
+asked for (`set=large`). Results: docs/results/guidance.md.
 """
 
+import dataclasses
+
 from configs import common
+from hyperudl.data.language import task_set
 
 
-def add_language(config, answers='bare'):
-  """Adds the tasks with language to what `common.base` returned.
+def base(learner):
+  """Return `common.base` of a learner with language, on glyphvqa.
 
   Args:
-    config: unlocked.
-    answers: 'bare', 'full' or 'mixed', see data/glyphvqa.py.
+    learner: its name.
   """
+  config = common.base(learner)
   config.data.dataset = 'glyphvqa'
   config.data.augment = 'none'
   config.episode.way = 8
   config.episode.shot = 8
   config.episode.query = 8
-  config.language = {
-    'size': 'small',
-    'level': 'wording',
-    'answers': answers,
-    'seed': 0,
-    'asked': 0,
-    'captions': False,
-  }
+  config.eval.episodes = 108
+  config.language = dataclasses.asdict(task_set.LanguageConfig())
+  return config
 
 
-def apply_language(config, arg):
-  """`common.apply_variant` with the variant keys `level` and `set`.
+def apply_variant(config, arg):
+  """Apply a variant of `common.apply_variant`, or with `level` and `set`.
 
   `set` is the size of glyphvqa; 'tiny' has tasks of four answers, 'large' an
   encoder of more numbers.
@@ -56,28 +53,15 @@ def apply_language(config, arg):
   return common.apply_variant(config, ','.join(rest))
 
 
-def add_towers(learner):
-  """Sizes of the encoder, which every learner above it has to repeat."""
-  learner.vocabulary = 512
-  learner.width = 300
-  learner.hidden = (192, 96)
-  learner.grid = 2
-  learner.inner = 96
-
-
 def get_config(arg=None):
-  config = common.base()
-  add_language(config, 'mixed')
+  config = base('contrastive')
+  config.language.answers = 'mixed'
   config.language.asked = 24
   config.batch = 1
   config.steps = 2_000
   config.episode.shot = 1
   config.episode.query = 16
-  config.eval.episodes = 108
-  config.learner.name = 'contrastive'
-  add_towers(config.learner)
-  config.learner.scale = 10.0
-  config = apply_language(config, arg)
+  config = apply_variant(config, arg)
   if config.language.size == 'large':
     config.language.captions = True
     config.steps = 16_000

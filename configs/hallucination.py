@@ -18,19 +18,7 @@ from configs import protonet
 
 
 def get_config(arg=None):
-  config = protonet.get_config(arg).unlock()
+  config = protonet.get_config(arg, 'hallucination').unlock()
   config.init_from.protonet = ''
   config.init_from.net = ''
-  learner = config.learner
-  learner.name = 'hallucination'
-  learner.count = 10
-  learner.test_count = -1
-  learner.generator = 'residual'
-  learner.hidden = 256
-  learner.noise_size = 64
-  learner.noise = 'gaussian'
-  learner.weight = 'learned'
-  learner.mass = 1.0
-  learner.dropout = 0.5
-  learner.frozen = False
   return config.lock()

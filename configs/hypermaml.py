@@ -11,34 +11,18 @@ images: 256. With more than one shot the embeddings of a class are averaged.
 from configs import common
 
 
-def get_config(arg=None):
+def get_config(arg=None, learner='hypermaml'):
   words = (arg or '').split(',')
   natural = words[0] in common.NATURAL
-  config = common.base()
+  config = common.base(learner)
   config.steps = 10_000
   config.batch = 8
   config.episode.query = 15 if natural else 5
   config.eval.select_after = 3_500
   learner = config.learner
-  learner.name = 'hypermaml'
-  learner.backbone = 'conv'
-  learner.channels = (64, 64, 64, 64)
-  learner.norm = 'batch'
-  learner.features = 'mean'
   learner.hidden = 256 if natural else 512
-  learner.layers = 3
-  learner.enhance = True
-  learner.labels = 'one_hot'
   learner.aggregation = 'concat' if 'shot=1' in words or not arg else 'mean'
-  learner.update = 'minus'
-  learner.detach_features = False
-  learner.detach_hypernetwork = False
-  learner.delta_weight = 0.0
-  learner.support_loss = False
   learner.warmup_steps = 1_000
   learner.switch_steps = 2_500
-  learner.inner_steps = 5
   learner.inner_rate = 0.01 if natural else 0.1
-  learner.finetune_steps = 0
-  learner.finetune_rate = 1e-4
   return common.apply_variant(config, arg)

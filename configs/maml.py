@@ -27,25 +27,13 @@ def get_config(arg=None):
   if method not in METHODS:
     method, rest = 'maml', arg
   natural = (rest or '').split(',')[0] in common.NATURAL
-  config = common.base()
+  config = common.base('maml')
   config.steps = 10_000
   config.batch = 4 if natural else 8
   config.episode.query = 15 if natural else 5
   learner = config.learner
-  learner.name = 'maml'
   width = (48 if method == 'mamlpp' else 32) if natural else 64
-  learner.backbone = 'conv'
   learner.channels = (width,) * 4
-  learner.norm = 'batch'
-  learner.features = 'flatten'
-  learner.scope = 'all'
-  learner.inner_steps = 5
-  learner.test_steps = 0
   learner.inner_rate = 0.01 if natural else 0.1
-  learner.rates = 'fixed'
-  learner.first_order = False
-  learner.order_steps = 0
-  learner.multi_step = 0
-  learner.step_norms = False
   learner.update(METHODS[method])
   return common.apply_variant(config, rest)

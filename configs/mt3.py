@@ -1,6 +1,6 @@
 """MT3 (Bartler et al. 2022, arXiv:2103.16201) in the terms of `udl`.
 
-A learned network in place of an emitted one, GroupNorm, one step of rate .1 on
+A learned network in place of a generated one, GroupNorm, one step of rate .1 on
 all of its weights by BYOL, outer loss CE(v_1) + .1 BYOL. Gradients are clipped
 to norm 1 tensor by tensor (10 in the paper). The paper trains a ResNet-26 on
 CIFAR-10 for 34 GPU hours; this is its loop at a width that two cores train, on

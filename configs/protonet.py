@@ -14,8 +14,8 @@ tests of 5 ways too:
 from configs import common
 
 
-def get_config(arg=None):
-  config = common.base()
+def get_config(arg=None, learner='protonet'):
+  config = common.base(learner)
   # 1e-3 is 5 points behind on Omniglot after 800 updates, and level on CIFAR-FS
   # after 500; other natural images keep the usual rate.
   if (arg or '').split(',')[0] not in common.NATURAL:
@@ -23,12 +23,4 @@ def get_config(arg=None):
   config.steps = 4_000
   config.batch = 8
   config.checkpoint_steps = 500
-  config.learner.name = 'protonet'
-  config.learner.backbone = 'conv'
-  config.learner.channels = (64, 64, 64, 64)
-  config.learner.norm = 'batch'
-  config.learner.distance = 'l2'
-  config.learner.scale = 1.0
-  config.learner.learn_scale = True
-  config.learner.refine = 0
   return common.apply_variant(config, arg)

@@ -9,15 +9,15 @@ Settings of the shipped experiments: 130 outer steps of one batch of 16, Adam
   python -m hyperudl.train --config=configs/udl_original.py:mnist \
     --config.init_from.vae=runs/original-vae --workdir=runs/original
 
-`accuracy_legacy` has the outputs named on the images that are scored, as in the
-original; random answers reach .43 there.
+`accuracy_legacy` names the outputs on the images that are scored, as in the
+original; random predictions reach .43 there.
 """
 
 from configs import common
 
 
 def get_config(arg=None):
-  config = common.base()
+  config = common.base('udl_original')
   config.batch = 1
   config.steps = 130
   config.log_steps = 10
@@ -29,16 +29,5 @@ def get_config(arg=None):
   config.data.augment = 'none'
   config.optimizer.learning_rate = 1e-5
   config.optimizer.schedule = 'constant'
-  config.learner.name = 'udl_original'
-  config.learner.latent = 128
-  config.learner.vae_width = 32
-  config.learner.rows = 1024
-  config.learner.head_hidden = 256
-  config.learner.hidden = (400, 200)
-  config.learner.inner_steps = 3
-  config.learner.inner_rate = 5e-3
-  config.learner.geometry_weight = 3.0
-  config.learner.inner_batch = 16
-  config.learner.conditioning = 'true'
   config.init_from.vae = ''
   return common.apply_variant(config, arg)

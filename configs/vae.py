@@ -10,7 +10,7 @@ from configs import common
 
 
 def get_config(arg=None):
-  config = common.base()
+  config = common.base('vae')
   config.steps = 6_000
   config.batch = 1
   config.strategy = 'vmap'  # shared weights: one large matrix product
@@ -22,12 +22,4 @@ def get_config(arg=None):
   config.episode.query = 8
   config.optimizer.learning_rate = 1.5e-3
   config.eval.episodes = 100
-  config.learner.name = 'vae'
-  config.learner.latent = 24
-  config.learner.hidden = (256, 128)
-  config.learner.architecture = 'perceptron'
-  config.learner.width = 32
-  config.learner.beta_start = 0.25
-  config.learner.beta_end = 1.0
-  config.learner.beta_steps = 2_000
   return common.apply_variant(config, arg)

@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Weights from a question, all stages on the built-in glyphvqa: the encoder,
-# HNET with its baselines, HVAE, HyperCLIP and HyperLDM, trained, evaluated and
-# in one table. Run it again to go on where it stopped. With OUT the table and
-# its records become OUT/tables/guidance-glyphvqa.md (.jsonl), and, once seed 0
-# of hypernet and hyperldm is there, OUT/guidance_shots.png is drawn:
+# Networks from a question, all stages on the built-in glyphvqa: the encoder, HNET
+# with its baselines, HVAE, HyperCLIP and HyperLDM, trained, evaluated and in one
+# table. Run it again to go on where it stopped. With OUT the table and its
+# records become OUT/tables/guidance-glyphvqa.md (.jsonl), and, once seed 0 of
+# hypernet and hyperldm is there, OUT/guidance_shots.png is drawn:
 #   SEEDS=0,1,2 OUT=docs/results bash launch/language.sh
-# RUNS is the folder of the runs; arguments go to launch/results.py, for instance
+# RUNS is the folder of the runs; arguments go to experiments.run, for instance
 #   bash launch/language.sh --rows=contrastive,multitask,hypernet,hyperldm
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 make_environment
 runs="${RUNS:-runs}"
 out="${OUT:-}"
-python launch/results.py --page=guidance --dataset=glyphvqa \
-  --seeds="${SEEDS:-0}" --runs="$runs" --jobs=2 \
-  ${out:+--out="$out/tables/guidance-glyphvqa.md"} "$@"
+python -m experiments.run guidance --dataset=glyphvqa --seeds="${SEEDS:-0}" \
+  --runs="$runs" ${out:+--out="$out/tables/guidance-glyphvqa.md"} "$@"
 folder="$runs/guidance/glyphvqa"
 drawn="$folder/hypernet-0,$folder/hyperldm-0"
 if [[ -n "$out" && -f "$folder/hypernet-0/eval/8shot-wording-test.jsonl" &&

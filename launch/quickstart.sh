@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The main job from nothing, about 8 minutes on 2 cores: sets up .venv,
-# trains the frozen autoencoder, the hypernetwork and its label-free inner loop
+# trains the frozen autoencoder, the hypernetwork and its unsupervised inner loop
 # on the built-in glyphs, with the evaluator as a second process, and prints
 # the table of results. Everything lands in runs/quickstart*; run it again to
 # resume. Arguments are passed on to all three trainings, for instance
 #   bash launch/quickstart.sh --config.seed=1
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 make_environment
 started=$SECONDS
 run=runs/quickstart
@@ -18,11 +18,11 @@ say 'Stage 1 of 3: a variational autoencoder of clean images'
 train --config=configs/vae.py --workdir="$run-vae" \
   --config.steps=2500 "$@"
 
-say 'Stage 2 of 3: the hypernetwork writes CNNs (no inner steps yet)'
+say 'Stage 2 of 3: the hypernetwork generates CNNs (no inner steps yet)'
 train --config=configs/udl.py:base --workdir="$run-base" \
   --config.steps=1600 --config.init_from.vae="$run-vae" "$@"
 
-say 'Stage 3 of 3: label-free inner steps, with the evaluator beside'
+say 'Stage 3 of 3: unsupervised inner steps, with the evaluator beside'
 python -m hyperudl.evaluate --workdir="$run" &
 evaluator=$!
 trap 'kill "$evaluator" 2>/dev/null || true' EXIT
@@ -41,11 +41,12 @@ measure() {
 for shift in none training heldout; do
   measure "$shift" 600 --config.data.shift="$shift"
 done
-# Is the emission needed? Weights from other supports, own prototypes.
+# Are weights of their own needed? Weights generated for other supports, with the
+# prototypes of the own one.
 for source in mean other; do
   measure "training-emit-$source" 100 --config.data.shift=training \
     --config.episode.emit_from="$source"
 done
-python launch/table.py "$run"
+python -m experiments.summary "$run"
 echo
 echo "Total: $((SECONDS - started)) s. Look at it: tensorboard --logdir runs"

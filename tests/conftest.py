@@ -11,6 +11,7 @@ os.environ.setdefault(
   '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
 )
 
+from absl import logging
 import jax
 import pytest
 
@@ -30,3 +31,11 @@ def _programs_are_forgotten():
   yield
   if MAPS.exists() and MAPS.read_bytes().count(b'\n') > MOST_MAPS:
     jax.clear_caches()
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  """The lines that are logged as warnings during a test."""
+  lines = []
+  monkeypatch.setattr(logging, 'warning', lambda m, *a: lines.append(m % a))
+  return lines

@@ -6,7 +6,8 @@
 It reads `DejaVuSans.ttf` (version 2.35) as matplotlib ships it; Pillow, which
 renders the characters, comes with matplotlib. The result is committed, so
 neither is needed to use hyperudl. Another font, FreeType or Pillow may give
-other skeletons: then `CHECKSUM` in `hyperudl/data/glyphs.py` must be renewed.
+other skeletons: then `CHECKSUM` in `hyperudl/data/datasets/glyphs.py` must be
+renewed.
 
 A class is one character, an alphabet is one script. A character is rendered,
 brought to one size, thinned to a line one pixel wide (Zhang and Suen, 1984),
@@ -71,7 +72,7 @@ LEFT_OUT = (
 
 
 def alphabet_of(character):
-  """The script in the character's name, or MATH, ARROWS or SYMBOL."""
+  """Return the script in the character's name, or MATH, ARROWS or SYMBOL."""
   name = unicodedata.name(character)
   for script in SCRIPTS:
     if script in name:
@@ -82,7 +83,7 @@ def alphabet_of(character):
 
 
 def list_characters(path):
-  """The characters that may become a class: letters first, pictures last."""
+  """Return the characters that may become a class, letters first."""
   kept = []
   for code in ft2font.FT2Font(path).get_charmap():
     character = chr(code)
@@ -98,7 +99,7 @@ def list_characters(path):
 
 
 def render(character, font):
-  """The character as bool[FRAME, FRAME] at one size, or None if it is odd."""
+  """Render a character as bool[FRAME, FRAME], or None if it is odd."""
   image = Image.new('L', (CANVAS, CANVAS))
   ImageDraw.Draw(image).text((POINTS, POINTS), character, 255, font)
   box = image.getbbox()
@@ -116,7 +117,7 @@ def render(character, font):
 
 
 def neighbours(stack):
-  """The eight neighbours of each pixel, clockwise from above: list of bool."""
+  """Return the eight neighbours of each pixel, clockwise from above."""
   padded = np.pad(stack, ((0, 0), (1, 1), (1, 1)))
   offsets = ((0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0))
   rows, columns = stack.shape[1:]
@@ -124,7 +125,7 @@ def neighbours(stack):
 
 
 def thin(stack):
-  """Zhang-Suen thinning of bool[n, H, W], all images at once."""
+  """Thin bool[n, H, W] by Zhang and Suen, all images at once."""
   stack = stack.copy()
   active = np.arange(len(stack))
   while len(active):
@@ -149,13 +150,13 @@ def thin(stack):
 
 
 def count_parts(bitmap):
-  """How many pieces of ink and of background a bool[H, W] has."""
+  """Count the pieces of ink and of background of a bool[H, W]."""
   ink = ndimage.label(bitmap, np.ones((3, 3)))[1]
   return ink, ndimage.label(~bitmap)[1]
 
 
 def choose(skeletons):
-  """Indices of the first CLASSES skeletons that are legible and new.
+  """Return the indices of the first CLASSES skeletons that are legible and new.
 
   What is compared is the skeleton drawn with the usual pen, not the font's
   own bitmap: a filled and an empty disc may have one skeleton. A drawing in
@@ -183,7 +184,7 @@ def choose(skeletons):
 
 
 def build(path):
-  """The skeletons of a font.
+  """Return the skeletons of a font.
 
   Args:
     path: of a TrueType font.

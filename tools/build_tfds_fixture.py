@@ -29,7 +29,7 @@ _VERSION = '1.0.0'
 
 
 def draw(label, drawing, side, ink, paper):
-  """A PNG file (bytes) of three strokes that depend on the label.
+  """Draw a PNG file (bytes) of three strokes that depend on the label.
 
   Args:
     label: int, chooses the strokes.
@@ -51,7 +51,7 @@ def draw(label, drawing, side, ink, paper):
 
 
 def write(folder, name, features, examples, keys):
-  """Writes one prepared set and packs it.
+  """Write one prepared set and packs it.
 
   Args:
     folder: str, where NAME.zip goes.
@@ -116,7 +116,7 @@ def _pack(folder, path):
 
 
 def write_digits(folder):
-  """Writes tiny_digits.zip into `folder`."""
+  """Write tiny_digits.zip into `folder`."""
   examples = {
     split: [
       {'image': draw(label, drawing, 14, 255, 0), 'label': label}
@@ -133,7 +133,7 @@ def write_digits(folder):
 
 
 def write_omniglot(folder):
-  """Writes omniglot.zip into `folder`: 6 alphabets of 2 characters."""
+  """Write omniglot.zip into `folder`: 6 alphabets of 2 characters."""
   alphabets = ['Aleph', 'Beth', 'Gimel', 'Daleth', 'He', 'Waw']
 
   def rows(labels):

@@ -1,1 +1,1 @@
-"""Our own speed: updates, their parts, and operations counted."""
+"""Measures speed: of updates, their parts, and operations counted."""

@@ -6,28 +6,30 @@ runs, what nothing depends on not at all. XLA's own cost analysis counts the
 body of a loop once, whatever its length.
 """
 
+from collections.abc import Callable
 import math
+from typing import Any
 
 import jax
 from jax.interpreters import partial_eval
 
 
-def count(function, *args):
-  """Operations of `function(*args)`: a multiplication and an addition are two.
+def count(function: Callable, *args: Any) -> int:
+  """Count operations of `function(*args)`: multiply and add are two.
 
   A `while` whose length is not known counts once, a `cond` by its most
   expensive branch, a program over several devices with all of them.
   """
   jaxpr = jax.make_jaxpr(function)(*args).jaxpr
   needed = [True] * len(jaxpr.outvars)
-  return _jaxpr(partial_eval.dce_jaxpr(jaxpr, needed)[0])
+  return _count_jaxpr(partial_eval.dce_jaxpr(jaxpr, needed)[0])
 
 
-def _jaxpr(jaxpr):
-  return sum(_equation(equation) for equation in jaxpr.eqns)
+def _count_jaxpr(jaxpr):
+  return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
 
-def _equation(equation):
+def _count_equation(equation):
   name, params = equation.primitive.name, equation.params
   if name == 'dot_general':
     (contracted, _), _ = params['dimension_numbers']
@@ -39,7 +41,7 @@ def _equation(equation):
     kernel = equation.invars[1].aval.shape
     size = equation.outvars[0].aval.size
     return 2 * size * math.prod(kernel[axis] for axis in (inputs, *window))
-  inner = [_jaxpr(jaxpr) for jaxpr in _jaxprs(params)]
+  inner = [_count_jaxpr(jaxpr) for jaxpr in _jaxprs(params)]
   if name == 'cond':
     return max(inner)
   if name == 'scan':
@@ -50,11 +52,9 @@ def _equation(equation):
 
 
 def _jaxprs(params):
-  """The jaxprs among the parameters of an equation."""
-  found = []
+  """Yield the jaxprs among the parameters of an equation."""
   for value in params.values():
-    for one in value if isinstance(value, tuple | list) else (value,):
-      one = getattr(one, 'jaxpr', one)  # of a closed one
-      if hasattr(one, 'eqns'):
-        found.append(one)
-  return found
+    for item in value if isinstance(value, tuple | list) else (value,):
+      item = getattr(item, 'jaxpr', item)  # of a closed one
+      if hasattr(item, 'eqns'):
+        yield item

@@ -1,11 +1,14 @@
-"""How long programs take, in turns, and against an earlier time."""
+"""Times programs in turns, and compares with an earlier measurement."""
 
 from collections.abc import Callable
+from collections.abc import Hashable
+from collections.abc import Sequence
 import json
 import pathlib
 import resource
 import statistics
 import time
+from typing import Any
 from typing import NamedTuple
 
 from absl import logging
@@ -14,87 +17,90 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl.core import distributed
+from hyperudl.training import train_step
 
 MATMUL = 2048  # rows and columns of the matrices of the peak
-# What a line of one benchmark is known by in another.
+# Fields by which a line of one benchmark is found in another.
 IDENTITY = (
   *('config', 'name', 'precision', 'devices', 'processes'),
   *('strategy', 'formulation', 'batch'),
 )
+Line = dict[str, Any]  # of numbers, strings and None
 
 
 class Row(NamedTuple):
-  """Something to time.
+  """A program to time."""
 
-  Attributes:
-    episodes: of one call.
-    call: () -> arrays.
-    flops: multiplications and additions of one call, 0 if not known.
-    memory: bytes that one call takes beside its inputs, 0 if not known.
-  """
-
-  episodes: int
-  call: Callable
-  flops: float = 0
-  memory: int = 0
+  name: str
+  episodes: int  # of one call
+  call: Callable  # () -> arrays
+  flops: float = 0  # of one call; 0: not known
+  memory: int = 0  # bytes of one call beside its inputs; 0: not known
+  about: Line | None = None  # other fields of its line
 
 
-def measure(rows, repeats, matmul=MATMUL, seconds=0.2, precision='float32'):
-  """Times rows in turns.
+def measure(
+  rows: Sequence[Row],
+  repeats: int,
+  matmul: int = MATMUL,
+  seconds: float = 0.2,
+  precision: str = 'float32',
+) -> list[Line]:
+  """Time rows in turns.
 
   Args:
-    rows: {name: Row}.
+    rows: programs.
     repeats: how often each is timed.
     matmul: rows and columns of the matrices of the peak.
     seconds: calls are repeated until about so many have passed, each time.
     precision: of that matmul; the rows have their own.
 
   Returns:
-    A list of dicts of plain numbers and strings, one for each row, None where
-    a number is not known: `share` is that of the time of 'update 1',
-    `share_of_peak` that of a matmul timed in the same turns.
+    A line for each row, None where a number is not known: `share` is that of
+    the time of 'update 1', `share_of_peak` that of a matmul timed in the same
+    turns.
   """
   matrix = jnp.ones((matmul, matmul), jnp.float32)
-  multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
-  rows = {**rows, 'gemm': Row(1, lambda: multiply(matrix, matrix))}
-  calls, times = {}, {name: [] for name in rows}
-  for name, row in rows.items():
-    logging.info('compiling: %s', name)
+  multiply = jax.jit(train_step.at_precision(jnp.matmul, precision))
+  peak_row = Row('gemm', 1, lambda: multiply(matrix, matrix))
+  clocks = {}
+  for index, row in enumerate((*rows, peak_row)):
+    logging.info('compiling: %s', row.name)
     jax.block_until_ready(row.call())
     # Several processes must call equally often.
-    calls[name] = distributed.first_says(
-      max(1, round(seconds / _seconds(row.call, 1)))
+    calls = distributed.broadcast_from_primary(
+      max(1, round(seconds / seconds_of(row.call)))
     )
-  for turn in range(repeats):
-    for name, row in rows.items():
-      times[name].append(_seconds(row.call, calls[name]))
-    logging.info('turn %d of %d done', turn + 1, repeats)
-  median = {name: statistics.median(values) for name, values in times.items()}
-  whole = median.get('update 1')
-  peak = 2 * matmul**3 / median.pop('gemm') / 1e9
-  memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-  lines = []
-  for name, took in median.items():
-    episodes, _, work, taken = rows[name]
-    gflops = work / took / 1e9
-    lines.append(
-      {
-        'name': name,
-        'ms_per_call': round(1e3 * took, 4),
-        'episodes_per_second': round(episodes / took, 2),
-        'share': round(took / whole, 3) if whole else None,
-        'gflops': round(gflops, 2) if work else None,
-        'share_of_peak': round(gflops / peak, 3) if work else None,
-        'gemm_peak_gflops': round(peak, 1),
-        'temporary_mb': round(taken / 1e6, 1) if taken else None,
-        'peak_rss_mb': round(memory),
-      }
-    )
-  return lines
+    clocks[index] = lambda row=row, calls=calls: seconds_of(row.call, calls)
+  times = time_in_turns(clocks, repeats)
+  *medians, peak = [statistics.median(took) for took in times.values()]
+  peak = 2 * matmul**3 / peak / 1e9
+  by_name = {row.name: took for row, took in zip(rows, medians)}
+  update = by_name.get('update 1')
+  return [_line(row, took, peak, update) for row, took in zip(rows, medians)]
 
 
-def _seconds(call, count):
-  """Mean seconds of `count` calls, waiting for the last."""
+def _line(row, took, peak, update):
+  """Return the line of a row that took so many seconds a call."""
+  gflops = row.flops / took / 1e9
+  max_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return {
+    **(row.about or {}),
+    'name': row.name,
+    'ms_per_call': round(1e3 * took, 4),
+    'ms_per_episode': round(1e3 * took / row.episodes, 4),
+    'episodes_per_second': round(row.episodes / took, 2),
+    'share': round(took / update, 3) if update else None,
+    'gflops': round(gflops, 2) if row.flops else None,
+    'share_of_peak': round(gflops / peak, 3) if row.flops else None,
+    'gemm_peak_gflops': round(peak, 1),
+    'temporary_mb': round(row.memory / 1e6, 1) if row.memory else None,
+    'peak_rss_mb': round(max_rss / 1000),
+  }
+
+
+def seconds_of(call: Callable, count: int = 1) -> float:
+  """Return the mean seconds of `count` calls, waiting for the last."""
   start = time.perf_counter()
   for _ in range(count):
     result = call()
@@ -102,11 +108,30 @@ def _seconds(call, count):
   return (time.perf_counter() - start) / count
 
 
-def read_lines(path):
-  """The lines of an earlier benchmark by what they are known by; {} for ''.
+def time_in_turns(
+  clocks: dict[Hashable, Callable[[], float]], turns: int, pause: float = 0.0
+) -> dict[Hashable, list[float]]:
+  """Return the seconds that each clock reads in each turn.
+
+  Args:
+    clocks: functions that run a program and return its seconds.
+    turns: how often each is called, one after another.
+    pause: seconds before each call.
+  """
+  times = {key: [] for key in clocks}
+  for turn in range(turns):
+    for key, clock in clocks.items():
+      time.sleep(pause)
+      times[key].append(clock())
+    logging.info('turn %d of %d done', turn + 1, turns)
+  return times
+
+
+def read_lines(path: str | pathlib.Path) -> dict[Hashable, float]:
+  """Return speeds in the lines of an earlier benchmark; {} for ''.
 
   Raises:
-    core.BadInput: the file is not there or holds something else.
+    core.BadInput: the file does not exist or holds something else.
   """
   if not path:
     return {}
@@ -121,8 +146,8 @@ def read_lines(path):
     ) from error
 
 
-def against(line, before):
-  """`line` with `ratio`, its speed over the one in `before`, if it is there."""
+def add_ratio(line: Line, before: dict[Hashable, float]) -> Line:
+  """Return `line` with `ratio`, its speed over the one in `before`, if any."""
   speed = before.get(_identity(line))
   if not speed:
     return line

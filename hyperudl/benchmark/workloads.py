@@ -1,24 +1,34 @@
-"""What `benchmark.py` measures: the gradient-based family on random data.
+"""Workloads of the suites: the gradient-based family on random data.
 
 5-way 1-shot, 75 queries, 28 x 28 pixels, Conv4 with batch norm; 5 inner steps.
-`benchmarks/` has the same in plain torch, by the names of `Row`.
+'naive' is `vmap` over episodes of a network of flax's own layers.
+`experiments/peers` has the same in plain torch, by the names of `Workload`.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
+import itertools
+from typing import Any
 
+from absl import logging
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import learners
+from hyperudl.benchmark import flops
+from hyperudl.benchmark import timing
 from hyperudl.nets import conv
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 from hyperudl.ops import normalization
+from hyperudl.training import episode_batching
+from hyperudl.training import train_step
 
-# Settings of the learners; the defaults of their `make` otherwise.
-METHODS = {
+# Learner and hyperparameters that differ from its defaults.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
   'maml': ('maml', {}),
   'anil': ('maml', {'scope': 'head'}),
   'hypermaml': ('hypermaml', {'hidden': 512}),
@@ -30,8 +40,8 @@ SUITES = ('maml', 'gradient', 'metric', 'accelerator')
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """One setting to measure."""
+class Workload:
+  """The meta-gradient of a batch of episodes."""
 
   name: str
   channels: int  # of each of the four blocks
@@ -48,157 +58,185 @@ class Row:
   method: str = 'maml'  # one of METHODS
 
 
-def make_rows(suite='maml'):
-  """All rows of a suite of SUITES, in the order of printing."""
-  return {
-    'maml': _maml_rows,
-    'gradient': _gradient_rows,
-    'metric': _metric_rows,
-    'accelerator': _accelerator_rows,
-  }[suite]()
-
-
-def _on_one_and_two_devices(row):
-  return [row, dataclasses.replace(row, devices=2, strategy='sharded')]
-
-
-def _maml_rows():
-  """Formulations, strategies and memory of MAML's meta-gradient."""
-  rows = []
-  change = dataclasses.replace
-  for channels, batch in ((8, 8), (64, 4)):
-    name = f'maml conv4-{channels}'
-    second = Row(f'{name} second-order', channels, batch)
-    first = change(second, name=f'{name} first-order', first_order=True)
-    rows += _on_one_and_two_devices(second) + _on_one_and_two_devices(first)
-    for form, strategy in (('slices', 'scan'), ('naive', 'vmap')):
-      label = f'{second.name} {form}'
-      rows.append(
-        change(second, name=label, formulation=form, strategy=strategy)
-      )
-  for form, strategy in (('auto', 'scan'), ('slices', 'vmap')):
-    for batch in (1, 4, 16) if strategy == 'scan' else (1, 4):
-      name = f'maml conv4-64 second-order memory B={batch}'
-      rows.append(Row(name, 64, batch, strategy, form))
-  return rows
-
-
-def _gradient_rows():
-  """The family at the shapes that peers are measured at: B = 4."""
-  rows = [
-    Row('maml conv4-64 second-order', 64, 4),
-    Row('maml conv4-64 first-order', 64, 4, first_order=True),
-    Row('maml conv4-8 second-order', 8, 4),
-    Row('anil conv4-64', 64, 4, method='anil'),
-    Row('hypermaml conv4-64', 64, 4, method='hypermaml'),
-    Row('hypermaml conv4-64 warmup', 64, 4, method='hypermaml warmup'),
-  ]
-  return [row for one in rows for row in _on_one_and_two_devices(one)]
-
-
-def _metric_rows():
-  """Prototypical networks at the shapes of their peer: B = 4."""
-  rows = [
-    Row('protonet conv4-64', 64, 4, method='protonet'),
-    Row('protonet conv4-8', 8, 4, method='protonet'),
-  ]
-  return [row for one in rows for row in _on_one_and_two_devices(one)]
-
-
-def _accelerator_rows():
-  """MAML against B: grouped convolutions of the library, or ours."""
-  return [
-    Row(
-      f'maml conv4-{channels} {form} B={batch}', channels, batch, 'vmap', form
+def suite(name: str = 'maml') -> list[Workload]:
+  """Return the workloads of one of SUITES, in the order of printing."""
+  if name == 'gradient':  # at the shapes that peers are measured at: B = 4
+    return _on_one_and_two_devices(
+      Workload('maml conv4-64 second-order', 64, 4),
+      Workload('maml conv4-64 first-order', 64, 4, first_order=True),
+      Workload('maml conv4-8 second-order', 8, 4),
+      Workload('anil conv4-64', 64, 4, method='anil'),
+      Workload('hypermaml conv4-64', 64, 4, method='hypermaml'),
+      Workload('hypermaml conv4-64 warmup', 64, 4, method='hypermaml warmup'),
     )
-    for channels in (8, 64)
-    for form in ('naive', 'slices', 'auto')
-    for batch in (1, 16, 64, 256)
+  if name == 'metric':
+    return _on_one_and_two_devices(
+      Workload('protonet conv4-64', 64, 4, method='protonet'),
+      Workload('protonet conv4-8', 8, 4, method='protonet'),
+    )
+  if name == 'accelerator':
+    return [
+      Workload(f'maml conv4-{c} {form} B={batch}', c, batch, 'vmap', form)
+      for c in (8, 64)
+      for form in ('naive', 'slices', 'auto')
+      for batch in (1, 16, 64, 256)
+    ]
+  workloads = []
+  for c, batch in ((8, 8), (64, 4)):
+    second = f'maml conv4-{c} second-order'
+    first = f'maml conv4-{c} first-order'
+    workloads += [
+      *_on_one_and_two_devices(
+        Workload(second, c, batch),
+        Workload(first, c, batch, first_order=True),
+      ),
+      Workload(f'{second} slices', c, batch, 'scan', 'slices'),
+      Workload(f'{second} naive', c, batch, 'vmap', 'naive'),
+    ]
+  memory = 'maml conv4-64 second-order memory B='
+  workloads += [Workload(f'{memory}{b}', 64, b) for b in (1, 4, 16)]
+  return workloads + [
+    Workload(f'{memory}{b}', 64, b, 'vmap', 'slices') for b in (1, 4)
   ]
 
 
-def count_flops(row):
-  """Multiplications and additions of one episode's meta-gradient of MAML.
+def _on_one_and_two_devices(*workloads):
+  sharded = {'devices': 2, 'strategy': 'sharded'}
+  return [
+    dataclasses.replace(workload, **changes)
+    for workload in workloads
+    for changes in ({}, sharded)
+  ]
 
-  A convolution costs as much in each of its gradients. Per image and
-  convolution, in units of one pass, and in brackets for the first one,
-  whose input has no gradient:
 
-  * queries: forward, gradient of the input, of the kernel: 3 (2);
-  * support, each step, forward and gradients: 3 (2);
-  * second order: each of the latter has two derivatives: 6 more (2 more).
+def select(name: str, text: str) -> list[Workload]:
+  """Return the workloads of a suite whose name contains `text`.
 
-  Args:
-    row: a `Row`; methods that adapt the head alone, or write it, count the
-      support once.
-
-  Returns:
-    A number of operations.
+  Raises:
+    core.BadInput: if there are none.
   """
-  support, queries = row.way * row.shot, row.way * row.query
-  inner_rest, inner_first = (3, 2) if row.first_order else (9, 4)
-  if row.method == 'maml':
-    support *= row.steps
-  else:
-    inner_rest, inner_first = 3, 2
-  total, inputs, size = 0, 1, row.size
-  for index in range(4):
-    one = 2 * size * size * 9 * inputs * row.channels
-    if index == 0:
-      total += one * (2 * queries + inner_first * support)
-    else:
-      total += one * (3 * queries + inner_rest * support)
-    inputs, size = row.channels, size // 2
-  head = 2 * size * size * row.channels * row.way
-  return total + head * (3 * queries + inner_rest * support)
+  chosen = [workload for workload in suite(name) if text in workload.name]
+  if not chosen:
+    names = ', '.join(sorted({workload.name for workload in suite(name)}))
+    raise core.BadInput(f'--filter={text} fits no row; the rows are: {names}')
+  return chosen
 
 
-def make_loss(row):
-  """(init, loss) of the learner of `row`, as in `core.Learner`."""
-  if row.formulation != 'auto':
-    return _plain_maml(row)
-  name, settings = METHODS[row.method]
-  settings = {**settings, 'channels': (row.channels,) * 4, 'norm': 'batch'}
-  if name == 'maml':
-    settings['first_order'] = row.first_order
+def rows(
+  workloads: Sequence[Workload], precision: str = 'float32'
+) -> list[timing.Row]:
+  """Compile workloads, without those that need more devices than there are."""
+  fits = lambda workload: workload.devices <= jax.local_device_count()
+  for workload in itertools.filterfalse(fits, workloads):
+    logging.warning('left out: %s on several devices', workload.name)
+  return [_row(workload, precision) for workload in filter(fits, workloads)]
+
+
+def _row(workload, precision):
+  gradient, inputs = make_gradient(workload, precision)
+  program = gradient.lower(*inputs).compile()
+  memory = program.memory_analysis()
+  size = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+  return timing.Row(
+    workload.name,
+    workload.batch,
+    lambda: program(*inputs),
+    flops.count(gradient, *inputs),
+    memory.temp_size_in_bytes,
+    {
+      'devices': workload.devices,
+      'strategy': workload.strategy,
+      'formulation': workload.formulation,
+      'batch': workload.batch,
+      'peak_mb': round(size / 1e6, 1),
+    },
+  )
+
+
+def make_gradient(
+  workload: Workload, precision: str = 'float32'
+) -> tuple[Any, tuple]:
+  """Return (jitted value and gradient over episodes, its inputs)."""
+  mesh = None
+  if workload.strategy == 'sharded':
+    devices = jax.local_devices()[: workload.devices]
+    mesh = jax.sharding.Mesh(devices, ('episodes',))
+  _, loss = make_loss(workload)
+  batching = episode_batching.Batching(workload.strategy, mesh)
+  run = episode_batching.episode_value_and_grad(loss, batching)
+  inputs = train_step.place(make_inputs(workload), mesh)
+  return jax.jit(train_step.at_precision(run, precision)), inputs
+
+
+def make_loss(workload: Workload) -> tuple[Callable, Callable]:
+  """Return (init, loss) of the learner of `workload`, as in `core.Learner`."""
+  if workload.formulation != 'auto':
+    return _plain_maml(workload)
+  name, settings = METHODS[workload.method]
   if name != 'protonet':
-    settings.update(inner_steps=row.steps, inner_rate=RATE)
-  learner = learners.make(name, row.way, settings)
+    settings = {**settings, 'inner_steps': workload.steps, 'inner_rate': RATE}
+  if workload.first_order:
+    settings = {**settings, 'first_order': True}
+  channels = {'channels': (workload.channels,) * 4}
+  learner = learners.make(name, workload.way, {**settings, **channels})
   return learner.init, learner.loss
 
 
-def _plain_maml(row):
-  """MAML on a network in a formulation that learners do not choose."""
-  if row.formulation == 'naive':
-    net = _Naive(row.channels, row.way)
+def make_inputs(workload: Workload) -> tuple:
+  """Return random (params, episodes [B, ...], keys key[B], step i32[]).
+
+  The step, 0, is beyond every warm-up but that of 'hypermaml warmup'.
+  """
+  keys = jax.random.split(jax.random.key(0), 4)
+
+  def examples(key, per_class):
+    count, size = workload.way * per_class, workload.size
+    x = jax.random.uniform(key, (workload.batch, count, size, size, 1))
+    y = jnp.tile(jnp.arange(count) % workload.way, (workload.batch, 1))
+    return core.Examples(x, y)
+
+  episodes = core.Episode(
+    examples(keys[0], workload.shot), examples(keys[1], workload.query)
+  )
+  init, _ = make_loss(workload)
+  params = jax.jit(init)(keys[2], jax.tree.map(lambda leaf: leaf[0], episodes))
+  episode_keys = jax.random.split(keys[3], workload.batch)
+  return params, episodes, episode_keys, jnp.int32(0)
+
+
+def _plain_maml(workload):
+  """Return MAML on a network in a formulation that learners do not choose."""
+  if workload.formulation == 'naive':
+    net = _Naive(workload.channels, workload.way)
   else:
     net = conv.ConvNet(
-      (row.channels,) * 4, head=row.way, formulation=row.formulation
+      (workload.channels,) * 4,
+      head=workload.way,
+      formulation=workload.formulation,
     )
-  apply = lambda value, x: net.apply({'params': value}, x)
+
+  def fit(value, examples):
+    logits = net.apply({'params': value}, examples.x)
+    return losses.cross_entropy(logits, examples.y)
 
   def init(key, episode):
     return net.init(key, episode.support.x)['params']
 
   def loss(params, episode, key, step):
     del key, step
-
     adapted, _ = gradient_descent.descend(
-      lambda value, k: losses.cross_entropy(
-        apply(value, episode.support.x), episode.support.y
-      ),
+      lambda value, k: fit(value, episode.support),
       params,
-      gradient_descent.make_rates(params, row.steps, RATE, 'step'),
-      first_order=row.first_order,
+      gradient_descent.make_rates(params, workload.steps, RATE, 'step'),
+      first_order=workload.first_order,
     )
-    logits = apply(adapted, episode.query.x)
-    return losses.cross_entropy(logits, episode.query.y), {}
+    return fit(adapted, episode.query), {}
 
   return init, loss
 
 
 class _Naive(nn.Module):
-  """Conv4 as one writes it without knowing of per-episode weights."""
+  """Conv4 as it is usually written, for weights that episodes share."""
 
   channels: int
   way: int
@@ -214,25 +252,3 @@ class _Naive(nn.Module):
       bias = self.param(f'bias{i}', nn.initializers.zeros, (self.channels,))
       x = nn.max_pool(nn.relu(x * scale + bias), (2, 2), strides=(2, 2))
     return nn.Dense(self.way)(x.reshape(x.shape[0], -1))
-
-
-def make_inputs(row):
-  """Random (params, episodes [B, ...], keys key[B], step) for `row`.
-
-  The step is beyond every warm-up but that of 'hypermaml warmup', at 0.
-  """
-  keys = jax.random.split(jax.random.key(0), 4)
-
-  def examples(key, per_class):
-    count = row.way * per_class
-    x = jax.random.uniform(key, (row.batch, count, row.size, row.size, 1))
-    y = jnp.tile(jnp.arange(count) % row.way, (row.batch, 1))
-    return core.Examples(x, y)
-
-  episodes = core.Episode(
-    examples(keys[0], row.shot), examples(keys[1], row.query)
-  )
-  init, _ = make_loss(row)
-  one = jax.tree.map(lambda leaf: leaf[0], episodes)
-  params = jax.jit(init)(keys[2], one)
-  return params, episodes, jax.random.split(keys[3], row.batch), jnp.int32(0)

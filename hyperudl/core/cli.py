@@ -1,11 +1,21 @@
-"""What the mains share: flags that fail in one line, exit codes, signals."""
+"""Holds what the commands share: one-line errors, exit codes, signals, set-up.
 
+Exit codes: 0 done; 2 bad flag, config or data; 3 no readable checkpoint; 4
+non-finite loss; 5 disk full or unwritable; 6 working directory busy; 7 another
+process of the run has ended; 8 a device has too little memory; 130 Ctrl-C; 143
+SIGTERM. Errors of `core.Error` carry theirs.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
 import logging as python_logging
 import os
 import pathlib
 import re
 import signal
 import sys
+from typing import Any
+from typing import NoReturn
 
 from absl import app
 from absl import flags
@@ -13,25 +23,29 @@ from absl import logging
 
 from hyperudl import core
 
-INTERRUPTED = 130
-TERMINATED = 143
+INTERRUPTED = 128 + signal.SIGINT  # 130
 QUOTA = '/sys/fs/cgroup/cpu.max'  # of a container: microseconds of a period
 
+flags.disclaim_key_flags()  # `--help` lists flags under the command's module
 
-def fail(code, message):
-  """Ends the process: one line on stderr, no traceback."""
-  line = ' '.join(str(message).split())
-  sys.stderr.write(f'{_name()}: {line}\n')
-  sys.stderr.flush()
+
+def fail(code: int, message: object) -> NoReturn:
+  """End the process with `code` and one line on stderr, without a traceback."""
+  _print_line(message)
   sys.exit(code)
 
 
-def _name():
-  return pathlib.Path(sys.argv[0]).stem
+def _print_line(message):
+  path = pathlib.Path(sys.argv[0])
+  name = path.parent.name if path.stem == '__main__' else path.stem
+  sys.stderr.write(f'{name}: {" ".join(str(message).split())}\n')
+  sys.stderr.flush()
 
 
-def run_with_overrides(main):
-  """As `run`, for a main(argv, changes) without a config file.
+def run_with_overrides(
+  main: Callable[[list[str], dict[str, str]], Any],
+) -> None:
+  """Run `main(argv, changes)` as `run` does, for a main without a config file.
 
   Arguments --config.x.y=v are taken out of the command line and passed on as
   {'x.y': 'v'}: they change the config that a run has stored.
@@ -49,13 +63,8 @@ def run_with_overrides(main):
   run(lambda argv: main(argv, changes))
 
 
-def run(main):
-  """Runs `main(argv)` with the exit codes of `core.Error`.
-
-  0 done; 2 bad flag, config or data; 3 no readable checkpoint; 4 non-finite;
-  5 disk full or unwritable; 6 working directory busy; 7 another process of the
-  run has ended; 8 a device has too little memory; 130 Ctrl-C.
-  """
+def run(main: Callable[[list[str]], Any]) -> None:
+  """Run `main(argv)` with the exit codes listed above."""
 
   def guarded(argv):
     try:
@@ -66,36 +75,40 @@ def run(main):
         )
       return main(argv)
     except core.PeerLost as error:
-      # The usual end would wait for the lost one.
-      sys.stderr.write(f'{_name()}: {error}\n')
-      sys.stderr.flush()
-      os._exit(error.exit_code)
+      _print_line(error)
+      os._exit(error.exit_code)  # the usual end would wait for the lost process
     except core.Error as error:
       fail(error.exit_code, error)
     except KeyboardInterrupt:
       fail(INTERRUPTED, 'interrupted')
     except RuntimeError as error:
-      from_xla = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
-      if not from_xla or 'RESOURCE_EXHAUSTED' not in str(error):
-        raise
-      asked = ' '.join(str(error).splitlines()[0].split())[:160]
-      fail(
-        core.OutOfMemory.exit_code,
-        f'the device has too little memory ({asked}): make config.batch or '
-        'config.chunk (episodes at once, with strategy=vmap) smaller, or '
-        'choose --config.strategy=scan; for evaluation config.eval.batch. On '
-        'a CPU each of --cpu_devices takes its share',
-      )
+      _fail_if_out_of_memory(error)
+      raise
 
   app.run(guarded, flags_parser=_parse)
 
 
+def _fail_if_out_of_memory(error):
+  """End the process if an error of XLA says that a device is full."""
+  from_xla = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
+  if from_xla and 'RESOURCE_EXHAUSTED' in str(error):
+    reason = ' '.join(str(error).splitlines()[0].split())[:160]
+    fail(
+      core.OutOfMemory.exit_code,
+      f'the device has too little memory ({reason}): make config.batch or '
+      'config.chunk (episodes at once, with strategy=vmap) smaller, or '
+      'choose --config.strategy=scan; for evaluation config.eval.batch. On '
+      'a CPU each of --cpu_devices takes its part',
+    )
+
+
 def _parse(argv):
+  """Parse the flags; a bad one ends the process with one line."""
   _let_configs_import_common(argv)
   try:
     rest = flags.FLAGS(argv)
-    if 'config' in flags.FLAGS:
-      # A file that could not be read tells so only when it is looked at.
+    if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
+      # A file that cannot be read raises only when its config is used.
       flags.FLAGS.config.items()
     return rest
   except SystemExit:  # absl ends --help as if it had failed
@@ -105,7 +118,7 @@ def _parse(argv):
 
 
 def _explain(error):
-  """The useful line of an error raised while flags were parsed."""
+  """Return the useful line of an error raised while flags were parsed."""
   # str() of a KeyError is the repr of its text.
   text = str(error.args[0] if isinstance(error, KeyError) else error)
   lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -123,7 +136,7 @@ def _explain(error):
 
 
 def _let_configs_import_common(argv):
-  """Puts the folder above `configs/` on the path, from wherever one starts."""
+  """Put the folder above `configs/` on the path, whatever the directory."""
   for i, argument in enumerate(argv):
     name, _, value = argument.lstrip('-').partition('=')
     if name == 'config':
@@ -132,90 +145,91 @@ def _let_configs_import_common(argv):
       sys.path.insert(0, str(path.parent.parent))
 
 
-def devices_of_cpu(asked, parts, environ=os.environ):
-  """Into how many devices to divide the CPU.
+def num_cpu_devices(
+  requested: int | None,
+  parts: int,
+  environ: Mapping[str, str] = os.environ,
+) -> int | None:
+  """Return into how many devices to divide the CPU.
 
-  XLA for CPUs computes a convolution in one thread, whatever there is: on N
-  cores N devices may be up to N times as fast.
+  XLA for CPUs computes a convolution in one thread: on N cores N devices may be
+  up to N times as fast.
 
   Args:
-    asked: a number; 0 for as many as have a core and divide `parts` evenly (one
-      for each of several processes, which may be on one machine); or None.
-    parts: what a call is divided into at most: its episodes, or chunks of them.
-    environ: of the process.
+    requested: a number; 0 for one a core, as many as divide `parts` evenly (one
+      for each of several processes, which may share a machine); or None.
+    parts: into how many parts a call can be divided: its episodes, or chunks of
+      them.
+    environ: environment variables.
 
   Returns:
-    int, or None for what XLA_FLAGS say.
+    The number of devices, or None to leave it to XLA_FLAGS.
 
   Raises:
     core.BadInput: for a number below 0.
   """
-  if asked is None:
+  if requested is None:
     return None
-  if asked < 0:
+  if requested < 0:
     raise core.BadInput(
-      f'--cpu_devices={asked}: expected a number of devices, or 0 for as many '
-      'as there are cores'
+      f'--cpu_devices={requested}: expected a number of devices, or 0 for as '
+      'many as there are cores'
     )
-  if asked:
-    return asked
-  tasks = [
+  if requested:
+    return requested
+  counts = [
     environ.get(n) for n in ('JAX_NUM_PROCESSES', 'SLURM_STEP_NUM_TASKS')
   ]
-  if any(count not in (None, '', '1') for count in tasks):
+  if any(count not in (None, '', '1') for count in counts):
     return 1
-  return max(n for n in range(1, cores() + 1) if parts % n == 0)
+  return max(n for n in range(1, available_cores() + 1) if parts % n == 0)
 
 
-def cores(quota=QUOTA):
-  """How many this process may use, in a container too."""
+def available_cores(quota: str | os.PathLike = QUOTA) -> int:
+  """Return how many cores this process may use, in a container too."""
+  count = os.cpu_count() or 1
   if hasattr(os, 'sched_getaffinity'):  # not everywhere
     count = len(os.sched_getaffinity(0))
-  else:
-    count = os.cpu_count() or 1
   try:
-    allowed, period = pathlib.Path(quota).read_text().split()
-  except (OSError, ValueError):
+    allowed, period = map(int, pathlib.Path(quota).read_text().split())
+  except (OSError, ValueError):  # no container, or no limit ('max')
     return count
-  if allowed == 'max':
-    return count
-  return max(1, min(count, int(allowed) // int(period)))
+  return max(1, min(count, allowed // period))
 
 
-def set_up(several=False, cpu_devices=None):
-  """Logging to stderr and a persistent cache of compiled programs.
+def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
+  """Configure logging to stderr and a persistent cache of compiled programs.
 
   Args:
-    several: join other processes if the environment names any.
+    multiprocess: join other processes if the environment names any.
     cpu_devices: devices that share the cores of the CPU, or None for what
       XLA_FLAGS say.
   """
   # Imported late: flags must fail fast, and before a backend is chosen.
   import jax
 
+  from hyperudl.core import distributed
+
   if cpu_devices:
     jax.config.update('jax_num_cpu_devices', cpu_devices)
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
-  handler = logging.get_absl_handler()
-  handler.setFormatter(
+  logging.get_absl_handler().setFormatter(
     python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
   )
-  # JAX tells at INFO which accelerators it did not find.
+  # JAX reports at INFO which accelerators it did not find.
   python_logging.getLogger('jax').setLevel(python_logging.WARNING)
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     root = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     path = pathlib.Path(root).expanduser() / 'hyperudl' / 'xla'
     jax.config.update('jax_compilation_cache_dir', str(path))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
-  if several:
-    from hyperudl.core import distributed as processes
-
-    processes.start()
+  if multiprocess:
+    distributed.initialize()
 
 
-def define_cpu_devices():
-  """The flag of the mains that can compute on several devices."""
+def define_cpu_devices() -> None:
+  """Define --cpu_devices, for commands that can compute on several devices."""
   flags.DEFINE_integer(
     'cpu_devices',
     None,
@@ -226,25 +240,20 @@ def define_cpu_devices():
 
 
 class Stop:
-  """Remembers SIGTERM and Ctrl-C; a second Ctrl-C ends the process at once."""
+  """True once SIGTERM or Ctrl-C has come; a second Ctrl-C ends the process."""
 
-  def __init__(self):
-    self.code = 0
+  code: int = 0  # exit code of the signal: 143 or 130
 
-  def install(self):
-    """Starts to listen; call in the main thread."""
-    signal.signal(signal.SIGTERM, self._terminate)
-    signal.signal(signal.SIGINT, self._interrupt)
+  def install(self) -> None:
+    """Handle the signals from now on; call in the main thread."""
+    signal.signal(signal.SIGTERM, self._handle)
+    signal.signal(signal.SIGINT, self._handle)
 
-  def _terminate(self, *unused):
-    del unused
-    self.code = TERMINATED
-
-  def _interrupt(self, *unused):
-    del unused
-    if self.code:
+  def _handle(self, number, frame):
+    del frame
+    if self.code and number == signal.SIGINT:
       os._exit(INTERRUPTED)
-    self.code = INTERRUPTED
+    self.code = 128 + number
 
-  def __bool__(self):
+  def __bool__(self) -> bool:
     return bool(self.code)

@@ -1,204 +1,237 @@
-"""Checks of a config before anything is loaded, compiled or written."""
+"""Declares the fields of every run, and checks a config before it runs."""
 
+import dataclasses
 import difflib
 import json
 import math
+from typing import Any
+from typing import Literal
+from typing import TypeAlias
 
 from ml_collections import config_dict
 
-from hyperudl.core import BadInput
+from hyperudl.core import hyperparameters
+from hyperudl.core.errors import BadInput
+from hyperudl.core.hyperparameters import field
 
-CHOICES = {
-  'strategy': ('auto', 'scan', 'vmap', 'sharded'),
+ConfigDict: TypeAlias = config_dict.ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeConfig:
+  """What an episode is made of; counts are per class."""
+
+  way: int = field(5, at_least=2)  # classes
+  shot: int = field(1, at_least=1)  # labelled images
+  query: int = field(5, at_least=1)  # images to classify
+  unlabelled: int = field(0, at_least=0)  # support images without a label
+  distractors: int = field(0, at_least=0)  # classes of unlabelled images alone
+  tasks: int = field(0, at_least=0)  # tasks of one episode; 0: no task axis
+  # Class counts of unlabelled images and queries.
+  proportions: Literal['balanced', 'dirichlet', 'dirichlet_0.7'] = 'balanced'
+  transductive: bool = False  # the queries are the unlabelled images
+  # Controls: images in place of the unlabelled ones for the inner loss and for
+  # the hypernetwork; supports from which weights are generated.
+  inner_data: Literal['true', 'noise', 'other', 'none'] = 'true'
+  cond_data: Literal['true', 'noise', 'other', 'none'] = 'true'
+  emit_from: Literal['own', 'mean', 'other'] = 'own'
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeAugmentConfig:
+  """Augmentation of whole episodes by HyperTransformer's rates."""
+
+  rot90: bool = False
+  rotate: float = 0.0
+  angle: float = 180.0  # degrees at most
+  roll: float = 0.0
+  resize: float = 0.0
+  contrast: float = 0.0
+  smooth: float = 0.0
+  negate: float = 0.0
+  per_label: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which images, how they are divided and how they are augmented."""
+
+  dataset: str = 'glyphs'
+  dir: str = 'data_numpy_dir'
+  classes: str = ''  # ranges '0-63/64-79/80-99', or a number of classes
+  shuffle_classes: int = field(0, at_least=0)  # seed; 0: in order
+  image_size: int = field(0, at_least=0)  # pixels a side; 0: as they are
+  shift: str = 'none'
+  split_by: Literal['auto', 'alphabet', 'class', 'image'] = 'auto'
+  latents: str = ''  # workdir of a run with precomputed latents
+  augment: Literal['none', 'rot90', 'images', 'episode', 'episode+images'] = (
+    'rot90'
+  )
+  augment_individually: bool = False
+  augment_tests: bool = False
+  support_query: Literal['disjoint', 'reference', 'joint'] = 'disjoint'
+  device_mb: int = field(2048, at_least=0)  # larger sets stay on the host
+  episode_augment: EpisodeAugmentConfig = dataclasses.field(
+    default_factory=EpisodeAugmentConfig
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """The outer optimizer and its learning rate."""
+
+  name: Literal['sgd', 'adam', 'adamw'] = 'adam'
+  learning_rate: float = field(1e-3, above=0)
+  schedule: Literal['constant', 'cosine', 'exponential'] = 'cosine'
+  warmup_steps: int = field(0, at_least=0)
+  end_factor: float = field(0.05, at_least=0)  # of 'cosine'
+  decay_steps: int = field(100_000, at_least=1)  # of 'exponential'
+  decay_rate: float = field(0.95, above=0, at_most=1)
+  clip: float = field(5.0, at_least=0)  # norm of the gradient; 0: none
+  momentum: float = field(0.0, at_least=0)
+  weight_decay: float = field(0.0, at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+  """How checkpoints are evaluated and which of them are kept."""
+
+  episodes: int = field(600, at_least=1)
+  batch: int = field(50, at_least=1)
+  keep_best: int = field(1, at_least=0)
+  select_after: int = field(0, at_least=0)  # steps before any is the best
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """What every run has beside its learner."""
+
+  seed: int = field(0, at_least=0)
+  steps: int = field(10_000, at_least=1)  # outer updates
+  batch: int = field(16, at_least=1)  # episodes of an update
+  strategy: Literal['auto', 'scan', 'vmap', 'sharded'] = 'auto'
+  chunk: int = field(0, at_least=0)  # episodes at once on a device; 0: all
+  steps_per_call: int = field(1, at_least=1)
   # 'default' is the device's: bfloat16 or tensorfloat32 on most accelerators.
-  'matmul_precision': ('float32', 'tensorfloat32', 'bfloat16', 'default'),
-  'episode.proportions': ('balanced', 'dirichlet', 'dirichlet_0.7'),
-  'episode.inner_data': ('true', 'noise', 'other', 'none'),
-  'episode.cond_data': ('true', 'noise', 'other', 'none'),
-  'episode.emit_from': ('own', 'mean', 'other'),
-  'data.split_by': ('auto', 'alphabet', 'class', 'image'),
-  'data.augment': ('none', 'rot90', 'images', 'episode', 'episode+images'),
-  'data.support_query': ('disjoint', 'reference', 'joint'),
-  'optimizer.name': ('sgd', 'adam', 'adamw'),
-  'optimizer.schedule': ('constant', 'cosine', 'exponential'),
-}
-
-# Learners that read `episode.emit_from`.
-WRITE_FROM = ('udl', 'hypertransformer')
-
-# Learners for which a class may be missing in the support.
-ANY_COUNTS = ('hypertransformer',)
-
-# Fields with a smallest legal value.
-MINIMUM = {
-  'seed': 0,
-  'steps': 1,
-  'batch': 1,
-  'chunk': 0,
-  'steps_per_call': 1,
-  'log_steps': 1,
-  'checkpoint_steps': 1,
-  'episode.way': 2,
-  'episode.shot': 1,
-  'episode.query': 1,
-  'episode.unlabelled': 0,
-  'episode.distractors': 0,
-  'episode.tasks': 0,
-  'data.shuffle_classes': 0,
-  'data.device_mb': 0,
-  'data.image_size': 0,
-  'optimizer.warmup_steps': 0,
-  'optimizer.end_factor': 0,
-  'optimizer.decay_steps': 1,
-  'optimizer.clip': 0,
-  'optimizer.momentum': 0,
-  'optimizer.weight_decay': 0,
-  'eval.episodes': 1,
-  'eval.batch': 1,
-  'eval.keep_best': 0,
-  'eval.select_after': 0,
-}
+  matmul_precision: Literal[
+    'float32', 'tensorfloat32', 'bfloat16', 'default'
+  ] = 'float32'
+  log_steps: int = field(100, at_least=1)
+  checkpoint_steps: int = field(1_000, at_least=1)
+  episode: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
+  data: DataConfig = dataclasses.field(default_factory=DataConfig)
+  optimizer: OptimizerConfig = dataclasses.field(
+    default_factory=OptimizerConfig
+  )
+  eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
 
-def flatten(config, prefix=''):
-  """Leaves of a config as {'a.b': value}."""
+def base() -> ConfigDict:
+  """Return an unlocked config with the defaults of `RunConfig`."""
+  config = ConfigDict(hyperparameters.defaults(RunConfig))
+  config.episode.way = EpisodeConfig().way
+  config.learner = ConfigDict()
+  config.init_from = ConfigDict()
+  return config
+
+
+def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
+  """Return the leaves of a config as {'a.b': value}."""
   flat = {}
   for key, value in config.items():
-    if isinstance(value, config_dict.ConfigDict | dict):
+    if isinstance(value, ConfigDict | dict):
       flat.update(flatten(value, f'{prefix}{key}.'))
     else:
       flat[f'{prefix}{key}'] = value
   return flat
 
 
-def validate(config):
-  """Refuses a config that cannot run.
+def validate(config: ConfigDict) -> None:
+  """Refuse a config that no learner can run; see also `learners.check_run`.
 
   Args:
-    config: ConfigDict with the fields of `configs/common.py`.
+    config: with the fields of `RunConfig`, `learner` and `init_from`.
 
   Raises:
     BadInput: naming the field, its value and what is legal.
   """
   flat = flatten(config)
-  missing = sorted({*CHOICES, *MINIMUM} - set(flat))
+  missing = sorted(set(flatten(base())) - set(flat))
   if missing:
     raise BadInput(
       f'the config lacks {", ".join(missing)}: start from common.base() of '
       'configs/common.py; a run of another version needs its own workdir'
     )
-  for field, value in flat.items():
-    numbers = value if isinstance(value, tuple) else (value,)
-    for number in numbers:
+  for name, value in flat.items():
+    for number in value if isinstance(value, tuple) else (value,):
       if isinstance(number, float) and not math.isfinite(number):
-        raise BadInput(f'config.{field} = {value} is not a finite number')
-  for field, choices in CHOICES.items():
-    if flat[field] not in choices:
-      raise BadInput(
-        f'config.{field} = {flat[field]!r} is none of {", ".join(choices)}'
-      )
-  for field, smallest in MINIMUM.items():
-    if flat[field] < smallest:
-      raise BadInput(
-        f'config.{field} = {flat[field]} is below its minimum {smallest}'
-      )
-  if flat['optimizer.learning_rate'] <= 0:
-    raise BadInput(
-      f'config.optimizer.learning_rate = {flat["optimizer.learning_rate"]} '
-      'must be above 0'
-    )
-  if not 0 < flat['optimizer.decay_rate'] <= 1:
-    raise BadInput(
-      f'config.optimizer.decay_rate = {flat["optimizer.decay_rate"]} must '
-      'be in (0, 1]'
-    )
+        raise BadInput(f'config.{name} = {value} is not a finite number')
+  hyperparameters.check(_from_dict(RunConfig, config), 'config.')
   if flat['data.latents'] and 'language' not in config:
     raise BadInput(
       f'config.data.latents = {flat["data.latents"]!r}: only learners with '
       'language read precomputed latents; leave it empty'
     )
-  shuffled = flat.get('data.shuffle_classes')
-  if shuffled and not set(str(flat['data.classes'])) & set('-,/'):
+  ranges = set(str(flat['data.classes'])) & set('-,/')
+  if flat['data.shuffle_classes'] and not ranges:
     raise BadInput(
-      f'config.data.shuffle_classes = {shuffled} numbers the classes that '
-      f'ranges in config.data.classes choose, and that is '
+      f'config.data.shuffle_classes = {flat["data.shuffle_classes"]} numbers '
+      'the classes that ranges in config.data.classes choose, and that is '
       f'{flat["data.classes"]!r}'
     )
-  _validate_episode(config)
+  _validate_unlabelled(config.episode)
 
 
-def _validate_episode(config):
-  episode = config.episode
+def _from_dict(config_class, values):
+  """Return a dataclass of the entries of a config that it has fields for."""
+  hints = hyperparameters.type_hints(config_class)
+  return config_class(
+    **{
+      name: _from_dict(hint, values[name])
+      if dataclasses.is_dataclass(hint)
+      else values[name]
+      for name, hint in hints.items()
+    }
+  )
+
+
+def _validate_unlabelled(episode):
   if episode.transductive and episode.unlabelled:
     raise BadInput(
       f'config.episode.transductive copies the queries as unlabelled rows; '
       f'set config.episode.unlabelled = 0 (it is {episode.unlabelled})'
     )
-  learner = config.learner.to_dict()
-  named = learner.get('setting') == 'clusters' or learner.get('name') == (
-    'udl_original'
-  )
-  if episode.transductive and named:
-    raise BadInput(
-      'config.episode.transductive would name clusters by the labels of the '
-      'queries that are scored: set it to False and episode.unlabelled >= 1'
-    )
-  deaf = (
-    learner.get('name') not in WRITE_FROM or learner.get('stage') == 'shared'
-  )
-  if episode.emit_from != 'own' and deaf:
-    raise BadInput(
-      f'config.episode.emit_from = {episode.emit_from!r} replaces what weights '
-      f'are written from, and {learner.get("name")!r} does not read it; '
-      f'{" and ".join(WRITE_FROM)} do, where they write any'
-    )
-  tasks = max(learner.get('tasks', 1), 1)  # the learner refuses less
-  if learner.get('scenario') == 'batches' and (
-    episode.shot % tasks or episode.unlabelled % tasks
-  ):
-    raise BadInput(
-      f'config.episode.shot = {episode.shot} and unlabelled = '
-      f'{episode.unlabelled}: config.learner.scenario = batches deals them to '
-      f'config.learner.tasks = {tasks} parts; make both multiples of it'
-    )
-  joint = config.data.support_query == 'joint'
-  if joint and learner.get('name') not in ANY_COUNTS:
-    raise BadInput(
-      "config.data.support_query = 'joint' may leave a class without support, "
-      f'which is for {" and ".join(ANY_COUNTS)} alone, not for '
-      f"{learner.get('name')!r}: set it to 'disjoint'"
-    )
-  has_unlabelled = episode.transductive or episode.unlabelled
-  if episode.proportions != 'balanced' and not has_unlabelled:
-    # Class counts of the queries alone are legal, and random as well.
+  if episode.transductive or episode.unlabelled:
     return
-  for field in ('inner_data', 'cond_data'):
-    if episode[field] in ('noise', 'other') and not has_unlabelled:
+  if episode.proportions != 'balanced':
+    return  # class counts of the queries alone are legal, and random as well
+  for name in ('inner_data', 'cond_data'):
+    if episode[name] in ('noise', 'other'):
       raise BadInput(
-        f'config.episode.{field} = {episode[field]!r} stands in for '
-        'unlabelled images, but there are none: set '
-        'config.episode.unlabelled >= 1'
+        f'config.episode.{name} = {episode[name]!r} stands in for unlabelled '
+        'images, but there are none: set config.episode.unlabelled >= 1'
       )
 
 
-def set_field(config, field, text):
-  """Sets one field of an unlocked config from its text on a command line.
+def set_field(config: ConfigDict, name: str, text: str) -> None:
+  """Set one field of an unlocked config from its text on a command line.
 
   Args:
     config: ConfigDict.
-    field: 'episode.shot', for instance.
+    name: 'episode.shot', for instance.
     text: the value; tuples as '4,5' or '(4, 5)'.
 
   Raises:
     BadInput: for an unknown field or a value of another type.
   """
   flat = flatten(config)
-  if field not in flat:
-    near = difflib.get_close_matches(field, flat, 1)
+  if name not in flat:
+    near = difflib.get_close_matches(name, flat, 1)
     hint = f'; did you mean {near[0]!r}?' if near else ''
-    raise BadInput(f'the config has no field {field!r}{hint}')
-  old = flat[field]
+    raise BadInput(f'the config has no field {name!r}{hint}')
+  old = flat[name]
   words = {'true': True, 'false': False}
+  value: Any
   try:
     if isinstance(old, bool):
       value = words[text.lower()]
@@ -209,29 +242,29 @@ def set_field(config, field, text):
       value = type(old)(text)
   except (KeyError, ValueError) as error:
     raise BadInput(
-      f'config.{field}={text}: expected a {type(old).__name__} like {old!r}'
+      f'config.{name}={text}: expected a {type(old).__name__} like {old!r}'
     ) from error
   section = config
-  *path, last = field.split('.')
-  for name in path:
-    section = section[name]
+  *path, last = name.split('.')
+  for part in path:
+    section = section[part]
   section[last] = value
 
 
-def learner_settings(config):
-  """Hyperparameters of the learner as a plain dict, without its name."""
+def learner_settings(config: ConfigDict) -> dict[str, Any]:
+  """Return the hyperparameters of the learner, without its name."""
   settings = config.learner.to_dict()
   settings.pop('name')
   return settings
 
 
-def to_json(config):
-  """`config` as JSON text, keys sorted."""
+def to_json(config: ConfigDict) -> str:
+  """Return `config` as JSON text, keys sorted."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
 
 
-def from_json(text):
-  """The locked config that `to_json` wrote; lists become tuples again.
+def from_json(text: str) -> ConfigDict:
+  """Return the locked config that `to_json` wrote, with tuples for lists.
 
   Raises:
     BadInput: if `text` is not a JSON object.
@@ -248,11 +281,11 @@ def from_json(text):
       return {k: convert(v) for k, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
-  return config_dict.ConfigDict(convert(values)).lock()
+  return ConfigDict(convert(values)).lock()
 
 
-def differences(a, b):
-  """Fields in which two configs differ: {'field': (in a, in b)}."""
+def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
+  """Return where two configs differ: {'field': (in a, in b)}."""
   first, second = flatten(a), flatten(b)
   missing = '(absent)'
   return {

@@ -1,16 +1,20 @@
-"""One run on several processes, by JAX's distributed runtime.
+"""Lets several processes train or evaluate one run together.
 
-Each process runs the same command. It computes its share of every batch of
-episodes; sums go through JAX's collectives, so that all hold the same state.
-The first process alone writes; what goes wrong there ends all of them. The
-workdir and the data must be seen by every process under the same paths.
+Each process gives the same command, holds the same state and computes its part
+of every batch of episodes, on JAX's distributed runtime. Only the primary
+process (number 0) writes; an error there ends all of them. The workdir and the
+data must have the same paths in every process.
 
-A process that dies breaks the next collective of the others: `guarded` tells
-that in one line, since the error that JAX raises names a socket.
+A process that dies breaks the next collective of the others. The error that JAX
+raises for it names a socket; `translate_peer_loss` says it in plain words.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import os
+from typing import Any
 
 from absl import logging
 import jax
@@ -20,48 +24,31 @@ import numpy as np
 from hyperudl import core
 
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
-AGREE = 10  # steps after which they ask each other for signals
-# Seconds: a dead machine is noticed after, the last process is waited for.
-HEARTBEAT, SHUTDOWN = 60, 60
+STOP_CHECK_STEPS = 10  # every so many steps processes exchange stop signals
+HEARTBEAT_SECONDS = 60  # silence after which a process counts as lost
+SHUTDOWN_SECONDS = 60  # how long the end of a run waits for the last process
 
 
-def start(environ=os.environ):
-  """Joins the other processes if the environment names any.
+def initialize(environ: Mapping[str, str] = os.environ) -> None:
+  """Join the other processes of the run if the environment names any.
 
-  Either all of VARIABLES are set (address host:port of the first process,
-  count, own number), or `srun` has started several tasks, whose addresses JAX
-  reads from Slurm's variables.
+  Either all of `VARIABLES` are set (address host:port of the primary process,
+  number of processes, number of this one), or `srun` has started several tasks,
+  whose addresses JAX reads from Slurm's variables. Otherwise do nothing.
 
   Raises:
-    core.BadInput: some of VARIABLES, or no numbers; or the others do not come.
+    core.BadInput: only some of `VARIABLES` are set, or to something else than
+      numbers; the processes do not find each other, or have different numbers
+      of devices.
   """
-  given = [environ.get(name, '') for name in VARIABLES]
-  options = {}
-  if any(given):
-    if not all(given) or not (given[1] + given[2]).isdecimal():
-      lines = ', '.join(f'{n}={v!r}' for n, v in zip(VARIABLES, given))
-      raise core.BadInput(
-        f'several processes need an address and two numbers, got {lines}: set '
-        'all three, or none'
-      )
-    count, number = int(given[1]), int(given[2])
-    if not 0 <= number < count:
-      raise core.BadInput(
-        f'JAX_PROCESS_ID={number}: expected 0 to {count - 1}, as '
-        f'JAX_NUM_PROCESSES={count}'
-      )
-    options = {
-      'coordinator_address': given[0],
-      'num_processes': count,
-      'process_id': number,
-    }
-  elif int(environ.get('SLURM_STEP_NUM_TASKS') or 1) < 2:
+  options = _options(environ)
+  if not options and int(environ.get('SLURM_STEP_NUM_TASKS') or 1) < 2:
     return
   try:
     jax.distributed.initialize(
       **options,
-      heartbeat_timeout_seconds=HEARTBEAT,
-      shutdown_timeout_seconds=SHUTDOWN,
+      heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+      shutdown_timeout_seconds=SHUTDOWN_SECONDS,
     )
   except (RuntimeError, ValueError) as error:
     raise core.BadInput(
@@ -73,126 +60,146 @@ def start(environ=os.environ):
     raise core.BadInput(
       f'the processes of a run need equal numbers of devices, not {counts}'
     )
-  if not is_first():
+  if not is_primary():
     logging.set_verbosity(logging.WARNING)
   logging.info(
     '%d processes, %d devices', jax.process_count(), jax.device_count()
   )
 
 
-def is_first():
-  """Whether this is the process that writes."""
+def _options(environ: Mapping[str, str]) -> dict[str, Any]:
+  """Return what `VARIABLES` say to JAX; {} if none of them is set."""
+  address, count, number = (environ.get(name, '') for name in VARIABLES)
+  if not address + count + number:
+    return {}
+  if not address or not count.isdecimal() or not number.isdecimal():
+    values = zip(VARIABLES, (address, count, number))
+    raise core.BadInput(
+      'several processes need an address and two numbers, got '
+      f'{", ".join(f"{name}={value!r}" for name, value in values)}: set all '
+      'three, or none'
+    )
+  if int(number) >= int(count):
+    raise core.BadInput(
+      f'JAX_PROCESS_ID={number}: expected 0 to {int(count) - 1}, as '
+      f'JAX_NUM_PROCESSES={count}'
+    )
+  return {
+    'coordinator_address': address,
+    'num_processes': int(count),
+    'process_id': int(number),
+  }
+
+
+def is_primary() -> bool:
+  """Return whether this is the process that writes."""
   return jax.process_index() == 0
 
 
-def alone():
-  """Whether there is no other process."""
+def is_single_process() -> bool:
+  """Return whether the run has no other process."""
   return jax.process_count() == 1
 
 
-def lead(action):
-  """Runs `action()` in the first process; its failure is that of all.
+def run_on_primary(action: Callable[[], Any]) -> Any:
+  """Run `action()` in the primary process; an error there is raised in all.
 
   Returns:
-    What the action returns there, None elsewhere.
+    The result of the action in the primary process, None in the others.
 
   Raises:
-    core.Error: there the action's own, elsewhere one of the same exit code.
+    core.Error: in the primary process the action's own error, in the others
+      one with the same exit code.
   """
-  return together(action if is_first() else lambda: None)
+  return run_on_all(action if is_primary() else lambda: None)
 
 
-def together(action):
-  """Runs `action()` in every process; the failure of one is that of all."""
-  if alone():
+def run_on_all(action: Callable[[], Any]) -> Any:
+  """Run `action()` in every process; an error in one is raised in all."""
+  if is_single_process():
     return action()
   failure, result = None, None
   try:
     result = action()
   except Exception as error:
     failure = error
-  code = most(getattr(failure, 'exit_code', 1) if failure else 0)
+  code = getattr(failure, 'exit_code', 1) if failure else 0
+  code = max_across_processes(code)
+  if code and not failure:
+    failure = core.Error('another process has ended this run; it says why')
+    failure.exit_code = code
   if failure:
     raise failure
-  if code:
-    told = core.Error('another process has ended this run; it says why')
-    told.exit_code = code
-    raise told
   return result
 
 
-def agree(number, what):
-  """Raises core.BadInput if the processes passed different integers."""
-  if any_of(number != first_says(number)):
+def assert_equal_across_processes(number: int, name: str) -> None:
+  """Raise core.BadInput if the processes passed different integers.
+
+  Args:
+    number: i32, for example a checksum of the config.
+    name: of the quantity, for the message.
+  """
+  try:
+    multihost_utils.assert_equal(np.int32(number))
+  except AssertionError as error:
     raise core.BadInput(
-      f'the processes of this run differ in {what}: start all of them with the '
+      f'the processes of this run differ in {name}: start all of them with the '
       'same command, and let all of them see the same folders'
-    )
+    ) from error
 
 
-def first_says(number):
-  """The integer that the first process passed."""
-  if alone():
-    return number
+def broadcast_from_primary(number: int) -> int:
+  """Return the integer that the primary process passed."""
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
-def any_of(flag):
-  """Whether `flag` is true in any process."""
-  return bool(most(int(bool(flag))))
+def any_process(flag: Any) -> bool:
+  """Return whether `flag` is true in any process."""
+  return bool(max_across_processes(int(bool(flag))))
 
 
-def most(number):
-  """The largest of the integers that the processes passed."""
-  if alone():
-    return number
+def max_across_processes(number: int) -> int:
+  """Return the largest of the integers that the processes passed."""
   return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
-def share(size):
-  """The slice of an axis of `size` episodes that this process draws.
+def local_slice(size: int) -> slice:
+  """Return the part of an axis of `size` episodes that this process draws.
 
   Args:
-    size: a multiple of the number of processes, which have as many devices.
+    size: a multiple of the number of processes.
   """
   part = size // jax.process_count()
   return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
 
 
-def spread(tree, mesh, axis=0):
-  """Arrays over `mesh` of the shares that the processes hold.
+def to_global_arrays(
+  tree: core.PyTree, mesh: jax.sharding.Mesh | None, axis: int = 0
+) -> core.PyTree:
+  """Join the parts of a batch that the processes hold into arrays over `mesh`.
 
   Args:
-    tree: arrays and keys whose `axis` has this process's share.
-    mesh: of one axis 'episodes' over all devices, or None: nothing is done.
-    axis: int, of the episodes.
+    tree: arrays and keys whose `axis` is this process's part of the episodes.
+    mesh: of one axis 'episodes' over all devices; None leaves `tree` as it is.
+    axis: of the episodes.
   """
-  if mesh is None or alone():
+  if mesh is None or is_single_process():
     return tree
   spec = jax.sharding.PartitionSpec(*[None] * axis, 'episodes')
-  sharding = jax.sharding.NamedSharding(mesh, spec)
-  put = lambda x: jax.make_array_from_process_local_data(
-    sharding, np.asarray(x)
-  )
-
-  def one(leaf):
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-      return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-    return put(leaf)
-
-  return jax.tree.map(one, tree)
+  return multihost_utils.host_local_array_to_global_array(tree, mesh, spec)
 
 
-def gather(tree):
-  """Numpy arrays of all shares, of arrays spread over several processes."""
-  if alone():
+def gather_to_host(tree: core.PyTree) -> core.PyTree:
+  """Return whole numpy arrays of arrays that are divided over processes."""
+  if is_single_process():
     return jax.device_get(tree)
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
 @contextlib.contextmanager
-def guarded():
-  """Turns what a broken collective raises into core.PeerLost."""
+def translate_peer_loss() -> Iterator[None]:
+  """Convert what a broken collective raises into core.PeerLost."""
   try:
     yield
   except core.Error:
@@ -200,7 +207,7 @@ def guarded():
   except Exception as error:
     text = ' '.join(str(error).split())
     broken = ('Gloo', 'NCCL', 'coordination', 'heartbeat', 'DEADLINE_EXCEEDED')
-    if alone() or not any(word in text for word in broken):
+    if is_single_process() or not any(word in text for word in broken):
       raise
     raise core.PeerLost(
       f'another process of this run has ended ({text[:100]}...): its own '

@@ -1,10 +1,10 @@
-"""Errors that end a command with one line and an exit code."""
+"""Defines the errors that end a command with one line and an exit code."""
 
 
 class Error(Exception):
-  """An error told to the user in one line; `exit_code` ends the process."""
+  """An error shown to the user as one line; the process exits with its code."""
 
-  exit_code = 1
+  exit_code: int = 1
 
 
 class BadInput(Error, ValueError):
@@ -38,7 +38,7 @@ class Busy(Error):
 
 
 class PeerLost(Error):
-  """Another process of a run on several has ended."""
+  """Another process of a multi-process run has ended."""
 
   exit_code = 7
 

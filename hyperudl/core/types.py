@@ -1,7 +1,7 @@
-"""The types that every part of hyperudl shares.
+"""Defines the types that all packages share: episodes, learners, train states.
 
-A learner is five pure functions of ONE episode. Batching over episodes is
-the business of `strategies.py`, never of a learner.
+A learner is five pure functions of ONE episode. Batching over episodes is done
+by `training/episode_batching.py`, never by a learner.
 """
 
 from collections.abc import Callable
@@ -14,36 +14,36 @@ PyTree = Any
 
 
 class Examples(NamedTuple):
-  """A set of images of one episode; y = -1 marks an unlabelled row."""
+  """Labelled and unlabelled images of one episode; y = -1 means unlabelled."""
 
   x: jax.Array  # f32[S, H, W, C] in [0, 1], or features f32[S, D]
   y: jax.Array  # i32[S] in [-1, N)
-  context: PyTree = None  # other inputs: embeddings, placebo images, masks
+  context: PyTree = None  # other inputs: embeddings, control images, masks
 
 
 class Episode(NamedTuple):
-  """A few-shot task: adapt on `support`, answer for `query`."""
+  """A few-shot task: adapt to `support`, then classify `query`."""
 
   support: Examples
   query: Examples
-  extra: dict | None = None  # for `loss` and `evaluate` alone
+  extra: dict[str, Any] | None = None  # for `loss` and `evaluate` alone
 
 
 class Learner(NamedTuple):
-  """A meta-learner as pure functions of one episode (design: optax style).
+  """A meta-learner as pure functions of one episode, as optax does it.
 
-  init:     (key, episode) -> params
-  adapt:    (params, support, key, *, train) -> task
-  predict:  (params, task, x, context) -> logits f32[Q, N]
-  loss:     (params, episode, key, step) -> (f32[], metrics)
-  evaluate: (params, episode, key) -> metrics
+  A `task` is what `adapt` returns (fast weights, prototypes, a posterior):
+  only the learner itself knows what it holds.
   """
 
-  init: Callable
-  adapt: Callable
-  predict: Callable
-  loss: Callable
-  evaluate: Callable
+  init: Callable[..., PyTree]  # (key, episode) -> params
+  adapt: Callable[..., PyTree]  # (params, support, key, *, train) -> task
+  # (params, task, x, context) -> logits f32[Q, N]
+  predict: Callable[..., jax.Array]
+  # (params, episode, key, step) -> (f32[], metrics)
+  loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+  # (params, episode, key) -> metrics
+  evaluate: Callable[..., dict[str, jax.Array]]
 
 
 class TrainState(NamedTuple):

@@ -1,1 +1,1 @@
-"""Evaluation on fixed episodes: accuracy, intervals, calibration."""
+"""Evaluates checkpoints: fixed episodes, intervals, calibration."""

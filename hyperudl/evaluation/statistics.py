@@ -1,14 +1,18 @@
-"""What numbers say to people: intervals over episodes, the progress line."""
+"""Computes means and 95% intervals over episodes and training seeds."""
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hyperudl import core
 
 
-def mean_ci95(values, groups=None):
-  """Mean and half width of its 95% interval, 1.96 s / sqrt(n).
+def mean_ci95(
+  values: ArrayLike, groups: ArrayLike | None = None
+) -> tuple[Any, Any]:
+  """Return the mean and the half width of its 95% interval, 1.96 s / sqrt(n).
 
   Args:
     values: [n, ...], n >= 1 episodes; with n = 1 the half width is NaN.
@@ -33,13 +37,15 @@ def mean_ci95(values, groups=None):
   mean = values.mean(axis=0)
   sums = np.zeros((count, *values.shape[1:]))
   np.add.at(sums, number, values - mean)
-  spread = np.sqrt((sums**2).sum(axis=0) / max(count - 1, 1) * count)
-  half = 1.96 * (spread if count > 1 else spread * np.nan) / n
+  std = np.sqrt((sums**2).sum(axis=0) / max(count - 1, 1) * count)
+  half = 1.96 * (std if count > 1 else std * np.nan) / n
   return (mean, half) if values.ndim > 1 else (float(mean), float(half))
 
 
-def paired_ci95(values, others, groups=None):
-  """Mean and half width of `values - others`, episode by episode.
+def paired_ci95(
+  values: ArrayLike, others: ArrayLike, groups: ArrayLike | None = None
+) -> tuple[Any, Any]:
+  """Return mean and half width of `values - others`, episode by episode.
 
   Args:
     values: [n, ...] of one model.
@@ -57,14 +63,15 @@ def paired_ci95(values, others, groups=None):
   return mean_ci95(values.astype(np.float64) - others, groups)
 
 
-def seeds_ci95(values, groups=None, draws=2000):
-  """Mean over training seeds and half width of its 95% interval.
+def seeds_ci95(
+  values: ArrayLike, groups: ArrayLike | None = None, draws: int = 2000
+) -> tuple[float, float]:
+  """Return the mean over training seeds and half width of its 95% interval.
 
   Hierarchical bootstrap: seeds are drawn with replacement, then episodes (or
-  whole groups of them), the same ones for every seed, since all seeds meet the
-  same episodes. With few
-  seeds it cannot know the spread between them well; with one it is the
-  interval over episodes alone.
+  whole groups of them), the same ones for every seed, since all seeds are
+  tested on the same episodes. Few seeds tell little of the standard deviation
+  between them; with one it is the interval over episodes alone.
 
   Args:
     values: [seeds, episodes], for example of paired differences.
@@ -97,13 +104,15 @@ def seeds_ci95(values, groups=None, draws=2000):
   return float(values.mean()), float((high - low) / 2)
 
 
-def pooled_ci95(means, halves):
-  """Mean over training seeds and half width of its interval, from summaries.
+def pooled_ci95(
+  means: Sequence[float], halves: Sequence[float | None]
+) -> tuple[float, float | None]:
+  """Return the mean over seeds and its half width from those of each seed.
 
-  All seeds meet the same test episodes, so the part of the episodes does not
-  become smaller with seeds; that of the seeds does: the half width is
+  All seeds are tested on the same episodes, so the part of the episodes does
+  not become smaller with seeds; that of the seeds does: the half width is
   sqrt(h^2 + 1.96^2 s^2 / S) with h the mean half width over episodes and s the
-  standard deviation of the S means (n - 1). It errs on the wide side in h, and
+  standard deviation of the S means (n - 1). h makes it rather too wide, and
   with two or three seeds s itself is hardly known.
 
   Args:
@@ -116,47 +125,14 @@ def pooled_ci95(means, halves):
   mean = float(np.mean(means))
   if any(half is None for half in halves):
     return mean, None
-  spread = np.var(means, ddof=1) / len(means) if len(means) > 1 else 0.0
-  return mean, float(np.sqrt(np.mean(halves) ** 2 + 1.96**2 * spread))
+  variance = np.var(means, ddof=1) / len(means) if len(means) > 1 else 0.0
+  return mean, float(np.sqrt(np.mean(halves) ** 2 + 1.96**2 * variance))
 
 
-def progress_line(
-  step, total, scalars, steps_per_second, episodes_per_second, seconds_left
-):
-  """One line for the terminal: 'step 200/1000 (20%)  loss 1.23 ... 1m05s left'.
+def training_seconds(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+  """Return the seconds of training up to each row of train.jsonl, f64[n].
 
-  Args:
-    step: int, done.
-    total: int.
-    scalars: dict name -> number, shown in this order.
-    steps_per_second: float.
-    episodes_per_second: float.
-    seconds_left: float; not shown as a time if it is not finite.
-  """
-  numbers = {n: np.asarray(v).astype(float).item() for n, v in scalars.items()}
-  shown = [f'{name} {number:.4g}' for name, number in numbers.items()]
-  parts = [f'step {step}/{total} ({100 * step // total}%)', *shown]
-  parts += [f'{steps_per_second:.3g} steps/s']
-  parts += [f'{episodes_per_second:.3g} episodes/s']
-  parts += [f'{_duration(seconds_left)} left']
-  return '  '.join(parts)
-
-
-def _duration(seconds):
-  if not math.isfinite(seconds):
-    return 'unknown time'
-  minutes, rest = divmod(round(max(seconds, 0)), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours}h{minutes:02d}m'
-  return f'{minutes}m{rest:02d}s' if minutes else f'{rest}s'
-
-
-def training_seconds(rows):
-  """Seconds of training up to each row of train.jsonl, f64[n].
-
-  The time between two rows is that of the part trained there: it holds
-  compilation, and nothing of what lay between a stop and a resume.
+  They include compilation, but not the time between a stop and a resume.
   """
   steps = np.array([row['step'] for row in rows], np.float64)
   speeds = np.array([row['steps_per_second'] for row in rows])

@@ -1,30 +1,38 @@
-"""Does a learner know what it does not know? For `evaluate --uncertainty`.
+"""Measures calibration and predictive uncertainty outside of the support.
 
-Each episode is drawn with twice its classes. Half of them are learned from
-the support; their queries are *inside*. Queries of the other half are
-*outside*: no answer to them is right, so a good learner is unsure. The
-temperature of `nll_scaled` and the like is fitted on episodes of `valid` of the
-run's own data set, whatever set is reported (Guo et al. 2017,
-arXiv:1706.04599). With norm='batch' inside and outside queries are normalised
-apart, each by its own statistics.
+Each episode is drawn with twice its classes. Half of them are in the support;
+their queries are *inside*. Queries of the other half are *outside*: no
+prediction is correct for them, so a good learner is uncertain. The temperature
+of `nll_scaled` and the like is fitted on episodes of `valid` of the run's own
+data set, whatever set is reported (Guo et al. 2017, arXiv:1706.04599). With
+norm='batch' inside and outside queries are normalised apart, each by its own
+statistics.
 """
 
+from collections.abc import Mapping
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from hyperudl import core
-from hyperudl.data import episodes
+from hyperudl.core.config import ConfigDict
 from hyperudl.evaluation import calibration
-from hyperudl.evaluation import evaluator as evaluation
+from hyperudl.evaluation import evaluator as evaluator_lib
 from hyperudl.evaluation import statistics
+from hyperudl.storage import checkpoints
 from hyperudl.storage import metrics
 from hyperudl.storage import selection
-from hyperudl.training import runs
+from hyperudl.storage.filesystem import StrPath
+from hyperudl.training import setup
 
-_PLAIN = {
+Sides = Mapping[str, evaluator_lib.Metrics]  # of 'inside' and 'outside' queries
+
+# Fields of `config.episode` with the value that halving needs.
+_REQUIRED = {
   'tasks': 0,
   'unlabelled': 0,
   'proportions': 'balanced',
@@ -35,33 +43,31 @@ _PLAIN = {
 }
 
 
-def halve(episode, way):
-  """An episode of 2N classes as two that share one support.
+def halve(episode: core.Episode, way: int) -> tuple[core.Episode, core.Episode]:
+  """Divide an episode of 2N classes into two that share one support.
 
   Args:
-    episode: `core.Episode` of one task with as many rows of each class.
+    episode: one task with as many rows of each class.
     way: N.
 
   Returns:
-    (inside, outside), `core.Episode`s with the support rows of the classes
-    below N; queries of these, and of the others with labels 0.
+    (inside, outside) with the support rows of the classes below N; queries of
+    these classes, and of the others with labels 0.
   """
   support, query = episode.support, episode.query
   pick = lambda part, rows: core.Examples(part.x[rows], part.y[rows])
   halves = lambda y: jnp.split(jnp.argsort(y >= way, stable=True), 2)
-  known, _ = halves(support.y)
-  inside, outside = halves(query.y)
-  support = pick(support, known)
-  unknown = pick(query, outside)
-  return (
-    core.Episode(support, pick(query, inside)),
-    core.Episode(support, unknown._replace(y=jnp.zeros_like(unknown.y))),
-  )
+  support = pick(support, halves(support.y)[0])
+  inside, outside = (pick(query, rows) for rows in halves(query.y))
+  outside = outside._replace(y=jnp.zeros_like(outside.y))
+  return core.Episode(support, inside), core.Episode(support, outside)
 
 
-def check(config):
-  """core.BadInput where episodes cannot be halved."""
-  for field, value in _PLAIN.items():
+def check(config: ConfigDict) -> None:
+  """Raise core.BadInput where episodes cannot be halved."""
+  if 'language' in config:
+    raise core.BadInput('--uncertainty takes images, not tasks with language')
+  for field, value in _REQUIRED.items():
     if config.episode[field] != value:
       raise core.BadInput(
         '--uncertainty takes episodes of one task with labelled images alone '
@@ -76,115 +82,103 @@ def check(config):
     )
 
 
-class Evaluator:
-  """Answers to inside and outside queries of the fixed episodes of a split."""
-
-  def __init__(self, config, split, count):
-    """Loads the data of `split`.
-
-    Args:
-      config: of the run, with overrides applied.
-      split: as in `evaluation.Evaluator`.
-      count: number of episodes.
-
-    Raises:
-      core.BadInput: for a setting that `check` refuses or too few classes.
-    """
-    check(config)
-    self._inner = evaluation.Evaluator(config, split, count)
-    wide = config.copy_and_resolve_references()
-    with wide.unlocked():
-      wide.episode.way = 2 * config.episode.way
-    self._draw = self._inner.make_draw(wide)
-    self._halve = jax.jit(jax.vmap(lambda e: halve(e, config.episode.way)))
-    self.template = evaluation.template(self._inner)
-
-  def run(self, params, stop=()):
-    """{'inside': ..., 'outside': ...}, each a dict of numpy [episodes, ...].
-
-    Args:
-      params: of the learner.
-      stop: turns true when to give up; then the result is None.
-    """
-    inner, parts = self._inner, {'inside': [], 'outside': []}
-    size = min(inner.config.eval.batch, inner.count)
-    for start in range(0, inner.count, size):
-      if stop:
-        return None
-      keys = episodes.eval_keys(inner.split, start, size)
-      fold = jax.vmap(lambda key: jax.random.fold_in(key, evaluation.EVAL_KEY))
-      for name, batch in zip(parts, self._halve(self._draw(keys))):
-        values = dict(inner.step(params, batch, fold(keys)))
-        values['y'] = batch.query.y
-        parts[name].append(jax.device_get(values))
-    return {name: _joined(found, inner.count) for name, found in parts.items()}
-
-
-def _joined(parts, count):
-  return {
-    name: np.concatenate([part[name] for part in parts])[:count]
-    for name in parts[0]
-  }
-
-
-def scores(values):
-  """{name: f[episodes, queries]} of what a learner says of its doubt."""
-  found = {'entropy': calibration.entropy(values['probabilities'])}
-  if 'disagreement' in values:
-    found['disagreement'] = values['disagreement']
-  return found
-
-
-def fit_temperature(values):
-  """The temperature of inside answers, from `Evaluator.run` on `valid`."""
-  p, y = _flat(values['inside'])
-  return calibration.fit_temperature(_logits(p), y)
-
-
-def summarise(values, temperature):
-  """One row.
+def evaluate_sides(
+  checkpoint: checkpoints.Checkpoint,
+  config: ConfigDict,
+  split: str,
+  stop: Any = (),
+) -> Sides | None:
+  """Compute the metrics of inside and outside queries of a checkpoint.
 
   Args:
-    values: from `Evaluator.run`.
+    checkpoint: restored as nested dicts.
+    config: of the run, with overrides applied.
+    split: of the data.
+    stop: becomes true when the evaluation should end; then None is returned.
+
+  Raises:
+    core.BadInput: for a setting that `check` refuses or too few classes.
+  """
+  check(config)
+  evaluator = evaluator_lib.Evaluator(config, split, config.eval.episodes)
+  way = config.episode.way
+  wide = config.copy_and_resolve_references()
+  with wide.unlocked():
+    wide.episode.way = 2 * way
+  draw_wide = evaluator.make_draw(wide)
+  halves = jax.jit(jax.vmap(lambda episode: halve(episode, way)))
+  params = setup.fit_params(checkpoint, evaluator.param_shapes())
+  sides = {}
+  for index, name in enumerate(('inside', 'outside')):
+    draw = lambda *args, index=index: halves(draw_wide(*args))[index]
+    sides[name] = evaluator.run(params, stop, draw)
+  return None if None in sides.values() else sides
+
+
+def scores(values: evaluator_lib.Metrics) -> evaluator_lib.Metrics:
+  """Return the uncertainty scores f[episodes, queries] by name."""
+  named = {'entropy': calibration.entropy(values['probabilities'])}
+  if 'disagreement' in values:
+    named['disagreement'] = values['disagreement']
+  return named
+
+
+def fit_temperature(sides: Sides) -> float:
+  """Return the temperature of inside predictions, to be used on other tasks."""
+  p = sides['inside']['probabilities']
+  y = sides['inside']['y'].reshape(-1)
+  return calibration.fit_temperature(_logits(p.reshape(-1, p.shape[-1])), y)
+
+
+def summarise(sides: Sides, temperature: float) -> dict[str, Any]:
+  """Return one row of means with 95% intervals.
+
+  Args:
+    sides: from `evaluate_sides`.
     temperature: from `fit_temperature` on other tasks.
 
   Returns:
-    dict: accuracy, nll, brier with 95% intervals over episodes, ece with a
-    bootstrap one; the same but accuracy with `_scaled` after division by the
+    accuracy, nll, brier with 95% intervals over episodes, ece with a bootstrap
+    one; the same but accuracy with `_scaled` after division by the
     temperature; mean `entropy_inside`, `entropy_outside`, and `auroc_entropy`,
-    how well entropy tells outside from inside queries of one episode; the same
-    of `disagreement` (mutual information of answer and model) where there is.
+    how well entropy separates outside from inside queries of one episode; the
+    same of `disagreement` (mutual information of prediction and model) for
+    learners that have it.
   """
-  inside, y = values['inside'], values['inside']['y']
+  inside, y = sides['inside'], sides['inside']['y']
   row = {'episodes': len(y), 'temperature': float(temperature)}
-  intervals = {'accuracy': inside['accuracy']}
+  values = {'accuracy': inside['accuracy']}
   p = inside['probabilities']
-  scaled = calibration.softmax(_logits(p) / temperature)
-  for suffix, answers in (('', p), ('_scaled', scaled)):
-    pairs = list(zip(answers, y))
+  scaled = special.softmax(_logits(p) / temperature, axis=-1)
+  for suffix, predictions in (('', p), ('_scaled', scaled)):
     for name in ('nll', 'brier'):
       score = getattr(calibration, name)
-      intervals[f'{name}{suffix}'] = np.array([score(*pair) for pair in pairs])
-    row[f'ece{suffix}'], row[f'ece{suffix}_ci95'] = ece_ci95(answers, y)
-  known, unknown = scores(inside), scores(values['outside'])
-  for name in known:
-    intervals[f'{name}_inside'] = known[name].mean(axis=1)
-    intervals[f'{name}_outside'] = unknown[name].mean(axis=1)
-    intervals[f'auroc_{name}'] = np.array(
-      [calibration.auroc(a, b) for a, b in zip(known[name], unknown[name])]
+      values[f'{name}{suffix}'] = np.array(
+        [score(*pair) for pair in zip(predictions, y)]
+      )
+    row[f'ece{suffix}'], row[f'ece{suffix}_ci95'] = ece_ci95(predictions, y)
+  outside_scores = scores(sides['outside'])
+  for name, score in scores(inside).items():
+    other = outside_scores[name]
+    values[f'{name}_inside'] = score.mean(axis=1)
+    values[f'{name}_outside'] = other.mean(axis=1)
+    values[f'auroc_{name}'] = np.array(
+      [calibration.auroc(*pair) for pair in zip(score, other)]
     )
-  for name, array in intervals.items():
+  for name, array in values.items():
     row[name], row[f'{name}_ci95'] = statistics.mean_ci95(array)
   return row
 
 
-def ece_ci95(p, y, draws=200):
-  """(ECE of all queries, half width of its 95% bootstrap over episodes).
+def ece_ci95(
+  p: np.ndarray, y: np.ndarray, draws: int = 200
+) -> tuple[float, float]:
+  """Return the ECE of all queries and the half width of its 95% interval.
 
   Args:
     p: f[episodes, queries, N].
     y: i[episodes, queries].
-    draws: of the bootstrap.
+    draws: of the bootstrap over episodes.
   """
   flat = lambda rows: (p[rows].reshape(-1, p.shape[-1]), y[rows].reshape(-1))
   error = lambda rows: calibration.expected_calibration_error(*flat(rows))
@@ -194,72 +188,69 @@ def ece_ci95(p, y, draws=200):
   return error(slice(None)), float(high - low) / 2
 
 
-def arrays(values):
-  """What `plots --kind=uncertainty` draws, for the file of the episodes."""
-  found = {
-    'probabilities': values['inside']['probabilities'],
-    'y': values['inside']['y'],
-  }
-  for side, own in values.items():
-    for name, score in scores(own).items():
-      found[f'{name}_{side}'] = score
-  return found
+def arrays(sides: Sides) -> evaluator_lib.Metrics:
+  """Return what `plots --kind=uncertainty` draws, for the result's npz file."""
+  named = {key: sides['inside'][key] for key in ('probabilities', 'y')}
+  for side, values in sides.items():
+    named |= {f'{k}_{side}': score for k, score in scores(values).items()}
+  return named
 
 
-def evaluate_once(workdir, config, step, split, tag, stop=()):
-  """Doubt inside and outside of the classes learned; appends a line.
+def evaluate_once(
+  workdir: StrPath,
+  config: ConfigDict,
+  step: str,
+  split: str,
+  tag: str,
+  stop: Any = (),
+) -> dict[str, Any] | None:
+  """Evaluate inside and outside of the support's classes; append a line.
 
   Args:
-    workdir, config, split, stop: as in `evaluate.evaluate_once`.
+    workdir: of the run.
+    config: of the run, with overrides applied.
     step: 'latest', 'best' or a number.
-    tag: '' or what names the overrides; '-uncertainty' is added.
+    split: of the data.
+    tag: '' or the name of the overrides; '-uncertainty' is added.
+    stop: becomes true when the evaluation should end.
 
   Returns:
     The row, or None if it was stopped.
   """
   name = f'{tag}-uncertainty-{split}' if tag else f'uncertainty-{split}'
   metrics.evaluation_path(workdir, name)  # a bad name fails now
-  own = _own_data(workdir, config)
-  same = own.data.dataset == config.data.dataset
+  trained = _with_training_data(workdir, config)
+  same = trained.data.dataset == config.data.dataset
   if step == 'best_ensemble' or (same and split in ('valid', 'all')):
     raise core.BadInput(
       '--uncertainty evaluates one step and fits its temperature on valid of '
-      f'{own.data.dataset}, so not --step={step} --split={split}'
+      f'{trained.data.dataset}, so not --step={step} --split={split}'
     )
-  raw, number, _ = selection.restore_step(workdir, step)
-  results = []
-  for one, part in ((own, 'valid'), (config, split)):
-    evaluator = Evaluator(one, part, config.eval.episodes)
-    params = evaluation.fit(raw, evaluator.template, number)
-    results.append(evaluator.run(params, stop))
-    if results[-1] is None:
-      return None
-  temperature = fit_temperature(results[0])
-  row = summarise(results[1], temperature)
+  checkpoint = selection.restore_step(workdir, step)
+  valid = evaluate_sides(checkpoint, trained, 'valid', stop)
+  sides = valid and evaluate_sides(checkpoint, config, split, stop)
+  if not sides:
+    return None
+  row = summarise(sides, fit_temperature(valid))
   row['dataset'] = config.data.dataset
-  row['temperature_from'] = own.data.dataset
-  row |= evaluation.conditions(config)
-  metrics.write_evaluation(workdir, name, number, row, arrays(results[1]))
-  return {'step': number, **row}
+  row['temperature_from'] = trained.data.dataset
+  row |= evaluator_lib.conditions(config)
+  metrics.write_evaluation(workdir, name, checkpoint.step, row, arrays(sides))
+  return {'step': checkpoint.step, **row}
 
 
-def _own_data(workdir, config):
-  """`config` with the data that the run was trained on."""
-  own = config.copy_and_resolve_references()
-  data = runs.read_config(workdir).data
+def _with_training_data(workdir, config):
+  """Return `config` with the data that the run was trained on."""
+  trained = config.copy_and_resolve_references()
+  data = setup.read_config(workdir).data
   if data.dataset == config.data.dataset:
-    return own
-  with own.unlocked():
-    own.data.update(data)
-    if not os.path.isdir(own.data.dir):
-      own.data.dir = config.data.dir
-  return own
+    return trained
+  with trained.unlocked():
+    trained.data.update(data)
+    if not os.path.isdir(trained.data.dir):
+      trained.data.dir = config.data.dir
+  return trained
 
 
 def _logits(p):
   return np.log(np.maximum(np.asarray(p, np.float64), 1e-30))
-
-
-def _flat(values):
-  p = values['probabilities']
-  return p.reshape(-1, p.shape[-1]), values['y'].reshape(-1)

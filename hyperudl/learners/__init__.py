@@ -1,42 +1,50 @@
-"""Learners, one file each, found by name; there is no registry to edit."""
+"""Learners, one file or folder each, found by name; none is registered."""
 
+from collections.abc import Callable
 import difflib
 import importlib
 import inspect
 import pathlib
+from types import ModuleType
+from typing import Any
 
 from hyperudl import core
+from hyperudl.core import hyperparameters as hyperparameters_lib
+from hyperudl.core.config import ConfigDict
 from hyperudl.ops import losses
 
 
-def names():
-  """All learners: the files and folders here without a leading underscore."""
+def names() -> tuple[str, ...]:
+  """Return all learners: the files and folders here without an underscore."""
   here = pathlib.Path(__file__).parent
-  found = {path.stem for path in here.glob('*.py')}
-  found |= {path.parent.name for path in here.glob('*/__init__.py')}
-  return tuple(sorted(name for name in found if not name.startswith('_')))
+  stems = {path.stem for path in here.glob('*.py')}
+  stems |= {path.parent.name for path in here.glob('*/__init__.py')}
+  return tuple(sorted(name for name in stems if not name.startswith('_')))
 
 
-def hyperparameters(name):
-  """Hyperparameters of learner `name` with their defaults.
+def hyperparameters(name: str) -> dict[str, Any]:
+  """Return the hyperparameters of learner `name` with their defaults.
 
   Raises:
     core.BadInput: for an unknown name, listing the choices.
   """
-  return {
-    k: p.default
-    for k, p in inspect.signature(_module(name).make).parameters.items()
-    if k != 'way'
-  }
+  module = _module(name)
+  if not hasattr(module, 'Config'):  # TEMPORARY: not yet a dataclass
+    return {
+      k: p.default
+      for k, p in inspect.signature(module.make).parameters.items()
+      if k != 'way'
+    }
+  return hyperparameters_lib.defaults(module.Config)
 
 
-def make(name, way, settings):
-  """The learner `name` for `way` classes.
+def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
+  """Make the learner `name` for `way` classes.
 
   Args:
-    name: file name in this folder without its ending.
+    name: of a file or folder here.
     way: N.
-    settings: dict of hyperparameters for the learner's `make`.
+    settings: hyperparameters that differ from the defaults of its `Config`.
 
   Raises:
     core.BadInput: for an unknown name, an unknown hyperparameter or a value
@@ -51,29 +59,56 @@ def make(name, way, settings):
         f'learner {name!r} has no hyperparameter {key!r}{hint} '
         f'It has: {", ".join(sorted(known))}.'
       )
+  module = _module(name)
   try:
-    return _module(name).make(way, **settings)
+    if not hasattr(module, 'Config'):  # TEMPORARY: not yet a dataclass
+      return module.make(way, **settings)
+    return module.make(module.Config(way=way, **settings))
   except (TypeError, ValueError) as error:
     raise core.BadInput(f'learner {name!r}: {error}') from error
 
 
-def filled(kind, make, way, settings):
-  """A NamedTuple of the arguments of a `make`, its defaults filled in.
+def check_run(config: ConfigDict) -> None:
+  """Refuse a run whose episodes its learner cannot take.
 
-  Args:
-    kind: the NamedTuple's class, with the arguments of `make` as fields.
-    make: the learner's function.
-    way: N.
-    settings: dict, what is given; channels become a tuple.
+  A learner's module may state `SUPPORTS`, a set of 'emit_from' (it generates
+  weights from the supports that `episode.emit_from` names) and
+  'missing_classes' (a class may have no support), and rules of its own over
+  the run's config as `check_run(config)`.
 
   Raises:
-    TypeError: for a setting that does not exist.
+    core.BadInput: naming the field, its value and what to set instead.
   """
-  settings = {**make.__kwdefaults__, **settings}
-  settings['channels'] = tuple(settings['channels'])
-  return kind(way=way, **settings)
+  name, module = config.learner.name, _module(config.learner.name)
+  supports = getattr(module, 'SUPPORTS', frozenset())
+  if config.episode.emit_from != 'own' and 'emit_from' not in supports:
+    raise core.BadInput(
+      f'config.episode.emit_from = {config.episode.emit_from!r} replaces the '
+      f'supports that weights are generated from, and {name!r} does not read '
+      f"it; {_supporting('emit_from')} do: set it to 'own'"
+    )
+  joint = config.data.support_query == 'joint'
+  if joint and 'missing_classes' not in supports:
+    raise core.BadInput(
+      "config.data.support_query = 'joint' may leave a class without support, "
+      f'which is for {_supporting("missing_classes")} alone, not for {name!r}: '
+      "set it to 'disjoint'"
+    )
+  if hasattr(module, 'check_run'):
+    module.check_run(config)
 
 
+def _supporting(feature):
+  """The learners that support `feature`, in words."""
+  modules = {name: _module(name) for name in names()}
+  return ' and '.join(
+    name
+    for name, module in modules.items()
+    if feature in getattr(module, 'SUPPORTS', frozenset())
+  )
+
+
+# TEMPORARY: until every learner has a dataclass.
 def divided(settings, function):
   """(the settings that a function takes, the others), two dicts."""
   taken = inspect.signature(function).parameters
@@ -104,18 +139,31 @@ def spelled_out(own, *bases, without=()):
   return inspect.Signature(named.values())
 
 
-def _module(name):
-  if name not in names():
-    near = difflib.get_close_matches(name, names(), 1)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
-    raise core.BadInput(
-      f'there is no learner {name!r}.{hint} Choose one of {", ".join(names())}.'
-    )
-  return importlib.import_module(f'hyperudl.learners.{name}')
+def filled(kind, make, way, settings):
+  """A NamedTuple of the arguments of a `make`, its defaults filled in.
+
+  Args:
+    kind: the NamedTuple's class, with the arguments of `make` as fields.
+    make: the learner's function.
+    way: N.
+    settings: dict, what is given; channels become a tuple.
+
+  Raises:
+    TypeError: for a setting that does not exist.
+  """
+  settings = {**make.__kwdefaults__, **settings}
+  settings['channels'] = tuple(settings['channels'])
+  return kind(way=way, **settings)
 
 
-def make_learner(init, adapt, predict, loss=None, evaluate=None):
-  """A `Learner` with the default loss and evaluation filled in.
+def make_learner(
+  init: Callable,
+  adapt: Callable,
+  predict: Callable,
+  loss: Callable | None = None,
+  evaluate: Callable | None = None,
+) -> core.Learner:
+  """Return a `Learner`, with the default loss and evaluation where None.
 
   Args:
     init: (key, episode) -> params.
@@ -142,3 +190,13 @@ def make_learner(init, adapt, predict, loss=None, evaluate=None):
   return core.Learner(
     init, adapt, predict, loss or default_loss, evaluate or default_evaluate
   )
+
+
+def _module(name: str) -> ModuleType:
+  if name not in names():
+    near = difflib.get_close_matches(name, names(), 1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
+    raise core.BadInput(
+      f'there is no learner {name!r}.{hint} Choose one of {", ".join(names())}.'
+    )
+  return importlib.import_module(f'hyperudl.learners.{name}')

@@ -1,20 +1,60 @@
-"""Linear heads that a hypernetwork writes for a task: HyperMAML's parts.
+"""Linear heads that a hypernetwork generates from the features of a task.
 
-`learners/hypermaml.py` says what they are for.
+`hypermaml` explains the method; `bayeshmaml` generates a distribution of heads.
 """
 
-from typing import NamedTuple
+import dataclasses
+import operator
+from typing import Literal
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
 from hyperudl.nets import backbones
+from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 
-AGGREGATIONS = ('concat', 'mean')
-UPDATES = ('minus', 'plus', 'multiply')
-LABELS = ('one_hot', 'index', 'none')
+Head = dict[str, jax.Array]  # {'kernel': f32[D, N], 'bias': f32[N]}
+UPDATES = {
+  'minus': operator.sub,
+  'plus': operator.add,
+  'multiply': operator.mul,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Hyperparameters that `hypermaml` and `bayeshmaml` share."""
+
+  way: int = field(5, at_least=1)  # N
+  backbone: backbones.Backbone = 'conv'
+  channels: tuple[int, ...] = field((64, 64, 64, 64), at_least=1)  # of blocks
+  norm: backbones.Norm = 'batch'
+  features: Literal['flatten', 'mean'] = 'mean'  # input of the head
+  hidden: int = field(256, at_least=1)  # width of the hypernetwork
+  layers: int = field(3, at_least=2)  # of the hypernetwork
+  enhance: bool = True  # append predictions of the universal head to features
+  labels: Literal['one_hot', 'index', 'none'] = (
+    'one_hot'  # appended to features
+  )
+  aggregation: Literal['concat', 'mean'] = 'concat'  # of the rows of a class
+  update: Literal['minus', 'plus', 'multiply'] = 'minus'  # theta by delta
+  detach_features: bool = False  # stop all gradients into the feature net
+  detach_hypernetwork: bool = False  # stop those through the hypernetwork
+  delta_weight: float = 0.0  # lambda
+  support_loss: bool = False  # add the support to the queries of the outer loss
+  warmup_steps: int = field(0, at_least=0)  # outer steps by gradient
+  switch_steps: int = field(0, at_least=0)  # outer steps of the blend
+  inner_steps: int = field(5, at_least=1)  # J, of the warm-up
+  inner_rate: float = 0.01  # alpha, of the warm-up
+
+  def __post_init__(self):
+    hyperparameters.check(self)
+    _trunk_net(self)  # refuses what the backbone does not have
 
 
 class Hypernetwork(nn.Module):
@@ -31,147 +71,147 @@ class Hypernetwork(nn.Module):
   out: int
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     for _ in range(self.layers - 1):
       x = jax.nn.relu(nn.Dense(self.hidden)(x))
     return nn.Dense(self.out)(x)
 
 
-class Settings(NamedTuple):
-  """The arguments of `make`, by the same names."""
+def init(
+  config: Config, key: jax.Array, episode: core.Episode, outputs: int = 1
+) -> dict[str, core.PyTree]:
+  """Return 'trunk' (feature net), 'head' (universal) and 'hypernetwork'.
 
-  way: int
-  backbone: str
-  channels: tuple
-  norm: str
-  features: str
-  hidden: int
-  layers: int
-  enhance: bool
-  labels: str
-  aggregation: str
-  update: str
-  detach_features: bool
-  detach_hypernetwork: bool
-  delta_weight: float
-  support_loss: bool
-  warmup_steps: int
-  switch_steps: int
-  inner_steps: int
-  inner_rate: float
-  finetune_steps: int
-  finetune_rate: float
-
-
-def check(s):
-  """Raises ValueError for an unknown choice or a number out of range."""
-  for name, choices in (
-    ('aggregation', AGGREGATIONS),
-    ('update', UPDATES),
-    ('labels', LABELS),
-  ):
-    if getattr(s, name) not in choices:
-      raise ValueError(
-        f'{name} must be one of {choices}, not {getattr(s, name)!r}'
-      )
-  counts = (s.warmup_steps, s.switch_steps, s.finetune_steps)
-  if min(counts) < 0 or min(s.hidden, s.inner_steps) < 1 or s.layers < 2:
-    raise ValueError(
-      'warmup_steps, switch_steps and finetune_steps must be >= 0, hidden and '
-      'inner_steps >= 1 and layers >= 2, not '
-      f'{(*counts, s.hidden, s.inner_steps)} and {s.layers}'
-    )
-  trunk_net(s)  # checks its own choices
+  Args:
+    config: hyperparameters.
+    key: PRNG key.
+    episode: gives the shape of images and support.
+    outputs: how many numbers are generated for each weight of a head.
+  """
+  trunk_key, head_key, hypernetwork_key = jax.random.split(key, 3)
+  x, y = episode.support.x, episode.support.y
+  trunk = _trunk_net(config).init(trunk_key, x[:1])['params']
+  features = embed(config, trunk, x)
+  shape = features.shape[-1], config.way
+  head = {
+    'kernel': nn.initializers.lecun_normal()(head_key, shape, jnp.float32),
+    'bias': jnp.zeros((config.way,), jnp.float32),
+  }
+  rows = _class_inputs(config, head, core.Examples(features, y))
+  net = _hypernetwork(config, features, outputs)
+  hypernetwork = net.init(hypernetwork_key, rows)['params']
+  return {'trunk': trunk, 'head': head, 'hypernetwork': hypernetwork}
 
 
-def trunk_net(s):
-  """The embedding's module."""
-  return backbones.make(s.backbone, s.channels, s.norm, features=s.features)
+def embed(config: Config, trunk: core.PyTree, x: jax.Array) -> jax.Array:
+  """Return features f32[n, D] of images f32[n, H, W, C]."""
+  features = _trunk_net(config).apply({'params': trunk}, x)
+  return jax.lax.stop_gradient(features) if config.detach_features else features
 
 
-def embed(s, trunk, x):
-  """Embeddings f32[n, D] of images f32[n, H, W, C]."""
-  z = trunk_net(s).apply({'params': trunk}, x)
-  return jax.lax.stop_gradient(z) if s.detach_features else z
+def linear(head: Head, features: jax.Array) -> jax.Array:
+  """Return logits f32[n, N] of f32[n, D]."""
+  return features @ head['kernel'] + head['bias']
 
 
-def linear(head, z):
-  """Logits f32[n, N] of embeddings under {'kernel', 'bias'}."""
-  return z @ head['kernel'] + head['bias']
-
-
-def class_inputs(s, head, z, y):
-  """f32[N, F], what the hypernetwork sees of each class."""
-  parts = [z]
-  if s.enhance:
-    guess = jax.nn.softmax(linear(head, z))
-    parts.append(jax.lax.stop_gradient(guess))
-  if s.labels == 'one_hot':
-    parts.append(jax.nn.one_hot(y, s.way))
-  elif s.labels == 'index':
-    parts.append(y[:, None].astype(z.dtype))
-  rows = jnp.concatenate(parts, axis=-1)
-  if s.detach_hypernetwork:
-    rows = jax.lax.stop_gradient(rows)
-  if s.aggregation == 'mean':
-    return losses.class_means(rows, y, s.way)
-  return _side_by_side(rows, y, s.way)
-
-
-def emitted(s, params, z, y, outputs=1):
-  """What the hypernetwork emits: list of `outputs` {'kernel', 'bias'}."""
-  width = z.shape[-1] + 1
-  out = Hypernetwork(s.hidden, s.layers, outputs * width).apply(
+def generate(
+  config: Config, params: core.PyTree, support: core.Examples, outputs: int = 1
+) -> list[Head]:
+  """Return `outputs` generated heads for a support of features f32[S, D]."""
+  generated = _hypernetwork(config, support.x, outputs).apply(
     {'params': params['hypernetwork']},
-    class_inputs(s, params['head'], z, y),
+    _class_inputs(config, params['head'], support),
   )
-  parts = jnp.split(out, outputs, axis=-1)
+  parts = jnp.split(generated, outputs, axis=-1)
   return [{'kernel': p[:, :-1].T, 'bias': p[:, -1]} for p in parts]
 
 
-def moved(s, head, delta, z, y, share):
-  """The head of a task: gradient steps with the share p, then delta.
+def adapt_head(
+  config: Config, head: Head, delta: Head, support: core.Examples, p: jax.Array
+) -> Head:
+  """Return the head of a task: gradient steps of weight p, then delta.
 
   Args:
-    s: `Settings`.
+    config: hyperparameters.
     head: the universal one.
-    delta: from `emitted`.
-    z, y: f32[S, D] and i32[S], the support.
-    share: f32[], p.
+    delta: from `generate`.
+    support: features f32[S, D].
+    p: f32[], of `gradient_fraction`.
   """
 
   def by_gradient(head):
-    def step(head, _):
-      fit = lambda head: losses.cross_entropy(linear(head, z), y)
-      move = lambda v, g: v - share * s.inner_rate * g
-      return jax.tree.map(move, head, jax.grad(fit)(head)), None
+    rates = gradient_descent.make_rates(
+      head, config.inner_steps, p * config.inner_rate, 'step'
+    )
+    loss = lambda head, k: losses.cross_entropy(
+      linear(head, support.x), support.y
+    )
+    return gradient_descent.descend(loss, head, rates, remat=False)[0]
 
-    return jax.lax.scan(step, head, length=s.inner_steps)[0]
-
-  if s.warmup_steps or s.switch_steps:
-    head = jax.lax.cond(share > 0, by_gradient, lambda head: head, head)
-  apply = {
-    'minus': lambda v, d: v - d,
-    'plus': lambda v, d: v + d,
-    'multiply': lambda v, d: v * d,
-  }[s.update]
-  changed = jax.tree.map(apply, head, delta)
-  blend = lambda v, c: share * v + (1 - share) * c
-  return jax.tree.map(blend, head, changed)
+  if config.warmup_steps or config.switch_steps:
+    head = jax.lax.cond(p > 0, by_gradient, lambda head: head, head)
+  changed = jax.tree.map(UPDATES[config.update], head, delta)
+  return jax.tree.map(lambda old, new: p * old + (1 - p) * new, head, changed)
 
 
-def gradient_share(step, warmup_steps, switch_steps):
-  """p f32[]: 1 for `warmup_steps`, then falling to 0 in `switch_steps`.
+def gradient_fraction(config: Config, step: jax.Array) -> jax.Array:
+  """Return p f32[]: 1 for `warmup_steps`, then falling to 0 in `switch_steps`.
 
   p = (W + S - t) / (S + 1) for W <= t < W + S.
   """
-  left = warmup_steps + switch_steps - step
-  share = jnp.clip(left / (switch_steps + 1), 0.0, 1.0)
-  return jnp.where(step < warmup_steps, 1.0, share).astype(jnp.float32)
+  left = config.warmup_steps + config.switch_steps - step
+  fraction = jnp.clip(left / (config.switch_steps + 1), 0.0, 1.0)
+  fraction = jnp.where(step < config.warmup_steps, 1.0, fraction)
+  return fraction.astype(jnp.float32)
 
 
-def _side_by_side(rows, y, way):
-  """f32[S, F] -> f32[N, K F]: the rows of each class in their order.
+def outer_cross_entropy(
+  config: Config, query: core.Examples, support: core.Examples
+) -> jax.Array:
+  """Return the cross-entropy of logits of queries, and support if configured.
+
+  Args:
+    config: hyperparameters.
+    query: logits f32[Q, N] in place of images.
+    support: logits f32[S, N].
+  """
+  if config.support_loss:
+    query = jax.tree.map(lambda *xs: jnp.concatenate(xs), query, support)
+  return losses.cross_entropy(query.x, query.y)
+
+
+def _trunk_net(config):
+  return backbones.make(
+    config.backbone, config.channels, config.norm, features=config.features
+  )
+
+
+def _hypernetwork(config, features, outputs):
+  width = features.shape[-1] + 1
+  return Hypernetwork(config.hidden, config.layers, outputs * width)
+
+
+def _class_inputs(config, head, support):
+  """Return f32[N, F], the input of the hypernetwork for each class."""
+  features, y = support.x, support.y
+  parts = [features]
+  if config.enhance:
+    predictions = jax.nn.softmax(linear(head, features))
+    parts.append(jax.lax.stop_gradient(predictions))
+  if config.labels == 'one_hot':
+    parts.append(jax.nn.one_hot(y, config.way))
+  elif config.labels == 'index':
+    parts.append(y[:, None].astype(features.dtype))
+  rows = jnp.concatenate(parts, axis=-1)
+  if config.detach_hypernetwork:
+    rows = jax.lax.stop_gradient(rows)
+  if config.aggregation == 'mean':
+    return losses.class_means(rows, y, config.way)
+  return _concatenate_by_class(rows, y, config.way)
+
+
+def _concatenate_by_class(rows, y, way):
+  """Concatenate the rows of each class: f32[S, F] -> f32[N, K F].
 
   K is S / N; a class with fewer labelled rows ends in zeros.
   """

@@ -1,7 +1,8 @@
-"""BayesHMAML: a distribution of classifiers for each task.
+"""BayesHMAML: a hypernetwork generates a distribution of heads for each task.
 
-Borycki et al. 2022, arXiv:2210.02796, over the parts of `hypermaml.py`: the
-hypernetwork emits delta and log sigma^2, and with the head theta' of HyperMAML
+Borycki et al. 2022, arXiv:2210.02796, based on `hypermaml.py`: the
+hypernetwork generates delta and log sigma^2, and with the head theta' of
+HyperMAML
   q(W | task) = N(theta', diag(sigma^2))
   outer loss = CE(queries; mean over S samples) + kappa(t) KL(q || N(0, 1))
   kappa(t) = kappa_0 (kappa_1 / kappa_0)^(t / kl_steps)
@@ -9,115 +10,61 @@ By default the logits of the samples are averaged, as in the reference;
 average='probabilities' averages what Bayes' rule averages. In evaluations
 `test_samples` heads are drawn, 0 for the mean alone (all published runs).
 
-Besides accuracy and nll: `brier`, `entropy` of the mean prediction, and the
-`mutual_information` of prediction and head, which is what the samples disagree
-on; calibration over episodes is in `calibration.py`.
+Metrics besides accuracy and nll: `brier`, `entropy` of the mean prediction, and
+the `mutual_information` of prediction and head, which measures how far samples
+disagree; calibration over episodes is in `evaluation/calibration.py`.
 """
 
-from typing import NamedTuple
+import dataclasses
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl import learners
+from hyperudl.core.hyperparameters import field
 from hyperudl.learners import _head_generator
-from hyperudl.learners import hypermaml
 from hyperudl.ops import losses
 
-AVERAGES = ('logits', 'probabilities')
+Head = _head_generator.Head
 
 
-class _Bayes(NamedTuple):
-  samples: int
-  test_samples: int
-  average: str
-  kl_start: float
-  kl_stop: float
-  kl_steps: int
+@dataclasses.dataclass(frozen=True)
+class Config(_head_generator.Config):
+  """Hyperparameters of `bayeshmaml`."""
+
+  samples: int = field(5, at_least=1)  # S of training
+  test_samples: int = field(0, at_least=0)  # S of evaluations; 0: the mean
+  average: Literal['logits', 'probabilities'] = 'logits'  # over samples
+  kl_start: float = field(1e-24, above=0)  # kappa_0
+  kl_stop: float = field(1e-3, above=0)  # kappa_1, from `kl_steps` on
+  kl_steps: int = field(10_000, at_least=1)  # outer steps
 
 
-def make(
-  way,
-  *,
-  samples=5,
-  test_samples=0,
-  average='logits',
-  kl_start=1e-24,
-  kl_stop=1e-3,
-  kl_steps=10_000,
-  **settings,
-):
-  """The `bayeshmaml` learner. Its task is the net of features and S heads.
-
-  Args:
-    way: N.
-    samples: S of training, >= 1.
-    test_samples: S of evaluations; 0 for the mean.
-    average: over samples, 'logits' or 'probabilities'.
-    kl_start, kl_stop: kappa at first and from `kl_steps` on; > 0.
-    kl_steps: outer steps.
-    **settings: of `hypermaml.make`, but for fine-tuning.
-
-  Raises:
-    ValueError: for an unknown choice or a number out of range.
-    TypeError: for a setting that does not exist.
-  """
-  if average not in AVERAGES:
-    raise ValueError(f'average must be one of {AVERAGES}, not {average!r}')
-  if min(samples, kl_steps) < 1 or test_samples < 0:
-    raise ValueError(
-      'samples and kl_steps must be >= 1 and test_samples >= 0, not '
-      f'{(samples, kl_steps, test_samples)}'
-    )
-  if min(kl_start, kl_stop) <= 0:
-    raise ValueError(
-      f'kl_start and kl_stop must be > 0, not {kl_start} and {kl_stop}'
-    )
-  unknown = [name for name in settings if name in NOT_HERE]
-  if unknown:
-    raise TypeError(f'bayeshmaml has no {", ".join(unknown)}')
-  s = hypermaml.settings_of(way, **settings)
-  b = _Bayes(samples, test_samples, average, kl_start, kl_stop, kl_steps)
-  return learners.make_learner(
-    lambda key, episode: hypermaml.init(s, key, episode, outputs=2),
-    lambda params, support, key, *, train: _adapt(
-      s, b, params, support, key, train
-    ),
-    lambda params, task, x, context: _predict(s, b, task, x),
-    lambda params, episode, key, step: _loss(s, b, params, episode, key, step),
-    lambda params, episode, key: _evaluate(s, b, params, episode, key),
-  )
+def make(config: Config) -> core.Learner:
+  """Make the `bayeshmaml` learner. Its task is the feature net and S heads."""
+  init = partial(_head_generator.init, config, outputs=2)
+  functions = _adapt, _predict, _loss, _evaluate
+  return learners.make_learner(init, *(partial(f, config) for f in functions))
 
 
-# Settings of `hypermaml.make` that this learner does not have.
-NOT_HERE = ('finetune_steps', 'finetune_rate')
-make.__signature__ = learners.spelled_out(
-  make, hypermaml.make, without=NOT_HERE
-)
-
-
-def posterior(s, params, z, y, share):
-  """(mean, log-variance) of the head, each {'kernel': f32[D, N], 'bias'}."""
-  delta, log_variance = _head_generator.emitted(s, params, z, y, outputs=2)
-  mean = _head_generator.moved(s, params['head'], delta, z, y, share)
-  return mean, log_variance
-
-
-def draw(key, mean, log_variance, count):
-  """`count` heads with a leading axis; 0 gives the mean alone, with axis 1."""
+def draw(key: jax.Array, mean: Head, log_variance: Head, count: int) -> Head:
+  """Draw `count` heads, a leading axis; for 0 return the mean with axis 1."""
   if not count:
     return jax.tree.map(lambda leaf: leaf[None], mean)
   leaves, structure = jax.tree.flatten(mean)
-  spread = [jnp.exp(0.5 * v) for v in jax.tree.leaves(log_variance)]
+  stds = [jnp.exp(0.5 * v) for v in jax.tree.leaves(log_variance)]
   drawn = [
-    m + sd * jax.random.normal(k, (count, *m.shape))
-    for k, m, sd in zip(jax.random.split(key, len(leaves)), leaves, spread)
+    m + std * jax.random.normal(k, (count, *m.shape))
+    for k, m, std in zip(jax.random.split(key, len(leaves)), leaves, stds)
   ]
   return jax.tree.unflatten(structure, drawn)
 
 
-def kl_to_standard_normal(mean, log_variance):
-  """KL(q || N(0, 1)) summed over the whole head, nats."""
+def kl_to_standard_normal(mean: Head, log_variance: Head) -> jax.Array:
+  """Compute KL(q || N(0, 1)) f32[] summed over the whole head, nats."""
   terms = jax.tree.map(
     lambda m, v: losses.kl_standard_normal(m.ravel(), v.ravel()),
     mean,
@@ -126,79 +73,94 @@ def kl_to_standard_normal(mean, log_variance):
   return sum(jax.tree.leaves(terms))
 
 
-def kl_weight(step, start, stop, steps):
-  """kappa f32[] at an outer step."""
-  share = jnp.minimum(step / steps, 1.0)
-  return jnp.exp((1 - share) * jnp.log(start) + share * jnp.log(stop))
+def kl_weight(
+  step: jax.Array, start: float, stop: float, steps: int
+) -> jax.Array:
+  """Return kappa f32[] at outer step i32[]."""
+  fraction = jnp.minimum(step / steps, 1.0)
+  return jnp.exp((1 - fraction) * jnp.log(start) + fraction * jnp.log(stop))
 
 
-def _adapt(s, b, params, support, key, train):
-  z = _head_generator.embed(s, params['trunk'], support.x)
-  q = posterior(s, params, z, support.y, jnp.float32(0.0))
-  count = b.samples if train else b.test_samples
-  return {'trunk': params['trunk'], 'heads': draw(key, *q, count)}
-
-
-def _sampled(s, task, x):
-  """Logits f32[S, n, N]."""
-  z = _head_generator.embed(s, task['trunk'], x)
-  return jax.vmap(_head_generator.linear, (0, None))(task['heads'], z)
-
-
-def _averaged(b, logits):
-  if b.average == 'logits':
-    return jnp.mean(logits, axis=0)
-  log_p = jax.nn.log_softmax(logits)
-  return jax.nn.logsumexp(log_p, axis=0) - jnp.log(logits.shape[0])
-
-
-def _predict(s, b, task, x):
-  return _averaged(b, _sampled(s, task, x))
-
-
-def _loss(s, b, params, episode, key, step):
-  support, query = episode.support, episode.query
-  z = _head_generator.embed(s, params['trunk'], support.x)
-  share = _head_generator.gradient_share(step, s.warmup_steps, s.switch_steps)
-  mean, log_variance = posterior(s, params, z, support.y, share)
-  heads = draw(key, mean, log_variance, b.samples)
-  answer = lambda z: _averaged(
-    b, jax.vmap(_head_generator.linear, (0, None))(heads, z)
+def _posterior(config, params, support, p=0.0):
+  """Return the mean and log-variance of a task's head; support as features."""
+  features = _head_generator.embed(config, params['trunk'], support.x)
+  support = core.Examples(features, support.y)
+  delta, log_variance = _head_generator.generate(config, params, support, 2)
+  mean = _head_generator.adapt_head(
+    config, params['head'], delta, support, jnp.float32(p)
   )
-  logits = answer(_head_generator.embed(s, params['trunk'], query.x))
-  seen, y = logits, query.y
-  if s.support_loss:
-    seen = jnp.concatenate([logits, answer(z)])
-    y = jnp.concatenate([query.y, support.y])
+  return mean, log_variance, support
+
+
+def _adapt(config, params, support, key, *, train):
+  """Return {'trunk': of the feature net, 'heads': with axis S}."""
+  mean, log_variance, _ = _posterior(config, params, support)
+  count = config.samples if train else config.test_samples
+  heads = draw(key, mean, log_variance, count)
+  return {'trunk': params['trunk'], 'heads': heads}
+
+
+def _predict(config, params, task, x, context):
+  """Return the averaged logits f32[Q, N] of f32[Q, H, W, C]."""
+  del params, context
+  features = _head_generator.embed(config, task['trunk'], x)
+  return _average(config, _sample_logits(task['heads'], features))
+
+
+def _loss(config, params, episode, key, step):
+  """Return the outer loss f32[] at outer step i32[], and metrics."""
+  query = episode.query
+  p = _head_generator.gradient_fraction(config, step)
+  mean, log_variance, support = _posterior(config, params, episode.support, p)
+  heads = draw(key, mean, log_variance, config.samples)
+  task = {'trunk': params['trunk'], 'heads': heads}
+  logits = _predict(config, None, task, query.x, None)
+  support_logits = _average(config, _sample_logits(heads, support.x))
+  value = _head_generator.outer_cross_entropy(
+    config,
+    core.Examples(logits, query.y),
+    core.Examples(support_logits, support.y),
+  )
   kl = kl_to_standard_normal(mean, log_variance)
-  weight = kl_weight(step, b.kl_start, b.kl_stop, b.kl_steps)
-  metrics = {
+  weight = kl_weight(step, config.kl_start, config.kl_stop, config.kl_steps)
+  value += weight * kl
+  if config.delta_weight:
+    delta = jax.tree.map(lambda new, old: new - old, mean, params['head'])
+    size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(delta))
+    value += config.delta_weight * size
+  return value, {
     'accuracy': losses.accuracy(logits, query.y),
-    'gradient_share': share,
+    'gradient_share': p,
     'kl': kl,
     'kl_weight': weight,
   }
-  value = losses.cross_entropy(seen, y) + weight * kl
-  if s.delta_weight:
-    change = jax.tree.map(lambda a, c: a - c, mean, params['head'])
-    size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(change))
-    value += s.delta_weight * size
-  return value, metrics
 
 
-def _evaluate(s, b, params, episode, key):
-  task = _adapt(s, b, params, episode.support, key, False)
-  logits = _sampled(s, task, episode.query.x)
-  y = episode.query.y
-  metrics = losses.classification_metrics(_averaged(b, logits), y)
+def _evaluate(config, params, episode, key):
+  task = _adapt(config, params, episode.support, key, train=False)
+  x, y = episode.query.x, episode.query.y
+  features = _head_generator.embed(config, task['trunk'], x)
+  logits = _sample_logits(task['heads'], features)
+  metrics = losses.classification_metrics(_average(config, logits), y)
   p = metrics['probabilities']
-  one_hot = jax.nn.one_hot(y, s.way)
   log_p = jax.nn.log_softmax(logits)
-  mixture = jax.nn.logsumexp(log_p, axis=0) - jnp.log(logits.shape[0])
+  mixture = losses.log_mean_probability(log_p)
   disagreement = losses.entropy(mixture) - jnp.mean(losses.entropy(log_p), 0)
-  return {
-    **metrics,
-    'brier': jnp.mean(jnp.sum(jnp.square(p - one_hot), axis=-1)),
-    'entropy': jnp.mean(losses.entropy(jnp.log(p + 1e-12))),
-    'mutual_information': jnp.mean(disagreement),
-  } | ({'disagreement': disagreement} if b.test_samples > 1 else {})
+  one_hot = jax.nn.one_hot(y, config.way)
+  metrics['brier'] = jnp.mean(jnp.sum(jnp.square(p - one_hot), axis=-1))
+  metrics['entropy'] = jnp.mean(losses.entropy(jnp.log(p + 1e-12)))
+  metrics['mutual_information'] = jnp.mean(disagreement)
+  if config.test_samples > 1:
+    metrics['disagreement'] = disagreement
+  return metrics
+
+
+def _sample_logits(heads, features):
+  """Return logits f32[S, n, N] of f32[n, D] under each head."""
+  return jax.vmap(_head_generator.linear, (0, None))(heads, features)
+
+
+def _average(config, logits):
+  if config.average == 'logits':
+    return jnp.mean(logits, axis=0)
+  return losses.log_mean_probability(jax.nn.log_softmax(logits))

@@ -1,9 +1,9 @@
-"""HyperCLIP: an encoder of weights that meets questions, and its guidance.
+"""HyperCLIP: an encoder of weights that matches questions, and its guidance.
 
 Nava et al. 2023, arXiv:2210.08942. With f of the weights of task i and g of
 its question, both of length 1, over the T tasks of an episode
   CE(scale f g^T, S) + CE(scale g f^T, S),
-where S shares its mass among the wordings of the same question (the original
+where S divides its mass among the wordings of the same question (the original
 takes the diagonal, and pushes a question away from its other wordings);
 a new task gets its network by gradient steps on its latent,
   -cos(f(W(z)), g) + penalty / 2 |z - z_0|^2,
@@ -11,306 +11,217 @@ without any image. Training takes episodes of `episode.tasks` = T tasks;
 evaluations take them with and without that axis.
 """
 
+import dataclasses
+import functools
+from typing import Literal
 from typing import NamedTuple
 
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import optax
 
+from hyperudl import core
 from hyperudl import learners
-from hyperudl.learners import hypernet
+from hyperudl.core.hyperparameters import field
 from hyperudl.learners._language import hypernetwork
 from hyperudl.learners._language import latent_space
+from hyperudl.learners._language import weight_vae
 from hyperudl.nets import mlp
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 
-SCHEDULES = ('constant', 'cosine')
+
+@dataclasses.dataclass(frozen=True)
+class Config(latent_space.Config):
+  """Hyperparameters of `hyperclip`."""
+
+  encoder: tuple[int, ...] = field((128, 128), at_least=1)  # of weights
+  contrast: float = field(20.0, above=0)  # scale of the cosines
+  noise: float = field(0.1, at_least=0)  # std, on latents in training
+  guidance_steps: int = field(50, at_least=0)  # of Adam towards the question
+  guidance_rate: float = field(0.03, above=0)
+  guidance_penalty: float = field(0.0, at_least=0)  # of |z - z_0|^2 / 2
+  # 'cosine': to zero.
+  guidance_schedule: Literal['constant', 'cosine'] = 'constant'
+  langevin: float = field(0.0, at_least=0)  # std, of noise on each gradient
 
 
-class Settings(NamedTuple):
-  """See `make`."""
+class Task(NamedTuple):
+  """What `adapt` returns."""
 
-  space: latent_space.Space
-  encoder: tuple
-  contrast: float
-  noise: float
-  steps: int
-  rate: float
-  penalty: float
-  schedule: str
-  langevin: float
+  network: hypernetwork.Task
+  latent: jax.Array  # f32[Z], of the space
 
 
-def make(
-  way,
-  *,
-  space='hnet',
-  hvae_latent=32,
-  hvae_hidden=(128, 128),
-  encoder=(128, 128),
-  contrast=20.0,
-  noise=0.1,
-  guidance_steps=50,
-  guidance_rate=0.03,
-  guidance_penalty=0.0,
-  guidance_schedule='constant',
-  langevin=0.0,
-  **settings,
-):
-  """The `hyperclip` learner.
-
-  Args:
-    way: N.
-    space: 'hnet' or 'hvae', see `spaces.py`.
-    hvae_latent, hvae_hidden: sizes of the frozen `hvae`.
-    encoder: widths of the encoder of weights.
-    contrast: scale of the cosines of weights and questions.
-    noise: standard deviation of the noise on latents in training.
-    guidance_steps, guidance_rate: Adam steps towards the question.
-    guidance_penalty: of |z - z_0|^2 / 2.
-    guidance_schedule: 'constant' or 'cosine' (to nothing), of the rate.
-    langevin: standard deviation of the noise added to each gradient.
-    **settings: of the frozen `hypernet`.
-
-  Raises:
-    ValueError: for an unknown choice or a number out of range.
-  """
-  s = Settings(
-    latent_space.Space(
-      space,
-      hypernet.settings_of(way, **settings),
-      hvae_latent,
-      tuple(hvae_hidden),
-    ),
-    tuple(encoder),
-    contrast,
-    noise,
-    guidance_steps,
-    guidance_rate,
-    guidance_penalty,
-    guidance_schedule,
-    langevin,
-  )
-  _check(s)
-
-  def each(function, grouped):
-    return jax.vmap(function) if grouped else function
-
-  def adapt(params, support, key, *, train):
-    del train
-    grouped = support.y.ndim == 2
-    keys = jax.random.split(key, support.y.shape[0]) if grouped else key
-    one = lambda support, key: _adapt(s, params, support, key)
-    return each(one, grouped)(support, keys)
-
-  def predict(params, task, x, context):
-    del context
-    net = latent_space.net_params(params)
-    grouped = task['words'].mask.ndim == 2
-    one = lambda task, x: hypernetwork.predict(s.space.net, net, task, x)
-    return each(one, grouped)(task, x)
-
-  def evaluate(params, episode, key):
-    if episode.query.y.ndim == 1:
-      return _evaluate(s, params, episode, key)
-    keys = jax.random.split(key, episode.query.y.shape[0])
-    one = lambda episode, key: _evaluate(s, params, episode, key)
-    found = jax.vmap(one)(episode, keys)
-    del found['probabilities']
-    means = jax.tree.map(lambda leaf: leaf.mean(axis=0), found)
-    return {**means, **_retrieval(s, params, episode)}
-
-  return learners.make_learner(
-    lambda key, episode: _init(s, key, episode),
-    adapt,
-    predict,
-    lambda params, episode, key, step: _loss(s, params, episode, key),
-    evaluate,
-  )
+def make(config: Config) -> core.Learner:
+  """Return the `hyperclip` learner."""
+  bind = lambda function: functools.partial(function, config)
+  functions = _init, _adapt, _predict, _loss, _evaluate
+  return learners.make_learner(*map(bind, functions))
 
 
-make.__signature__ = learners.spelled_out(make, hypernet.make)
-
-
-def _check(s):
-  latent_space.check(s.space)
-  if s.schedule not in SCHEDULES:
-    raise ValueError(
-      f'guidance_schedule must be one of {SCHEDULES}, not {s.schedule!r}'
-    )
-  if s.steps < 0 or s.rate <= 0 or s.contrast <= 0 or min(s.encoder) < 1:
-    raise ValueError(
-      'guidance_steps must be >= 0, guidance_rate and contrast > 0 and encoder '
-      f'>= 1, not {s.steps}, {s.rate}, {s.contrast} and {s.encoder}'
-    )
-  if min(s.noise, s.penalty, s.langevin) < 0:
-    raise ValueError(
-      'noise, guidance_penalty and langevin must be >= 0, not '
-      f'{s.noise}, {s.penalty} and {s.langevin}'
-    )
-
-
-def _first(episode):
-  """The first task of an episode with the axis T, or the episode."""
-  if episode.support.y.ndim == 1:
-    return episode
-  return jax.tree.map(lambda leaf: leaf[0], episode)
-
-
-def _init(s, key, episode):
+def _init(config, key, episode):
   keys = jax.random.split(key)
-  episode = _first(episode)
-  frozen = latent_space.init_frozen(s.space, keys[0], episode)
-  params = {'frozen': frozen}
-  z = jnp.zeros((latent_space.width(s.space),))
-  size = ravel_pytree(latent_space.weights_of(s.space, params, z))[0].size
-  width = _question(s, params, episode.support.context).shape[0]
-  params['encoder'] = mlp.init_perceptron(keys[1], (size, *s.encoder, width))
+  if episode.support.y.ndim == 2:  # of T tasks
+    episode = jax.tree.map(lambda leaf: leaf[0], episode)
+  params = {'frozen': latent_space.init_frozen(config, keys[0], episode)}
+  space = latent_space.LatentSpace(config, params)
+  size = _deviation(space, jnp.zeros((config.dimension,))).size
+  width = space.embed_question(episode.support.context).shape[0]
+  params['encoder'] = mlp.init(keys[1], (size, *config.encoder, width))
   params['spread'] = {'log': jnp.zeros((), jnp.float32)}
   return params
 
 
-def _question(s, params, context):
-  net = latent_space.net_params(params)
-  return losses.unit(hypernetwork.words_of(s.space.net, net, context).question)
+def _deviation(space, latent):
+  """Return the weights of a latent minus the hypernet's base: f32[D]."""
+  return space.net.deviation(space.decode(latent))
 
 
-def _deviation(s, params, z):
-  """Flat weights f32[D] at a point, minus the hypernet's base."""
-  return latent_space.deviation(
-    params, latent_space.weights_of(s.space, params, z)
-  )
+def _embedding(space, latent):
+  """Return f(W(z)): f32[E] of length 1."""
+  scaled = _deviation(space, latent) * jnp.exp(-space.params['spread']['log'])
+  return losses.unit(mlp.apply(space.params['encoder'], scaled))
 
 
-def _encoded(s, params, z):
-  """f(W(z)): f32[E] of length 1."""
-  flat = _deviation(s, params, z) * jnp.exp(-params['spread']['log'])
-  return losses.unit(mlp.perceptron(params['encoder'], flat))
+def _similarity(space, latent, question):
+  return jnp.sum(_embedding(space, latent) * question)
 
 
-def _loss(s, params, episode, key):
+def _loss(config, params, episode, key, step):
+  del step
   if episode.support.y.ndim == 1:
     raise ValueError(
       'hyperclip contrasts the tasks of an episode: set episode.tasks >= 2'
     )
-  point = lambda episode: latent_space.point_of_task(s.space, params, episode)
-  z = jax.vmap(point)(episode)
-  z += s.noise * jax.random.normal(key, z.shape)
-  f = jax.vmap(lambda z: _encoded(s, params, z))(z)
-  question = lambda context: _question(s, params, context)
-  g = jax.lax.stop_gradient(jax.vmap(question)(episode.support.context))
-  logits, same = s.contrast * f @ g.T, _same(episode)
-  shares = same / same.sum(axis=1)
-  value = sum(
-    optax.softmax_cross_entropy(each, shares).mean()
+  space = latent_space.LatentSpace(config, params)
+  latents = jax.vmap(space.task_latent)(episode)
+  latents += config.noise * jax.random.normal(key, latents.shape)
+  f = jax.vmap(functools.partial(_embedding, space))(latents)
+  questions = jax.vmap(space.embed_question)(episode.support.context)
+  g = jax.lax.stop_gradient(questions)
+  logits, same = config.contrast * f @ g.T, _same_question(episode)
+  labels = same / same.sum(axis=1)
+  contrast = sum(
+    optax.softmax_cross_entropy(each, labels).mean()
     for each in (logits, logits.T)
   )
-  # The spread of the weights, as the Gaussian likelihood finds it.
-  own = jax.vmap(lambda z: _deviation(s, params, z))(z)
-  log_spread = params['spread']['log']
-  own = jax.lax.stop_gradient(own) * jnp.exp(-log_spread)
-  fit = log_spread + 0.5 * jnp.mean(jnp.square(own))
-  return value + fit, {
-    'contrast': value,
-    'retrieval': _found(logits, same),
+  deviations = jax.vmap(functools.partial(_deviation, space))(latents)
+  fit = weight_vae.spread_nll(
+    params['spread']['log'], jax.lax.stop_gradient(deviations)
+  )
+  return contrast + fit, {
+    'contrast': contrast,
+    'retrieval': _retrieval_rate(logits, same),
   }
 
 
-def _same(episode):
-  """f32[T, T], 1 where two tasks ask the same, in whatever words."""
+def _same_question(episode):
+  """Return f32[T, T], 1 where two tasks ask the same in any wording."""
   group = episode.extra['group']
   return (group[:, None] == group).astype(jnp.float32)
 
 
-def _found(logits, same):
-  """Share of rows whose best column is of the same question."""
+def _retrieval_rate(logits, same):
+  """Return the fraction of rows whose best column is of the same question."""
   best = jnp.argmax(logits, axis=1)
   return jnp.take_along_axis(same, best[:, None], axis=1).mean()
 
 
-def _adapt(s, params, support, key):
-  """{'value', 'words', 'z'} after guidance by the question of one task."""
-  net = latent_space.net_params(params)
-  words = hypernetwork.words_of(s.space.net, net, support.context)
-  first = latent_space.start(s.space, params, support.context)
-  objective = _guidance(s, params, first, support.context)
-  rate = s.rate
-  if s.schedule == 'cosine':
-    rate = optax.cosine_decay_schedule(s.rate, max(1, s.steps))
+def _adapt(config, params, support, key, *, train):
+  del train
+  adapt = functools.partial(
+    _adapt_task, latent_space.LatentSpace(config, params)
+  )
+  if support.y.ndim == 1:
+    return adapt(support, key)
+  return jax.vmap(adapt)(support, jax.random.split(key, len(support.y)))
 
-  def noisy(z, step):
-    value = objective(z)
-    if s.langevin:
-      noise = jax.random.normal(jax.random.fold_in(key, step), z.shape)
-      value += s.langevin * jnp.sum(noise * z)
+
+def _adapt_task(space, support, key):
+  """Return the `Task` after guidance by the question of one task."""
+  config = space.config
+  words = space.net.encoder.embed_words(support.context)
+  initial = space.initial_latent(support.context)
+  question = space.embed_question(support.context)
+  rate = config.guidance_rate
+  if config.guidance_schedule == 'cosine':
+    rate = optax.cosine_decay_schedule(rate, max(1, config.guidance_steps))
+
+  def loss(latent, step):
+    distance = jnp.sum(jnp.square(latent - initial))
+    value = -_similarity(space, latent, question)
+    value += 0.5 * config.guidance_penalty * distance
+    if config.langevin:
+      noise = jax.random.normal(jax.random.fold_in(key, step), latent.shape)
+      value += config.langevin * jnp.sum(noise * latent)
     return value
 
-  z, _ = gradient_descent.optimise(noisy, first, optax.adam(rate), s.steps)
+  latent, _ = gradient_descent.optimise(
+    loss, initial, optax.adam(rate), config.guidance_steps
+  )
+  return Task(hypernetwork.Task(space.decode(latent), words), latent)
+
+
+def _predict(config, params, task, x, context):
+  del context
+  predict = hypernetwork.unfreeze(config, params).logits
+  grouped = task.network.words.mask.ndim == 2
+  return (jax.vmap(predict) if grouped else predict)(task.network, x)
+
+
+def _evaluate(config, params, episode, key):
+  space = latent_space.LatentSpace(config, params)
+  evaluate = functools.partial(_evaluate_task, space)
+  if episode.query.y.ndim == 1:
+    return evaluate(episode, key)
+  keys = jax.random.split(key, len(episode.query.y))
+  metrics = jax.vmap(evaluate)(episode, keys)
+  del metrics['probabilities']
+  means = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics)
+  return {**means, **_retrieval(space, episode)}
+
+
+def _retrieval(space, episode):
+  """Return whether fine-tuned weights match the question of their task best.
+
+  Another wording of the same question is correct too. `retrieval` is the
+  fraction of the T tasks that do, `retrieval_chance` that of a blind choice.
+  """
+
+  def embed(episode):
+    latent = space.encode(space.net.adapt_to_all_images(episode))
+    question = space.embed_question(episode.support.context)
+    return _embedding(space, latent), question
+
+  f, g = jax.vmap(embed)(episode)
+  same = _same_question(episode)
   return {
-    'value': latent_space.value_of(s.space, params, z),
-    'words': words,
-    'z': z,
+    'retrieval': _retrieval_rate(f @ g.T, same),
+    'retrieval_chance': same.mean(),
   }
 
 
-def _guidance(s, params, first, context):
-  question = _question(s, params, context)
-
-  def objective(z):
-    likeness = jnp.sum(_encoded(s, params, z) * question)
-    return -likeness + 0.5 * s.penalty * jnp.sum(jnp.square(z - first))
-
-  return objective
-
-
-def _retrieval(s, params, episode):
-  """Whether fine-tuned weights find the question of their task among T.
-
-  Another wording of the same question is right too. `retrieval` is the share
-  of tasks that do, `retrieval_chance` that of blind choice.
-  """
-  net = latent_space.net_params(params)
-
-  def one(episode):
-    value = hypernetwork.adapted_on_all(s.space.net, net, episode)
-    z = latent_space.point_of(s.space, params, value)
-    question = _question(s, params, episode.support.context)
-    return _encoded(s, params, z), question
-
-  f, g = jax.vmap(one)(episode)
-  same = _same(episode)
-  return {'retrieval': _found(f @ g.T, same), 'retrieval_chance': same.mean()}
-
-
-def _evaluate(s, params, episode, key):
-  """Metrics of one task; how well the guidance points where labels would."""
+def _evaluate_task(space, episode, key):
+  """Return metrics of one task, and how guidance compares with labels."""
   support, query = episode.support, episode.query
-  net = latent_space.net_params(params)
-  task = _adapt(s, params, support, key)
-  first = latent_space.start(s.space, params, support.context)
-
-  def loss(z):
-    value = latent_space.value_of(s.space, params, z)
-    logits = hypernetwork.answer(
-      s.space.net, net, value, task['words'], support.x
-    )
-    return losses.cross_entropy(logits, support.y)
-
-  truth = jax.grad(loss)(first)
-  question = _question(s, params, support.context)
-  likeness = lambda z: jnp.sum(_encoded(s, params, z) * question)
-  led = -jax.grad(likeness)(first)
-  start = {**task, 'value': latent_space.value_of(s.space, params, first)}
-  logits = hypernetwork.predict(s.space.net, net, start, query.x)
+  net, task = space.net, _adapt_task(space, support, key)
+  initial = space.initial_latent(support.context)
+  support_loss = net.make_support_loss(support, task.network.words)
+  loss_gradient = jax.grad(lambda z: support_loss(space.decode(z)))(initial)
+  question = space.embed_question(support.context)
+  similarity = lambda z: _similarity(space, z, question)
+  guidance = -jax.grad(similarity)(initial)
+  initial_network = task.network._replace(fast=space.decode(initial))
+  logits = net.logits(task.network, query.x)
+  initial_logits = net.logits(initial_network, query.x)
   return {
-    **losses.classification_metrics(
-      hypernetwork.predict(s.space.net, net, task, query.x), query.y
+    **losses.classification_metrics(logits, query.y),
+    'accuracy_start': losses.accuracy(initial_logits, query.y),
+    'gradient_cosine': jnp.sum(
+      losses.unit(loss_gradient) * losses.unit(guidance)
     ),
-    'accuracy_start': losses.accuracy(logits, query.y),
-    'gradient_cosine': jnp.sum(losses.unit(truth) * losses.unit(led)),
-    'likeness': likeness(task['z']),
-    'likeness_start': likeness(first),
-    'distance': jnp.sqrt(jnp.sum(jnp.square(task['z'] - first))),
+    'likeness': similarity(task.latent),
+    'likeness_start': similarity(initial),
+    'distance': jnp.sqrt(jnp.sum(jnp.square(task.latent - initial))),
   }

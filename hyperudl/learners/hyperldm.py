@@ -1,165 +1,110 @@
 """HyperLDM: diffusion over the latents of networks, guided by a question.
 
-Nava et al. 2023, arXiv:2210.08942. A denoiser is trained on the latents z_i of
-training tasks and their questions c_i,
-  mean |e - eps(sqrt(a_t) z_i + sqrt(1 - a_t) e, t, c_i or 0)|^2,
-and a new task gets its network without any image: z is sampled from the
-question by classifier-free guidance (`nets/diffusion.py`) and decoded by the
-frozen `hypernet` (or `hvae`). Samples are drawn with the running mean of the
-denoiser's weights (`frozen/ema`). `accuracy` is that of the sampled network;
-after `finetune_steps` on the support it is few-shot.
+Nava et al. 2023, arXiv:2210.08942. A denoiser is trained on the latents of
+training tasks and their questions (`_language/latent_diffusion.py`), and a new
+task gets its network without any image: a latent is sampled from the question
+by classifier-free guidance and decoded by the frozen `hypernet` (or `hvae`).
+`accuracy` is that of the sampled network; after `finetune_steps` on the support
+it is few-shot.
 """
 
-from typing import NamedTuple
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl import learners
-from hyperudl.learners import hypernet
+from hyperudl.core.hyperparameters import field
 from hyperudl.learners._language import hypernetwork
 from hyperudl.learners._language import latent_diffusion
 from hyperudl.learners._language import latent_space
 from hyperudl.ops import losses
 
 
-class Settings(NamedTuple):
-  """See `make`."""
+@dataclasses.dataclass(frozen=True)
+class Config(latent_space.Config, latent_diffusion.Config):
+  """Hyperparameters of `hyperldm`."""
 
-  space: latent_space.Space
-  diffusion: latent_diffusion.Settings
-  few_shot_gamma: float
-  finetune_steps: int
+  finetune_steps: int = field(0, at_least=0)  # from the latent, on the support
+
+  def __post_init__(self):
+    super().__post_init__()
+    latent_diffusion.Config.__post_init__(self)
 
 
-def make(
-  way,
-  *,
-  space='hnet',
-  hvae_latent=32,
-  hvae_hidden=(128, 128),
-  few_shot_gamma=0.0,
-  finetune_steps=0,
-  **settings,
-):
-  """The `hyperldm` learner.
+def make(config: Config) -> core.Learner:
+  """Return the `hyperldm` learner.
 
-  Args:
-    way: N.
-    space: 'hnet' or 'hvae', see `spaces.py`.
-    hvae_latent, hvae_hidden: sizes of the frozen `hvae`.
-    few_shot_gamma: guidance by the loss on the support while sampling.
-    finetune_steps: inner steps on the support from the sampled latent.
-    **settings: of the diffusion (`denoising.make`) and of the frozen
-      `hypernet`.
-
-  Raises:
-    ValueError: for an unknown choice or a number out of range.
+  Its task is a `hypernetwork.Task` whose fast weights have the axis M of
+  `samples`.
   """
-  diffusion, net = learners.divided(settings, latent_diffusion.make)
-  s = Settings(
-    latent_space.Space(
-      space, hypernet.settings_of(way, **net), hvae_latent, tuple(hvae_hidden)
-    ),
-    latent_diffusion.make(**diffusion),
-    few_shot_gamma,
-    finetune_steps,
-  )
-  latent_space.check(s.space)
-  if finetune_steps < 0:
-    raise ValueError(f'finetune_steps must be >= 0, not {finetune_steps}')
-  return learners.make_learner(
-    lambda key, episode: _init(s, key, episode),
-    lambda params, support, key, *, train: _adapt(s, params, support, key),
-    lambda params, task, x, context: _predict(s, params, task, x),
-    lambda params, episode, key, step: _loss(s, params, episode, key),
-    lambda params, episode, key: _evaluate(s, params, episode, key),
-  )
+  bind = lambda function: functools.partial(function, config)
+  functions = _init, _adapt, _predict, _loss, _evaluate
+  return learners.make_learner(*map(bind, functions))
 
 
-make.__signature__ = learners.spelled_out(
-  make, latent_diffusion.make, hypernet.make
-)
-
-
-def _init(s, key, episode):
+def _init(config, key, episode):
   keys = jax.random.split(key)
-  frozen = latent_space.init_frozen(s.space, keys[0], episode)
-  question = _question(s, {'frozen': frozen}, episode.support.context)
-  own = latent_diffusion.init(
-    s.diffusion, keys[1], latent_space.width(s.space), question
-  )
-  return {**own, 'frozen': {**frozen, **own['frozen']}}
+  frozen = latent_space.init_frozen(config, keys[0], episode)
+  space = latent_space.LatentSpace(config, {'frozen': frozen})
+  condition = _condition(space, episode.support.context)
+  params = latent_diffusion.init(config, keys[1], config.dimension, condition)
+  return {**params, 'frozen': {**frozen, **params['frozen']}}
 
 
-def _question(s, params, context):
-  """The question, of length sqrt(E): f32[E]."""
-  net = latent_space.net_params(params)
-  question = hypernetwork.words_of(s.space.net, net, context).question
-  return losses.unit(question) * jnp.sqrt(question.shape[0])
+def _condition(space, context):
+  """Return the question, of length sqrt(E): f32[E]."""
+  question = space.embed_question(context)
+  return question * jnp.sqrt(question.shape[0])
 
 
-def _loss(s, params, episode, key):
-  z = latent_space.point_of_task(s.space, params, episode)
-  question = _question(s, params, episode.support.context)
-  return latent_diffusion.loss(s.diffusion, params, z, question, key)
+def _loss(config, params, episode, key, step):
+  del step
+  space = latent_space.LatentSpace(config, params)
+  condition = _condition(space, episode.support.context)
+  latent = space.task_latent(episode)
+  return latent_diffusion.loss(config, params, latent, condition, key)
 
 
-def _sample(s, params, support, key):
-  """f32[Z]: one network for the question."""
-  net = latent_space.net_params(params)
-  words = hypernetwork.words_of(s.space.net, net, support.context)
-  x, features = support.x, hypernetwork.features_of(s.space.net, net, support.x)
+def _adapt(config, params, support, key, *, train):
+  del train
+  space = latent_space.LatentSpace(config, params)
+  words = space.net.encoder.embed_words(support.context)
+  loss = space.net.make_support_loss(support, words)
+  condition = _condition(space, support.context)
 
-  def few_shot_loss(z):
-    value = latent_space.value_of(s.space, params, z)
-    logits = hypernetwork.answer(s.space.net, net, value, words, x, features)
-    return losses.cross_entropy(logits, support.y)
-
-  question = _question(s, params, support.context)
-  few_shot = (few_shot_loss, s.few_shot_gamma) if s.few_shot_gamma else None
-  return latent_diffusion.sample(s.diffusion, params, question, key, few_shot)
-
-
-def _adapt(s, params, support, key):
-  """{'value', 'words'} with the axis M on the values."""
-  net = latent_space.net_params(params)
-
-  def one(key):
-    value = latent_space.value_of(
-      s.space, params, _sample(s, params, support, key)
+  def sample(key):
+    latent = latent_diffusion.sample(
+      config, params, condition, key, lambda latent: loss(space.decode(latent))
     )
-    if s.finetune_steps:
-      steps = s.finetune_steps
-      task = hypernetwork.adapted(s.space.net, net, support, value, steps)
-      value = task['value']
-    return value
+    fast = space.decode(latent)
+    return space.net.adapt(support, fast, config.finetune_steps).fast
 
-  values = jax.vmap(one)(jax.random.split(key, s.diffusion.samples))
-  words = hypernetwork.words_of(s.space.net, net, support.context)
-  return {'value': values, 'words': words}
+  fast = jax.vmap(sample)(jax.random.split(key, config.samples))
+  return hypernetwork.Task(fast, words)
 
 
-def _predict(s, params, task, x):
-  """Log of the mean probabilities of the samples: f32[n, N]."""
-  net = latent_space.net_params(params)
-  features = hypernetwork.features_of(s.space.net, net, x)
-  answer = lambda value: hypernetwork.answer(
-    s.space.net, net, value, task['words'], x, features
-  )
-  return latent_diffusion.mean_of(jax.vmap(answer)(task['value']))
+def _predict(config, params, task, x, context):
+  """Return the log of the mean probabilities of the samples: f32[n, N]."""
+  del context
+  net = hypernetwork.unfreeze(config, params)
+  features = net.encoder.embed_images(x)
+  logits = jax.vmap(
+    lambda fast: net.logits(task._replace(fast=fast), x, features)
+  )(task.fast)
+  return losses.log_mean_probability(jax.nn.log_softmax(logits))
 
 
-def _evaluate(s, params, episode, key):
-  query = episode.query
-  task = _adapt(s, params, episode.support, key)
-  net = latent_space.net_params(params)
-  z = latent_space.start(s.space, params, episode.support.context)
-  first = {**task, 'value': latent_space.value_of(s.space, params, z)}
-  logits = hypernetwork.predict(s.space.net, net, first, query.x)
+def _evaluate(config, params, episode, key):
+  support, query = episode.support, episode.query
+  space = latent_space.LatentSpace(config, params)
+  task = _adapt(config, params, support, key, train=False)
+  fast = space.decode(space.initial_latent(support.context))
+  initial_logits = space.net.logits(task._replace(fast=fast), query.x)
+  logits = _predict(config, params, task, query.x, None)
   return {
-    **losses.classification_metrics(
-      _predict(s, params, task, query.x), query.y
-    ),
-    'accuracy_start': losses.accuracy(logits, query.y),
+    **losses.classification_metrics(logits, query.y),
+    'accuracy_start': losses.accuracy(initial_logits, query.y),
   }

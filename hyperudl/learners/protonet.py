@@ -15,154 +15,137 @@ arXiv:1803.00676, eq. 3-4), `refine` times:
 transductive at query time; 'group' and 'layer' are not.
 """
 
-from typing import NamedTuple
+import dataclasses
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl import learners
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
 from hyperudl.nets import backbones
+from hyperudl.ops import clustering
 from hyperudl.ops import losses
 
-DISTANCES = ('l2', 'cosine', 'dot')
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Hyperparameters of `protonet`."""
+
+  way: int = field(5, at_least=1)  # N
+  backbone: backbones.Backbone = 'conv'
+  channels: tuple[int, ...] = field((64, 64, 64, 64), at_least=1)  # of blocks
+  norm: backbones.Norm = 'batch'
+  distance: Literal['l2', 'cosine', 'dot'] = 'l2'  # l2: squared Euclidean
+  scale: float = field(1.0, above=0)  # initial inverse temperature
+  learn_scale: bool = True  # whether the outer loop trains log(scale)
+  # Iterations of soft k-means with the unlabelled rows.
+  refine: int = field(0, at_least=0)
+
+  def __post_init__(self):
+    hyperparameters.check(self)
+    _net(self)  # refuses what the backbone does not have
 
 
-def logits_of(features, prototypes, distance, scale):
-  """-scale * distance: f32[Q, D], f32[N, D] -> f32[Q, N]."""
-  if distance == 'l2':
+def make(config: Config) -> core.Learner:
+  """Make the `protonet` learner. Its task is the prototypes f32[N, D]."""
+  return learners.make_learner(
+    partial(init, config),
+    partial(_adapt, config),
+    partial(predict, config),
+    evaluate=partial(_evaluate, config),
+  )
+
+
+def init(
+  config: Config, key: jax.Array, episode: core.Episode
+) -> dict[str, core.PyTree]:
+  """Return 'net', the embedding, and 'log_scale' where it is learned."""
+  params = {'net': _net(config).init(key, episode.support.x[:1])['params']}
+  if config.learn_scale:
+    params['log_scale'] = jnp.log(jnp.asarray(config.scale, jnp.float32))
+  return params
+
+
+def predict(
+  config: Config,
+  params: core.PyTree,
+  prototypes: jax.Array,
+  x: jax.Array,
+  context: core.PyTree,
+) -> jax.Array:
+  """Return logits f32[n, N] of images f32[n, H, W, C]."""
+  del context
+  return classify(config, params, prototypes, embed(config, params, x))
+
+
+def embed(config: Config, params: core.PyTree, x: jax.Array) -> jax.Array:
+  """Return features f32[n, D] of images f32[n, H, W, C]."""
+  return _net(config).apply({'params': params['net']}, x)
+
+
+def classify(
+  config: Config,
+  params: core.PyTree,
+  prototypes: jax.Array,
+  features: jax.Array,
+) -> jax.Array:
+  """Return logits f32[n, N] of features f32[n, D] by prototypes f32[N, D]."""
+  scale = jnp.exp(params['log_scale']) if config.learn_scale else config.scale
+  if config.distance == 'l2':
     return -scale * losses.squared_distances(features, prototypes)
-  if distance == 'cosine':
+  if config.distance == 'cosine':
     return scale * (losses.unit(features) @ losses.unit(prototypes).T - 1)
   return scale * features @ prototypes.T
 
 
-class Settings(NamedTuple):
-  """The arguments of `make`, by the same names."""
-
-  way: int
-  backbone: str
-  channels: tuple
-  norm: str
-  distance: str
-  scale: float
-  learn_scale: bool
-  refine: int
-
-
-def make(
-  way,
-  *,
-  backbone='conv',
-  channels=(64, 64, 64, 64),
-  norm='batch',
-  distance='l2',
-  scale=1.0,
-  learn_scale=True,
-  refine=0,
-):
-  """The `protonet` learner. Its task is the prototypes f32[N, D].
+def refine(
+  config: Config,
+  params: core.PyTree,
+  prototypes: jax.Array,
+  features: jax.Array,
+  y: jax.Array,
+) -> jax.Array:
+  """Return prototypes after `config.refine` iterations of soft k-means.
 
   Args:
-    way: N.
-    backbone: 'conv' or 'resnet12' (`nets/backbones.py`).
-    channels: filters of each block.
-    norm: 'batch', 'group', 'layer' or 'none'.
-    distance: 'l2' (squared), 'cosine' or 'dot'.
-    scale: initial inverse temperature of the softmax; > 0.
-    learn_scale: whether the outer loop moves it (its logarithm).
-    refine: iterations of soft k-means with the unlabelled rows; 0 for none.
-
-  Raises:
-    ValueError: for an unknown distance or a number out of range.
+    config: hyperparameters.
+    params: from `init`.
+    prototypes: f32[N, D], class means of the labelled rows.
+    features: f32[S, D], of the support.
+    y: i32[S]; rows with -1 are the unlabelled ones.
   """
-  s = settings_of(**locals())  # while these are all the names
-
-  def adapt(params, support, key, *, train):
-    del key, train
-    z = embed(s, params, support.x)
-    start = losses.class_means(z, support.y, way)
-    return refined(s, params, start, z, support.y)
-
-  def predict(params, task, x, context):
-    del context
-    return answer(s, params, task, embed(s, params, x))
-
-  def evaluate(params, episode, key):
-    task = adapt(params, episode.support, key, train=False)
-    z = embed(s, params, episode.query.x)
-    return {
-      **losses.classification_metrics(
-        answer(s, params, task, z), episode.query.y
-      ),
-      'points/support': embed(s, params, episode.support.x),
-      'points/query': z,
-    }
-
-  return learners.make_learner(
-    lambda key, episode: init(s, key, episode),
-    adapt,
-    predict,
-    evaluate=evaluate,
+  one_hot = jax.nn.one_hot(y, config.way, dtype=features.dtype)
+  return clustering.soft_k_means(
+    prototypes,
+    features,
+    weights=(y < 0).astype(features.dtype),
+    init_counts=jnp.sum(one_hot, axis=0)[:, None],
+    logits=lambda features, means: classify(config, params, means, features),
+    iterations=config.refine,
   )
 
 
-def settings_of(way, **settings):
-  """Checked `Settings` with the defaults of `make`.
-
-  Raises:
-    ValueError: for an unknown distance or a number out of range.
-    TypeError: for a setting that does not exist.
-  """
-  s = learners.filled(Settings, make, way, settings)
-  if s.distance not in DISTANCES:
-    raise ValueError(f'distance must be one of {DISTANCES}, not {s.distance!r}')
-  if s.scale <= 0 or s.refine < 0:
-    raise ValueError(
-      f'scale must be > 0 and refine >= 0, not {s.scale} and {s.refine}'
-    )
-  _net(s)  # checks its own choices
-  return s
+def _adapt(config, params, support, key, *, train):
+  del key, train
+  features = embed(config, params, support.x)
+  prototypes = losses.class_means(features, support.y, config.way)
+  return refine(config, params, prototypes, features, support.y)
 
 
-def init(s, key, episode):
-  """Parameters: the embedding's net, and the scale where it is learned."""
-  params = {'net': _net(s).init(key, episode.support.x[:1])['params']}
-  if s.learn_scale:
-    params['log_scale'] = jnp.log(jnp.asarray(s.scale, jnp.float32))
-  return params
+def _evaluate(config, params, episode, key):
+  task = _adapt(config, params, episode.support, key, train=False)
+  features = embed(config, params, episode.query.x)
+  logits = classify(config, params, task, features)
+  return {
+    **losses.classification_metrics(logits, episode.query.y),
+    'points/support': embed(config, params, episode.support.x),
+    'points/query': features,
+  }
 
 
-def embed(s, params, x):
-  """Features f32[n, D] of images f32[n, H, W, C]."""
-  return _net(s).apply({'params': params['net']}, x)
-
-
-def answer(s, params, prototypes, z):
-  """Logits f32[n, N] of features f32[n, D]."""
-  factor = jnp.exp(params['log_scale']) if s.learn_scale else s.scale
-  return logits_of(z, prototypes, s.distance, factor)
-
-
-def refined(s, params, prototypes, z, y):
-  """Prototypes f32[N, D] after `s.refine` iterations of soft k-means.
-
-  Args:
-    s: `Settings`.
-    params: from `init`.
-    prototypes: f32[N, D], those of the labelled rows.
-    z: f32[S, D], features of the support.
-    y: i32[S]; rows with -1 are the unlabelled ones.
-  """
-  if not s.refine:
-    return prototypes
-  counts = jnp.sum(jax.nn.one_hot(y, s.way, dtype=z.dtype), axis=0)[:, None]
-  free, start = (y < 0).astype(z.dtype)[:, None], prototypes
-  for _ in range(s.refine):
-    shares = free * jax.nn.softmax(answer(s, params, prototypes, z))
-    total = counts + jnp.sum(shares, axis=0)[:, None]
-    prototypes = (counts * start + shares.T @ z) / jnp.maximum(total, 1e-6)
-  return prototypes
-
-
-def _net(s):
-  return backbones.make(s.backbone, s.channels, s.norm)
+def _net(config):
+  return backbones.make(config.backbone, config.channels, config.norm)

@@ -3,7 +3,7 @@
 UDL-MetaTrainingHyperNetwork (repository of that name): a frozen VAE turns an
 image into a row [mu; log sigma^2]. One learned query q attends over many rows
 C of a data set, unscaled: c = sum softmax(C q) C. A perceptron for each layer
-of a target perceptron writes that layer from c. The target classifies rows
+of a target perceptron generates that layer from c. The target classifies rows
 without labels: K gradient steps on all hypernetwork parameters lower
   3 mean((cos(l_i, l_j) - cos(mu_i, mu_j))^2)
 over fresh unlabelled batches and fresh draws of C; the outer loss is the cross
@@ -19,152 +19,118 @@ learner (`init_from.vae`, architecture 'residual') without the SSIM term, whose
 weight made it irrelevant.
 """
 
+import dataclasses
+from functools import partial
 import itertools
-from typing import NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import learners
-from hyperudl.data.episodes import augment
-from hyperudl.learners import vae as vae_learner
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
+from hyperudl.learners import vae
 from hyperudl.learners.udl import cluster_setting
-from hyperudl.nets import vae_residual
 from hyperudl.ops import cluster_metrics
 from hyperudl.ops import gradient_descent
+from hyperudl.ops import image
 from hyperudl.ops import losses
 
-CONDITIONING = ('true', 'noise')
 NOISE = 0.5  # standard deviation of noise images, clipped to [0, 1]
 
 
-class _Settings(NamedTuple):
-  """Static choices; see `make`."""
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Hyperparameters of `udl_original`."""
 
-  way: int
-  latent: int
-  width: int
-  rows: int
-  head_hidden: int
-  hidden: tuple
-  steps: int
-  rate: float
-  weight: float
-  batch: int
-  conditioning: str
+  way: int = field(5, at_least=1)  # N, from episode.way; 4 in the original
+  latent: int = field(128, at_least=1)  # of the upstream `vae`
+  vae_width: int = field(32, at_least=4)
+  rows: int = field(1024, at_least=1)  # of C, drawn with replacement
+  head_hidden: int = field(256, at_least=1)  # of a layer's hypernetwork
+  # Of the target perceptron 2 L -> hidden -> N.
+  hidden: tuple[int, ...] = field((400, 200), at_least=1)
+  inner_steps: int = field(3, at_least=0)  # K
+  inner_rate: float = field(5e-3, above=0)
+  geometry_weight: float = 3.0  # factor of the inner loss
+  inner_batch: int = field(16, at_least=1)  # images of an inner step
+  # 'noise': C comes from noise images ('pixel_noise' of the original).
+  conditioning: Literal['true', 'noise'] = 'true'
+
+  def __post_init__(self):
+    hyperparameters.check(self)
+    if not self.hidden:
+      raise ValueError('hidden = (): the target needs at least one layer')
 
 
-def make(
-  way,
-  *,
-  latent=128,
-  vae_width=32,
-  rows=1024,
-  head_hidden=256,
-  hidden=(400, 200),
-  inner_steps=3,
-  inner_rate=5e-3,
-  geometry_weight=3.0,
-  inner_batch=16,
-  conditioning='true',
-):
-  """The `udl_original` learner.
+check_run = cluster_setting.refuse_transductive
 
-  Args:
-    way: N, at most 7; 4 in the original.
-    latent, vae_width: sizes of the upstream `vae`.
-    rows: of C, drawn with replacement from the support.
-    head_hidden: of the perceptron that writes a layer.
-    hidden: of the target perceptron 2 L -> hidden -> N.
-    inner_steps: K >= 0.
-    inner_rate: of the inner steps.
-    geometry_weight: factor of the inner loss.
-    inner_batch: images of an inner step, drawn from the support.
-    conditioning: 'true', or 'noise': C comes from noise images (the ablation
-      'pixel_noise' of the original).
 
-  Raises:
-    ValueError: for an unknown choice or a number out of range.
-  """
-  cluster_metrics.permutations(way)
-  if conditioning not in CONDITIONING:
-    raise ValueError(
-      f'conditioning must be one of {CONDITIONING}, not {conditioning!r}'
-    )
-  sizes = (latent, rows, head_hidden, inner_batch, *hidden)
-  if min(sizes) < 1 or not hidden or inner_steps < 0 or inner_rate <= 0:
-    raise ValueError(
-      'latent, rows, head_hidden, inner_batch and hidden must be >= 1, '
-      f'inner_steps >= 0 and inner_rate > 0, not {sizes}, {inner_steps} and '
-      f'{inner_rate}'
-    )
-  s = _Settings(
-    way,
-    latent,
-    vae_width,
-    rows,
-    head_hidden,
-    tuple(hidden),
-    inner_steps,
-    inner_rate,
-    geometry_weight,
-    inner_batch,
-    conditioning,
-  )
+def make(config: Config) -> core.Learner:
+  """Make the `udl_original` learner. Its task is the target's weights."""
   return learners.make_learner(
-    lambda key, episode: _init(s, key, episode),
-    lambda params, support, key, *, train: _adapt(s, params, support, key),
-    lambda params, task, x, context: _target(task, _encode(s, params, x)),
-    lambda params, episode, key, step: _loss(s, params, episode, key),
-    lambda params, episode, key: _evaluate(s, params, episode, key),
+    partial(init, config),
+    partial(_adapt, config),
+    partial(_predict, config),
+    partial(_loss, config),
+    partial(_evaluate, config),
   )
 
 
-def _layers(s):
+def _vae(config):
+  return vae.Config(
+    way=config.way,
+    latent=config.latent,
+    architecture='residual',
+    width=config.vae_width,
+  )
+
+
+def _layers(config):
   """((fan_in, fan_out), ...) of the target."""
-  widths = (2 * s.latent, *s.hidden, s.way)
-  return tuple(itertools.pairwise(widths))
-
-
-def _init(s, key, episode):
-  keys = iter(jax.random.split(key, 2 + 2 * len(_layers(s))))
-  upstream = vae_learner.make(
-    s.way, latent=s.latent, architecture='residual', width=s.width
+  return tuple(
+    itertools.pairwise((2 * config.latent, *config.hidden, config.way))
   )
-  frozen = {'vae': upstream.init(next(keys), episode)}
-  size = 2 * s.latent
+
+
+def init(
+  config: Config, key: jax.Array, episode: core.Episode
+) -> dict[str, core.PyTree]:
+  """Return 'frozen' (the vae) and 'theta' (query and heads)."""
+  keys = iter(jax.random.split(key, 2 + 2 * len(_layers(config))))
+  frozen = {'vae': vae.init(_vae(config), next(keys), episode)}
+  size = 2 * config.latent
   query = jax.random.normal(next(keys), (size,))
   heads = []
-  for fan_in, fan_out in _layers(s):
+  for fan_in, fan_out in _layers(config):
     count = (fan_in + 1) * fan_out
     bound = size**-0.5  # the default of torch
-    uniform = lambda k, shape: jax.random.uniform(k, shape, minval=-1) * bound
+    shape = (size, config.head_hidden)
     heads.append(
       {
-        'first': uniform(next(keys), (size, s.head_hidden)),
-        'first_bias': jnp.zeros((s.head_hidden,), jnp.float32),
-        'last': 0.01 * jax.random.normal(next(keys), (s.head_hidden, count)),
+        'first': jax.random.uniform(next(keys), shape, minval=-1) * bound,
+        'first_bias': jnp.zeros((config.head_hidden,), jnp.float32),
+        'last': 0.01 * jax.random.normal(next(keys), (shape[1], count)),
         'last_bias': jnp.zeros((count,), jnp.float32),
       }
     )
   return {'frozen': frozen, 'theta': {'query': query, 'heads': heads}}
 
 
-def _encode(s, params, x):
+def _encode(config, params, x):
   """Rows [mu; log sigma^2] f32[n, 2 L] of images."""
-  net = vae_residual.ResidualVAE(tuple(x.shape[1:]), s.latent, s.width)
-  variables = {'params': params['frozen']['vae']['net']}
-  rows = net.apply(variables, x, method='encode')
+  rows = vae.encode(_vae(config), params['frozen']['vae'], x)
   return jax.lax.stop_gradient(jnp.concatenate(rows, axis=-1))
 
 
-def _write(s, theta, rows):
+def _generate(config, theta, rows):
   """The target's weights from C: ((kernel, bias), ...)."""
-  shares = jax.nn.softmax(rows @ theta['query'])
-  context = shares @ rows
+  attention = jax.nn.softmax(rows @ theta['query'])
+  context = attention @ rows
   weights = []
-  for head, (fan_in, fan_out) in zip(theta['heads'], _layers(s)):
+  for head, (fan_in, fan_out) in zip(theta['heads'], _layers(config)):
     hidden = jax.nn.relu(context @ head['first'] + head['first_bias'])
     flat = hidden @ head['last'] + head['last_bias']
     kernel = flat[: fan_in * fan_out].reshape(fan_out, fan_in)
@@ -172,7 +138,7 @@ def _write(s, theta, rows):
   return tuple(weights)
 
 
-def _target(weights, rows):
+def _classify(weights, rows):
   """Logits f32[n, N] of rows f32[n, 2 L]."""
   for kernel, bias in weights[:-1]:
     rows = jax.nn.relu(rows @ kernel.T + bias)
@@ -180,72 +146,74 @@ def _target(weights, rows):
   return rows @ kernel.T + bias
 
 
-def _pool(s, params, support, key):
+def _predict(config, params, weights, x, context):
+  del context
+  return _classify(weights, _encode(config, params, x))
+
+
+def _pool(config, params, support, key):
   """The rows that C is drawn from."""
-  x = support.x
-  context = support.context or {}
-  if 'emit_from' in context:
-    raise core.BadInput(
-      "udl_original has no episode.emit_from; use episode.cond_data='other'"
-    )
+  x, context = support.x, support.context or {}
   if 'cond' in context and context['cond'].shape[0]:
     x = context['cond']
-  if s.conditioning == 'noise':
+  if config.conditioning == 'noise':
     x = jnp.clip(NOISE * jax.random.normal(key, x.shape), 0.0, 1.0)
-  return _encode(s, params, x)
+  return _encode(config, params, x)
 
 
-def _descend(s, theta, rows, pool, key):
-  """K steps on all of theta; `rows` f32[n, 2 L] of unlabelled images."""
-  if not s.steps or not rows.shape[0]:
+def _draw(config, pool, key):
+  return pool[jax.random.randint(key, (config.rows,), 0, pool.shape[0])]
+
+
+def _descend(config, theta, rows, pool, key):
+  """Theta after K steps on rows f32[n, 2 L] of unlabelled images."""
+  if not config.inner_steps or not rows.shape[0]:
     return theta
 
   def loss(theta, k):
     batch_key, draw_key = jax.random.split(jax.random.fold_in(key, k))
-    batch = jax.random.permutation(batch_key, rows.shape[0])[: s.batch]
-    some = rows[batch]
-    weights = _write(s, theta, _draw(s, pool, draw_key))
-    logits = _target(weights, some)
-    means = some[:, : s.latent]
-    return s.weight * losses.geometry(logits, means, jnp.ones(len(some)))
+    order = jax.random.permutation(batch_key, rows.shape[0])
+    batch = rows[order[: config.inner_batch]]
+    weights = _generate(config, theta, _draw(config, pool, draw_key))
+    logits, means = _classify(weights, batch), batch[:, : config.latent]
+    value = losses.geometry(logits, means, jnp.ones(len(batch)))
+    return config.geometry_weight * value
 
-  rates = gradient_descent.make_rates(theta, s.steps, s.rate, 'step')
+  rates = gradient_descent.make_rates(
+    theta, config.inner_steps, config.inner_rate, 'step'
+  )
   return gradient_descent.descend(loss, theta, rates)[0]
 
 
-def _draw(s, pool, key):
-  return pool[jax.random.randint(key, (s.rows,), 0, pool.shape[0])]
-
-
-def _tasks(s, params, support, key, x=None):
-  """(unadapted weights, adapted weights); steps on images x or the support."""
+def _unadapted_and_adapted(config, params, support, key, x=None):
+  """Two targets; the steps are on images x, by default those of the support."""
   pool_key, inner_key, draw_key = jax.random.split(key, 3)
-  pool = _pool(s, params, support, pool_key)
+  pool = _pool(config, params, support, pool_key)
   if x is None:
     x = (support.context or {}).get('inner', support.x)
-  rows = _encode(s, params, x)
-  theta = params['theta']
-  adapted = _descend(s, theta, rows, pool, inner_key)
-  drawn = _draw(s, pool, draw_key)
-  return _write(s, theta, drawn), _write(s, adapted, drawn)
+  theta, rows = params['theta'], _encode(config, params, x)
+  adapted = _descend(config, theta, rows, pool, inner_key)
+  drawn = _draw(config, pool, draw_key)
+  return _generate(config, theta, drawn), _generate(config, adapted, drawn)
 
 
-def _adapt(s, params, support, key):
-  return _tasks(s, params, support, key)[1]
+def _adapt(config, params, support, key, *, train=False):
+  del train
+  return _unadapted_and_adapted(config, params, support, key)[1]
 
 
-def greedy(answers, y, way):
-  """The original's naming of outputs: i32[N], the output of each class.
+def greedy(outputs: jax.Array, y: jax.Array, way: int) -> jax.Array:
+  """Name outputs as the original does: i32[N], the output of each class.
 
   Each class asks for its most frequent output, classes in the order of these
-  counts; taken outputs are refused, and what is left goes to who is left.
+  counts; taken outputs are refused, and what is left goes to the other classes.
 
   Args:
-    answers: i32[n], outputs.
+    outputs: i32[n].
     y: i32[n], classes.
     way: N.
   """
-  table = cluster_metrics.contingency(y, answers, way)
+  table = cluster_metrics.contingency(y, outputs, way)
   favourite, count = jnp.argmax(table, axis=1), jnp.max(table, axis=1)
   order = jnp.argsort(-count, stable=True)
   named, taken = jnp.full((way,), -1), jnp.zeros((way,), bool)
@@ -255,53 +223,51 @@ def greedy(answers, y, way):
     named = named.at[c].set(jnp.where(free, favourite[c], -1))
     taken = taken.at[favourite[c]].set(True)
   for c in range(way):
-    rest = jnp.argmin(taken)  # the first output that nobody has
+    rest = jnp.argmin(taken)  # the first output without a class
     missing = named[c] < 0
     named = named.at[c].set(jnp.where(missing, rest, named[c]))
     taken = taken.at[rest].set(taken[rest] | missing)
   return named
 
 
-def _named(logits, y, way):
+def _name_greedily(config, logits, y):
   """Logits with the greedy names of the images themselves."""
-  order = greedy(jnp.argmax(logits, axis=-1), y, way)
-  return cluster_metrics.named(logits, order)
+  return logits[:, greedy(jnp.argmax(logits, axis=-1), y, config.way)]
 
 
-def _loss(s, params, episode, key):
-  x, y = episode.query.x, episode.query.y
-  weights = _adapt(s, params, episode.support, key)
-  logits = _named(_target(weights, _encode(s, params, x)), y, s.way)
-  legacy = {'accuracy_legacy': losses.accuracy(logits, y)}
-  return losses.cross_entropy(logits, y), legacy
-
-
-def _evaluate(s, params, episode, key):
+def _loss(config, params, episode, key, step):
+  del step
   y = episode.query.y
-  rows = _encode(s, params, episode.query.x)
-  support = _encode(s, params, episode.support.x)
-  found = {}
-  tasks = _tasks(s, params, episode.support, key)
-  for end, weights in zip(('_unadapted', ''), tasks):
-    seen, logits = _target(weights, support), _target(weights, rows)
-    result = cluster_setting.scores(seen, logits, episode, s.way)
-    legacy = losses.accuracy(_named(logits, y, s.way), y)
-    found.update({f'{name}{end}': value for name, value in result.items()})
-    found[f'accuracy_legacy{end}'] = legacy
-  encode = {'posterior': lambda x: _encode(s, params, x)[:, : s.latent]}
-  noise = augment.noise_images(
-    jax.random.fold_in(key, 1), episode.support.x.shape
-  )
-  blind = _tasks(s, params, episode.support, key, noise)[1]
-  blind = cluster_setting.name(
-    _target(blind, support), _target(blind, rows), episode, s.way
-  )
-  placebo = losses.accuracy(blind, y)
-  found.pop('probabilities_unadapted')
+  weights = _adapt(config, params, episode.support, key)
+  logits = _classify(weights, _encode(config, params, episode.query.x))
+  logits = _name_greedily(config, logits, y)
+  return losses.cross_entropy(logits, y), {
+    'accuracy_legacy': losses.accuracy(logits, y)
+  }
+
+
+def _evaluate(config, params, episode, key):
+  y, support = episode.query.y, episode.support
+  rows = [_encode(config, params, x) for x in (support.x, episode.query.x)]
+  noise = image.noise_images(jax.random.fold_in(key, 1), support.x.shape)
+  unadapted, adapted = _unadapted_and_adapted(config, params, support, key)
+  _, on_noise = _unadapted_and_adapted(config, params, support, key, noise)
+  metrics = {}
+  for suffix, weights in (('_unadapted', unadapted), ('', adapted)):
+    logits = [_classify(weights, each) for each in rows]
+    values = cluster_setting.metrics(*logits, episode, config.way)
+    legacy = _name_greedily(config, logits[1], y)
+    values['accuracy_legacy'] = losses.accuracy(legacy, y)
+    metrics |= {f'{name}{suffix}': value for name, value in values.items()}
+  del metrics['probabilities_unadapted']
+  logits = [_classify(on_noise, each) for each in rows]
+  named = cluster_setting.name(*logits, episode, config.way)
+  placebo = losses.accuracy(named, y)
+  points = {'posterior': [each[:, : config.latent] for each in rows]}
   return {
-    **found,
-    **cluster_setting.baselines(episode, s.way, encode),
+    **metrics,
+    **cluster_setting.baselines(episode, config.way, points),
     'accuracy_placebo': placebo,
-    'gain_step': found['accuracy'] - found['accuracy_unadapted'],
-    'gain_data': found['accuracy'] - placebo,
+    'gain_step': metrics['accuracy'] - metrics['accuracy_unadapted'],
+    'gain_data': metrics['accuracy'] - placebo,
   }

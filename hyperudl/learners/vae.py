@@ -5,30 +5,138 @@ Kingma and Welling 2014, arXiv:1312.6114:
 averaged over all images of the episode and divided by the pixel count. beta
 rises linearly over `beta_steps`, as in the source document of UDL (.25 to 1).
 
-Ours: the mean and spread of error and KL over clean images, and the moments
-of the posterior means, are parameters fitted by a regression term; so they
-travel with the checkpoint, and `udl` can say how unusual an image is.
-As a classifier it answers by the nearest class mean of posterior means.
+Ours: the mean and standard deviation of error and KL over clean images, and the
+moments of the posterior means, are parameters fitted by a regression term; so
+they travel with the checkpoint, and `udl` can say how unusual an image is.
+As a classifier it predicts the nearest class mean of posterior means.
 Expected on 28x28 glyphs: squared error about 11 (Omniglot: 11.1 train, 14.0
 test, prototype of ours), all 24 latents active.
 """
 
+import dataclasses
+from functools import partial
 import math
+from typing import Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl import learners
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
 from hyperudl.nets import vae as vae_net
-from hyperudl.nets import vae_residual
 from hyperudl.ops import losses
 
-ARCHITECTURES = ('perceptron', 'residual')
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Hyperparameters of `vae`."""
+
+  way: int = field(5, at_least=1)  # N, from episode.way
+  latent: int = field(24, at_least=1)  # L, latent dimensions
+  # Widths of the encoder of 'perceptron'; the decoder mirrors them.
+  hidden: tuple[int, ...] = field((256, 128), at_least=1)
+  # 'residual': convolutions, as in the original of UDL.
+  architecture: Literal['perceptron', 'residual'] = 'perceptron'
+  width: int = field(32, at_least=4)  # filters of the first block of 'residual'
+  beta_start: float = field(0.25, at_least=0)  # KL weight at first
+  beta_end: float = field(1.0, at_least=0)  # and after `beta_steps` outer steps
+  beta_steps: int = field(2000, at_least=0)
+
+  def __post_init__(self):
+    hyperparameters.check(self)
+    if not self.hidden or self.width % 4:
+      raise ValueError(
+        'hidden must have a layer and width be a multiple of 4, not hidden = '
+        f'{self.hidden}, width = {self.width}'
+      )
+
+
+def make(config: Config) -> core.Learner:
+  """Make the `vae` learner. Its task is class means f32[N, L]."""
+  return learners.make_learner(
+    partial(init, config),
+    partial(_adapt, config),
+    partial(_predict, config),
+    partial(_loss, config),
+    partial(_evaluate, config),
+  )
+
+
+def network(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
+  """Return the autoencoder of images of one shape (H, W, C)."""
+  if config.architecture == 'residual':
+    return vae_net.ResidualVAE(image_shape, config.latent, config.width)
+  return vae_net.VAE(image_shape, config.latent, config.hidden)
+
+
+def init(
+  config: Config, key: jax.Array, episode: core.Episode
+) -> dict[str, core.PyTree]:
+  """Return 'net', and 'moments' of clean images."""
+  x = episode.support.x[:1]
+  noise = jnp.zeros((1, config.latent), jnp.float32)
+  shapes = dict.fromkeys(vae_net.MOMENTS, ()) | dict.fromkeys(
+    ('latent_mean', 'latent_log_variance'), (config.latent,)
+  )
+  return {
+    'net': network(config, x.shape[1:]).init(key, x, noise)['params'],
+    'moments': {k: jnp.zeros(s, jnp.float32) for k, s in shapes.items()},
+  }
+
+
+def encode(
+  config: Config, params: core.PyTree, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Return the posterior of images: (mean, log-variance) f32[n, L]."""
+  net = network(config, x.shape[1:])
+  return net.apply({'params': params['net']}, x, method='encode')
+
+
+def _adapt(config, params, support, key, *, train):
+  del key, train
+  means, _ = encode(config, params, support.x)
+  return losses.class_means(means, support.y, config.way)
+
+
+def _predict(config, params, class_means, x, context):
+  del context
+  means, _ = encode(config, params, x)
+  return -losses.squared_distances(means, class_means)
+
+
+def _elbo_terms(config, params, episode, key):
+  """ELBO terms of all images of an episode."""
+  x = jnp.concatenate([episode.support.x, episode.query.x])
+  noise = jax.random.normal(key, (x.shape[0], config.latent))
+  net = network(config, x.shape[1:])
+  return net.apply({'params': params['net']}, x, noise)
+
+
+def _loss(config, params, episode, key, step):
+  terms = _elbo_terms(config, params, episode, key)
+  step = jnp.asarray(step, jnp.float32)
+  fraction = jnp.clip(step / max(config.beta_steps, 1), 0.0, 1.0)
+  beta = config.beta_start + (config.beta_end - config.beta_start) * fraction
+  value = jnp.mean(terms['nll'] + beta * terms['kl'])
+  value = value / math.prod(episode.support.x.shape[1:])
+  value += _moment_loss(params['moments'], terms)
+  return value, {**_metrics(terms), 'beta': beta}
+
+
+def _metrics(terms):
+  return {
+    'error': jnp.mean(terms['error']),
+    'kl': jnp.mean(terms['kl']),
+    'negative_elbo': jnp.mean(terms['nll'] + terms['kl']),
+  }
 
 
 def _moment_loss(stored, terms):
   """Squared distance of the stored moments from those of this batch."""
-  seen = {
+  moments = {
     'error_mean': jnp.mean(terms['error']),
     'error_std': jnp.std(terms['error']),
     'kl_mean': jnp.mean(terms['kl']),
@@ -36,115 +144,25 @@ def _moment_loss(stored, terms):
   }
   mean = jnp.mean(terms['mean'], axis=0)
   log_variance = jnp.log(jnp.var(terms['mean'], axis=0) + 1e-6)
-  mean, log_variance, seen = jax.lax.stop_gradient((mean, log_variance, seen))
+  mean, log_variance, moments = jax.lax.stop_gradient(
+    (mean, log_variance, moments)
+  )
   total = jnp.mean(jnp.square(stored['latent_mean'] - mean))
   gap = (stored['latent_log_variance'] - log_variance) / vae_net.MOMENT_SPEED
   total += jnp.mean(jnp.square(gap))
   for name in vae_net.MOMENTS:
-    target = jnp.log(seen[name] + 1e-6) / vae_net.MOMENT_SPEED
+    target = jnp.log(moments[name] + 1e-6) / vae_net.MOMENT_SPEED
     total += jnp.square(stored[name] - target)
   return total
 
 
-def make(
-  way,
-  *,
-  latent=24,
-  hidden=(256, 128),
-  architecture='perceptron',
-  width=32,
-  beta_start=0.25,
-  beta_end=1.0,
-  beta_steps=2000,
-):
-  """The `vae` learner.
-
-  Args:
-    way: N.
-    latent: L, latent dimensions.
-    hidden: widths of the encoder; the decoder mirrors them.
-    architecture: 'perceptron', or 'residual' (convolutions, as in the original
-      of UDL; `width` in place of `hidden`).
-    width: filters of the first residual block.
-    beta_start, beta_end: KL weight at first and after `beta_steps` steps.
-    beta_steps: outer steps of the warm-up.
-
-  Raises:
-    ValueError: for sizes below 1 or a negative KL weight.
-  """
-  if latent < 1 or not hidden or min(hidden) < 1 or width < 4 or width % 4:
-    raise ValueError(
-      'sizes must be >= 1 and width a multiple of 4: '
-      f'latent={latent}, hidden={hidden}, width={width}'
-    )
-  if architecture not in ARCHITECTURES:
-    raise ValueError(
-      f'architecture must be one of {ARCHITECTURES}, not {architecture!r}'
-    )
-  if beta_start < 0 or beta_end < 0 or beta_steps < 0:
-    raise ValueError(
-      f'beta_start, beta_end and beta_steps must be >= 0, not '
-      f'{(beta_start, beta_end, beta_steps)}'
-    )
-
-  def network(x):
-    if architecture == 'residual':
-      return vae_residual.ResidualVAE(tuple(x.shape[1:]), latent, width)
-    return vae_net.VAE(tuple(x.shape[1:]), latent, tuple(hidden))
-
-  def init(key, episode):
-    x = episode.support.x[:1]
-    noise = jnp.zeros((1, latent), jnp.float32)
-    moments = {name: jnp.zeros((), jnp.float32) for name in vae_net.MOMENTS}
-    moments['latent_mean'] = jnp.zeros((latent,), jnp.float32)
-    moments['latent_log_variance'] = jnp.zeros((latent,), jnp.float32)
-    return {
-      'net': network(x).init(key, x, noise)['params'],
-      'moments': moments,
-    }
-
-  def encode(params, x):
-    net = network(x)
-    return net.apply({'params': params['net']}, x, method='encode')[0]
-
-  def adapt(params, support, key, *, train):
-    del key, train
-    return losses.class_means(encode(params, support.x), support.y, way)
-
-  def predict(params, task, x, context):
-    del context
-    return -losses.squared_distances(encode(params, x), task)
-
-  def terms_of(params, episode, key):
-    x = jnp.concatenate([episode.support.x, episode.query.x])
-    noise = vae_net.latent_noise(key, x.shape[0], latent)
-    return network(x).apply({'params': params['net']}, x, noise), x
-
-  def loss(params, episode, key, step):
-    terms, x = terms_of(params, episode, key)
-    weight = vae_net.beta(step, beta_start, beta_end, beta_steps)
-    value = jnp.mean(terms['nll'] + weight * terms['kl'])
-    value = value / math.prod(x.shape[1:])
-    value += _moment_loss(params['moments'], terms)
-    metrics = {
-      'error': jnp.mean(terms['error']),
-      'kl': jnp.mean(terms['kl']),
-      'negative_elbo': jnp.mean(terms['nll'] + terms['kl']),
-      'beta': weight,
-    }
-    return value, metrics
-
-  def evaluate(params, episode, key):
-    task = adapt(params, episode.support, key, train=False)
-    logits = predict(params, task, episode.query.x, None)
-    terms, _ = terms_of(params, episode, key)
-    variance = jnp.var(terms['mean'], axis=0)
-    return {
-      **losses.classification_metrics(logits, episode.query.y),
-      'error': jnp.mean(terms['error']),
-      'kl': jnp.mean(terms['kl']),
-      'negative_elbo': jnp.mean(terms['nll'] + terms['kl']),
-      'active_latents': jnp.sum(variance > 0.01).astype(jnp.float32),
-    }
-
-  return learners.make_learner(init, adapt, predict, loss, evaluate)
+def _evaluate(config, params, episode, key):
+  task = _adapt(config, params, episode.support, key, train=False)
+  logits = _predict(config, params, task, episode.query.x, None)
+  terms = _elbo_terms(config, params, episode, key)
+  variance = jnp.var(terms['mean'], axis=0)
+  return {
+    **losses.classification_metrics(logits, episode.query.y),
+    **_metrics(terms),
+    'active_latents': jnp.sum(variance > 0.01).astype(jnp.float32),
+  }

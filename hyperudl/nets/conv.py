@@ -1,16 +1,19 @@
 """Convolutional networks whose weights belong to one episode.
 
-Blocks take their weights as in `net.apply({'params': emitted}, x)`, so a
-generator may emit them; shapes come from `jax.eval_shape(net.init, ...)`.
-How a convolution is written depends on the backend: `conv_ops.py`.
+Networks take their weights as in `net.apply({'params': generated}, x)`, so a
+hypernetwork may generate them; `nets/backbones.py` tells their shapes. How a
+convolution is computed depends on the backend: `ops/conv.py`.
 """
 
 from collections.abc import Sequence
+import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl.ops import conv
 from hyperudl.ops import normalization
 from hyperudl.ops import pooling
@@ -25,66 +28,10 @@ ACTIVATIONS = {
   'none': lambda x: x,
 }
 
-episode_conv = conv.episode_conv
-max_pool = pooling.max_pool
 
+class _Settings(nn.Module, kw_only=True):
+  """Settings of both `ConvBlock` and `ConvNet`, see there."""
 
-def _check_settings(block, widths):
-  """The shared settings of `ConvBlock` and `ConvNet`."""
-  conv.check('padding', block.padding, conv.PADDINGS)
-  conv.check('norm', block.norm, normalization.NORMS)
-  conv.check('activation', block.activation, ACTIVATIONS)
-  conv.check('order', block.order, ORDERS)
-  conv.check('formulation', block.formulation, conv.FORMULATIONS)
-  if not widths or min(*widths, block.kernel, block.stride) < 1:
-    raise ValueError(
-      'channels, kernel and stride must be >= 1, not '
-      f'channels={widths}, kernel={block.kernel}, stride={block.stride}'
-    )
-  if block.formulation == 'closed' and block.stride > 1:
-    raise ValueError(
-      f"formulation='closed' needs stride 1, not {block.stride}; use 'slices'"
-    )
-  if block.norm == 'group':
-    for width in widths:
-      if block.groups < 1 or width % block.groups:
-        raise ValueError(
-          f'groups must divide the channels, {width}, not {block.groups}'
-        )
-
-
-class ConvBlock(nn.Module):
-  """Convolution, normalisation, activation and 2x2 max-pooling.
-
-  Parameters: `kernel` [k, k, Cin, channels]; `scale` and `bias` [channels]
-  of the norm; norm='none' has `bias` alone. With order='conv_act_pool_norm'
-  and a norm there is also `conv_bias` [channels], which there has an effect.
-
-  The pooling is computed on what the convolution returns, wherever `order`
-  has it: all that may come between is monotone in each channel.
-
-  Where `conv_ops.held` says bfloat16, images, kernels and what is returned are
-  bfloat16; moments and norms are computed in float32 all the same.
-
-  Attributes:
-    channels: filters.
-    kernel: rows and columns of a filter.
-    stride: of the convolution.
-    padding: 'SAME' or 'VALID', of the convolution.
-    pool: whether to pool.
-    norm: 'batch' (statistics of the batch at hand: transductive for
-      queries), 'domain' (see `normalising.domain_statistics`), 'group', 'layer'
-      or 'none'.
-    groups: of norm='group'.
-    activation: 'relu', 'lrelu', 'leaky' (slope .1) or 'none'.
-    order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
-    formulation: of the convolution, see `conv_ops.py`.
-
-  Raises:
-    ValueError: for an unknown choice or a number out of range.
-  """
-
-  channels: int
   kernel: int = 3
   stride: int = 1
   padding: str = 'SAME'
@@ -95,83 +42,156 @@ class ConvBlock(nn.Module):
   order: str = 'conv_norm_act_pool'
   formulation: str = 'auto'
 
+  def _check(self, widths):
+    _check_settings(
+      tuple(widths),
+      *(self.kernel, self.stride, self.padding, self.norm, self.groups),
+      *(self.activation, self.order, self.formulation),
+    )
+
+
+@functools.cache  # flax makes a module anew whenever it is applied
+def _check_settings(
+  widths, kernel, stride, padding, norm, groups, activation, order, formulation
+):
+  conv.check_choice('norm', norm, normalization.NORMS)
+  conv.check_choice('activation', activation, ACTIVATIONS)
+  conv.check_choice('order', order, ORDERS)
+  if not widths or min(*widths, kernel, stride) < 1:
+    raise ValueError(
+      'channels, kernel and stride must be >= 1, not '
+      f'channels={widths}, kernel={kernel}, stride={stride}'
+    )
+  conv.check_settings(stride, padding, formulation)
+  if norm == 'group':
+    for width in widths:
+      if groups < 1 or width % groups:
+        raise ValueError(
+          f'groups must divide the channels, {width}, not {groups}'
+        )
+
+
+class ConvBlock(_Settings):
+  """Convolution, normalisation, activation and 2x2 max-pooling.
+
+  Parameters: `kernel` [k, k, Cin, channels]; `scale` and `bias` [channels]
+  of the norm; norm='none' has `bias` alone. With order='conv_act_pool_norm'
+  and a norm there is also `conv_bias` [channels], which there has an effect.
+
+  The pooling is computed on the output of the convolution, wherever `order`
+  has it: all that may come between is monotone in each channel.
+
+  Where `conv.to_compute_dtype` gives bfloat16, images, kernels and outputs are
+  bfloat16; moments and norms are computed in float32 all the same.
+
+  Attributes:
+    channels: filters.
+    kernel: rows and columns of a filter.
+    stride: of the convolution.
+    padding: 'SAME' or 'VALID', of the convolution.
+    pool: whether to pool.
+    norm: 'batch' (statistics of the batch at hand: transductive for queries),
+      'domain' (see `normalization.domain_statistics`), 'group', 'layer' or
+      'none'.
+    groups: of norm='group'.
+    activation: 'relu', 'lrelu', 'leaky' (slope .1) or 'none'.
+    order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
+    formulation: of the convolution, see `ops/conv.py`.
+
+  Raises:
+    ValueError: for an unknown choice or a number out of range.
+  """
+
+  channels: int
+
   def __post_init__(self):
-    _check_settings(self, (self.channels,))
+    self._check((self.channels,))
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, x, domains=None):
-    """f32[n, H, W, C] -> f32[n, H', W', channels].
+  def __call__(
+    self, x: jax.Array, domains: core.PyTree | None = None
+  ) -> jax.Array:
+    """Apply the block: f32[n, H, W, C] -> f32[n, H', W', channels].
 
-    `domains`, for norm='domain': (f32[n, G], one-hot rows of the domain that
-    normalises an image; its statistics, two f32[G, channels], or what they are
-    made from, see `normalising.domain_statistics`), or None for one domain of
-    all rows. The collection 'statistics' gets what was used.
+    Args:
+      x: images or activations.
+      domains: for norm='domain': (f32[n, G], one-hot rows of the domain that
+        normalises an image; its statistics, as an earlier call returned them in
+        the collection 'statistics': {'used': two f32[G, channels]}, or what
+        they are computed from, see `normalization.domain_statistics`), or None
+        for one domain of all rows.
     """
     size = (self.kernel, self.kernel, x.shape[-1], self.channels)
     width = (self.channels,)
     w = self.param('kernel', nn.initializers.he_normal(), size)
     bias = self.param('bias', nn.initializers.zeros, width)
-    x = self._block(conv.held(x), w, bias, width, domains)
-    return conv.held(x)
+    if self.pool:
+      x = conv.to_compute_dtype(x)
+    return self._block(x, w, bias, width, domains)
 
   def _block(self, x, w, bias, width, domains):
     if self.norm == 'none':
-      return self._activate(self._pooled_conv(x, w) + bias)
+      y = self._pooled_conv(x, w)
+      return self._activate(y + bias).astype(y.dtype)
     scale = self.param('scale', nn.initializers.ones, width)
     if self.order == 'conv_act_pool_norm':
       conv_bias = self.param('conv_bias', nn.initializers.zeros, width)
-      x = self._activate(self._pooled_conv(x, w) + conv_bias)
-      return normalization.affine(x, *self._moments(x, domains), scale, bias)
+      y = self._pooled_conv(x, w)
+      x = self._activate(y + conv_bias)
+      x = normalization.affine(x, *self._moments(x, domains), scale, bias)
+      return x.astype(y.dtype)
     if not self.pool:
-      x = self._conv(x, w)
-      moments = self._moments(x, domains)
-      return self._activate(normalization.affine(x, *moments, scale, bias))
+      y = self._conv(x, w)
+      moments = self._moments(y, domains)
+      x = normalization.affine(y, *moments, scale, bias)
+      return self._activate(x).astype(y.dtype)
     # A negative slope makes the smallest the largest: turn it round in the
     # kernel, where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0)
     w, slope = w * sign, sign * scale
     if self.norm == 'batch' and self._in_squares(x):
       return pooling.pooled_conv_norm(x, w, slope, bias, self._activate)
-    x = self._conv(x, w)
+    y = self._conv(x, w)
     if self.norm == 'batch':
-      mean, variance = self._moments(x, domains)
+      mean, variance = self._moments(y, domains)
     else:  # over several channels, so with their own signs
-      mean, variance = self._moments(sign * x, domains)
+      mean, variance = self._moments(sign * y, domains)
       mean = sign * mean
-    x = normalization.affine(max_pool(x), mean, variance, slope, bias)
-    return self._activate(x)
+    x = normalization.affine(pooling.max_pool(y), mean, variance, slope, bias)
+    return self._activate(x).astype(y.dtype)
 
   def _conv(self, x, w):
-    return episode_conv(
-      x,
-      conv.held(w),
+    return conv.episode_conv(
+      conv.to_compute_dtype(x),
+      conv.to_compute_dtype(w),
       stride=self.stride,
       padding=self.padding,
       formulation=self.formulation,
     )
 
   def _moments(self, x, domains):
-    x = conv.widened(x)
     if self.norm == 'domain':
       return self._domain_moments(x, domains)
     return normalization.moments(x, self.norm, self.groups)
 
   def _domain_moments(self, x, domains):
     if domains is None:
-      domains = (jnp.ones((x.shape[0], 1), x.dtype),) * 2
+      domains = (jnp.ones((x.shape[0], 1)),) * 2
     member, statistics = domains
-    if not isinstance(statistics, tuple):
+    if isinstance(statistics, dict):
+      statistics = statistics['used']
+    else:
       statistics = normalization.domain_statistics(x, statistics)
-    self.sow('statistics', 'used', statistics, lambda _, new: new, tuple)
+    if self.is_mutable_collection('statistics'):
+      self.put_variable('statistics', 'used', statistics)
     return normalization.of_rows(statistics, member)
 
   def _pooled_conv(self, x, w):
-    if not self.pool:
-      return self._conv(x, w)
-    if self._in_squares(x):
+    if self.pool and self._in_squares(x):
       return pooling.pooled_conv(x, w)
-    return max_pool(self._conv(x, w))
+    y = self._conv(x, w)
+    return pooling.max_pool(y) if self.pool else y
 
   def _activate(self, x):
     return ACTIVATIONS[self.activation](x)
@@ -194,85 +214,87 @@ class ConvBlock(nn.Module):
     )
 
 
-class ConvNet(nn.Module):
+class ConvNet(_Settings):
   """Blocks of convolutions, then features, then perhaps a linear head.
 
   Parameters: {'block0': ..., 'block1': ..., 'head': {'kernel', 'bias'}}.
-  `net.apply(variables, x)` gives logits, or features if head is None;
-  method='embed' gives features, method='embed_and_classify' gives both.
 
   Attributes:
     channels: filters of each block.
-    kernel, stride, padding, pool, norm, groups, activation, order,
-      formulation: of every block, see `ConvBlock`.
     head: number of classes, or None.
     features: 'flatten' or 'mean' (over positions).
+    others: of every block, see `ConvBlock`.
 
   Raises:
     ValueError: as `ConvBlock`; for an image too small for the blocks.
   """
 
   channels: Sequence[int]
-  kernel: int = 3
-  stride: int = 1
-  padding: str = 'SAME'
-  pool: bool = True
-  norm: str = 'batch'
-  groups: int = 4
-  activation: str = 'relu'
-  order: str = 'conv_norm_act_pool'
   head: int | None = None
   features: str = 'flatten'
-  formulation: str = 'auto'
+  is_chain = True  # each block takes the output of the one before
 
   def __post_init__(self):
-    _check_settings(self, tuple(self.channels))
-    conv.check('features', self.features, FEATURES)
-    if self.head is not None and self.head < 1:
-      raise ValueError(f'head must be None or >= 1, not {self.head}')
+    self._check(self.channels)
+    check_readout(self.features, self.head)
     super().__post_init__()
 
-  def __call__(self, x, domains=None):
-    """f32[n, H, W, C] -> f32[n, head] or f32[n, D].
-
-    `domains` is for norm='domain', see `ConvBlock`; where it has statistics
-    they are {block: two f32[G, channels]}.
-    """
-    return self._run(x, self.head is not None, domains)[-1]
-
-  def embed(self, x):
-    """f32[n, H, W, C] -> f32[n, D]."""
-    return self._run(x, False)[0]
-
-  def embed_and_classify(self, x):
-    """f32[n, H, W, C] -> (f32[n, D], f32[n, head])."""
-    return self._run(x, True)
+  def blocks(self, parent: nn.Module | None = None) -> dict[str, ConvBlock]:
+    """Return the blocks by name, in order, as submodules of `parent`."""
+    settings = {
+      each.name: getattr(self, each.name)
+      for each in dataclasses.fields(_Settings)
+      if each.name not in ('name', 'parent')
+    }
+    return {
+      (name := f'block{index}'): ConvBlock(
+        width, **settings, name=name, parent=parent
+      )
+      for index, width in enumerate(self.channels)
+    }
 
   @nn.compact
-  def _run(self, x, classify, domains=None):
-    for index, channels in enumerate(self.channels):
-      name = f'block{index}'
-      x = ConvBlock(
-        channels,
-        self.kernel,
-        self.stride,
-        self.padding,
-        self.pool,
-        self.norm,
-        self.groups,
-        self.activation,
-        self.order,
-        self.formulation,
-        name=name,
-      )(x, _of_block(domains, name))
-    x = conv.widened(x)
-    if self.features == 'mean':
-      x = jnp.mean(x, axis=(1, 2))
-    x = x.reshape(x.shape[0], -1)
-    return (x, nn.Dense(self.head, name='head')(x)) if classify else (x,)
+  def __call__(
+    self, x: jax.Array, domains: core.PyTree | None = None
+  ) -> jax.Array:
+    """Return logits f32[n, head], or features f32[n, D] if head is None.
+
+    Args:
+      x: f32[n, H, W, C].
+      domains: for norm='domain', see `ConvBlock`; where it has statistics they
+        are {block: {'used': two f32[G, channels]}}.
+    """
+    for name, block in self.blocks(parent=self).items():
+      x = block(x, of_block(domains, name))
+    return readout(x, self.features, self.head)
 
 
-def _of_block(domains, name):
+@functools.cache
+def check_readout(features: str, head: int | None) -> None:
+  """Raise a ValueError unless `readout` can take these."""
+  conv.check_choice('features', features, FEATURES)
+  if head is not None and head < 1:
+    raise ValueError(f'head must be None or >= 1, not {head}')
+
+
+def readout(x: jax.Array, features: str, head: int | None) -> jax.Array:
+  """Return features of the last activations, or logits by a linear 'head'.
+
+  Args:
+    x: f32[n, H, W, C].
+    features: 'flatten' or 'mean' (over positions).
+    head: number of classes, or None for features f32[n, D]. The module whose
+      compact method calls this gets the layer.
+  """
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  if features == 'mean':
+    x = jnp.mean(x, axis=(1, 2))
+  x = x.reshape(x.shape[0], -1)
+  return x if head is None else nn.Dense(head, name='head')(x)
+
+
+def of_block(domains: core.PyTree | None, name: str) -> core.PyTree | None:
+  """Return `domains` of a network as its block `name` takes them."""
   if domains is None or not isinstance(domains[1], dict):
     return domains
   return domains[0], domains[1][name]

@@ -1,60 +1,74 @@
-"""A perceptron from a latent vector to the weights of a target network.
+"""Multilayer perceptrons as functions of a parameter pytree.
 
-HNET of Nava et al. 2023 (arXiv:2210.08942): one vector z holds a network. The
-output is added to base weights that are learned too, so that z = 0 at first
-decodes to a network of the right scale.
+A layer is {'kernel': f32[fan_in, fan_out], 'bias': f32[fan_out]}; an MLP is a
+tuple of layers.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
+import itertools
+from typing import Any
+
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 
+Layer = dict[str, jax.Array]
 
-def init_perceptron(key, sizes, last=1.0):
-  """Layers of sizes[0] -> ... -> sizes[-1]: a tuple of kernels and biases.
+
+def init_dense(
+  key: jax.Array, fan_in: int, fan_out: int, scale: float = 1.0
+) -> Layer:
+  """Return a linear layer, N(0, scale^2 / fan_in) and zero bias."""
+  std = scale / jnp.sqrt(jnp.asarray(fan_in, jnp.float32))
+  return _layer(key, fan_in, fan_out, std)
+
+
+def dense(layer: Layer, x: jax.Array) -> jax.Array:
+  """Apply a linear layer: f32[..., fan_in] -> f32[..., fan_out]."""
+  return x @ layer['kernel'] + layer['bias']
+
+
+def init(
+  key: jax.Array, sizes: Sequence[int], last_scale: float = 1.0
+) -> tuple[Layer, ...]:
+  """Return layers of sizes[0] -> ... -> sizes[-1], N(0, 2 / fan_in).
 
   Args:
     key: PRNG key.
-    sizes: ints, two or more.
-    last: factor of the last layer's initial weights.
+    sizes: two or more widths.
+    last_scale: factor of the last layer's initial weights.
   """
   keys = jax.random.split(key, len(sizes) - 1)
   layers = []
-  for i, fan_in in enumerate(sizes[:-1]):
-    fan_out = sizes[i + 1]
-    spread = jnp.sqrt(2 / fan_in) * (last if i == len(sizes) - 2 else 1.0)
-    layers.append(
-      {
-        'kernel': spread * jax.random.normal(keys[i], (fan_in, fan_out)),
-        'bias': jnp.zeros((fan_out,), jnp.float32),
-      }
-    )
+  for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+    last = i == len(sizes) - 2
+    std = jnp.sqrt(2 / fan_in) * (last_scale if last else 1.0)
+    layers.append(_layer(keys[i], fan_in, fan_out, std))
   return tuple(layers)
 
 
-def perceptron(layers, x):
-  """f32[..., sizes[0]] -> f32[..., sizes[-1]], SiLU between the layers."""
+def apply(
+  layers: Sequence[Layer],
+  x: jax.Array,
+  activation: Callable[[Any], jax.Array] = jax.nn.silu,
+) -> jax.Array:
+  """Apply an MLP, with the activation between its layers.
+
+  Args:
+    layers: from `init`.
+    x: f32[..., sizes[0]].
+    activation: function of an array.
+
+  Returns:
+    f32[..., sizes[-1]].
+  """
   for i, layer in enumerate(layers):
-    x = (jax.nn.silu(x) if i else x) @ layer['kernel'] + layer['bias']
+    x = dense(layer, activation(x) if i else x)
   return x
 
 
-def init(key, weights, latent, hidden, strength=0.1):
-  """Parameters of a decoder to weights like the pytree `weights`.
-
-  Args:
-    key: PRNG key.
-    weights: the base, a pytree of f32.
-    latent: Z.
-    hidden: widths between.
-    strength: initial size of what is added to the base.
-  """
-  size = ravel_pytree(weights)[0].size
-  layers = init_perceptron(key, (latent, *hidden, size), strength)
-  return {'base': weights, 'layers': layers}
-
-
-def decode(params, z):
-  """The weights of f32[Z] `z`: a pytree like the base."""
-  flat, unravel = ravel_pytree(params['base'])
-  return unravel(flat + perceptron(params['layers'], z))
+def _layer(key, fan_in, fan_out, std):
+  return {
+    'kernel': std * jax.random.normal(key, (fan_in, fan_out)),
+    'bias': jnp.zeros((fan_out,), jnp.float32),
+  }

@@ -1,32 +1,60 @@
-"""Small towers for images and strings that meet in one space (after CLIP).
+"""Encoders of images and strings into one space, after CLIP.
 
 Radford et al. 2021, arXiv:2103.00020, at a size that a CPU trains in a minute,
 with second-order pooling (Carreira et al. 2012, "Semantic segmentation with
 second-order pooling") in both towers: an image is a grid of patches, each
-through one perceptron to a vector e_t of d numbers, a string the sum v of its
-words, and
+mapped by one MLP to a vector e_t of d numbers, a string the sum v of its words,
+and
   <image, string> = sum_t (v . e_t)^2.
-The square binds what one patch has ("green ink" with "red tile"), in pairs that
-no string of the training put together too.
+The square binds the properties of one patch ("green ink" with "red tile"), also
+in pairs that no training string contains.
 """
 
 import math
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperudl.ops import losses
+
 FLAT = 1e-4  # added to squares: keeps flat patches finite, faint ones faint
+MASKED_LOGIT = -1e9  # of an answer that a task does not have
+
+
+class Words(NamedTuple):
+  """Question and answers of a task as vectors."""
+
+  question: jax.Array  # f32[E]
+  answers: jax.Array  # f32[N, E]
+  mask: jax.Array  # f32[N], 0 for answers that the task does not have
+
+
+def cosine_logits(
+  features: jax.Array, words: Words, scale: float | jax.Array
+) -> jax.Array:
+  """Return scale cos(features f32[n, E], answers) as logits f32[n, N].
+
+  Answers that the task does not have get `MASKED_LOGIT`.
+  """
+  cosines = losses.unit(features) @ losses.unit(words.answers).T
+  return jnp.where(words.mask > 0, scale * cosines, MASKED_LOGIT)
 
 
 class ImageTower(nn.Module):
-  """Images f32[n, H, W, C] -> f32[n, width]; `grid` divides H and W.
+  """Encoder of images f32[n, H, W, C] -> f32[n, width].
 
-  A patch is seen as it is, with its contrast normalised, and as the contrast of
-  each pixel whatever its colour (after Jarrett et al. 2009, "What is the best
-  multi-stage architecture for object recognition?"): what is written in any
-  colour on any ground looks alike there.
+  The MLP of a patch reads its pixels, its pixels with contrast normalised, and
+  the contrast of each pixel whatever its colour (after Jarrett et al. 2009,
+  "What is the best multi-stage architecture for object recognition?"), in which
+  a letter looks the same in all colours.
+
+  Attributes:
+    width: E = d (d + 1) / 2.
+    hidden: widths of the MLP of a patch.
+    grid: patches per side; divides H and W.
   """
 
   width: int = 300
@@ -34,7 +62,8 @@ class ImageTower(nn.Module):
   grid: int = 2
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return f32[n, width]; ValueError if `grid` does not divide H and W."""
     n, height, width, channels = x.shape
     g = self.grid
     if height % g or width % g:
@@ -45,17 +74,17 @@ class ImageTower(nn.Module):
     x = x.reshape(n, g, height // g, g, width // g, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, g * g, -1, channels)
     even, contrast = normalise_contrast(x)
-    views = (x - 0.5, even, contrast - 1.0)
-    x = jnp.concatenate([v.reshape(n, g * g, -1) for v in views], axis=-1)
+    inputs = (x - 0.5, even, contrast - 1.0)
+    x = jnp.concatenate([v.reshape(n, g * g, -1) for v in inputs], axis=-1)
     for size in self.hidden:
       x = nn.relu(nn.Dense(size)(x))
-    d = factors_of(self.width)
+    d = pair_dimension(self.width)
     places = self.param('places', nn.initializers.normal(0.5), (g * g, d))
     return pairs(nn.Dense(d)(x) + places)
 
 
-def normalise_contrast(patches):
-  """Takes the mean colour and the contrast out of patches.
+def normalise_contrast(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Remove the mean colour and the contrast from patches.
 
   Args:
     patches: f32[..., P, C], P pixels.
@@ -73,9 +102,14 @@ def normalise_contrast(patches):
 
 
 class TextTower(nn.Module):
-  """Word ids i32[n, L] (0 = nothing) -> f32[n, width], whatever their order.
+  """Encoder of word ids i32[n, L] (0 = padding) -> f32[n, width].
 
-  The sum of the words v, in d dimensions, with itself: the values of `pairs`.
+  Words are a bag: `pairs` of the sum of their vectors in d dimensions.
+
+  Attributes:
+    vocabulary: number of ids, with 0.
+    width: E = d (d + 1) / 2.
+    inner: width of the vectors of words.
   """
 
   vocabulary: int = 512
@@ -83,16 +117,17 @@ class TextTower(nn.Module):
   inner: int = 96
 
   @nn.compact
-  def __call__(self, ids):
+  def __call__(self, ids: jax.Array) -> jax.Array:
+    """Return f32[n, width]."""
     init = nn.initializers.normal(0.5)
     words = self.param('words', init, (self.vocabulary, self.inner))
     total = jnp.einsum('nl,nlc->nc', (ids > 0).astype(words.dtype), words[ids])
-    vector = nn.Dense(factors_of(self.width))(total)
+    vector = nn.Dense(pair_dimension(self.width))(total)
     return pairs(vector[:, None])
 
 
-def factors_of(width):
-  """d, where d (d + 1) / 2 is the width.
+def pair_dimension(width: int) -> int:
+  """Return d, where d (d + 1) / 2 is the width.
 
   Raises:
     ValueError: there is no such d.
@@ -107,10 +142,10 @@ def factors_of(width):
   return d
 
 
-def pairs(vectors):
-  """Products of the parts of vectors, summed: f32[n, T, d] -> [n, d (d+1)/2].
+def pairs(vectors: jax.Array) -> jax.Array:
+  """Return second-order sums of vectors: f32[n, T, d] -> f32[n, d (d + 1) / 2].
 
-  Two sums of them have the inner product sum_st (v_s . u_t)^2: the upper
+  Two such sums have the inner product sum_st (v_s . u_t)^2: the upper
   triangle of sum_t v_t v_t^T, off the diagonal times the root of 2.
   """
   d = vectors.shape[-1]

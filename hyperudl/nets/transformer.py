@@ -1,7 +1,7 @@
 """A transformer encoder or decoder over a set of tokens of ONE episode.
 
 No positional encoding: the encoder is equivariant under permutations of its
-tokens, and a token says itself what it is. `norm='post'` is the encoder of
+tokens, which carry all that tells them apart. `norm='post'` is the encoder of
 HyperTransformer (arXiv 2201.04182): x = LN(x + attention(x)), then
 x = LN(x + ffn(x)). `norm='pre'` normalises inside the residual branches and
 once more at the end. Attention is written out in einsums, because queries
@@ -27,32 +27,14 @@ _EPSILON = 1e-6  # of the layer norms, as in the reference
 _NEVER = -1e8  # attention logit of a masked key
 
 
-def check(*, heads, attention, activation, norm='post'):
-  """Raises `core.BadInput`, listing the choices, for wrong settings."""
-  if heads < 1:
-    raise core.BadInput(f'heads={heads}; expected at least 1')
-  for name, value, choices in (
-    ('attention', attention, ATTENTIONS),
-    ('nonlinearity', activation, tuple(ACTIVATIONS)),
-    ('norm', norm, NORMS),
-  ):
-    if value not in choices:
-      raise core.BadInput(
-        f'{name}={value!r} is unknown; choose one of {", ".join(choices)}'
-      )
-
-
-def inner_width(size, width, heads):
-  """Width of a projection given as a fraction of `width` or absolutely.
+def inner_width(size: float, width: int, heads: int) -> int:
+  """Return the width of a projection, given as a fraction or absolutely.
 
   Args:
     size: up to 3, a fraction of `width`, rounded up to a multiple of
       `heads`; above, the width itself.
     width: of the tokens.
     heads: attention heads.
-
-  Returns:
-    int.
 
   Raises:
     core.BadInput: an absolute size that `heads` does not divide.
@@ -90,8 +72,8 @@ class Attention(nn.Module):
   """Multi-head attention with unequal widths, to itself or to a source.
 
   Parameters: 'in' projects to queries, keys and values side by side, 'out'
-  back. With a source 'query' projects the tokens and 'source' what they look
-  at, to keys and values. (With softmax the bias of the keys has no effect.)
+  back. With a source 'query' projects the tokens and 'source' the source, to
+  keys and values. (With softmax the bias of the keys has no effect.)
 
   Attributes:
     heads: attention heads.
@@ -106,13 +88,19 @@ class Attention(nn.Module):
   attention: str = 'softmax'
 
   @nn.compact
-  def __call__(self, tokens, mask=None, source=None):
-    """Attends.
+  def __call__(
+    self,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    source: jax.Array | None = None,
+  ) -> jax.Array:
+    """Attend.
 
     Args:
       tokens: f32[T, D].
-      mask: None or [T] (with a source [S]); where it is nonzero, nobody looks.
-      source: f32[S, D'], what the tokens look at; None for themselves.
+      mask: None or [T] (with a source [S]); nonzero for keys that no token
+        attends to.
+      source: f32[S, D'], which the tokens attend to; None for themselves.
 
     Returns:
       f32[T, D].
@@ -125,11 +113,11 @@ class Attention(nn.Module):
       projected = _dense('in', key_width, key_width, value_width)(tokens)
       parts = jnp.split(projected, [key_width, 2 * key_width], axis=-1)
     else:
-      seen = _dense('source', key_width, value_width)(source)
-      parts = (
+      projected = _dense('source', key_width, value_width)(source)
+      parts = [
         _dense('query', key_width)(tokens),
-        *jnp.split(seen, [key_width], axis=-1),
-      )
+        *jnp.split(projected, [key_width], axis=-1),
+      ]
     query, key, value = (p.reshape(p.shape[0], heads, -1) for p in parts)
     scale = (key_width // heads) ** -0.5
     logits = jnp.einsum('qhd,khd->hqk', query * scale, key)
@@ -146,8 +134,8 @@ class Attention(nn.Module):
 class Encoder(nn.Module):
   """`layers` times attention and a feed-forward net, with residuals.
 
-  With a source it is a decoder: after looking at themselves the tokens of each
-  layer look at the source.
+  With a source it is a decoder: after self-attention the tokens of each layer
+  attend to the source.
 
   Attributes:
     layers: how many; 0 returns the tokens (normalised if norm='pre').
@@ -180,13 +168,19 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, tokens, mask=None, *, source=None, source_mask=None, train=False
-  ):
-    """Encodes, or decodes.
+    self,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    source: jax.Array | None = None,
+    source_mask: jax.Array | None = None,
+    train: bool = False,
+  ) -> jax.Array:
+    """Encode, or decode.
 
     Args:
       tokens: f32[T, D].
-      mask: None or [T]; nonzero marks tokens that no token looks at.
+      mask: None or [T]; nonzero marks tokens that no token attends to.
       source: None or f32[S, D'].
       source_mask: None or [S], the same of the source.
       train: whether dropout is on.
@@ -197,22 +191,25 @@ class Encoder(nn.Module):
     Raises:
       core.BadInput: unknown attention, activation or norm.
     """
-    check(
-      heads=self.heads,
-      attention=self.attention,
-      activation=self.activation,
-      norm=self.norm,
-    )
+    for name, choices in (
+      ('attention', ATTENTIONS),
+      ('activation', ACTIVATIONS),
+      ('norm', NORMS),
+    ):
+      if getattr(self, name) not in choices:
+        raise core.BadInput(
+          f'{name}={getattr(self, name)!r} is unknown; choose one of '
+          f'{", ".join(choices)}'
+        )
     end = 'b' if self.inner else 'a' if source is None else 'c'
     last = f'norm{self.layers - 1}{end}' if self.norm == 'post' else ''
     for index in range(self.layers):
       attend = lambda x: self._attention(f'attention{index}')(x, mask)
       tokens = self._residual(tokens, attend, f'norm{index}a', last, train)
       if source is not None:
-        look = lambda x: self._attention(f'cross{index}')(
-          x, source_mask, source
-        )
-        tokens = self._residual(tokens, look, f'norm{index}c', last, train)
+        cross = self._attention(f'cross{index}')
+        attend = lambda x: cross(x, source_mask, source)
+        tokens = self._residual(tokens, attend, f'norm{index}c', last, train)
       if self.inner:
         feed = lambda x: self._feed_forward(x, index)
         tokens = self._residual(tokens, feed, f'norm{index}b', last, train)

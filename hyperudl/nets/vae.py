@@ -1,4 +1,9 @@
-"""A small variational autoencoder (Kingma and Welling, arXiv:1312.6114)."""
+"""Variational autoencoders of images (Kingma and Welling, arXiv:1312.6114).
+
+`VAE` is a perceptron, `ResidualVAE` the convolutional autoencoder of
+UDL-MetaTrainingHyperNetwork. Both have `encode`, `decode` and a call that
+returns the terms of the ELBO.
+"""
 
 import math
 
@@ -6,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl.ops import losses
 
 # Moments are stored as log(value) / MOMENT_SPEED, so that one Adam step can
@@ -14,9 +20,59 @@ MOMENT_SPEED = 10.0
 MOMENTS = ('error_mean', 'error_std', 'kl_mean', 'kl_std')
 
 
-def read_moments(stored):
-  """Population moments as plain numbers: dict of f32[] (see MOMENTS)."""
+def read_moments(stored: core.PyTree) -> dict[str, jax.Array]:
+  """Return population moments as plain numbers f32[], see `MOMENTS`."""
   return {name: jnp.exp(MOMENT_SPEED * stored[name]) for name in MOMENTS}
+
+
+def standardise(
+  terms: dict[str, jax.Array], moments: dict[str, jax.Array]
+) -> jax.Array:
+  """Return reconstruction error and KL in population units.
+
+  Args:
+    terms: from `elbo_terms`.
+    moments: from `read_moments`.
+
+  Returns:
+    f32[n, 2]: the standard score of the error, and half of that of the KL; 0
+    for a typical clean image.
+  """
+  error = (terms['error'] - moments['error_mean']) / moments['error_std']
+  kl = (terms['kl'] - moments['kl_mean']) / moments['kl_std']
+  return jnp.stack([error, 0.5 * kl], axis=-1)
+
+
+def elbo_terms(
+  net: nn.Module, x: jax.Array, noise: jax.Array
+) -> dict[str, jax.Array]:
+  """Compute the terms of the ELBO of a bound autoencoder.
+
+  Args:
+    net: with `encode`, `decode` and `log_variance`.
+    x: f32[n, H, W, C] in [0, 1].
+    noise: f32[n, L], standard normal; zeros decode the posterior mean.
+
+  Returns:
+    mean, log_variance f32[n, L]; nll f32[n] nats; kl f32[n] nats; error f32[n],
+    the squared error of the image; image f32[n, H, W, C].
+  """
+  mean, log_variance = net.encode(x)
+  image = net.decode(mean + jnp.exp(0.5 * log_variance) * noise)
+  return {
+    'mean': mean,
+    'log_variance': log_variance,
+    'nll': losses.gaussian_nll(x, image, net.log_variance),
+    'kl': losses.kl_standard_normal(mean, log_variance),
+    'error': jnp.sum(jnp.square(x - image), axis=(1, 2, 3)),
+    'image': image,
+  }
+
+
+def _posterior(both):
+  """Mean and log-variance f32[n, L] from f32[n, 2 L]."""
+  mean, log_variance = jnp.split(both, 2, axis=-1)
+  return mean, jnp.clip(log_variance, -8.0, 4.0)
 
 
 class VAE(nn.Module):
@@ -42,75 +98,134 @@ class VAE(nn.Module):
       'log_variance', lambda _: jnp.asarray(-2.0, jnp.float32)
     )
 
-  def trunk(self, x):
-    """What the posterior reads: f32[n, H, W, C] -> f32[n, hidden[-1]]."""
-    h = x.reshape(x.shape[0], -1)
+  def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the posterior (mean, log-variance) f32[n, L] of images."""
+    x = x.reshape(x.shape[0], -1)
     for layer in self.encoder:
-      h = nn.silu(layer(h))
-    return h
+      x = nn.silu(layer(x))
+    return _posterior(self.posterior(x))
 
-  def encode(self, x):
-    """Posterior of images f32[n, H, W, C]: (mean, log-variance) f32[n, L]."""
-    mean, log_variance = jnp.split(self.posterior(self.trunk(x)), 2, axis=-1)
-    return mean, jnp.clip(log_variance, -8.0, 4.0)
-
-  def decode(self, z):
-    """Mean image f32[n, H, W, C] of latents f32[n, L]."""
+  def decode(self, latent: jax.Array) -> jax.Array:
+    """Return the mean image f32[n, H, W, C] of latents f32[n, L]."""
     for layer in self.decoder:
-      z = nn.silu(layer(z))
-    return nn.sigmoid(self.pixels(z)).reshape(-1, *self.image_shape)
+      latent = nn.silu(layer(latent))
+    return nn.sigmoid(self.pixels(latent)).reshape(-1, *self.image_shape)
 
-  def __call__(self, x, noise):
-    """Terms of the ELBO.
-
-    Args:
-      x: f32[n, H, W, C] in [0, 1].
-      noise: f32[n, L] standard normal; zeros decode the posterior mean.
-
-    Returns:
-      dict: mean, log_variance f32[n, L]; nll f32[n] nats; kl f32[n] nats;
-      error f32[n], the squared error of the image.
-    """
+  def __call__(self, x: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+    """Return `elbo_terms` of images."""
     return elbo_terms(self, x, noise)
 
 
-def elbo_terms(net, x, noise):
-  """Terms of the ELBO of a bound autoencoder; see `VAE.__call__`."""
-  mean, log_variance = net.encode(x)
-  z = mean + jnp.exp(0.5 * log_variance) * noise
-  image = net.decode(z)
-  return {
-    'mean': mean,
-    'log_variance': log_variance,
-    'nll': losses.gaussian_nll(x, image, net.log_variance),
-    'kl': losses.kl_standard_normal(mean, log_variance),
-    'error': jnp.sum(jnp.square(x - image), axis=(1, 2, 3)),
-    'image': image,
-  }
+def _activate(x):
+  return jax.nn.leaky_relu(x, 0.01)
 
 
-def standardise(terms, moments):
-  """Reconstruction error and KL in robust population units.
+def _conv(width, stride=1, size=3, bias=True, name=None):
+  pad = (size // 2, size // 2)
+  return nn.Conv(
+    width,
+    (size, size),
+    strides=(stride, stride),
+    padding=(pad, pad),
+    use_bias=bias,
+    name=name,
+  )
 
-  Args:
-    terms: what `VAE.__call__` returned.
-    moments: dict of f32[]: error_mean, error_std, kl_mean, kl_std.
 
-  Returns:
-    (r, q) f32[n] each: signed log of the standard scores; 0 = a typical
-    clean image.
+def pixel_shuffle(x: jax.Array) -> jax.Array:
+  """Return f32[n, 2 H, 2 W, C] of f32[n, H, W, 4 C] (arXiv:1609.05158)."""
+  n, height, width, channels = x.shape
+  x = x.reshape(n, height, width, 2, 2, channels // 4)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(n, 2 * height, 2 * width, channels // 4)
+
+
+class Block(nn.Module):
+  """Two 3x3 convolutions, a shortcut, leaky ReLU; no normalisation.
+
+  Attributes:
+    width: filters of the first convolution.
+    last: filters of the second; 0 for `width`.
+    stride: of the second convolution.
+    residual: whether there is a shortcut, 1x1 where shapes differ.
   """
-  error = (terms['error'] - moments['error_mean']) / moments['error_std']
-  kl = (terms['kl'] - moments['kl_mean']) / moments['kl_std']
-  return losses.signed_log(error), losses.signed_log(0.5 * kl)
+
+  width: int
+  last: int = 0
+  stride: int = 1
+  residual: bool = True
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return f32[n, H / stride, W / stride, last] of f32[n, H, W, C]."""
+    last = self.last or self.width
+    y = _activate(_conv(self.width)(x))
+    y = _conv(last, self.stride)(y)
+    if self.residual:
+      if x.shape != y.shape:
+        x = _conv(last, self.stride, 1, bias=False, name='shortcut')(x)
+      y = y + x
+    return _activate(y)
 
 
-def beta(step, start, end, steps):
-  """KL weight rising linearly from `start` to `end` over `steps` steps."""
-  share = jnp.clip(jnp.asarray(step, jnp.float32) / max(steps, 1), 0.0, 1.0)
-  return start + (end - start) * share
+class ResidualVAE(nn.Module):
+  """The autoencoder of UDL-MetaTrainingHyperNetwork.
 
+  The likelihood has the fixed variance 1/2, so that the negative log of it is
+  the squared error and a constant, as in the original loss.
 
-def latent_noise(key, n, latent):
-  """Standard normal f32[n, L]."""
-  return jax.random.normal(key, (n, latent))
+  Attributes:
+    image_shape: (H, W, C); H and W must be multiples of 4.
+    latent: L.
+    width: filters of the first block; 32 in the original.
+  """
+
+  image_shape: tuple[int, ...]
+  latent: int = 128
+  width: int = 32
+
+  def setup(self):
+    height, side, channels = self.image_shape
+    if height % 4 or side % 4:
+      raise core.BadInput(
+        f'the residual autoencoder halves images twice: {height}x{side} is no '
+        'multiple of 4; set data.image_size'
+      )
+    w = self.width
+    self.encoder = [Block(w, stride=2), Block(2 * w, stride=2), Block(4 * w)]
+    self.posterior = nn.Dense(2 * self.latent)
+    size = height // 4 * (side // 4) * 4 * w
+    self.middle = nn.Dense((self.latent + size) // 2)
+    self.wide = nn.Dense(size)
+    self.direct = nn.Dense(size, use_bias=False)
+    self.decoder = [
+      Block(2 * w),
+      Block(2 * w),
+      Block(w // 4, last=4 * channels, residual=False),
+    ]
+    self.shrink = _conv(channels, stride=2)
+
+  @property
+  def log_variance(self) -> jax.Array:
+    """The fixed log-variance f32[] of a pixel."""
+    return jnp.log(jnp.asarray(0.5, jnp.float32))
+
+  def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the posterior (mean, log-variance) f32[n, L] of images."""
+    for block in self.encoder:
+      x = block(x)
+    return _posterior(self.posterior(x.reshape(x.shape[0], -1)))
+
+  def decode(self, latent: jax.Array) -> jax.Array:
+    """Return mean images f32[n, H, W, C] of f32[n, L]; they are not bounded."""
+    x = _activate(self.middle(latent))
+    x = _activate(self.wide(x)) + self.direct(latent)
+    height, side, _ = self.image_shape
+    x = x.reshape(latent.shape[0], height // 4, side // 4, 4 * self.width)
+    for block in self.decoder:
+      x = pixel_shuffle(block(x))
+    return self.shrink(x)
+
+  def __call__(self, x: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+    """Return `elbo_terms` of images."""
+    return elbo_terms(self, x, noise)

@@ -1,12 +1,11 @@
 """A convolution with the weights of one episode.
 
-`episode_conv` is written for ONE episode; `vmap` over episodes would turn it
-into a grouped convolution, which XLA runs many times slower on a CPU. It has
-four forms, chosen in plain Python while tracing:
+`episode_conv` takes the images of ONE episode; `vmap` over episodes would turn
+it into a grouped convolution, which XLA runs many times slower on a CPU. It has
+three formulations, chosen in plain Python while tracing:
 
 * 'lax': `lax.conv_general_dilated`, for accelerators.
 * 'slices': the k * k shifted windows side by side, then one matmul.
-* 'patches': the same with `lax.conv_general_dilated_patches`.
 * 'closed': stride 1; see `closed_conv`.
 
 All but 'lax' are differentiable in reverse mode only.
@@ -15,12 +14,13 @@ Where one must `vmap` over weights on a CPU after all, 'slices' is the
 fastest.
 """
 
+from collections.abc import Collection
 import functools
 
 import jax
 import jax.numpy as jnp
 
-FORMULATIONS = ('auto', 'lax', 'slices', 'patches', 'closed')
+FORMULATIONS = ('auto', 'lax', 'slices', 'closed')
 PADDINGS = ('SAME', 'VALID')
 # A gradient of a kernel is a sum over parts of images, of at most CACHED bytes
 # of copies (so that a core's second cache holds them) and at least FEWEST
@@ -29,47 +29,55 @@ CACHED = 800_000
 FEWEST = 100
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
+Pads = tuple[tuple[int, int], ...]  # (low, high) for rows and columns
 
-def held(x):
-  """`x` as a network of one episode holds images: perhaps in bfloat16.
+
+def to_compute_dtype(x: jax.Array) -> jax.Array:
+  """Return `x` in the type in which networks hold images: perhaps bfloat16.
 
   That is so inside `jax.default_matmul_precision('bfloat16')`, which
   `config.matmul_precision` asks for; else it is `x`.
   """
-  half = jax.config.jax_default_matmul_precision == 'bfloat16'
-  return x.astype(jnp.bfloat16) if half else x
+  precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+  return x.astype(jnp.bfloat16) if precision == 'bfloat16' else x
 
 
-def widened(x):
-  """bfloat16 as float32; what has more bits as it is."""
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """Return bfloat16 as float32, and wider types as they are."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def check(name, value, choices):
-  """Raises a ValueError that lists the choices."""
+def check_choice(name: str, value: object, choices: Collection) -> None:
+  """Raise a ValueError that lists the choices unless `value` is one."""
   if value not in choices:
     raise ValueError(f'{name} must be one of {tuple(choices)}, not {value!r}')
 
 
+def check_settings(stride: int, padding: str, formulation: str) -> None:
+  """Raise a ValueError unless `episode_conv` can take these."""
+  check_choice('formulation', formulation, FORMULATIONS)
+  check_choice('padding', padding, PADDINGS)
+  if formulation == 'closed' and stride != 1:
+    raise ValueError(
+      f"formulation='closed' needs stride 1, not {stride}; use 'slices'"
+    )
+
+
 def _pads(shape, kernel, stride, padding):
-  """((low, high), (low, high)) of `padding` for rows and columns."""
-  if padding == 'VALID':
-    if any(k > size for k, size in zip(kernel, shape)):
-      raise ValueError(
-        f'a {kernel[0]}x{kernel[1]} kernel does not fit into a map of '
-        f"{shape[0]}x{shape[1]}; use padding='SAME', fewer layers or larger "
-        'images'
-      )
-    return ((0, 0), (0, 0))
-  totals = [
-    max((-(-size // stride) - 1) * stride + k - size, 0)
-    for size, k in zip(shape, kernel)
-  ]
-  return tuple((total // 2, total - total // 2) for total in totals)
+  """The `Pads` of `padding` for maps (H, W) and a kernel (kh, kw)."""
+  if padding == 'VALID' and any(k > size for k, size in zip(kernel, shape)):
+    raise ValueError(
+      f'a {kernel[0]}x{kernel[1]} kernel does not fit into a map of '
+      f"{shape[0]}x{shape[1]}; use padding='SAME', fewer layers or larger "
+      'images'
+    )
+  return tuple(
+    jax.lax.padtype_to_pads(shape, kernel, (stride, stride), padding)
+  )
 
 
 def _choose(w, stride):
-  """The fastest formulation for the backend, as `benchmark.py` measures."""
+  """The fastest formulation for the backend, as `hyperudl.benchmark` says."""
   kh, kw, inputs, outputs = w.shape
   if jax.default_backend() != 'cpu':
     return 'lax'
@@ -78,8 +86,15 @@ def _choose(w, stride):
   return 'slices'
 
 
-def episode_conv(x, w, *, stride=1, padding='SAME', formulation='auto'):
-  """Convolution of the images of one episode with its own weights.
+def episode_conv(
+  x: jax.Array,
+  w: jax.Array,
+  *,
+  stride: int = 1,
+  padding: str = 'SAME',
+  formulation: str = 'auto',
+) -> jax.Array:
+  """Convolve the images of one episode with its own weights.
 
   Args:
     x: f32[n, H, W, Cin].
@@ -95,37 +110,25 @@ def episode_conv(x, w, *, stride=1, padding='SAME', formulation='auto'):
     ValueError: for an unknown choice, 'closed' with a stride, or a kernel
       larger than a 'VALID' map.
   """
-  check('formulation', formulation, FORMULATIONS)
-  check('padding', padding, PADDINGS)
+  check_settings(stride, padding, formulation)
   if formulation == 'auto':
     formulation = _choose(w, stride)
-  if formulation == 'closed' and stride != 1:
-    raise ValueError(
-      f"formulation='closed' needs stride 1, not {stride}; use 'slices'"
-    )
   pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
-  strides = (stride, stride)
   if formulation == 'closed':
     return closed_conv(pads, x, w)
   if formulation == 'lax':
     return jax.lax.conv_general_dilated(
-      x, w, strides, pads, dimension_numbers=_LAYOUT
+      x, w, (stride, stride), pads, dimension_numbers=_LAYOUT
     )
-  if formulation == 'patches':
-    windows = jax.lax.conv_general_dilated_patches(
-      x, w.shape[:2], strides, pads, dimension_numbers=_LAYOUT
-    )
-    w = jnp.moveaxis(w, 2, 0)  # these windows have Cin before kh and kw
-  else:
-    windows = _windows(_pad(x, *pads), w.shape[:2], stride)
+  windows = _windows(_pad(x, *pads), w.shape[:2], stride)
   flat = windows.reshape(-1, windows.shape[-1])
   y = product(flat, w.reshape(flat.shape[-1], -1))
   return y.reshape(*windows.shape[:-1], -1)
 
 
 @jax.custom_vjp
-def product(x, w):
-  """x @ w of [M, K] and [K, N], for many rows M.
+def product(x: jax.Array, w: jax.Array) -> jax.Array:
+  """Return x @ w of [M, K] and [K, N], for many rows M.
 
   XLA for CPUs writes the gradient of w, a sum over rows, up to twice as fast
   with the narrower factor first, but would bring it into the order of w.
@@ -172,8 +175,8 @@ def _windows(x, kernel, stride=1):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def closed_conv(pads, x, w):
-  """Convolution of stride 1 whose derivatives are convolutions like it.
+def closed_conv(pads: Pads, x: jax.Array, w: jax.Array) -> jax.Array:
+  """Convolve with stride 1; derivatives are convolutions of the same kind.
 
   XLA brings convolutions of other layouts into NHWC x HWIO -> NHWC, for
   which it has a fast kernel on CPUs, but only outside of loops. Inside a
@@ -186,6 +189,9 @@ def closed_conv(pads, x, w):
     pads: ((low, high), (low, high)) for rows and columns; static.
     x: f32[n, H, W, Cin].
     w: f32[kh, kw, Cin, Cout].
+
+  Returns:
+    f32[n, H', W', Cout].
   """
   return jax.lax.conv_general_dilated(
     x, w, (1, 1), pads, dimension_numbers=_LAYOUT
@@ -193,8 +199,10 @@ def closed_conv(pads, x, w):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def kernel_gradient(pads, kernel, x, dy):
-  """Gradient of <dy, closed_conv(pads, x, w)> with respect to w.
+def kernel_gradient(
+  pads: Pads, kernel: tuple[int, int], x: jax.Array, dy: jax.Array
+) -> jax.Array:
+  """Return the gradient of <dy, closed_conv(pads, x, w)> with respect to w.
 
   The kw column shifts of x and the kh row shifts of dy meet in one matmul:
   copies of kw + kh maps instead of kh * kw.
@@ -208,21 +216,27 @@ def kernel_gradient(pads, kernel, x, dy):
   Returns:
     f32[kh, kw, Cin, Cout].
   """
-  parts = _parts(x, dy, kernel)
+  parts = gradient_parts(x, dy, kernel)
   if parts == 1:
     return _kernel_gradient(pads, kernel, x, dy)
 
   def add(total, part):
-    return total + widened(_kernel_gradient(pads, kernel, *part)), None
+    return total + at_least_float32(_kernel_gradient(pads, kernel, *part)), None
 
   split = lambda maps: maps.reshape(parts, -1, *maps.shape[1:])
   zeros = jnp.zeros((*kernel, x.shape[-1], dy.shape[-1]), x.dtype)
-  total, _ = jax.lax.scan(add, widened(zeros), (split(x), split(dy)))
+  total, _ = jax.lax.scan(add, at_least_float32(zeros), (split(x), split(dy)))
   return total.astype(x.dtype)
 
 
-def _parts(x, dy, kernel):
-  """Into how many parts of images the copies are cut."""
+def gradient_parts(x: jax.Array, dy: jax.Array, kernel: tuple[int, int]) -> int:
+  """Return into how many parts of images `kernel_gradient` cuts its copies.
+
+  Args:
+    x: f32[n, H, W, Cin].
+    dy: f32[n, H', W', Cout].
+    kernel: (kh, kw).
+  """
   images = x.shape[0]
   if images < 2 or jax.default_backend() != 'cpu':
     return 1

@@ -1,39 +1,41 @@
 """Differentiable gradient descent: the inner loop of every learner.
 
 One `lax.scan` over steps; the outer gradient flows through it (Finn et al.
-2017, arXiv:1703.03400, eq. 1). Rates are data: one per step and leaf (LSLR,
+2017, arXiv:1703.03400, eq. 1). Rates are arrays: one per step and leaf (LSLR,
 Antoniou et al. 2019, arXiv:1810.09502) or per step and element (Meta-SGD,
 Li et al. 2017, arXiv:1707.09835), so the outer loop can learn them, sign
 included.
 """
 
-from typing import Any
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from hyperudl.core.types import PyTree
+
 NORMS = ('none', 'clip', 'unit')
 RATES = ('step', 'leaf', 'element')
 
 
 class Trace(NamedTuple):
-  """What happened at each of the K inner steps (before the step)."""
+  """Measurements of each of the K inner steps."""
 
-  loss: jax.Array  # f32[K]
+  loss: jax.Array  # f32[K], before the step
   grad_norm: jax.Array  # f32[K], of the raw gradient
   update_norm: jax.Array  # f32[K], of what was subtracted
-  values: Any  # leaves f32[K, ...] after each step, or None
+  values: PyTree  # leaves f32[K, ...] after each step, or None
 
 
-def make_rates(value, steps, initial, mode):
-  """Initial step sizes for `descend`.
+def make_rates(value: PyTree, steps: int, initial: float, mode: str) -> PyTree:
+  """Return initial step sizes for `descend`.
 
   Args:
     value: the pytree that will be adapted.
     steps: K >= 1.
-    initial: f32, the size of every step at first.
+    initial: the size of every step at first.
     mode: 'step' or 'leaf': a number per step and leaf, [K]; 'element': a
       number per step and element, [K, *leaf.shape].
 
@@ -51,29 +53,29 @@ def make_rates(value, steps, initial, mode):
   )
 
 
-def _expand(rate, leaf):
-  """A rate f32[] or f32[leaf.shape] in a shape that broadcasts to `leaf`."""
-  return rate if rate.ndim == leaf.ndim else rate.reshape((1,) * leaf.ndim)
+class Normalization(NamedTuple):
+  """How gradients are rescaled before they are multiplied by the rates."""
+
+  norm: str = 'none'  # 'clip': norm at most `clip`; 'unit': g / (|g| + epsilon)
+  clip: float = 1.0
+  # f32[] or, with `per_leaf`, a pytree of f32[]: a learned epsilon lets flat
+  # inner losses make short steps.
+  epsilon: PyTree = 1e-8
+  per_leaf: bool = False  # the norm of each leaf, not of the whole tree
 
 
-def _norm(tree):
-  # The gradient of a square root at zero is infinite; the floor keeps the
-  # outer gradient finite where an inner gradient vanishes exactly.
-  squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
-  return jnp.sqrt(sum(squares) + 1e-20)
+NOT_NORMALISED = Normalization()
 
 
-def normalise(grads, norm, *, clip=1.0, epsilon=1e-8, per_leaf=False):
-  """Gradients rescaled by their norm.
+def normalise(grads: PyTree, normalization: Normalization) -> PyTree:
+  """Rescale gradients by their norm.
 
-  Args:
-    grads: pytree.
-    norm: 'none'; 'clip' (norm at most `clip`); 'unit' (g / (|g| + epsilon)).
-    clip: f32, for 'clip'.
-    epsilon: f32[] or, with `per_leaf`, a pytree of f32[]; for 'unit'. A
-      learned epsilon lets flat inner losses make short steps.
-    per_leaf: the norm of each leaf (True) or of the whole tree.
+  Raises:
+    ValueError: for an unknown norm.
   """
+  norm, clip, epsilon, per_leaf = normalization
+  if norm not in NORMS:
+    raise ValueError(f'norm must be one of {NORMS}, not {norm!r}')
   if norm == 'none':
     return grads
   if per_leaf:
@@ -85,66 +87,47 @@ def normalise(grads, norm, *, clip=1.0, epsilon=1e-8, per_leaf=False):
     return jax.tree.map(
       lambda g, n: g * jnp.minimum(1.0, clip / n), grads, norms
     )
-  if jax.tree.structure(epsilon) != jax.tree.structure(grads):
-    epsilon = jax.tree.map(lambda _: epsilon, grads)
+  epsilon = jax.tree.broadcast(epsilon, grads)
   return jax.tree.map(lambda g, n, e: g / (n + e), grads, norms, epsilon)
 
 
 def descend(
-  loss,
-  value,
-  rates,
+  loss: Callable[[PyTree, jax.Array], jax.Array],
+  value: PyTree,
+  rates: PyTree,
   *,
-  norm='none',
-  clip=1.0,
-  epsilon=1e-8,
-  per_leaf=False,
-  first_order=False,
-  order=None,
-  remat=True,
-  unroll=1,
-  keep_values=False,
-):
-  """K gradient steps value <- value - rate_k * normalised gradient.
+  normalization: Normalization = NOT_NORMALISED,
+  first_order: bool = False,
+  order: jax.Array | None = None,
+  remat: bool = True,
+  unroll: int = 1,
+  keep_values: bool = False,
+) -> tuple[PyTree, Trace]:
+  """Take K gradient steps value <- value - rate_k * normalised gradient.
 
   Args:
     loss: (value, k i32[]) -> f32[]; closes over the images and parameters.
     value: pytree of arrays to adapt.
-    rates: pytree like `value`, leaves [K] or [K, *leaf.shape]; K is the
-      number of steps.
-    norm, clip, epsilon, per_leaf: see `normalise`.
+    rates: pytree like `value`, leaves [K] or [K, *leaf.shape].
+    normalization: of the gradients.
     first_order: stop the outer gradient at the inner gradients (FOMAML).
-    order: None, or f32[], the share of the outer gradient that goes through the
-      inner gradients: 0 is first and 1 second order (a schedule from one to
-      the other; both cost what second order costs).
-    remat: recompute each step in the backward pass; on a CPU it costs MAML at
-      most 5% of the time and saves it 35% of the memory (`udl`, whose steps
-      move few numbers, 20 to 30% of the time).
-    unroll: steps that are written out one after another in a program: in place
-      of a loop's, their common subexpressions can be merged with what is
-      around them, at the cost of compiling each.
+    order: None, or f32[], the fraction of the outer gradient that goes through
+      the inner gradients: 0 is first and 1 second order; both cost the latter.
+    remat: recompute each step in the backward pass: 35% less memory for 5% more
+      time in MAML on a CPU, 20 to 30% in `udl`, whose steps move few numbers.
+    unroll: steps unrolled in the program: their common subexpressions can be
+      merged with the code around them, at the cost of compiling each.
     keep_values: also return the value after each step (multi-step losses).
 
   Returns:
     (adapted value, Trace).
-
-  Raises:
-    ValueError: for an unknown `norm`.
   """
-  if norm not in NORMS:
-    raise ValueError(f'norm must be one of {NORMS}, not {norm!r}')
 
-  def body(current, inputs):
+  def step(current, inputs):
     k, rate = inputs
     loss_value, grads = jax.value_and_grad(loss)(current, k)
-    if first_order:
-      grads = jax.lax.stop_gradient(grads)
-    elif order is not None:
-      still = jax.lax.stop_gradient(grads)
-      grads = jax.tree.map(lambda g, s: s + order * (g - s), grads, still)
-    direction = normalise(
-      grads, norm, clip=clip, epsilon=epsilon, per_leaf=per_leaf
-    )
+    grads = _at_order(grads, first_order, order)
+    direction = normalise(grads, normalization)
     update = jax.tree.map(lambda r, d: _expand(r, d) * d, rate, direction)
     new = jax.tree.map(lambda v, u: v - u, current, update)
     trace = Trace(
@@ -155,21 +138,25 @@ def descend(
     )
     return new, trace
 
-  steps = jax.tree.leaves(rates)[0].shape[0]
-  if remat:
-    # Inside a scan common subexpressions cannot be merged over iterations.
-    body = jax.checkpoint(body, prevent_cse=False)
-  inputs = jnp.arange(steps), rates
-  return jax.lax.scan(body, value, inputs, unroll=unroll)
+  inputs = jnp.arange(jax.tree.leaves(rates)[0].shape[0]), rates
+  return jax.lax.scan(_remat(step, remat), value, inputs, unroll=unroll)
 
 
-def optimise(loss, value, optimizer, steps, *, first_order=False, remat=True):
-  """`steps` updates of any optax optimizer; differentiable like `descend`.
+def optimise(
+  loss: Callable[[PyTree, jax.Array], jax.Array],
+  value: PyTree,
+  optimizer: optax.GradientTransformation,
+  steps: int,
+  *,
+  first_order: bool = False,
+  remat: bool = True,
+) -> tuple[PyTree, jax.Array]:
+  """Take `steps` updates of an optax optimizer; differentiable.
 
   Args:
     loss: (value, k i32[]) -> f32[].
     value: pytree of arrays to adapt.
-    optimizer: an `optax.GradientTransformation`.
+    optimizer: of optax.
     steps: K >= 0.
     first_order: stop the outer gradient at the inner gradients.
     remat: recompute each step in the backward pass.
@@ -186,8 +173,35 @@ def optimise(loss, value, optimizer, steps, *, first_order=False, remat=True):
     updates, state = optimizer.update(grads, state, current)
     return (optax.apply_updates(current, updates), state), loss_value
 
-  if remat:
-    body = jax.checkpoint(body, prevent_cse=False)
   carry = value, optimizer.init(value)
-  (value, _), losses = jax.lax.scan(body, carry, jnp.arange(steps))
+  (value, _), losses = jax.lax.scan(
+    _remat(body, remat), carry, jnp.arange(steps)
+  )
   return value, losses
+
+
+def _at_order(grads, first_order, order):
+  """Stop a fraction of the outer gradient at the inner gradients."""
+  if not first_order and order is None:
+    return grads
+  fixed = jax.lax.stop_gradient(grads)
+  if first_order:
+    return fixed
+  return jax.tree.map(lambda g, f: f + order * (g - f), grads, fixed)
+
+
+def _remat(body, remat):
+  # Inside a scan common subexpressions cannot be merged over iterations.
+  return jax.checkpoint(body, prevent_cse=False) if remat else body
+
+
+def _expand(rate, leaf):
+  """Return a rate f32[] or f32[leaf.shape], broadcastable to `leaf`."""
+  return rate if rate.ndim == leaf.ndim else rate.reshape((1,) * leaf.ndim)
+
+
+def _norm(tree):
+  # The gradient of a square root at zero is infinite; the floor keeps the
+  # outer gradient finite where an inner gradient vanishes exactly.
+  squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+  return jnp.sqrt(sum(squares) + 1e-20)

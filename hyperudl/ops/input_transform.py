@@ -1,4 +1,4 @@
-"""The input canonicaliser: a differentiable image transform of 11 numbers.
+"""A differentiable image transform of 11 numbers.
 
 All zeros is the identity. Order: blur mixing, gain and bias, soft clipping,
 then an affine resampling in two separable passes (first along rows, then
@@ -9,15 +9,16 @@ difference of the image, not zero.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Groups get one step size each; see `udl`.
+# The numbers; each group gets one step size, see `udl`.
 GROUPS = {
-  'blur': 2,  # share of a Gaussian blur of .7 and 1.6 pixels
+  'blur': 2,  # weights of Gaussian blurs of .7 and 1.6 pixels
   'gain': 1,
   'bias': 1,
-  'clip': 1,  # share of clipping to [0, 1]
+  'clip': 1,  # weight of clipping to [0, 1]
   'affine': 4,  # log scale, log aspect, row shear, column shear
   'translation': 2,  # tens of pixels, rows and columns
 }
@@ -33,8 +34,8 @@ RATES = {
 }
 
 
-def identity():
-  """The parameters of the identity: dict of f32[size of the group]."""
+def identity() -> dict[str, jax.Array]:
+  """Return the parameters of the identity: f32[size of the group]."""
   return {name: jnp.zeros((n,), jnp.float32) for name, n in GROUPS.items()}
 
 
@@ -46,10 +47,10 @@ def _blur_matrix(size, sigma):
   weights = np.exp(-0.5 * (offsets / sigma) ** 2)
   weights /= weights.sum()
   matrix = np.zeros((size, size), np.float32)
-  for offset, weight in zip(offsets, weights):
+  for offset, tap in zip(offsets, weights):
     source = np.abs(position + offset)
     source = np.where(source >= size, 2 * size - 2 - source, source)
-    matrix[position, np.clip(source, 0, size - 1)] += weight
+    matrix[position, np.clip(source, 0, size - 1)] += tap
   return jnp.asarray(matrix)
 
 
@@ -66,16 +67,8 @@ def _resample(source, size):
   return _keys(source[..., None] - jnp.arange(size))
 
 
-def apply(v, x):
-  """Transforms images.
-
-  Args:
-    v: dict of `GROUPS`.
-    x: f32[n, H, W, C].
-
-  Returns:
-    f32[n, H, W, C].
-  """
+def apply(v: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+  """Transform images f32[n, H, W, C] by the parameters v, see `GROUPS`."""
   x = _photometric(v, x)
   height, width = x.shape[1:3]
   rows = jnp.arange(height) - (height - 1) / 2
@@ -100,13 +93,13 @@ def apply(v, x):
 
 def _photometric(v, x):
   height, width = x.shape[1:3]
-  for share, sigma in zip(v['blur'], (0.7, 1.6)):
+  for weight, sigma in zip(v['blur'], (0.7, 1.6)):
     blurred = jnp.einsum(
       'oh,nhwc,pw->nopc',
       _blur_matrix(height, sigma),
       x,
       _blur_matrix(width, sigma),
     )
-    x = x + share * (blurred - x)
+    x = x + weight * (blurred - x)
   x = (1 + v['gain'][0]) * x + v['bias'][0]
   return x + 0.9 * v['clip'][0] * (jnp.clip(x, 0.0, 1.0) - x)

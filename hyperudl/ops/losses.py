@@ -1,22 +1,22 @@
-"""Losses shared by learners. All are means over the rows that count."""
+"""Losses and metrics of one episode, as means over the rows that count."""
 
 import jax
 import jax.numpy as jnp
 
 
-def masked_mean(values, mask):
-  """Mean of f32[n, ...] over the rows with f32[n] mask 1; 0 if none has."""
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Return the mean of f32[n, ...] over rows with `mask` f32[n] 1, else 0."""
   weights = mask.reshape((-1,) + (1,) * (values.ndim - 1))
   return jnp.sum(values * weights, axis=0) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def masked_variance(values, mask):
-  """Variance of f32[n, ...] over the rows that `mask` f32[n] keeps."""
+def masked_variance(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Return the variance of f32[n, ...] over rows with `mask` f32[n] 1."""
   return masked_mean(jnp.square(values - masked_mean(values, mask)), mask)
 
 
-def class_means(features, y, way):
-  """Prototypes (Snell et al. 2017, arXiv:1703.05175, eq. 1).
+def class_means(features: jax.Array, y: jax.Array, way: int) -> jax.Array:
+  """Compute prototypes (Snell et al. 2017, arXiv:1703.05175, eq. 1).
 
   Args:
     features: f32[S, D].
@@ -31,20 +31,20 @@ def class_means(features, y, way):
   return one_hot.T @ features / counts[:, None]
 
 
-def squared_distances(a, b):
-  """f32[n, m] squared Euclidean distances of f32[n, D] and f32[m, D]."""
+def squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Compute f32[n, m] squared distances of f32[n, D] and f32[m, D]."""
   # Expanding the square loses digits for near pairs but needs no [n, m, D].
   cross = a @ b.T
   return jnp.sum(a * a, axis=-1)[:, None] + jnp.sum(b * b, -1) - 2 * cross
 
 
-def unit(x, epsilon=1e-6):
-  """Rows scaled to length one; finite value and gradient at zero."""
+def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+  """Scale rows f32[..., D] to length one, with a finite gradient at zero."""
   return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + epsilon**2)
 
 
-def kl_standard_normal(mean, log_variance):
-  """KL(N(mean, exp(log_variance)) || N(0, 1)) summed over the last axis.
+def kl_standard_normal(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+  """Compute KL(N(mean, exp(log_variance)) || N(0, 1)) over the last axis.
 
   Kingma and Welling 2014 (arXiv:1312.6114), appendix B.
   """
@@ -52,11 +52,14 @@ def kl_standard_normal(mean, log_variance):
   return -0.5 * jnp.sum(terms, axis=-1)
 
 
-def gaussian_nll(x, mean, log_variance):
-  """-log N(x; mean, exp(log_variance)) summed over all axes but the first.
+def gaussian_nll(
+  x: jax.Array, mean: jax.Array, log_variance: jax.Array
+) -> jax.Array:
+  """Compute -log N(x; mean, exp(log_variance)) over all axes but the first.
 
   Args:
-    x, mean: f32[n, ...].
+    x: f32[n, ...].
+    mean: f32[n, ...].
     log_variance: f32[] shared by all entries, or broadcastable to `x`.
 
   Returns:
@@ -71,15 +74,20 @@ def gaussian_nll(x, mean, log_variance):
   return 0.5 * jnp.sum(terms, axis=tuple(range(1, x.ndim)))
 
 
-def geometry(outputs, reference, mask):
-  """Consistency of pairwise cosines with those of a frozen encoder.
+def geometry(
+  outputs: jax.Array, reference: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """Compare pairwise cosines with those of a frozen encoder.
 
   The inner loss of UDL: mean over pairs of (cos(l_i, l_j) - cos(m_i, m_j))^2.
 
   Args:
-    outputs: f32[n, D], through the adapted variable.
+    outputs: f32[n, D], of the adapted network.
     reference: f32[n, L], posterior means; no gradient.
     mask: f32[n], rows that count.
+
+  Returns:
+    f32[].
   """
   a = unit(outputs)
   b = unit(jax.lax.stop_gradient(reference))
@@ -88,36 +96,52 @@ def geometry(outputs, reference, mask):
   return jnp.sum(gap * pairs) / jnp.maximum(jnp.sum(pairs), 1.0)
 
 
-def byol(online, target, mask):
-  """2 - 2 cos(online, stop(target)), the loss of BYOL (arXiv:2006.07733).
+def byol(online: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+  """Compute 2 - 2 cos(online, stop(target)), of BYOL (arXiv:2006.07733).
 
   Args:
     online: f32[n, D], predictions.
     target: f32[n, D], projections of another view; no gradient.
     mask: f32[n], rows that count.
+
+  Returns:
+    f32[].
   """
   cosines = jnp.sum(unit(online) * unit(jax.lax.stop_gradient(target)), -1)
   return masked_mean(2 - 2 * cosines, mask)
 
 
-def entropy(log_probabilities):
-  """Entropy in nats of rows f32[..., N] of log-probabilities."""
+def entropy(log_probabilities: jax.Array) -> jax.Array:
+  """Compute the entropy in nats of log-probabilities f32[..., N]."""
   return -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=-1)
 
 
-def marginal_entropy(p, mask):
-  """Entropy in nats of the mean of distributions f32[n, N]: f32[]."""
+def marginal_entropy(p: jax.Array, mask: jax.Array) -> jax.Array:
+  """Compute the entropy in nats of the mean of distributions f32[n, N]."""
   marginal = masked_mean(p, mask)
   return -jnp.sum(marginal * jnp.log(marginal + 1e-6))
 
 
-def signed_log(x):
-  """sign(x) log(1 + |x|): compresses heavy tails, smooth at zero."""
+def log_mean_probability(log_probabilities: jax.Array) -> jax.Array:
+  """Average probabilities over samples, in logarithms.
+
+  Args:
+    log_probabilities: f32[M, ..., N] of M samples.
+
+  Returns:
+    f32[..., N], log-probabilities of the mixture.
+  """
+  samples = log_probabilities.shape[0]
+  return jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(samples)
+
+
+def signed_log(x: jax.Array) -> jax.Array:
+  """Compute sign(x) log(1 + |x|), which compresses heavy tails."""
   return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
-def cross_entropy(logits, y):
-  """Mean cross-entropy over labelled rows.
+def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+  """Compute the mean cross-entropy over labelled rows.
 
   Args:
     logits: f32[Q, N].
@@ -131,14 +155,24 @@ def cross_entropy(logits, y):
   return total / jnp.maximum(jnp.sum(one_hot), 1.0)
 
 
-def accuracy(logits, y):
-  """Share of labelled rows of f32[Q, N] `logits` whose argmax is i32[Q] `y`."""
-  right = jnp.sum((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
-  return right / jnp.maximum(jnp.sum((y >= 0).astype(jnp.float32)), 1.0)
+def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
+  """Compute the fraction of labelled rows whose largest logit is the label's.
+
+  Args:
+    logits: f32[Q, N].
+    y: i32[Q]; rows with y = -1 do not count.
+
+  Returns:
+    f32[], zero if no row is labelled.
+  """
+  correct = jnp.sum((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
+  return correct / jnp.maximum(jnp.sum((y >= 0).astype(jnp.float32)), 1.0)
 
 
-def classification_metrics(logits, y):
-  """The metrics every classifier reports: accuracy, nll, probabilities."""
+def classification_metrics(
+  logits: jax.Array, y: jax.Array
+) -> dict[str, jax.Array]:
+  """Return what every classifier reports: accuracy, nll and probabilities."""
   return {
     'accuracy': accuracy(logits, y),
     'nll': cross_entropy(logits, y),

@@ -1,4 +1,4 @@
-"""Normalisation by the images at hand: nothing is remembered between calls."""
+"""Normalisation by statistics of the images at hand, without running means."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,10 @@ NORMS = ('batch', 'domain', 'group', 'layer', 'none')
 EPSILON = 1e-5  # added to variances
 
 
-def moments(x, norm, groups=1):
-  """Mean and centred variance, in shapes that broadcast to `x`.
+def moments(
+  x: jax.Array, norm: str, groups: int = 1
+) -> tuple[jax.Array, jax.Array]:
+  """Return mean and centred variance, in shapes that broadcast to `x`.
 
   Args:
     x: f32[n, H, W, C].
@@ -17,23 +19,26 @@ def moments(x, norm, groups=1):
       image).
     groups: number of groups of 'group'; it divides C.
   """
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   if norm == 'group':
     n, height, width, channels = x.shape
     split = x.reshape(n, height, width, groups, channels // groups)
     axes = (1, 2, 4)
     mean = jnp.mean(split, axes, keepdims=True)
     variance = jnp.mean(jnp.square(split - mean), axes, keepdims=True)
-    spread = lambda m: jnp.broadcast_to(
+    to_channels = lambda m: jnp.broadcast_to(
       m, (n, 1, 1, groups, channels // groups)
     ).reshape(n, 1, 1, channels)
-    return spread(mean), spread(variance)
+    return to_channels(mean), to_channels(variance)
   axes = (0, 1, 2) if norm == 'batch' else (1, 2, 3)
   mean = jnp.mean(x, axes, keepdims=True)
   return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
 
 
-def domain_statistics(x, part):
-  """Mean and centred variance of each channel over the rows of each domain.
+def domain_statistics(
+  x: jax.Array, part: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Return mean and centred variance of each channel over each domain's rows.
 
   Adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
 
@@ -45,6 +50,7 @@ def domain_statistics(x, part):
   Returns:
     Two f32[G, C].
   """
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   part = jnp.where(
     jnp.sum(part, axis=0) > 0, part, jnp.sum(part, axis=1, keepdims=True)
   )
@@ -53,18 +59,32 @@ def domain_statistics(x, part):
   centres = part.T @ jnp.mean(x, axis=(1, 2))
   squares = jnp.stack(
     [
-      jnp.mean(jnp.square(x - centre), axis=(1, 2)).T @ share
-      for centre, share in zip(centres, part.T)
+      jnp.mean(jnp.square(x - centre), axis=(1, 2)).T @ weight
+      for centre, weight in zip(centres, part.T)
     ]
   )
   return centres, squares
 
 
-def of_rows(statistics, member):
-  """Two f32[G, C], f32[n, G] -> two f32[n, 1, 1, C], of each image's domain."""
-  return tuple((member @ each)[:, None, None] for each in statistics)
+def of_rows(
+  statistics: tuple[jax.Array, jax.Array], member: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Return the statistics of each image's domain, two f32[n, 1, 1, C].
+
+  Args:
+    statistics: of each domain, two f32[G, C].
+    member: f32[n, G], one-hot rows of the domain of an image.
+  """
+  mean, variance = ((member @ each)[:, None, None] for each in statistics)
+  return mean, variance
 
 
-def affine(x, mean, variance, scale, bias):
-  """`x` normalised by its moments, then scaled and shifted."""
+def affine(
+  x: jax.Array,
+  mean: jax.Array,
+  variance: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+) -> jax.Array:
+  """Return `x` normalised by its moments, then scaled and shifted."""
   return (x - mean) * (scale * jax.lax.rsqrt(variance + EPSILON)) + bias

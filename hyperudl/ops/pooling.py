@@ -1,7 +1,9 @@
-"""2x2 max-pooling, alone and together with a first convolution.
+"""2x2 max-pooling, alone and together with a convolution before it.
 
-What has a convolution is differentiable in reverse mode only.
+The functions with a convolution are differentiable in reverse mode only.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,8 @@ from hyperudl.ops import normalization
 FEW = 16
 
 
-def first_max(a, b):
-  """Elementwise maximum; among equals `a` takes the gradient.
+def first_max(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Return the elementwise maximum; among equals `a` takes the gradient.
 
   The gradient of `jnp.maximum` splits ties by two comparisons and a
   division; this one needs one comparison.
@@ -23,12 +25,12 @@ def first_max(a, b):
   return jnp.where(a >= b, a, b)
 
 
-def max_pool(x):
-  """Largest of each 2x2 square; an odd last row or column is left out.
+def max_pool(x: jax.Array) -> jax.Array:
+  """Return the largest of each 2x2 square; odd last rows, columns are left out.
 
-  Among equal values the first takes the gradient. Pool what a convolution
-  returned, not what an activation or a normalisation made of it: ReLU makes
-  ties, and XLA may compute a fused value twice with different rounding.
+  Among equal values the first takes the gradient. Pool the output of a
+  convolution, not that of an activation or a normalisation: ReLU makes ties,
+  and XLA may compute a fused value twice with different rounding.
 
   Args:
     x: f32[n, H, W, C].
@@ -53,8 +55,8 @@ def max_pool(x):
   return first_max(x[:, :, :, 0], x[:, :, :, 1])
 
 
-def pooled_conv(x, w):
-  """3x3 'SAME' convolution and its 2x2 pooling in one matmul.
+def pooled_conv(x: jax.Array, w: jax.Array) -> jax.Array:
+  """Apply a 3x3 'SAME' convolution and 2x2 pooling in one matmul.
 
   For few channels, where copying windows costs more than multiplying them:
   each 4x4 window gives the four values of one pooling square, so a pixel is
@@ -73,8 +75,14 @@ def pooled_conv(x, w):
   return _to_map(_largest(conv.product(squares, kernel), axis=1), x.shape)
 
 
-def pooled_conv_norm(x, w, scale, bias, activate):
-  """`pooled_conv` with batch norm and an activation.
+def pooled_conv_norm(
+  x: jax.Array,
+  w: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+  activate: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Apply `pooled_conv` with batch norm and an activation.
 
   With up to 3 input channels the moments come from the mean and the (centred)
   covariance of the windows, without a pass over the wider map.
@@ -95,7 +103,7 @@ def pooled_conv_norm(x, w, scale, bias, activate):
   squares = _squares(x)
   if x.shape[-1] <= 3:
     pooled = _largest_of(_corners(squares, kernel))
-    moments = _moments_of_windows(squares.T, kernel)
+    moments = moments_of_windows(squares.T, kernel)
   else:
     y = conv.product(squares, kernel)
     pooled, moments = _largest(y, axis=1), _moments_of_corners(y, x.shape)
@@ -109,7 +117,7 @@ def _in_rows(x, kernel, scale, bias, activate):
   Loops along few channels are too short for a CPU's vectors.
   """
   squares = _squares_in_rows(x)
-  factors = *_moments_of_windows(squares, kernel), scale, bias
+  factors = *moments_of_windows(squares, kernel), scale, bias
   y = normalization.affine(
     _largest(_product_in_rows(kernel, squares), axis=0),
     *[factor[:, None] for factor in factors],
@@ -121,7 +129,7 @@ def _in_rows(x, kernel, scale, bias, activate):
 
 @jax.custom_vjp
 def _product_in_rows(kernel, squares):
-  """kernel.T @ squares, with a fast gradient as `conv_ops.product` has."""
+  """kernel.T @ squares, with a fast gradient as `conv.product` has."""
   return kernel.T @ squares
 
 
@@ -141,19 +149,27 @@ def _moments_of_corners(y, shape):
   rows, columns = _halves(shape)
   row = np.arange(2 * rows).reshape(-1, 1, 2, 1) < height
   column = np.arange(2 * columns).reshape(1, -1, 1, 2) < width
-  share = np.float32((row & column).reshape(-1, 1)) / (n * height * width)
+  weight = np.float32((row & column).reshape(-1, 1)) / (n * height * width)
 
   def average(y):  # over images first, in long loops
     return jnp.sum(
-      jnp.sum(y.reshape(n, -1), axis=0).reshape(len(share), -1) * share, axis=0
+      jnp.sum(y.reshape(n, -1), axis=0).reshape(len(weight), -1) * weight,
+      axis=0,
     )
 
   mean = average(y)
   return mean, average(jnp.square(y - jnp.tile(mean, 4)))
 
 
-def _moments_of_windows(squares, kernel):
-  """The same for squares f32[16 Cin, R] and their kernel, without y."""
+def moments_of_windows(
+  squares: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Return mean and variance f32[Cout] of a convolution without computing it.
+
+  Args:
+    squares: f32[16 Cin, R], 4x4 windows.
+    kernel: f32[16 Cin, 4 Cout], in the four corners of a window.
+  """
   by_corner = lambda m: m.reshape(4, -1)
   centre = jnp.mean(squares, axis=1)
   gaps = squares - centre[:, None]

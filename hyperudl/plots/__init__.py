@@ -1,1 +1,1 @@
-"""Plots of runs: curves, episodes, embeddings, reliability."""
+"""Draws figures of runs, one file for each kind of figure."""

@@ -1,4 +1,4 @@
-"""Drawn from evaluated runs: what label-free steps change."""
+"""Draws how the unsupervised inner loop changes accuracy."""
 
 import pathlib
 
@@ -8,28 +8,26 @@ import numpy as np
 from hyperudl import core
 from hyperudl.data.episodes import shifts
 from hyperudl.evaluation import statistics
+from hyperudl.plots import figure as figures
+from hyperudl.storage.filesystem import StrPath
 
 
-def draw(workdir):
-  """A figure of accuracy by inner step and of gain by shift family.
+def draw(workdir: StrPath) -> Figure:
+  """Draw accuracy by inner step, and gain by shift family.
 
   Args:
-    workdir: path of a run with eval/*_episodes.npz.
+    workdir: of a run with eval/*_episodes.npz.
 
   Raises:
     core.BadInput: if there is no result with inner steps.
   """
-  figure = Figure(figsize=(11, 4.5), layout='constrained')
-  left, right = figure.subplots(1, 2)
+  figure, ((left, right),) = figures.make(2, size=(11, 4.5))
   gains = {}
-  files = sorted(pathlib.Path(workdir, 'eval').glob('*_episodes.npz'))
-  for file in files:
-    with np.load(file) as stored:
-      arrays = dict(stored)
+  for file in sorted(pathlib.Path(workdir, 'eval').glob('*_episodes.npz')):
+    arrays = figures.read_arrays(file)
     if 'accuracy_unadapted' not in arrays:
       continue
-    name = file.name.removesuffix('_episodes.npz')
-    _by_step(left, arrays, name)
+    _plot_by_step(left, arrays, file.name.removesuffix('_episodes.npz'))
     change = arrays['accuracy'] - arrays['accuracy_unadapted']
     for family in np.unique(arrays['family']):
       gains.setdefault(shifts.family_name(family), []).append(
@@ -37,23 +35,25 @@ def draw(workdir):
       )
   if not gains:
     raise core.BadInput(
-      f'{workdir} has no result with label-free steps; run python -m '
+      f'{workdir} has no result with unsupervised inner steps; run python -m '
       f'hyperudl.evaluate --workdir={workdir} --once'
     )
-  left.set(ylabel='accuracy, 95% interval', xlabel='label-free steps')
-  left.legend(fontsize='small')
   results = [statistics.mean_ci95(np.concatenate(g)) for g in gains.values()]
   mean, half = np.array(results).T
-  right.errorbar(mean, np.arange(len(mean)), xerr=half, fmt='o', capsize=3)
+  rows = np.arange(len(mean))
+  right.errorbar(mean, rows, xerr=half, fmt='o', capsize=3)
   right.axvline(0, color='black', linewidth=0.8)
-  right.set_yticks(np.arange(len(mean)), list(gains))
-  right.set(xlabel='adapted - unadapted accuracy, paired, 95% interval')
-  for axes in (left, right):
-    axes.grid(alpha=0.3)
+  right.set_yticks(rows, list(gains))
+  figures.finish(
+    left, ylabel='accuracy, 95% interval', xlabel='unsupervised inner steps'
+  )
+  figures.finish(
+    right, xlabel='adapted - unadapted accuracy, paired, 95% interval'
+  )
   return figure
 
 
-def _by_step(axes, arrays, name):
+def _plot_by_step(axes, arrays, name):
   """Unadapted, after steps 1, 2, ..., and the end, which may cluster too."""
   names = ['accuracy_unadapted']
   while f'accuracy_step_{len(names)}' in arrays:

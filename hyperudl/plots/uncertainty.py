@@ -1,4 +1,4 @@
-"""Drawn from `evaluate --uncertainty`: reliability, doubt in and outside."""
+"""Draws calibration and predictive uncertainty of evaluated runs."""
 
 import pathlib
 
@@ -7,67 +7,65 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.evaluation import calibration
+from hyperudl.plots import figure as figures
 
-_NAMES = {
-  'entropy': 'entropy of the answer, nats',
+_LABELS = {
+  'entropy': 'entropy of the prediction, nats',
   'disagreement': 'disagreement of the samples, nats',
 }
 
 
-def draw(workdirs, tag=''):
-  """A figure with a row for each run.
+def draw(workdirs: figures.Workdirs, tag: str = '') -> Figure:
+  """Draw a row for each run.
 
-  Left: accuracy over confidence in 15 bins, the area of a dot being its share
-  of the queries. Beside it: histograms of doubt at queries of classes in the
-  support (inside) and of others (outside).
+  Left: accuracy over confidence in 15 bins, the area of a dot being its
+  fraction of the queries. Beside it: histograms of the uncertainty at queries
+  of classes in the support (inside) and of others (outside).
 
   Args:
-    workdirs: of runs with eval/*uncertainty-test_episodes.npz, or -all_.
+    workdirs: of runs with eval/*uncertainty-test_episodes.npz, or -all_, from
+      `evaluate --uncertainty`.
     tag: of the result, '' for the one without.
 
   Raises:
     core.BadInput: if one has none.
   """
-  results = []
   unique = len({pathlib.Path(w).name for w in workdirs}) == len(workdirs)
-  for workdir in workdirs:
-    name = f'{tag}-uncertainty' if tag else 'uncertainty'
-    path, whole = (
-      pathlib.Path(workdir, 'eval', f'{name}-{split}_episodes.npz')
-      for split in ('test', 'all')
-    )
-    if not path.exists() and whole.exists():
-      path = whole
-    if not path.exists():
-      raise core.BadInput(
-        f'{workdir} has no eval/{path.name}; run python -m hyperudl.evaluate '
-        f'--workdir={workdir} --once --uncertainty'
-        + (f' --tag={tag}' if tag else '')
-      )
-    with np.load(path) as stored:
-      label = pathlib.Path(workdir).name if unique else str(workdir)
-      results.append((label, dict(stored)))
+  names = [pathlib.Path(w).name if unique else str(w) for w in workdirs]
+  results = [_read(workdir, tag) for workdir in workdirs]
   scores = [
     score
-    for score in _NAMES
-    if any(f'{score}_inside' in arrays for _, arrays in results)
+    for score in _LABELS
+    if any(f'{score}_inside' in arrays for arrays in results)
   ]
-  columns = 1 + len(scores)
-  size = 10 / 3 * columns, 2.9 * len(results)
-  figure = Figure(figsize=size, layout='constrained')
-  axes = figure.subplots(len(results), columns, squeeze=False)
-  for row, (name, arrays) in zip(axes, results):
-    _reliability(row[0], arrays)
+  columns, rows = 1 + len(scores), len(results)
+  figure, panels = figures.make(columns, rows, (10 / 3 * columns, 2.9 * rows))
+  for row, name, arrays in zip(panels, names, results):
+    _plot_reliability(row[0], arrays)
     row[0].set_title(name, fontsize=10, loc='left')
-    for place, score in zip(row[1:], scores):
+    for axes, score in zip(row[1:], scores):
       if f'{score}_inside' in arrays:
-        _histograms(place, arrays, score)
+        _plot_histograms(axes, arrays, score)
       else:
-        place.axis('off')
+        axes.axis('off')
   return figure
 
 
-def _reliability(axes, arrays):
+def _read(workdir, tag):
+  """Read the result on test, or else that on all classes of a set."""
+  name = f'{tag}-uncertainty' if tag else 'uncertainty'
+  for split in ('test', 'all'):
+    path = pathlib.Path(workdir, 'eval', f'{name}-{split}_episodes.npz')
+    if arrays := figures.read_arrays(path):
+      return arrays
+  raise core.BadInput(
+    f'{workdir} has no eval/{name}-test_episodes.npz; run python -m '
+    f'hyperudl.evaluate --workdir={workdir} --once --uncertainty'
+    + (f' --tag={tag}' if tag else '')
+  )
+
+
+def _plot_reliability(axes, arrays):
   p = arrays['probabilities'].reshape(-1, arrays['probabilities'].shape[-1])
   y = arrays['y'].reshape(-1)
   confidence, accuracy, count = calibration.reliability(p, y)
@@ -76,29 +74,17 @@ def _reliability(axes, arrays):
   axes.plot(confidence, accuracy, color='C0', linewidth=0.8)
   axes.scatter(confidence, accuracy, 300 * count / count.sum() + 4, color='C0')
   axes.text(0.04, 0.9, f'ECE {error:.3f}', transform=axes.transAxes)
-  axes.set(xlabel='confidence', ylabel='accuracy', xlim=(0, 1), ylim=(0, 1.02))
-  axes.grid(alpha=0.3)
+  axes.set(xlim=(0, 1), ylim=(0, 1.02))
+  figures.finish(axes, xlabel='confidence', ylabel='accuracy')
 
 
-def _histograms(axes, arrays, score):
-  inside, outside = (
-    arrays[f'{score}_{side}'] for side in ('inside', 'outside')
-  )
-  top = max(inside.max(), outside.max(), 1e-6)
-  for values, label, color in (
-    (inside, 'inside', 'C0'),
-    (outside, 'outside', 'C1'),
-  ):
-    axes.hist(
-      values.ravel(),
-      bins=40,
-      range=(0, top),
-      density=True,
-      alpha=0.6,
-      label=label,
-      color=color,
-    )
-  ranks = [calibration.auroc(*pair) for pair in zip(inside, outside)]
-  axes.set(xlabel=_NAMES[score], yticks=[])
+def _plot_histograms(axes, arrays, score):
+  sides = {side: arrays[f'{score}_{side}'] for side in ('inside', 'outside')}
+  top = max(1e-6, *(values.max() for values in sides.values()))
+  for label, values in sides.items():
+    options = {'bins': 40, 'range': (0, top), 'density': True, 'alpha': 0.6}
+    axes.hist(values.ravel(), label=label, **options)
+  ranks = [calibration.auroc(*pair) for pair in zip(*sides.values())]
+  axes.set(xlabel=_LABELS[score], yticks=[])
   axes.set_title(f'AUROC {np.mean(ranks):.3f}', fontsize=10)
   axes.legend(fontsize='small')

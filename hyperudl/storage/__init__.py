@@ -1,1 +1,1 @@
-"""Checkpoints, metrics and files that survive kills and full disks."""
+"""Saves checkpoints and metrics so that kills and full disks lose no run."""

@@ -1,4 +1,4 @@
-"""Checkpoints that survive kill -9, full disks and flipped bytes.
+"""Saves and reads checkpoints that survive kill -9, full disks and bad bytes.
 
 Thin functions over orbax, which no other file imports. A step directory holds
 two items: `state`, the bytes of all leaves in one array, and `meta`, JSON with
@@ -10,83 +10,121 @@ here: changed bytes, silent casts, stray directories, saves refused or lost.
 """
 
 import contextlib
+import dataclasses
+import glob
+import json
 import os
 import shutil
 import types
+from typing import Any
+from typing import ClassVar
 from typing import NamedTuple
+from typing import TypeAlias
 
 from absl import logging
-from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
 from hyperudl import core
+from hyperudl.core import config as config_lib
 from hyperudl.storage import filesystem
+from hyperudl.storage import serialization
+from hyperudl.storage.filesystem import StrPath
 
 # Orbax logs a page for each error that it also raises; ours is one line.
 logging.get_absl_logger().addFilter(
   lambda record: f'{os.sep}orbax{os.sep}' not in record.pathname
 )
 
+# Made by `open_manager`, ended by `close`.
+Manager: TypeAlias = ocp.CheckpointManager
+
 _SPARE_BYTES = 2**16  # for `meta` and the files of orbax
 
 
-class Manager(NamedTuple):
-  """Where a trainer saves: made by `open_manager`, ended by `close`."""
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """Which steps of a run are saved, which of them stay, and where they lie."""
 
-  directory: str
-  orbax: ocp.CheckpointManager
+  LATEST: ClassVar[str] = 'checkpoints'  # folder that the trainer saves to
+  BEST: ClassVar[str] = 'best'  # folder that the evaluator saves to
+
+  steps: int = 1  # of the training; the last one is always saved
+  save_every: int = 1
+  keep_latest: int = 3  # the newest outlives two saves, so it can be read
+  keep_best: int = 1  # by accuracy on `valid`
+  select_after: int = 0  # first step that may be among the best
+
+  @classmethod
+  def from_config(cls, config: Any) -> 'Policy':
+    """Return the policy that the config of a run states."""
+    return cls(
+      steps=config.steps,
+      save_every=config.checkpoint_steps,
+      keep_best=config.eval.keep_best,
+      select_after=min(config.eval.select_after, config.steps),
+    )
+
+  def is_due(self, step: int) -> bool:
+    """Return whether the trainer saves after `step` updates."""
+    return step == self.steps or step % self.save_every == 0
 
 
-def open_manager(workdir, keep=3, subdir='checkpoints', resumed=None):
-  """Opens `workdir/subdir` for saving, keeping the latest `keep` steps.
+class Checkpoint(NamedTuple):
+  """What a step directory holds."""
+
+  state: core.PyTree  # of numpy arrays where it was read
+  step: int
+  config: dict[str, Any]  # of the run that saved it; fits in JSON
+
+
+def open_manager(
+  workdir: StrPath, policy: Policy, resumed_step: int | None = None
+) -> Manager:
+  """Open the folder of a run's latest checkpoints for saving.
+
+  Of several processes only the primary one opens, saves and closes.
 
   Args:
-    workdir: str, the working directory of the run.
-    keep: int >= 1.
-    subdir: str.
-    resumed: int or None, the step that training goes on from. Directories of
-      later steps could not be read and would block the saving of these steps:
-      they are renamed `unreadable-<step>`.
-
-  Of several processes the first alone opens, saves and closes.
+    workdir: folder of the run.
+    policy: how many checkpoints to keep.
+    resumed_step: step that training goes on from, or None. Directories of later
+      steps could not be read and would block the saving of these steps: they
+      are renamed `unreadable-<step>`.
 
   Raises:
     core.Unwritable: the directory cannot be made.
   """
-  directory = os.path.abspath(os.path.join(workdir, subdir))
+  directory = os.path.abspath(os.path.join(workdir, policy.LATEST))
   with filesystem.writing(directory):
     os.makedirs(directory, exist_ok=True)
-    for step in _step_names(directory):
-      path = os.path.join(directory, str(step))
-      if not os.listdir(path):
-        os.rmdir(path)  # orbax would take it for the latest step
-      elif resumed is not None and step > resumed:
+    for name in filter(str.isdecimal, os.listdir(directory)):
+      with contextlib.suppress(OSError):  # it is not empty
+        os.rmdir(os.path.join(directory, name))  # to orbax the latest step
+    for step in steps(workdir):
+      if resumed_step is not None and step > resumed_step:
         aside = os.path.join(directory, f'unreadable-{step}')
         shutil.rmtree(aside, ignore_errors=True)
-        os.rename(path, aside)
+        os.rename(os.path.join(directory, str(step)), aside)
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
+      max_to_keep=policy.keep_latest,
       create=False,
-      multiprocessing_options=_by_itself(),
+      multiprocessing_options=_without_peers(),
       # If a thread of orbax fails to make the directory of a step, the other
       # threads wait for it for 20 minutes before the process can end.
       async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
-    manager = ocp.CheckpointManager(
-      directory, options=options, item_names=('state', 'meta')
-    )
-  return Manager(directory, manager)
+    return Manager(directory, options=options, item_names=('state', 'meta'))
 
 
-def save(manager, state, config):
-  """Saves `state` in the background, after the save before it has ended.
+def save(manager: Manager, state: core.TrainState, config: dict) -> bool:
+  """Save `state` in the background, after the save before it has ended.
 
   Args:
-    manager: Manager.
-    state: core.TrainState, on any devices; copied before this returns, so it
-      may be donated afterwards.
-    config: dict that JSON can hold.
+    manager: of the run.
+    state: on any devices; copied before this returns, so it may be donated
+      afterwards.
+    config: of the run; must fit in JSON.
 
   Returns:
     False if this step is saved already, else True.
@@ -97,12 +135,11 @@ def save(manager, state, config):
   """
   finish(manager)
   step = int(state.step)
-  if step in manager.orbax.all_steps():
+  if step in manager.all_steps():
     return False
-  data, meta = filesystem.pack(state, step, config)
-  with filesystem.writing(manager.directory):
-    filesystem.check_space(manager.directory, data.nbytes + _SPARE_BYTES)
-    if not manager.orbax.save(step, args=_composite(data, meta)):
+  items = serialization.pack(state, step, config)
+  with _writing_items(manager.directory, *items) as args:
+    if not manager.save(step, args=args):
       raise core.Error(
         f'step {step} is older than the newest in {manager.directory}: go on '
         'from that one, or choose an empty --workdir'
@@ -110,65 +147,60 @@ def save(manager, state, config):
   return True
 
 
-def finish(manager):
-  """Waits for the save in progress; raises core.Unwritable if it failed."""
+def finish(manager: Manager) -> None:
+  """Wait for the save in progress; raise core.Unwritable if it failed."""
   with filesystem.writing(manager.directory):
-    manager.orbax.wait_until_finished()
+    manager.wait_until_finished()
 
 
-def close(manager):
-  """Finishes the save in progress, then ends the threads of orbax."""
+def close(manager: Manager) -> None:
+  """Finish the save in progress, then end the threads of orbax."""
   try:
     finish(manager)
   finally:
-    with contextlib.suppress(Exception):  # told by `finish`
-      manager.orbax.close()
+    with contextlib.suppress(Exception):  # raised by `finish` already
+      manager.close()
 
 
-def write_step(path, state, step, config, metric):
-  """Writes one checkpoint at once, in place of one that may be there.
+def write_step(path: str, checkpoint: Checkpoint, metric: float) -> None:
+  """Write one checkpoint at once, in place of one that may be there.
 
   Args:
-    path: str, `<directory>/<step>`.
-    state: PyTree with an entry `params`.
-    step: int.
-    config: dict that JSON can hold.
-    metric: float.
+    path: `<directory>/<step>`.
+    checkpoint: its state has an entry `params`.
+    metric: that it was chosen by.
 
   Raises:
     core.NonFinite, core.Unwritable: as in `save`.
   """
-  data, meta = filesystem.pack(state, step, config, metric)
+  items = serialization.pack(*checkpoint, metric)
   directory = os.path.dirname(path)
   with filesystem.writing(directory):
     os.makedirs(directory, exist_ok=True)
-    filesystem.check_space(directory, data.nbytes + _SPARE_BYTES)
-    with _checkpointer() as checkpointer:
-      checkpointer.save(path, args=_composite(data, meta), force=True)
+  with _writing_items(directory, *items) as args, _checkpointer() as orbax:
+    orbax.save(path, args=args, force=True)
 
 
-def read_meta(path):
-  """Reads step, metric, config and leaves; raises core.Unreadable."""
-  with _reading(path), _checkpointer() as checkpointer:
-    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-    meta = checkpointer.restore(path, args=args)['meta']
-    filesystem.check_meta(meta, int(os.path.basename(path)))
+def read_meta(path: str) -> dict[str, Any]:
+  """Read step, metric, config and leaves; raise core.Unreadable if damaged."""
+  args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+  with _reading(path), _checkpointer() as orbax:
+    meta = orbax.restore(path, args=args)['meta']
+    serialization.check_meta(meta, int(os.path.basename(path)))
   return meta
 
 
-def read_step(path, target=None, config=None):
-  """Reads one checkpoint and checks every byte of it.
+def read_step(
+  path: str, target: core.PyTree = None, config: dict | None = None
+) -> Checkpoint:
+  """Read one checkpoint and check every byte of it.
 
   Args:
-    path: str, `<directory>/<step>`.
-    target: PyTree of arrays or jax.ShapeDtypeStruct to fill: a TrainState, or
+    path: `<directory>/<step>`.
+    target: arrays or jax.ShapeDtypeStruct to fill: a TrainState, or
       {'params': params} to leave the rest out; None for everything, as nested
-      dictionaries of strings.
-    config: dict or None, the present config, to tell what changed if `target`
-      does not fit.
-
-  Returns:
-    (state of numpy arrays, step, config dict).
+      dicts with string keys.
+    config: of this run; tells what changed if `target` does not fit.
 
   Raises:
     core.Unreadable: it is damaged or incomplete.
@@ -177,96 +209,31 @@ def read_step(path, target=None, config=None):
   meta = read_meta(path)
   if target is not None:
     _check_fit(path, meta, target, config)
-  with _reading(path), _checkpointer() as checkpointer:
-    args = ocp.args.Composite(state=ocp.args.StandardRestore())
-    data = checkpointer.restore(path, args=args)['state']['bytes']
-    named = filesystem.unpack(data, meta)
-  fill = (
-    filesystem.nest if target is None else lambda n: filesystem.fill(target, n)
-  )
-  return fill(named), meta['step'], meta['config']
+  args = ocp.args.Composite(state=ocp.args.StandardRestore())
+  with _reading(path), _checkpointer() as orbax:
+    data = orbax.restore(path, args=args)['state']['bytes']
+    state = serialization.fill(target, serialization.unpack(data, meta))
+  return Checkpoint(state, meta['step'], meta['config'])
 
 
-def steps(workdir, subdir='checkpoints'):
-  """The saved steps, ascending; empty and unfinished directories are none."""
-  directory = os.path.join(workdir, subdir)
-  found = []
-  for step in _step_names(directory):
-    with contextlib.suppress(FileNotFoundError):  # just deleted by a trainer
-      if os.listdir(os.path.join(directory, str(step))):
-        found.append(step)
-  return found
-
-
-def step_path(workdir, subdir, step):
-  """The absolute path of one step directory."""
-  return os.path.abspath(os.path.join(workdir, subdir, str(step)))
-
-
-def restore_latest(workdir, target=None, config=None):
-  """Restores the newest checkpoint that is whole; arguments as `read_step`.
-
-  Returns:
-    (state of numpy arrays, step, config dict), or None if nothing was saved.
-
-  Raises:
-    core.Unreadable: there are checkpoints, but none can be read.
-    core.BadInput: the checkpoint does not fit `target`.
-  """
-  tried, bad = set(), []
-  # Listed anew each time, because a trainer may save and delete meanwhile.
-  while left := [step for step in steps(workdir) if step not in tried]:
-    tried.add(left[-1])
-    path = step_path(workdir, 'checkpoints', left[-1])
-    try:
-      return read_step(path, target, config)
-    except core.Unreadable as error:
-      if os.path.isdir(path):
-        logging.warning('%s', error)
-        bad.append(left[-1])
-  if bad:
-    raise core.Unreadable(
-      f'none of the checkpoints in {os.path.dirname(path)} can be read '
-      f'(steps {bad}): put a good copy there, or train in a new --workdir'
-    )
-  return None
-
-
-def watch(directory, snapshots, seconds, look):
-  """Waits for new steps as orbax does, keeping a copy of each while it is out.
-
-  Args:
-    directory: str.
-    snapshots: str, where the copies lie.
-    seconds: float between looks.
-    look: () -> bool, whether to end; asked at each look without a new step.
-
-  Returns:
-    A generator of steps; to be closed.
-  """
-  return ocp.checkpoint_utils.checkpoints_iterator(
-    directory,
-    seconds_to_sleep=seconds,
-    timeout=0,
-    timeout_fn=look,
-    snapshot_dir=epath.Path(snapshots),
-  )
-
-
-def _step_names(directory):
-  """The subdirectories that orbax takes for steps, ascending."""
-  if not os.path.isdir(directory):
-    return []
-  with os.scandir(directory) as entries:
-    names = [entry.name for entry in entries if entry.is_dir()]
+def steps(workdir: StrPath, folder: str = Policy.LATEST) -> list[int]:
+  """List the saved steps, ascending, without empty and unfinished ones."""
+  files = glob.glob('[0-9]*/*', root_dir=os.path.join(workdir, folder))
+  names = {os.path.dirname(file) for file in files}
+  # Other names, such as '0009' and '3.orbax-checkpoint-tmp', are no steps.
   return sorted(
     int(name) for name in names if name.isdecimal() and str(int(name)) == name
   )
 
 
+def step_path(workdir: StrPath, folder: str, step: int) -> str:
+  """Return the absolute path of one step directory."""
+  return os.path.abspath(os.path.join(workdir, folder, str(step)))
+
+
 @contextlib.contextmanager
 def _reading(path):
-  """The one place that catches all: damage raises errors of every type."""
+  """Convert all errors: damage raises errors of every type."""
   try:
     yield
   except Exception as error:
@@ -275,38 +242,47 @@ def _reading(path):
     ) from error
 
 
-def _by_itself():
-  """Orbax's options for a process that waits for no other one."""
-  me = jax.process_index()
+@contextlib.contextmanager
+def _writing_items(directory, data, meta):
+  """Yield the items as orbax saves them, if the disk has room for them."""
+  with filesystem.writing(directory):
+    filesystem.check_space(directory, data.nbytes + _SPARE_BYTES)
+    yield ocp.args.Composite(
+      state=ocp.args.StandardSave({'bytes': data}),
+      meta=ocp.args.JsonSave(meta),
+    )
+
+
+def _without_peers():
+  """Return orbax's options for a process that waits for no other one."""
+  process = jax.process_index()
   return ocp.options.MultiprocessingOptions(
-    primary_host=me,
-    active_processes={me},
-    barrier_sync_key_prefix=f'process{me}',
+    primary_host=process,
+    active_processes={process},
+    barrier_sync_key_prefix=f'process{process}',
   )
 
 
 def _checkpointer():
   return ocp.Checkpointer(
-    ocp.CompositeCheckpointHandler(), multiprocessing_options=_by_itself()
-  )
-
-
-def _composite(data, meta):
-  return ocp.args.Composite(
-    state=ocp.args.StandardSave({'bytes': data}), meta=ocp.args.JsonSave(meta)
+    ocp.CompositeCheckpointHandler(), multiprocessing_options=_without_peers()
   )
 
 
 def _check_fit(path, meta, target, config):
-  """Raises core.BadInput if the stored leaves are not those of `target`."""
+  """Raise core.BadInput if the stored leaves are not those of `target`."""
   parts = getattr(target, '_fields', None) or target.keys()
-  found = {
+  stored = {
     name: types.SimpleNamespace(**leaf)
     for name, leaf in meta['leaves'].items()
     if name.split('/')[0] in parts
   }
-  problem = filesystem.mismatch(found, filesystem.name_leaves(target))
-  if problem:
-    changed = filesystem.config_differences(meta['config'], config or {})
-    about = f'; the config differs: {", ".join(changed)}' if config else ''
-    raise core.BadInput(f'checkpoint {path} does not fit: {problem}{about}')
+  problem = serialization.mismatch(stored, serialization.name_leaves(target))
+  if not problem:
+    return
+  if config:
+    current = json.loads(json.dumps(config))  # tuples are stored as lists
+    fields = config_lib.differences(meta['config'], current).items()
+    changes = [f'{name}: {a} stored, {b} now' for name, (a, b) in fields]
+    problem += f'; the config differs: {", ".join(changes)}'
+  raise core.BadInput(f'checkpoint {path} does not fit: {problem}')

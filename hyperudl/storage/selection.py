@@ -1,34 +1,40 @@
-"""Which checkpoint: the best, one by number, each new one, an upstream's."""
+"""Chooses checkpoints: the latest, the best, each new one, an upstream's."""
 
-import contextlib
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterator
 import math
 import os
 import shutil
 import time
+from typing import Any
 
 from absl import logging
 
 from hyperudl import core
 from hyperudl.storage import checkpoints
-from hyperudl.storage import filesystem
+from hyperudl.storage import serialization
+from hyperudl.storage.checkpoints import Checkpoint
+from hyperudl.storage.checkpoints import Policy
+from hyperudl.storage.filesystem import StrPath
 
 
-def best_steps(workdir):
-  """The steps of `workdir/best`, the one of the highest metric first."""
+def best_steps(workdir: StrPath) -> list[int]:
+  """List the steps of `workdir/best`, the one of the highest metric first."""
   return [step for _, step in _ranking(workdir)]
 
 
-def keep_best(workdir, state, config, step, metric, keep):
-  """Stores `state` in `workdir/best` if it is one of the `keep` best.
+def keep_best(
+  workdir: StrPath, checkpoint: Checkpoint, metric: float, policy: Policy
+) -> bool:
+  """Save a checkpoint in `workdir/best` if it is one of the best by `metric`.
 
   Args:
-    workdir: str.
-    state: PyTree with an entry `params`.
-    config: dict that JSON can hold.
-    step: int.
-    metric: float, higher is better; NaN and infinity are never stored. Of
-      equal metrics the one stored first stays.
-    keep: int >= 0.
+    workdir: folder of the run.
+    checkpoint: its state has an entry `params`.
+    metric: higher is better; NaN and infinity are never saved. Of equal metrics
+      the one saved first stays.
+    policy: how many steps stay, and from which step on.
 
   Returns:
     Whether the step is in `best/` afterwards.
@@ -37,73 +43,97 @@ def keep_best(workdir, state, config, step, metric, keep):
     core.NonFinite: a parameter is NaN or infinite.
     core.Unwritable: the disk is full or may not be written.
   """
-  ranked = _ranking(workdir)
-  if step in [stored for _, stored in ranked]:
+  ranking = _ranking(workdir)
+  if checkpoint.step in [saved for _, saved in ranking]:
     return True
-  better = sum(1 for stored, _ in ranked if stored >= metric)
-  if not math.isfinite(metric) or better >= keep:
+  better = sum(1 for saved, _ in ranking if saved >= metric)
+  too_early = checkpoint.step < policy.select_after
+  if too_early or not math.isfinite(metric) or better >= policy.keep_best:
     return False
-  path = checkpoints.step_path(workdir, 'best', step)
-  checkpoints.write_step(path, state, step, config, float(metric))
-  for _, worse in ranked[keep - 1 :]:
-    shutil.rmtree(checkpoints.step_path(workdir, 'best', worse))
+  path = checkpoints.step_path(workdir, policy.BEST, checkpoint.step)
+  checkpoints.write_step(path, checkpoint, float(metric))
+  for _, worse in ranking[policy.keep_best - 1 :]:
+    shutil.rmtree(checkpoints.step_path(workdir, policy.BEST, worse))
   return True
 
 
-def restore_step(workdir, step, target=None, config=None):
-  """Restores one step; other arguments and results as `restore_latest`.
+def restore_latest(
+  workdir: StrPath, target: core.PyTree = None, config: dict | None = None
+) -> Checkpoint | None:
+  """Restore the newest readable checkpoint, or return None if there is none.
 
   Args:
-    workdir: str.
-    step: 'latest', 'best' (the next best if that is damaged), or an int,
+    workdir: folder of the run.
+    target: to fill, as of `checkpoints.read_step`.
+    config: of this run, or None.
+
+  Raises:
+    core.Unreadable: there are checkpoints, but none can be read.
+    core.BadInput: the checkpoint does not fit `target`.
+  """
+  newest_first = lambda: checkpoints.steps(workdir)[::-1]
+  return _restore_first(workdir, Policy.LATEST, newest_first, target, config)
+
+
+def restore_step(
+  workdir: StrPath, step: str | int, target: core.PyTree = None
+) -> Checkpoint:
+  """Restore one step.
+
+  Args:
+    workdir: folder of the run.
+    step: 'latest', 'best' (the next best if that is damaged), or a number,
       looked for in `checkpoints/` and then in `best/`.
-    target: PyTree or None.
-    config: dict or None.
+    target: to fill, as of `checkpoints.read_step`.
 
   Raises:
     core.BadInput: there is no such step, or it does not fit `target`.
     core.Unreadable: it cannot be read.
   """
+  restored = None
   if step == 'latest':
-    found = checkpoints.restore_latest(workdir, target, config)
+    restored = restore_latest(workdir, target)
   elif step == 'best':
-    found = _restore_best(workdir, target, config)
+    ranked = best_steps(workdir)
+    restored = _restore_first(workdir, Policy.BEST, lambda: ranked, target)
   else:
-    found = _restore_number(workdir, int(step), target, config)
-  if found is None:
+    for folder in (Policy.LATEST, Policy.BEST):
+      if restored is None and int(step) in checkpoints.steps(workdir, folder):
+        path = checkpoints.step_path(workdir, folder, int(step))
+        restored = checkpoints.read_step(path, target)
+  if restored is None:
     raise core.BadInput(
       f'no checkpoint {step!r} in {os.path.abspath(workdir)}: there are steps '
       f'{checkpoints.steps(workdir)} and best {best_steps(workdir)}'
     )
-  return found
+  return restored
 
 
-def upstream_step(workdir):
-  """('best' or 'latest', the step) that `graft` takes; (.., None) without."""
-  stored = checkpoints.steps(workdir, 'best')
-  if stored:  # unreadable ones are told when they are read
-    return 'best', (best_steps(workdir) or stored)[0]
+def upstream_step(workdir: StrPath) -> tuple[str, int | None]:
+  """Return 'best' or 'latest' and the step that `graft` takes, None without."""
+  saved = checkpoints.steps(workdir, Policy.BEST)
+  if saved:  # unreadable ones are reported when they are read
+    return 'best', (best_steps(workdir) or saved)[0]
   return 'latest', max(checkpoints.steps(workdir), default=None)
 
 
-def graft(params, name, upstream):
-  """Fills `params['frozen'][name]` with the network trained in `upstream`.
+def graft(params: dict, name: str, upstream: StrPath) -> dict[str, Any]:
+  """Fill `params['frozen'][name]` with the network trained in `upstream`.
 
-  Where nothing frozen has this name but `params[name]` exists, its leaves are
-  filled with those of the entry `name` of P, and trained on from there.
+  Of the upstream's parameters, at its best step or else its latest, all but
+  `frozen` replaces `params['frozen'][name]`, and the entries of `frozen`
+  replace those of the same (other) name in `params['frozen']`.
 
-  Of P, the upstream's parameters at its best step (`best/`, where its
-  evaluator has chosen one) or else its latest: all but P['frozen'] replaces
-  `params['frozen'][name]`, and the entries of P['frozen'] replace those of the
-  same (other) name in `params['frozen']`.
+  Where nothing frozen has this name but `params[name]` exists, it is filled
+  with the upstream's entry `name`, and trained on from there.
 
   Args:
-    params: dict with an entry `frozen`, a dict by upstream name.
-    name: str.
-    upstream: str, the working directory of a run.
+    params: by name; an entry `frozen` is a dict by upstream name.
+    name: of the upstream network.
+    upstream: working directory of its run.
 
   Returns:
-    A new dict; grafted leaves are numpy arrays.
+    A new dict; replaced leaves are numpy arrays.
 
   Raises:
     core.BadInput: no such entry, no checkpoint, or leaves that do not fit.
@@ -111,9 +141,7 @@ def graft(params, name, upstream):
   """
   frozen = params.get('frozen', {})
   label = f'init_from.{name}={upstream}'
-  warm = name not in frozen and name in params
-  targets = {name: params[name]} if warm else frozen
-  if name not in targets:
+  if name not in frozen and name not in params:
     raise core.BadInput(
       f'{label}: this learner has no such upstream, only {sorted(frozen)}'
     )
@@ -121,120 +149,93 @@ def graft(params, name, upstream):
   if step is None:
     raise core.BadInput(f'{label}: no checkpoint there; train it first')
   state, step, _ = restore_step(upstream, source)
-  donor = dict(state['params'])
-  parts = {**donor.pop('frozen', {}), name: donor}
-  if warm:
-    parts = {name: donor.get(name, {})}
-  filled = {}
-  for part in sorted(set(parts) & set(targets)):
-    leaves = filesystem.name_leaves(parts[part])
-    wanted = filesystem.name_leaves(targets[part])
-    if warm:  # the upstream may have had more, a head for instance
-      leaves = {key: leaf for key, leaf in leaves.items() if key in wanted}
-    problem = filesystem.mismatch(leaves, wanted)
-    if problem:
-      place = '' if warm else 'frozen/'
-      raise core.BadInput(f'{label} (step {step}): {place}{part}/{problem}')
-    filled[part] = filesystem.fill(targets[part], leaves)
-  logging.info('%s: %s step %d fills %s', label, source, step, sorted(filled))
-  if warm:
-    return {**params, **filled}
+  logging.info('%s: filled from %s step %d', label, source, step)
+  label = f'{label} (step {step}): '
+  trained = dict(state['params'])
+  if name not in frozen:
+    part = _fill(params[name], trained.get(name, {}), f'{label}{name}/', True)
+    return {**params, name: part}
+  parts = {**trained.pop('frozen', {}), name: trained}
+  filled = {
+    part: _fill(frozen[part], parts[part], f'{label}frozen/{part}/')
+    for part in sorted(parts.keys() & frozen.keys())
+  }
   return {**params, 'frozen': {**frozen, **filled}}
 
 
-def poll(workdir, target, stop, interrupted, done=(), seconds=1.0):
-  """Yields each new checkpoint until the trainer has ended.
+def _fill(target, source, label, ignore_extra=False):
+  """Return `target` with the leaves of `source`, which must fit."""
+  expected = serialization.name_leaves(target)
+  leaves = serialization.name_leaves(source)
+  if ignore_extra:  # the upstream may have more, a head for instance
+    leaves = {name: leaf for name, leaf in leaves.items() if name in expected}
+  problem = serialization.mismatch(leaves, expected)
+  if problem:
+    raise core.BadInput(f'{label}{problem}')
+  return serialization.fill(target, leaves)
 
-  Orbax copies each to `workdir/.snapshots` while it is out, so that a trainer
-  which keeps one checkpoint cannot delete it meanwhile. Steps that came and
-  went during an evaluation are not seen; what cannot be read is told and left.
+
+def poll(
+  workdir: StrPath,
+  target: core.PyTree,
+  stop: Callable[[], bool],
+  interrupted: Callable[[], bool],
+  done: Collection[int] = (),
+  seconds: float = 1.0,
+) -> Iterator[Checkpoint]:
+  """Yield each new checkpoint until the trainer has ended.
+
+  Only the newest step is read, whole, into memory: steps that come and go
+  during an evaluation are left out. What cannot be read is reported once and
+  left out.
 
   Args:
-    workdir: str; it may not exist yet.
-    target: PyTree as in `checkpoint.read_step`.
-    stop: () -> bool, whether the trainer has ended.
-    interrupted: () -> bool, whether to end now.
+    workdir: folder of the run; it may not exist yet.
+    target: to fill, as of `checkpoints.read_step`.
+    stop: whether the trainer has ended.
+    interrupted: whether to end now.
     done: steps that are not to be yielded.
-    seconds: float, how often to look.
-
-  Yields:
-    (state of numpy arrays, step, config dict).
+    seconds: between two listings of the folder.
 
   Raises:
     core.BadInput: a checkpoint does not fit `target`.
   """
-  directory = os.path.abspath(os.path.join(workdir, 'checkpoints'))
-  snapshots = os.path.abspath(os.path.join(workdir, '.snapshots'))
-  done, bad = set(done), set()
-
-  def new(step):
-    return step not in done and (step, _stamp(directory, step)) not in bad
-
-  def waiting():
-    newest = checkpoints.steps(workdir)[-1:]
-    return newest[0] if newest and new(newest[0]) else None
-
-  def look():  # `waiting`: a trainer may have gone back to an earlier step
-    return interrupted() or stop() or waiting() is not None
-
+  done, unreadable = set(done), set()
   while not interrupted():
-    ended = stop()  # asked first: the last save comes before the end
-    if ended and waiting() is None:
-      return
-    watcher = checkpoints.watch(directory, snapshots, seconds, look)
-    with contextlib.closing(watcher):
-      seen = -1
-      while seen is not None and not interrupted():
-        seen = _advance(watcher, seconds)
-        step = waiting() if seen is None or not new(seen) else seen
-        if step is None or interrupted():
-          continue
-        stamp = _stamp(directory, step)
-        found = _restore_either((directory, snapshots), step, target)
-        if found is not None:
-          done.add(step)
-          yield found
-        else:
-          bad.add((step, stamp))
-
-
-def _advance(watcher, seconds):
-  """Waits for a step; None if the watcher has ended or failed."""
-  try:
-    return next(watcher, None)
-  except (OSError, ValueError) as error:  # a step went while it was copied
-    logging.info('polling anew: %s', filesystem.reason(error))
-    time.sleep(seconds)
-    return None
-
-
-def _restore_either(directories, step, target):
-  """Restores a step from the first directory that has it whole, or None."""
-  problems = []
-  for directory in directories:
+    ended = stop()  # before the listing: the last save comes before the end
+    newest = max(checkpoints.steps(workdir), default=-1)
+    path = checkpoints.step_path(workdir, Policy.LATEST, newest)
+    version = newest, _modified(path)
+    if newest < 0 or newest in done or version in unreadable:
+      if ended:
+        return
+      time.sleep(seconds)
+      continue
     try:
-      return checkpoints.read_step(os.path.join(directory, str(step)), target)
+      restored = checkpoints.read_step(path, target)
     except core.Unreadable as error:
-      problems.append(error)
-  if os.path.isdir(os.path.join(directories[0], str(step))):
-    logging.warning('%s; left out', problems[0])
-  return None
+      if os.path.isdir(path):  # else the trainer has deleted it
+        logging.warning('%s; left out', error)
+        unreadable.add(version)
+      continue
+    done.add(newest)
+    yield restored
 
 
-def _stamp(directory, step):
-  """Tells one directory of this step from a later one, None without one."""
+def _modified(path):
+  """Return what tells a directory from one made later in its place."""
   try:
-    status = os.stat(os.path.join(directory, str(step)))
+    status = os.stat(path)
   except OSError:
     return None
   return status.st_ino, status.st_mtime_ns
 
 
 def _ranking(workdir):
-  """[(metric, step)] of `best/`, best first; unreadable ones left out."""
+  """Return [(metric, step)] of `best/`, best first, without unreadable ones."""
   ranking = []
-  for step in checkpoints.steps(workdir, 'best'):
-    path = checkpoints.step_path(workdir, 'best', step)
+  for step in checkpoints.steps(workdir, Policy.BEST):
+    path = checkpoints.step_path(workdir, Policy.BEST, step)
     try:
       ranking.append((checkpoints.read_meta(path)['metric'], step))
     except core.Unreadable as error:
@@ -242,26 +243,30 @@ def _ranking(workdir):
   return sorted(ranking, key=lambda pair: (-pair[0], pair[1]))
 
 
-def _restore_best(workdir, target, config):
-  """The best that is whole, or None if `best/` is empty."""
-  bad = checkpoints.steps(workdir, 'best')
-  for step in best_steps(workdir):
-    path = checkpoints.step_path(workdir, 'best', step)
+def _restore_first(workdir, folder, ranked, target, config=None):
+  """Restore the first readable step; None if the folder has none.
+
+  Args:
+    workdir: folder of the run.
+    folder: 'checkpoints' or 'best'.
+    ranked: () -> steps, the preferred one first; called again after each
+      attempt, because a trainer may save and delete meanwhile.
+    target: to fill, or None.
+    config: of this run, or None.
+  """
+  tried = []
+  while remaining := [step for step in ranked() if step not in tried]:
+    tried.append(remaining[0])
+    path = checkpoints.step_path(workdir, folder, remaining[0])
     try:
       return checkpoints.read_step(path, target, config)
     except core.Unreadable as error:
-      logging.warning('%s', error)
-  if bad:
+      if os.path.isdir(path):  # else the trainer has deleted it
+        logging.warning('%s', error)
+  if damaged := checkpoints.steps(workdir, folder):
     raise core.Unreadable(
-      f'none of the checkpoints in {os.path.join(workdir, "best")} can be read '
-      f'(steps {bad}): evaluate the run again, or use another checkpoint'
+      f'none of the checkpoints in {os.path.join(workdir, folder)} can be read '
+      f'(steps {damaged}): put a good copy there, choose another --step, or '
+      'train in a new --workdir'
     )
-  return None
-
-
-def _restore_number(workdir, step, target, config):
-  for subdir in ('checkpoints', 'best'):
-    if step in checkpoints.steps(workdir, subdir):
-      path = checkpoints.step_path(workdir, subdir, step)
-      return checkpoints.read_step(path, target, config)
   return None

@@ -1,1 +1,1 @@
-"""Training: set-up, the jitted update over episodes, optimizers, input."""
+"""Trains learners: set-up, updates over episodes, optimizers and input."""

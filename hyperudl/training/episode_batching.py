@@ -1,167 +1,198 @@
-"""How the gradient of a batch of episodes is computed.
+"""Computes the mean loss of a batch of episodes and its gradient.
 
 The strategy over episodes is chosen here and nowhere else:
 
-* 'scan': one episode after another with `value_and_grad` inside the body and
-  the gradients summed; memory does not grow with B. On a CPU it is by far the
-  fastest, since batched per-episode weights become grouped convolutions.
-* 'vmap': all episodes at once, or `chunk` of them after one another where
-  memory does not hold all; for accelerators and for shared weights.
-* 'sharded': episodes divided over the devices of all processes, scan or vmap
-  inside.
+* 'scan': one episode after another, their gradients summed. Memory does not
+  grow with the batch. By far the fastest on a CPU, where weights that differ
+  between episodes would become grouped convolutions.
+* 'vmap': all episodes at once, or `chunk` of them at a time where memory does
+  not hold all. For accelerators and for weights that episodes share.
+* 'sharded': episodes divided over the devices of all processes; each uses scan
+  or vmap.
 
 All give the same numbers up to the float32 order of summation.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
 import math
+from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
+
 STRATEGIES = ('auto', 'scan', 'vmap', 'sharded')
 
 
-def split_frozen(params):
-  """(trainable, frozen) halves of a parameter dict.
+class Batching(NamedTuple):
+  """How the gradients of a batch of episodes are computed."""
 
-  Upstream networks live in `params['frozen']`; they get neither gradients
-  nor optimizer state.
+  strategy: str = 'scan'  # 'scan', 'vmap' or 'sharded'
+  mesh: jax.sharding.Mesh | None = None  # of 'sharded', one axis 'episodes'
+  chunk: int = 0  # episodes of a device that 'vmap' takes at a time; 0: all
+
+
+SCAN = Batching()
+
+
+def split_frozen(params: core.PyTree) -> tuple[core.PyTree, core.PyTree]:
+  """Split a parameter dict into (trainable, frozen).
+
+  Upstream networks are in `params['frozen']`; they get neither gradients nor
+  optimizer state.
   """
   trainable = {k: v for k, v in params.items() if k != 'frozen'}
   frozen = {k: v for k, v in params.items() if k == 'frozen'}
   return trainable, frozen
 
 
-def make_mesh(devices=None):
-  """One axis 'episodes' over devices, by default all, process by process."""
-  devices = jax.devices() if devices is None else devices
+def make_mesh(devices: Sequence[Any] = ()) -> jax.sharding.Mesh:
+  """Return a mesh with one axis 'episodes' over devices, by default all."""
+  devices = devices or jax.devices()
   order = sorted(devices, key=lambda d: (d.process_index, d.id))
   return jax.sharding.Mesh(order, ('episodes',))
 
 
-def resolve_strategy(strategy, batch, devices=None):
-  """The concrete strategy for `batch` episodes.
+def choose(
+  strategy: str, batch: int, chunk: int = 0, devices: Sequence[Any] = ()
+) -> Batching:
+  """Choose how to compute a batch of episodes.
 
   Args:
     strategy: one of STRATEGIES. 'auto': sharded on several devices that can
-      share the batch evenly, else scan on a CPU and vmap on an accelerator.
+      divide the batch evenly, else scan on a CPU and vmap on an accelerator.
     batch: B, episodes per update.
-    devices: list of devices, by default those of all processes.
-
-  Returns:
-    (name, mesh): mesh is None unless the name is 'sharded'.
+    chunk: see `Batching`; a divisor of the episodes of a device, or 0.
+    devices: by default those of all processes.
 
   Raises:
-    ValueError: for an unknown strategy, or a batch that 'sharded' cannot
-      divide; on several processes every device needs its share.
+    core.BadInput: for an unknown strategy, or a batch or chunk that cannot be
+      divided; on several processes every device needs a part of the batch.
   """
   if strategy not in STRATEGIES:
-    raise ValueError(f'strategy must be one of {STRATEGIES}, not {strategy!r}')
-  devices = list(jax.devices() if devices is None else devices)
-  share = math.gcd(batch, len(devices))
-  if jax.process_count() > 1:
-    if strategy not in ('auto', 'sharded'):
-      raise ValueError(
-        f'strategy = {strategy!r} is for one process, and there are '
-        f'{jax.process_count()}: choose auto or sharded'
-      )
-    strategy = 'sharded'
-  single = 'scan' if devices[0].platform == 'cpu' else 'vmap'
-  if strategy == 'sharded' and share != len(devices):
-    other = ' or choose strategy=scan' if jax.process_count() == 1 else ''
-    raise ValueError(
-      f'batch = {batch} episodes cannot be divided over {len(devices)} '
+    raise core.BadInput(
+      f'config.strategy must be one of {STRATEGIES}, not {strategy!r}'
+    )
+  devices, processes = list(devices or jax.devices()), jax.process_count()
+  if processes > 1 and strategy not in ('auto', 'sharded'):
+    raise core.BadInput(
+      f'config.strategy = {strategy!r} is for one process, and there are '
+      f'{processes}: choose auto or sharded'
+    )
+  used = math.gcd(batch, len(devices))
+  if used != len(devices) and (strategy == 'sharded' or processes > 1):
+    other = '' if processes > 1 else ' or choose strategy=scan'
+    raise core.BadInput(
+      f'config.batch = {batch} episodes cannot be divided over {len(devices)} '
       f'devices; make batch a multiple{other}'
     )
   if strategy == 'auto':
-    strategy = 'sharded' if share > 1 else single
-  if strategy != 'sharded':
-    return strategy, None
-  return strategy, make_mesh(devices[:share])
+    single = 'scan' if devices[0].platform == 'cpu' else 'vmap'
+    strategy = 'sharded' if used > 1 else single
+  mesh = make_mesh(devices[:used]) if strategy == 'sharded' else None
+  per_device = batch // (mesh.size if mesh else 1)
+  if chunk and per_device % chunk:
+    raise core.BadInput(
+      f'config.chunk = {chunk} does not divide the {per_device} episodes of a '
+      f'device (config.batch = {batch}): choose a divisor or 0'
+    )
+  return Batching(strategy, mesh, chunk)
 
 
-def episode_value_and_grad(loss, strategy='scan', mesh=None, chunk=0):
-  """The mean loss over episodes with its gradient.
+def episode_value_and_grad(
+  loss: Callable, batching: Batching = SCAN
+) -> Callable:
+  """Return a function that computes the mean loss over episodes and gradients.
 
   Args:
-    loss: (params, episode, key, step) -> (f32[], metrics), of ONE episode.
-    strategy: 'scan', 'vmap' or 'sharded' (see the module's docstring).
-    mesh: for 'sharded', a mesh with one axis named 'episodes'.
-    chunk: episodes of a device that 'vmap' takes at once, a divisor of its
-      share; 0: all of them.
+    loss: (params, episode, key, step) -> (f32[], metrics), of one episode.
+    batching: how to compute them.
 
   Returns:
     (params, episodes [B, ...], keys key[B], step) -> (value f32[], metrics,
     grads): means over B; `grads` has the structure of the trainable params.
   """
+  strategy, mesh, chunk = batching
 
-  def one(trainable, frozen, episode, key, step):
+  def with_aux(trainable, frozen, episode, key, step):
     value, metrics = loss({**trainable, **frozen}, episode, key, step)
     return value, (value, metrics)
 
-  grad = jax.grad(one, has_aux=True)
-
-  def by_scan(trainable, frozen, episodes, keys, step):
-    def body(total, inputs):
-      grads, aux = grad(trainable, frozen, *inputs, step)
-      return jax.tree.map(jnp.add, total, (aux, grads)), None
-
-    first = jax.tree.map(lambda leaf: leaf[0], (episodes, keys))
-    shapes = jax.eval_shape(grad, trainable, frozen, *first, step)
-    zeros = jax.tree.map(
-      lambda s: jnp.zeros(s.shape, s.dtype), (shapes[1], shapes[0])
-    )
-    total, _ = jax.lax.scan(body, zeros, (episodes, keys))
-    return jax.tree.map(lambda leaf: leaf / keys.shape[0], total)
-
-  def by_vmap(trainable, frozen, episodes, keys, step):
-    # The gradient of the mean, not the mean of gradients: what episodes share
-    # is one matmul, and no gradient has the axis B.
-    def mean(trainable):
-      values = jax.vmap(one, (None, None, 0, 0, None))(
-        trainable, frozen, episodes, keys, step
-      )
-      value, aux = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), values)
-      return value, aux
-
-    grads, aux = jax.grad(mean, has_aux=True)(trainable)
-    return aux, grads
-
-  def by_chunks(trainable, frozen, episodes, keys, step):
-    parts = keys.shape[0] // chunk if chunk else 1
-    if parts <= 1:
-      return by_vmap(trainable, frozen, episodes, keys, step)
-    group = lambda leaf: leaf.reshape(parts, chunk, *leaf.shape[1:])
-    one = lambda inputs: by_vmap(trainable, frozen, *inputs, step)
-    inputs = jax.tree.map(group, (episodes, keys))
-    shapes = jax.eval_shape(one, jax.tree.map(lambda leaf: leaf[0], inputs))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    add = lambda total, part: (jax.tree.map(jnp.add, total, one(part)), None)
-    total, _ = jax.lax.scan(add, zeros, inputs)
-    return jax.tree.map(lambda leaf: leaf / parts, total)
-
-  def by_shards(trainable, frozen, episodes, keys, step):
-    on_cpu = mesh.devices.flat[0].platform == 'cpu'
-    local = by_scan if on_cpu and not chunk else by_chunks
-    P = jax.sharding.PartitionSpec
-
-    def shard(*args):
-      return jax.lax.pmean(local(*args), 'episodes')
-
-    return jax.shard_map(
-      shard,
-      mesh=mesh,
-      in_specs=(P(), P(), P('episodes'), P('episodes'), P()),
-      out_specs=P(),
-      # The body sums gradients itself; replication tracking would do it twice.
-      check_vma=False,
-    )(trainable, frozen, episodes, keys, step)
-
-  run = {'scan': by_scan, 'vmap': by_chunks, 'sharded': by_shards}[strategy]
+  on_cpu = mesh is not None and mesh.devices.flat[0].platform == 'cpu'
+  if strategy == 'scan' or (on_cpu and not chunk):
+    mean = functools.partial(_mean_by_scan, with_aux)
+  else:
+    mean = functools.partial(_mean_by_vmap, with_aux, chunk)
+  if strategy == 'sharded':
+    mean = _sharded(mean, mesh)
 
   def value_and_grad(params, episodes, keys, step):
     trainable, frozen = split_frozen(params)
-    (value, metrics), grads = run(trainable, frozen, episodes, keys, step)
+    (value, metrics), grads = mean(trainable, frozen, episodes, keys, step)
     return value, metrics, grads
 
   return value_and_grad
+
+
+def _mean_by_scan(loss, trainable, frozen, episodes, keys, step):
+  """Return ((value, metrics), grads), one episode after another."""
+  gradient = jax.grad(loss, has_aux=True)
+
+  def one(inputs):
+    grads, aux = gradient(trainable, frozen, *inputs, step)
+    return aux, grads
+
+  return _mean_over(one, (episodes, keys))
+
+
+def _mean_by_vmap(loss, chunk, trainable, frozen, episodes, keys, step):
+  """Return ((value, metrics), grads), `chunk` episodes at a time."""
+  chunks = keys.shape[0] // chunk if chunk else 1
+  if chunks > 1:
+    group = lambda leaf: leaf.reshape(chunks, chunk, *leaf.shape[1:])
+    return _mean_over(
+      lambda inputs: _mean_by_vmap(loss, 0, trainable, frozen, *inputs, step),
+      jax.tree.map(group, (episodes, keys)),
+    )
+
+  # The gradient of the mean, not the mean of gradients: what episodes share
+  # is one matmul, and no gradient has the axis B.
+  def mean_loss(trainable):
+    values = jax.vmap(loss, (None, None, 0, 0, None))(
+      trainable, frozen, episodes, keys, step
+    )
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), values)
+
+  grads, aux = jax.grad(mean_loss, has_aux=True)(trainable)
+  return aux, grads
+
+
+def _mean_over(function, inputs):
+  """Return the mean of a function of pytrees over their leading axis."""
+  first = jax.tree.map(lambda leaf: leaf[0], inputs)
+  shapes = jax.eval_shape(function, first)
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+  def body(total, entry):
+    return jax.tree.map(jnp.add, total, function(entry)), None
+
+  total, _ = jax.lax.scan(body, zeros, inputs)
+  count = jax.tree.leaves(inputs)[0].shape[0]
+  return jax.tree.map(lambda leaf: leaf / count, total)
+
+
+def _sharded(mean, mesh):
+  """Average `mean` of the episodes of each device over the devices."""
+  P = jax.sharding.PartitionSpec
+  return jax.shard_map(
+    lambda *args: jax.lax.pmean(mean(*args), 'episodes'),
+    mesh=mesh,
+    in_specs=(P(), P(), P('episodes'), P('episodes'), P()),
+    out_specs=P(),
+    # The body sums gradients itself; replication tracking would do it twice.
+    check_vma=False,
+  )

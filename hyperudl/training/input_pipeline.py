@@ -1,43 +1,56 @@
-"""Episodes for the updates of a training, in the order of its steps.
+"""Draws the episodes of a training in the order of its steps.
 
-What an update gets is a pure function of (seed, step): neither the number of
-processes nor of updates in one call nor drawing ahead changes it.
+The episodes of an update are a pure function of (seed, step): they depend
+neither on the number of processes, nor on the number of updates in one call,
+nor on whether they are drawn ahead.
 """
 
+import collections
+from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent import futures
+import itertools
 
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl.core import distributed
+from hyperudl.core.config import ConfigDict
 from hyperudl.data import episodes
 
 AHEAD = 2  # calls whose episodes are drawn while others compute
 
 
-def calls(config, start):
-  """Yields (first step, count) of the calls from step `start` on.
+def calls(config: ConfigDict, start: int) -> Iterator[tuple[int, int]]:
+  """Yield (first step, count) of the calls from step `start` on.
 
-  `config.steps_per_call` updates each, fewer before a step that is logged or
-  saved and at the end.
+  A call makes `config.steps_per_call` updates, fewer before a step that is
+  logged or saved and at the end.
   """
   while start < config.steps:
-    every = config.log_steps, config.checkpoint_steps
-    end = min(config.steps, *((start // n + 1) * n for n in every))
+    intervals = config.log_steps, config.checkpoint_steps
+    end = min(config.steps, *((start // n + 1) * n for n in intervals))
     count = min(config.steps_per_call, end - start)
     yield start, count
     start += count
 
 
-def feed(config, draw, mesh, start, ahead=False):
-  """Yields (count, episodes, keys) for each of `calls`.
+def feed(
+  config: ConfigDict,
+  draw: Callable,
+  mesh: jax.sharding.Mesh | None,
+  start: int,
+  ahead: bool = False,
+) -> Iterator[tuple[int, core.Episode, jax.Array]]:
+  """Yield (count, episodes, keys) for each of `calls`.
 
   Args:
     config: of the run.
     draw: from `episodes.make_draw`.
-    mesh: over which the episodes of several processes are spread, or None.
-    start: int, steps done.
-    ahead: draw in a thread while the device computes; for sets on the disk.
+    mesh: over which the episodes of several processes are divided, or None.
+    start: steps done.
+    ahead: draw in a thread while the device computes; for data on the disk.
 
   Returns:
     A generator, to be closed. Leaves and keys have the axis B, and before it
@@ -45,34 +58,30 @@ def feed(config, draw, mesh, start, ahead=False):
   """
 
   def load(step, count):
-    share = distributed.share(config.batch)
+    rows = distributed.local_slice(config.batch)
+    keys_of = lambda t: episodes.train_keys(config.seed, t, config.batch)[rows]
     if config.steps_per_call == 1:
-      keys = episodes.train_keys(config.seed, step, config.batch)[share]
-      return distributed.spread((draw(keys), keys), mesh)
-    of_step = lambda t: episodes.train_keys(config.seed, t, config.batch)[share]
-    keys = jax.vmap(of_step)(step + jnp.arange(count))
-    together = draw(keys.reshape(-1))
+      keys = keys_of(step)
+      return distributed.to_global_arrays((draw(keys), keys), mesh)
+    keys = jax.vmap(keys_of)(step + jnp.arange(count))
     # No -1: without unlabelled rows there are arrays of size zero.
     group = lambda leaf: leaf.reshape(
       count, leaf.shape[0] // count, *leaf.shape[1:]
     )
-    parts = jax.tree.map(group, together), keys
-    return distributed.spread(parts, mesh, axis=1)
+    batches = jax.tree.map(group, draw(keys.reshape(-1)))
+    return distributed.to_global_arrays((batches, keys), mesh, axis=1)
 
   plan = calls(config, start)
   if not ahead:
-    for step, count in plan:
-      yield count, *load(step, count)
+    yield from ((count, *load(step, count)) for step, count in plan)
     return
   pool = futures.ThreadPoolExecutor(1, thread_name_prefix='draw')
-  waiting = []
+  submit = lambda call: (call[1], pool.submit(load, *call))
+  waiting = collections.deque(map(submit, itertools.islice(plan, AHEAD)))
   try:
-    for step, count in plan:
-      waiting.append((count, pool.submit(load, step, count)))
-      if len(waiting) > AHEAD:
-        count, drawn = waiting.pop(0)
-        yield count, *drawn.result()
-    for count, drawn in waiting:
+    while waiting:
+      waiting.extend(map(submit, itertools.islice(plan, 1)))
+      count, drawn = waiting.popleft()
       yield count, *drawn.result()
   finally:
     pool.shutdown(cancel_futures=True)

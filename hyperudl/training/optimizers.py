@@ -1,64 +1,60 @@
-"""The outer optimizer and its learning rate, from a config's `optimizer`."""
+"""Makes the outer optimizer and its learning rate schedule from a config."""
 
 import optax
 
 from hyperudl import core
+from hyperudl.core.config import ConfigDict
 
 
-def make_schedule(settings, steps):
-  """Learning rate as a function of the step.
+def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
+  """Return the learning rate as a function of the step.
 
   Args:
-    settings: the config's `optimizer`.
+    config: the section `optimizer`, see `core.config.OptimizerConfig`.
     steps: length of the run; warm-up is clipped to it.
-
-  Returns:
-    An optax schedule.
   """
-  peak = settings.learning_rate
-  if settings.schedule == 'constant':
+  peak = config.learning_rate
+  if config.schedule == 'constant':
     main = optax.constant_schedule(peak)
-  elif settings.schedule == 'cosine':
+  elif config.schedule == 'cosine':
     main = optax.cosine_decay_schedule(
-      peak, max(1, steps - settings.warmup_steps), settings.end_factor
+      peak, max(1, steps - config.warmup_steps), config.end_factor
     )
   else:
-    main = optax.exponential_decay(
-      peak, settings.decay_steps, settings.decay_rate
-    )
-  warmup = min(settings.warmup_steps, steps)
+    main = optax.exponential_decay(peak, config.decay_steps, config.decay_rate)
+  warmup = min(config.warmup_steps, steps)
   if not warmup:
     return main
+  # Not 0 in the first step, where optax's warm-up schedules start.
   ramp = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
   return optax.join_schedules([ramp, main], [warmup])
 
 
-def make_optimizer(settings, steps):
-  """The outer optimizer: clipping, then SGD, Adam or AdamW.
+def make_optimizer(
+  config: ConfigDict, steps: int
+) -> optax.GradientTransformation:
+  """Return the outer optimizer: clipping, then SGD, Adam or AdamW.
 
   Args:
-    settings: the config's `optimizer` (name, learning_rate, schedule,
-      warmup_steps, end_factor, decay_steps, decay_rate, clip, momentum,
-      weight_decay).
+    config: the section `optimizer`, see `core.config.OptimizerConfig`.
     steps: length of the run.
 
   Raises:
-    core.BadInput: for a setting that the named optimizer does not have.
+    core.BadInput: for a field that the named optimizer does not have.
   """
   for field, name in (('momentum', 'sgd'), ('weight_decay', 'adamw')):
-    if settings[field] and settings.name != name:
+    if config[field] and config.name != name:
       raise core.BadInput(
-        f'config.optimizer.{field} = {settings[field]} has no effect with '
-        f'{settings.name!r}: set it to 0, or config.optimizer.name={name}'
+        f'config.optimizer.{field} = {config[field]} has no effect with '
+        f'{config.name!r}: set it to 0, or config.optimizer.name={name}'
       )
-  schedule = make_schedule(settings, steps)
-  if settings.name == 'sgd':
-    momentum = settings.momentum if settings.momentum else None
-    main = optax.sgd(schedule, momentum=momentum)
-  elif settings.name == 'adam':
-    main = optax.adam(schedule)
+  schedule = make_schedule(config, steps)
+  if config.name == 'sgd':
+    optimizer = optax.sgd(schedule, momentum=config.momentum or None)
+  elif config.name == 'adam':
+    optimizer = optax.adam(schedule)
   else:
-    main = optax.adamw(schedule, weight_decay=settings.weight_decay)
-  if not settings.clip:
-    return main
-  return optax.chain(optax.clip_by_global_norm(settings.clip), main)
+    optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
+  if not config.clip:
+    return optimizer
+  return optax.chain(optax.clip_by_global_norm(config.clip), optimizer)

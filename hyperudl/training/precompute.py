@@ -1,4 +1,4 @@
-"""Adapted latents of training tasks: `python -m hyperudl.training.precompute`.
+"""Adapts latents of training tasks: `python -m hyperudl.training.precompute`.
 
   python -m hyperudl.training.precompute --workdir=runs/hypernet --copies=10
 
@@ -11,7 +11,6 @@ is readable; 5 disk full or unwritable; 8 a device has too little memory; 130
 Ctrl-C.
 """
 
-import functools
 import io
 import pathlib
 
@@ -26,36 +25,72 @@ from hyperudl.core import cli
 from hyperudl.core import config as config_lib
 from hyperudl.data import episodes
 from hyperudl.data.language import task_set
-from hyperudl.evaluation import evaluator
 from hyperudl.learners import hypernet
 from hyperudl.learners._language import hypernetwork
 from hyperudl.storage import filesystem
 from hyperudl.storage import selection
-from hyperudl.training import runs
+from hyperudl.training import setup
 from hyperudl.training import train_step
 
 BATCH = 16  # tasks at a time
 
 
-def latents_of(settings, config, params, tasks, copies):
-  """Adapted latents f32[M, T, Z] of all tasks of a set.
+def precompute(workdir: filesystem.StrPath, copies: int) -> None:
+  """Write WORKDIR/latents.npz, of the step that `init_from` would take.
 
   Args:
-    settings: `hypernets.Settings` of the run.
-    config: of the run.
-    params: of the run.
-    tasks: the `vqa.TaskSet` of its training.
-    copies: M.
+    workdir: of a run of `hypernet`.
+    copies: latents of each task.
+
+  Raises:
+    core.BadInput: for a run that is no hypernet with a latent, or copies < 1.
   """
-  draw = episodes.make_draw(config, tasks, train=True)
+  config = setup.read_config(workdir)
+  if copies < 1:
+    raise core.BadInput(f'--copies={copies}: expected 1 or more')
+  learner_config = _hypernet_config(workdir, config)
+  components = setup.prepare(config)
+  tasks, draw = components.dataset, components.draw
+  shapes = jax.eval_shape(
+    components.learner.init, *setup.first_episode(config, draw)
+  )
+  source, _ = selection.upstream_step(workdir)
+  checkpoint = selection.restore_step(workdir, source)
+  params = jax.tree.map(jnp.asarray, setup.fit_params(checkpoint, shapes))
 
-  def adapt(batch):
-    one = lambda episode: hypernetwork.adapted_on_all(settings, params, episode)
-    return jax.vmap(one)(batch)['z']
+  def adapt(episode):
+    net = hypernetwork.Hypernet(learner_config, params)
+    return net.adapt_to_all_images(episode).latent
 
-  adapt = jax.jit(train_step.at_precision(adapt, config.matmul_precision))
+  adapt = train_step.at_precision(jax.vmap(adapt), config.matmul_precision)
+  latents = _adapt_all(config, jax.jit(adapt), draw, len(tasks.names), copies)
+  file = io.BytesIO()
+  np.savez(file, latents=latents, ids=tasks.ids, step=checkpoint.step)
+  path = pathlib.Path(workdir) / task_set.LATENTS
+  filesystem.replace(path, file.getvalue())
+  shape, step = latents.shape, checkpoint.step
+  logging.info('%s: %s latents of step %d', path, shape, step)
 
-  count, parts = len(tasks.names), []
+
+def _hypernet_config(workdir, config):
+  """Return the `hypernet.Config` of a run; BadInput without latents."""
+  if config.learner.name != 'hypernet':
+    raise core.BadInput(
+      f'{workdir} is a run of {config.learner.name!r}: precompute adapts the '
+      'latents of a hypernet'
+    )
+  settings = config_lib.learner_settings(config)
+  try:
+    learner_config = hypernet.Config(way=config.episode.way, **settings)
+    hypernetwork.check_has_latents(learner_config)
+  except ValueError as error:
+    raise core.BadInput(f'{workdir}: {error}') from error
+  return learner_config
+
+
+def _adapt_all(config, adapt, draw, count, copies):
+  """Return latents f32[copies, count, Z], each copy on other images."""
+  parts = []
   for copy in range(copies):
     rows = []
     for start in range(0, count, BATCH):
@@ -67,54 +102,16 @@ def latents_of(settings, config, params, tasks, copies):
   return np.stack(parts)
 
 
-def precompute(workdir, copies):
-  """Writes WORKDIR/latents.npz, of the step that `init_from` would take.
-
-  Raises:
-    core.BadInput: for a run that is no hypernet with a latent, or copies < 1.
-  """
-  config = runs.read_config(workdir)
-  if config.learner.name != 'hypernet':
-    raise core.BadInput(
-      f'{workdir} is a run of {config.learner.name!r}: precompute adapts the '
-      'latents of a hypernet'
-    )
-  if copies < 1:
-    raise core.BadInput(f'--copies={copies}: expected 1 or more')
-  try:
-    settings = hypernet.settings_of(
-      config.episode.way, **config_lib.learner_settings(config)
-    )
-    hypernetwork.check_latents(settings)
-  except ValueError as error:
-    raise core.BadInput(f'{workdir}: {error}') from error
-  tasks = runs.load_data(config, 'train')
-  draw = episodes.make_draw(config, tasks, train=True)
-  keys = episodes.train_keys(config.seed, 0, 1)
-  episode = jax.tree.map(lambda leaf: leaf[0], draw(keys))
-  init = functools.partial(hypernetwork.init, settings)
-  shapes = jax.eval_shape(init, keys[0], episode)
-  source = selection.upstream_step(workdir)[0]
-  raw, number, _ = selection.restore_step(workdir, source)
-  params = jax.tree.map(jnp.asarray, evaluator.fit(raw, shapes, number))
-  latents = latents_of(settings, config, params, tasks, copies)
-  file = io.BytesIO()
-  np.savez(file, latents=latents, ids=tasks.ids, step=number)
-  path = pathlib.Path(workdir) / task_set.LATENTS
-  filesystem.replace(path, file.getvalue())
-  logging.info('%s: %s latents of step %d', path, latents.shape, number)
-
-
-def main(argv):
-  """Precomputes for the run that the flags name."""
+def main(argv: list[str]) -> None:
+  """Precompute the latents of the run that the flags name."""
   del argv
   cli.set_up()
-  precompute(FLAGS.workdir, FLAGS.copies)
+  precompute(flags.FLAGS.workdir, flags.FLAGS.copies)
 
 
 if __name__ == '__main__':
-  FLAGS = flags.FLAGS
-  flags.DEFINE_string('workdir', None, 'Folder of a run of `hypernet`.')
+  flags.DEFINE_string(
+    'workdir', None, 'Folder of a run of `hypernet`.', required=True
+  )
   flags.DEFINE_integer('copies', 10, 'Latents of each task.')
-  flags.mark_flags_as_required(['workdir'])
   cli.run(main)

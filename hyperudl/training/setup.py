@@ -1,7 +1,8 @@
-"""Everything that a training needs and that can fail before a run exists."""
+"""Prepares a run: reads and checks its config, and builds its parts."""
 
 from collections.abc import Callable
 import os
+import pathlib
 from typing import NamedTuple
 
 from absl import logging
@@ -9,175 +10,279 @@ import jax
 import optax
 
 from hyperudl import core
+from hyperudl import learners
 from hyperudl.core import config as config_lib
 from hyperudl.core import distributed
+from hyperudl.core.config import ConfigDict
 from hyperudl.data import datasets
 from hyperudl.data import episodes
+from hyperudl.data import language
+from hyperudl.data.datasets import splits
 from hyperudl.data.language import task_set
-from hyperudl.learners._language import dual_encoder
+from hyperudl.storage import checkpoints
 from hyperudl.storage import selection
+from hyperudl.storage import serialization
+from hyperudl.storage.filesystem import StrPath
+from hyperudl.training import encode_tasks
 from hyperudl.training import episode_batching
 from hyperudl.training import optimizers
-from hyperudl.training import runs
 from hyperudl.training import train_step
 
+# Fields, or starts of fields, that may change when a run is resumed.
+RESUMABLE = (
+  'log_steps',
+  'checkpoint_steps',
+  'steps_per_call',
+  'chunk',
+  'data.dir',
+  'data.device_mb',
+  'eval.',
+)
 
-class Prepared(NamedTuple):
-  """What `prepare` has made of a config."""
+Dataset = datasets.Dataset | task_set.TaskSet
+
+
+class Components(NamedTuple):
+  """What a training is made of, besides its state."""
 
   learner: core.Learner
-  dataset: datasets.Dataset | task_set.TaskSet
+  dataset: Dataset
   draw: Callable  # of `episodes.make_draw`
   optimizer: optax.GradientTransformation
-  strategy: str
-  mesh: jax.sharding.Mesh | None
-  ahead: bool  # whether a thread should draw, beside the updates
+  batching: episode_batching.Batching
+  draw_ahead: bool  # whether a thread draws, beside the updates
 
 
-def prepare(config):
-  """Everything that can fail before a run exists.
-
-  Args:
-    config: a ConfigDict.
+def prepare(config: ConfigDict) -> Components:
+  """Build the components of a training; nothing is written.
 
   Raises:
     core.BadInput: for a config or data set that cannot run.
   """
-  config_lib.validate(config)
-  learner = runs.make_learner(config)
-  strategy, mesh = strategy_of(config, config.batch)
-  dataset = runs.load_data(config, 'train')
+  check(config)
+  learner = make_learner(config)
+  batching = episode_batching.choose(
+    config.strategy, config.batch, config.chunk
+  )
+  dataset = load_data(config, 'train')
   episodes.check_fits(config, dataset, 'train')
-  draw = episodes.make_draw(config, dataset, train=True, others=dataset)
   optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
-  ahead = _ahead(config, dataset)
-  return Prepared(learner, dataset, draw, optimizer, strategy, mesh, ahead)
+  return Components(
+    learner,
+    dataset,
+    episodes.make_draw(config, dataset, train=True, training_set=dataset),
+    optimizer,
+    batching,
+    _draws_ahead(config, dataset),
+  )
 
 
-def encoded(config, prepared, params):
-  """`prepared` with episodes that a frozen encoder has been through already.
+def encode_once(
+  config: ConfigDict, components: Components, params: core.PyTree
+) -> Components:
+  """Replace the data of a learner with language by its frozen encoder's output.
 
-  A learner with language sees images and strings through its frozen encoder
-  alone (but for the target 'convnet'), the same in every update: so this is
-  done once. Where there is nothing to do, `prepared` itself is returned.
+  Such a learner reads images and strings through the encoder alone (but for
+  the target 'convnet'), the same in every update. For other learners the
+  components are returned as they are.
 
   Args:
-    config: a ConfigDict.
-    prepared: of `prepare`.
+    config: of the run.
+    components: from `prepare`.
     params: of the learner, with its upstreams.
   """
-  towers = params.get('frozen', {}).get('contrastive', {})
-  settings = config.learner
-  if not {'image', 'text'} & towers.keys() or settings.target == 'convnet':
-    return prepared
-  sizes = dual_encoder.Towers(
-    settings.vocabulary,
-    settings.width,
-    tuple(settings.hidden),
-    settings.grid,
-    settings.inner_width,
+  encoder = params.get('frozen', {}).get('contrastive', {})
+  if not {'image', 'text'} & encoder.keys():
+    return components
+  if config.learner.target == 'convnet':
+    return components
+  encode = train_step.at_precision(encode_tasks.encode, config.matmul_precision)
+  tasks = encode(config.learner, encoder, components.dataset)
+  return components._replace(
+    dataset=tasks,
+    draw=episodes.make_draw(config, tasks, train=True, training_set=tasks),
+    draw_ahead=_draws_ahead(config, tasks),
   )
-  encode = train_step.at_precision(
-    dual_encoder.encoded, config.matmul_precision
-  )
-  tasks = encode(sizes, towers, prepared.dataset)
-  draw = episodes.make_draw(config, tasks, train=True, others=tasks)
-  ahead = _ahead(config, tasks)
-  return prepared._replace(dataset=tasks, draw=draw, ahead=ahead)
 
 
-def _ahead(config, dataset):
-  """Whether a thread should draw: for large sets, and for several processes.
+def _draws_ahead(config, dataset):
+  """Return whether to draw in a thread: large data or several processes.
 
-  Shares of a batch are put together on the host.
+  Several processes join their parts of a batch on the host.
   """
   large = dataset.images.nbytes > config.data.device_mb << 20
-  return large or not distributed.alone()
+  return large or not distributed.is_single_process()
 
 
-def strategy_of(config, batch):
-  """(name, mesh) as `strategies.resolve_strategy`, for so many episodes.
-
-  Raises:
-    core.BadInput: if `config.strategy` or `config.chunk` does not suit them.
-  """
-  try:
-    strategy, mesh = episode_batching.resolve_strategy(config.strategy, batch)
-  except ValueError as error:
-    raise core.BadInput(f'config: {error}') from error
-  share = batch // (mesh.size if mesh else 1)
-  if config.chunk and share % config.chunk:
-    raise core.BadInput(
-      f'config.chunk = {config.chunk} does not divide the {share} episodes of '
-      f'a device (config.batch = {batch}): choose a divisor or 0'
-    )
-  return strategy, mesh
+def first_episode(
+  config: ConfigDict, draw: Callable
+) -> tuple[jax.Array, core.Episode]:
+  """Return the key of the first training episode and the episode."""
+  keys = episodes.train_keys(config.seed, 0, 1)
+  return keys[0], jax.tree.map(lambda leaf: leaf[0], draw(keys))
 
 
-def initial_state(config, prepared, graft=True):
-  """A new state, with upstream networks grafted in if `graft`.
+def initial_state(
+  config: ConfigDict, components: Components, graft: bool = True
+) -> core.TrainState:
+  """Return the state before the first update.
+
+  Args:
+    config: of the run.
+    components: from `prepare`.
+    graft: fill in the upstream networks of `config.init_from`.
 
   Raises:
     core.BadInput: if the learner cannot take such episodes, or an upstream
       does not fit.
   """
-  keys = episodes.train_keys(config.seed, 0, 1)
-  episode = jax.tree.map(lambda leaf: leaf[0], prepared.draw(keys))
-  learner = prepared.learner
-  init_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  _, episode = first_episode(config, components.draw)
+  learner, optimizer = components.learner, components.optimizer
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
   try:
-    state = train_step.init_state(
-      learner, prepared.optimizer, init_key, episode
-    )
-    jax.eval_shape(learner.loss, state.params, episode, init_key, state.step)
+    state = train_step.init_state(learner, optimizer, key, episode)
+    jax.eval_shape(learner.loss, state.params, episode, key, state.step)
   except (TypeError, ValueError) as error:
     shape = tuple(episode.support.x.shape)
     raise core.BadInput(
       f'learner {config.learner.name!r} cannot run on support images of '
       f'shape {shape}: {error}'
     ) from error
-  params = _grafted(config, state.params) if graft else state.params
-  return state._replace(params=params)
+  return state._replace(params=_graft(config, state.params)) if graft else state
 
 
-def _grafted(config, params):
+def _graft(config, params):
+  """Return `params` with the networks of `config.init_from` filled in."""
   random = dict(params.get('frozen', {}))
   for name, workdir in config.init_from.items():
-    frozen = name in params.get('frozen', {})
-    if workdir and not frozen and name not in params:
+    if not workdir:
+      continue
+    if name not in random and name not in params:
       raise core.BadInput(
         f'config.init_from.{name} = {workdir!r}, but this configuration of '
         f'{config.learner.name!r} has no network of that name'
       )
-    if workdir:
-      params = selection.graft(params, name, workdir)
-      _check_latents(config, name, workdir)
+    params = selection.graft(params, name, workdir)
+    _check_latents(config, name, workdir)
   for name, workdir in config.init_from.items():
     # An upstream may have brought its own upstreams with it.
-    if (
-      not workdir and name in random and params['frozen'][name] is random[name]
-    ):
+    is_random = name in random and params['frozen'][name] is random[name]
+    if is_random and not workdir:
       logging.warning(
         'config.init_from.%s is empty: the frozen %r keeps its random '
         'initial weights',
-        name,
-        name,
+        *(name, name),
       )
   return params
 
 
 def _check_latents(config, name, workdir):
-  """Raises BadInput if latents and network come from other steps of a run."""
+  """Raise BadInput if latents and network come from other steps of a run."""
   folder = config.data.latents
   if not folder or not os.path.samefile(folder, workdir):
     return
-  made, step = (
-    task_set.latents_step(folder),
-    selection.upstream_step(workdir)[1],
-  )
-  if made != step:
+  latents_step = task_set.latents_step(folder)
+  step = selection.upstream_step(workdir)[1]
+  if latents_step != step:
     raise core.BadInput(
-      f'config.data.latents={folder}: its latents.npz is of step {made}, but '
-      f'config.init_from.{name} takes step {step} of the same run; run python '
-      f'-m hyperudl.training.precompute --workdir={folder} again'
+      f'config.data.latents={folder}: its latents.npz is of step '
+      f'{latents_step}, but config.init_from.{name} takes step {step} of the '
+      'same run; run python -m hyperudl.training.precompute '
+      f'--workdir={folder} again'
+    )
+
+
+def check(config: ConfigDict) -> None:
+  """Raise core.BadInput for a config that its learner cannot run."""
+  config_lib.validate(config)
+  learners.check_run(config)
+
+
+def make_learner(config: ConfigDict) -> core.Learner:
+  """Make the config's learner; core.BadInput if a hyperparameter is refused."""
+  settings = config_lib.learner_settings(config)
+  return learners.make(config.learner.name, config.episode.way, settings)
+
+
+def load_data(config: ConfigDict, split: str) -> Dataset:
+  """Load the images, or the tasks with language, of one split.
+
+  Raises:
+    core.BadInput: an unknown set, a fault in its data or an impossible split.
+  """
+  if 'language' in config:
+    return language.load(config, split)
+  data = config.data
+  # A number of classes limits the training set alone.
+  limits = split == 'train' or not splits.is_count(data.classes)
+  return datasets.load(
+    data.dataset,
+    split,
+    data.dir,
+    image_size=data.image_size,
+    classes=data.classes if limits else 0,
+    shuffle=data.shuffle_classes,
+    split_by=data.split_by,
+  )
+
+
+def fit_params(
+  checkpoint: checkpoints.Checkpoint, shapes: core.PyTree
+) -> core.PyTree:
+  """Return the parameters of a checkpoint in the structure of `shapes`.
+
+  Args:
+    checkpoint: restored as nested dicts with an entry `params`.
+    shapes: of the learner's parameters, arrays or `jax.ShapeDtypeStruct`.
+
+  Raises:
+    core.BadInput: if the learner as now configured has other parameters.
+  """
+  leaves = serialization.name_leaves(checkpoint.state['params'])
+  problem = serialization.mismatch(leaves, serialization.name_leaves(shapes))
+  if problem:
+    raise core.BadInput(
+      f'step {checkpoint.step} does not fit the learner with these overrides: '
+      f'{problem}; some learners cannot change way or image size'
+    )
+  return serialization.fill(shapes, leaves)
+
+
+def read_config(workdir: StrPath) -> ConfigDict:
+  """Read the config of the run in `workdir`; core.BadInput if there is none."""
+  path = pathlib.Path(workdir) / 'config.json'
+  try:
+    text = path.read_text()
+  except OSError as error:
+    raise core.BadInput(
+      f'no run in {workdir}: {path} cannot be read ({error.strerror}); '
+      '--workdir is the folder that the trainer was given'
+    ) from error
+  try:
+    return config_lib.from_json(text)
+  except core.BadInput as error:
+    raise core.BadInput(f'{path}: {error}; restore it or delete it') from error
+
+
+def check_workdir(config: ConfigDict, workdir: StrPath) -> None:
+  """Refuse a folder that holds something other than this run.
+
+  Raises:
+    core.BadInput: if the workdir is a file or holds a run of another config.
+  """
+  path = pathlib.Path(workdir)
+  if path.exists() and not path.is_dir():
+    raise core.BadInput(f'--workdir={workdir} is a file; name a folder')
+  if not (path / 'config.json').exists():
+    return
+  changed = config_lib.differences(read_config(workdir), config)
+  lines = [
+    f'{field}: {stored!r} -> {new!r}'
+    for field, (stored, new) in changed.items()
+    if not field.startswith(RESUMABLE)
+  ]
+  if lines:
+    raise core.BadInput(
+      f'{workdir} holds a run of another config ({"; ".join(lines)}); use '
+      'another --workdir or restore these fields'
     )

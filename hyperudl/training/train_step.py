@@ -1,28 +1,34 @@
-"""The outer loop as pure functions: one jitted step over many episodes."""
+"""Compiles one update, or one evaluation, of a learner over many episodes."""
 
+from collections.abc import Callable
 import functools
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from hyperudl.core import TrainState
+from hyperudl import core
 from hyperudl.training import episode_batching
 
 
-def init_state(learner, optimizer, key, episode):
-  """A fresh `TrainState` for episodes shaped like `episode` (no B axis)."""
+def init_state(
+  learner: core.Learner,
+  optimizer: optax.GradientTransformation,
+  key: jax.Array,
+  episode: core.Episode,
+) -> core.TrainState:
+  """Return a new state for episodes shaped like `episode` (no B axis)."""
   params = jax.jit(learner.init)(key, episode)
   trainable, _ = episode_batching.split_frozen(params)
   opt_state = jax.jit(optimizer.init)(trainable)
-  return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+  return core.TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
-def place(state, mesh):
-  """`state` on the device, replicated over `mesh` if there is one.
+def place(state: core.PyTree, mesh: jax.sharding.Mesh | None) -> core.PyTree:
+  """Put arrays on the device, replicated over `mesh` if there is one.
 
-  The first step must see the placement that later steps will see, or the
-  step compiles twice.
+  The first step must get the placement that later steps get, or the step
+  compiles twice.
   """
   if mesh is None:
     return jax.tree.map(jnp.asarray, state)
@@ -30,14 +36,14 @@ def place(state, mesh):
   return jax.device_put(state, spec)
 
 
-def at_precision(function, precision):
-  """`function` whose matrix products and convolutions have `precision`.
+def at_precision(function: Callable, precision: str) -> Callable:
+  """Return `function` with the precision of its matrix products set.
 
   Args:
     function: traced or called in one piece, with all derivatives inside.
-    precision: of `config.matmul_precision`; 'default' is the device's own. A
-      CPU computes in float32 whatever it says, but 'bfloat16' has images and
-      kernels in the networks of episodes held in bfloat16 everywhere.
+    precision: of `config.matmul_precision`, for convolutions too; 'default' is
+      the device's own. A CPU computes in float32 in any case, but 'bfloat16'
+      keeps images and kernels of episode networks in bfloat16 everywhere.
   """
   if precision == 'default':
     return function
@@ -51,75 +57,74 @@ def at_precision(function, precision):
 
 
 def make_train_step(
-  learner,
-  optimizer,
-  strategy='scan',
-  mesh=None,
-  several=False,
-  chunk=0,
-  precision='float32',
-):
-  """The jitted update: (state, episodes [B, ...], keys key[B]) -> ...
+  learner: core.Learner,
+  optimizer: optax.GradientTransformation,
+  batching: episode_batching.Batching = episode_batching.SCAN,
+  several: bool = False,
+  precision: str = 'float32',
+) -> Callable:
+  """Compile the update (state, episodes [B, ...], keys key[B]) -> ...
 
   Args:
     learner: a `Learner`.
     optimizer: of optax.
-    strategy: as `strategies.episode_value_and_grad`.
-    mesh: likewise.
+    batching: how to compute the gradients of a batch.
     several: make one call do S updates, one after another: episodes, keys and
       metrics have a first axis S. It saves the dispatch of small updates.
-    chunk: as `strategies.episode_value_and_grad`.
-    precision: as `at_precision`.
+    precision: as in `at_precision`.
 
   Returns:
     A function that returns (new state, metrics f32[]); the old state is
     donated. A step whose loss or gradient is not finite changes nothing but
-    the step number and says so in `metrics['finite']` (1 or 0).
+    the step number, and `metrics['finite']` is 0 instead of 1.
   """
   value_and_grad = episode_batching.episode_value_and_grad(
-    learner.loss, strategy, mesh, chunk
+    learner.loss, batching
   )
+  update = functools.partial(_update, value_and_grad, optimizer)
 
-  def train_step(state, episodes, keys):
-    value, metrics, grads = value_and_grad(
-      state.params, episodes, keys, state.step
-    )
-    trainable, frozen = episode_batching.split_frozen(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
-    grad_norm = optax.tree.norm(grads)
-    update_norm = optax.tree.norm(updates)
-    finite = jnp.isfinite(value + grad_norm + update_norm)
-    new = optax.apply_updates(trainable, updates)
-    keep = lambda a, b: jnp.where(finite, a, b)
-    new, opt_state = jax.tree.map(
-      keep, (new, opt_state), (trainable, state.opt_state)
-    )
-    metrics = {
-      **metrics,
-      'loss': value,
-      'grad_norm': grad_norm,
-      'update_norm': update_norm,
-      'param_norm': optax.tree.norm(new),
-      'finite': finite.astype(jnp.float32),
-    }
-    params = averaged({**new, **frozen}, state.step)
-    return TrainState(state.step + 1, params, opt_state), metrics
-
-  def train_steps(state, episodes, keys):
+  def updates(state, episodes, keys):
     return jax.lax.scan(
-      lambda state, batch: train_step(state, *batch), state, (episodes, keys)
+      lambda state, batch: update(state, *batch), state, (episodes, keys)
     )
 
-  run = at_precision(train_steps if several else train_step, precision)
+  run = at_precision(updates if several else update, precision)
   return jax.jit(run, donate_argnums=0)
 
 
-def averaged(params, step):
-  """`params` with the running means in `frozen/ema` moved towards their own.
+def _update(value_and_grad, optimizer, state, episodes, keys):
+  """Return (state, metrics) after one step of the optimizer."""
+  value, metrics, grads = value_and_grad(
+    state.params, episodes, keys, state.step
+  )
+  trainable, frozen = episode_batching.split_frozen(state.params)
+  updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+  grad_norm = optax.tree.norm(grads)
+  update_norm = optax.tree.norm(updates)
+  finite = jnp.isfinite(value + grad_norm + update_norm)
+  new, opt_state = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old),
+    (optax.apply_updates(trainable, updates), opt_state),
+    (trainable, state.opt_state),
+  )
+  metrics = {
+    **metrics,
+    'loss': value,
+    'grad_norm': grad_norm,
+    'update_norm': update_norm,
+    'param_norm': optax.tree.norm(new),
+    'finite': finite.astype(jnp.float32),
+  }
+  params = update_ema({**new, **frozen}, state.step)
+  return core.TrainState(state.step + 1, params, opt_state), metrics
+
+
+def update_ema(params: core.PyTree, step: jax.Array) -> core.PyTree:
+  """Move the running means in `frozen/ema` towards the trained parameters.
 
   Args:
-    params: where `frozen/ema` has copies of some entries and a `decay`.
-    step: i32[], updates before; early means forget faster.
+    params: `frozen/ema`, if present, has copies of some entries and a `decay`.
+    step: i32[], updates before this one; early means forget faster.
   """
   ema = params.get('frozen', {}).get('ema')
   if ema is None:
@@ -133,23 +138,27 @@ def averaged(params, step):
   return {**params, 'frozen': {**params['frozen'], 'ema': ema}}
 
 
-def is_visual(name):
-  """Whether a metric is to be looked at: 'image/', 'histogram/', 'points/'."""
+def is_visual(name: str) -> bool:
+  """Return whether a metric is drawn: 'image/', 'histogram/' or 'points/'."""
   return name.startswith(('image/', 'histogram/', 'points/'))
 
 
 def make_eval_step(
-  learner, strategy='auto', visuals=False, mesh=None, precision='float32'
-):
-  """The jitted evaluation: (params, episodes [B, ...], keys) -> metrics [B].
+  learner: core.Learner,
+  strategy: str = 'auto',
+  visuals: bool = False,
+  mesh: jax.sharding.Mesh | None = None,
+  precision: str = 'float32',
+) -> Callable:
+  """Compile the evaluation (params, episodes [B, ...], keys) -> metrics [B].
 
   Args:
     learner: a `Learner`.
     strategy: 'auto' (a loop over episodes on a CPU, vmap on an accelerator),
       'scan' or 'vmap'.
-    visuals: return only the metrics to look at (True) or only the others.
-    mesh: of one axis 'episodes', which B must be a multiple of, or None.
-    precision: as `at_precision`.
+    visuals: return only the metrics that are drawn (True) or only the others.
+    mesh: of one axis 'episodes', whose size divides B, or None.
+    precision: as in `at_precision`.
   """
   if strategy == 'auto':
     strategy = 'scan' if jax.default_backend() == 'cpu' else 'vmap'

@@ -1,4 +1,4 @@
-"""The benchmark of one configuration runs and tells its parts apart."""
+"""Rows of one configuration: drawing, updates, evaluation, and parts."""
 
 import json
 import math
@@ -8,7 +8,6 @@ import pytest
 
 from configs import hypertransformer as hypertransformer_config
 from configs import protonet as protonet_config
-from hyperudl import core
 from hyperudl.benchmark import learner as benchmark_learner
 from hyperudl.benchmark import timing
 from tests.testing import runs
@@ -17,15 +16,11 @@ from tests.testing import tiny_sizes
 
 def lines_of(module, name, batches, calls=(1,)):
   config = module.get_config('tiny,way=2,query=2,batch=2').unlock()
-  config.data.dir = str(runs.home())
+  config.data.dir = str(runs.data_dir())
   config.data.augment = 'none'
   config.eval.batch = 2
   config.learner.update(tiny_sizes.TINY[name])
-  rows, episode, learner = benchmark_learner.updates(config, batches, calls)
-  if name == 'hypertransformer':
-    rows.update(
-      benchmark_learner.hypertransformer_parts(config, episode, learner)
-    )
+  rows = benchmark_learner.rows(config, batches, calls)
   # Two calls a row: quick, and no claim is made of the numbers.
   return timing.measure(rows, 2, matmul=64, seconds=0.0)
 
@@ -39,6 +34,7 @@ def test_rows_of_any_learner_are_drawing_updates_and_evaluation():
     *('evaluate 2', 'answer 1'),
   ]
   for line in lines:
+    assert line['config'] == 'protonet on tiny, 2-way 1-shot'
     assert json.loads(json.dumps(line)) == line
     each = line['ms_per_call'] / 1000 * line['episodes_per_second']
     size = math.prod(map(int, re.findall(r'\d+', line['name'])))
@@ -53,32 +49,9 @@ def test_rows_of_any_learner_are_drawing_updates_and_evaluation():
 
 
 @pytest.mark.slow
-def test_the_hypertransformer_has_parts():
+def test_parts_of_a_hypertransformer_are_rows():
   lines = lines_of(hypertransformer_config, 'hypertransformer', [1])
   parts = {line['name'] for line in lines if line['name'].startswith('part')}
   names = ('layer features', 'encoders', 'cnn', 'shared features')
   assert parts == {f'part {name}' for name in names}
   assert all(line['ms_per_call'] > 0 for line in lines)
-
-
-def test_lines_are_compared_with_those_of_the_same_row(tmp_path):
-  file = tmp_path / 'before.jsonl'
-  line = {'config': 'maml on glyphs', 'name': 'update 1', 'devices': 1}
-  other = {**line, 'devices': 2}
-  before = [{**line, 'episodes_per_second': 4.0}]
-  file.write_text('\n'.join(json.dumps(row) for row in before) + '\n')
-  read = timing.read_lines(file)
-  found = timing.against({**line, 'episodes_per_second': 6.0}, read)
-  assert found['ratio'] == 1.5
-  other['episodes_per_second'] = 6.0
-  assert timing.against(other, read) == other
-  assert timing.read_lines('') == {}
-
-
-@pytest.mark.parametrize('text', ['no json', '[1]', '{"name": "a"}', None])
-def test_a_file_of_something_else_cannot_be_compared_with(tmp_path, text):
-  file = tmp_path / 'before.jsonl'
-  if text:
-    file.write_text(text)
-  with pytest.raises(core.BadInput, match='does not hold JSON lines'):
-    timing.read_lines(file)

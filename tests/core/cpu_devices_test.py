@@ -1,5 +1,7 @@
 """How many devices --cpu_devices makes of a CPU."""
 
+import os
+
 import pytest
 
 from hyperudl import core
@@ -7,23 +9,23 @@ from hyperudl.core import cli
 
 
 @pytest.mark.parametrize(
-  'asked, batch, cores, expected',
+  'requested, batch, cores, expected',
   [
     (1, 8, 16, 1),
-    (3, 8, 2, 3),  # what is asked for, if there is more than one core or not
+    (3, 8, 2, 3),  # a number is taken as it is
     (0, 8, 2, 2),
-    (0, 8, 6, 4),  # the largest share of the batch
+    (0, 8, 6, 4),  # the largest divisor of the batch
     (0, 7, 6, 1),
     (0, 4, 16, 4),
     (0, 1, 6, 1),
     (None, 8, 6, None),  # what XLA_FLAGS say
   ],
 )
-def test_one_device_a_core_that_divide_the_batch(
-  asked, batch, cores, expected, monkeypatch
+def test_there_is_a_device_for_each_core_that_divides_the_batch(
+  requested, batch, cores, expected, monkeypatch
 ):
-  monkeypatch.setattr(cli, 'cores', lambda: cores)
-  assert cli.devices_of_cpu(asked, batch, {}) == expected
+  monkeypatch.setattr(cli, 'available_cores', lambda: cores)
+  assert cli.num_cpu_devices(requested, batch, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -34,12 +36,12 @@ def test_one_device_a_core_that_divide_the_batch(
     ({'JAX_NUM_PROCESSES': '', 'SLURM_STEP_NUM_TASKS': '1'}, 4),
   ],
 )
-def test_each_of_several_processes_is_one_device(
+def test_each_of_several_processes_has_one_device(
   environ, expected, monkeypatch
 ):
-  monkeypatch.setattr(cli, 'cores', lambda: 4)
-  assert cli.devices_of_cpu(0, 8, environ) == expected
-  assert cli.devices_of_cpu(2, 8, environ) == 2
+  monkeypatch.setattr(cli, 'available_cores', lambda: 4)
+  assert cli.num_cpu_devices(0, 8, environ) == expected
+  assert cli.num_cpu_devices(2, 8, environ) == 2
 
 
 @pytest.mark.parametrize(
@@ -56,14 +58,14 @@ def test_a_container_has_the_cores_of_its_quota(
   text, expected, monkeypatch, tmp_path
 ):
   monkeypatch.setattr(
-    cli.os, 'sched_getaffinity', lambda pid: range(8), raising=False
+    os, 'sched_getaffinity', lambda pid: range(8), raising=False
   )
   quota = tmp_path / 'cpu.max'
   quota.write_text(text)
-  assert cli.cores(quota) == expected
-  assert cli.cores(tmp_path / 'none') == 8
+  assert cli.available_cores(quota) == expected
+  assert cli.available_cores(tmp_path / 'none') == 8
 
 
-def test_a_negative_number_is_refused():
+def test_a_negative_number_of_devices_is_refused():
   with pytest.raises(core.BadInput, match='--cpu_devices=-1'):
-    cli.devices_of_cpu(-1, 8)
+    cli.num_cpu_devices(-1, 8)

@@ -1,4 +1,4 @@
-"""The stages of `udl`, one run each, through the command line."""
+"""Stages of `udl` chain: each is a run that starts from the run before."""
 
 import jax
 import numpy as np
@@ -9,11 +9,11 @@ from tests.testing import runs
 
 
 def flags(config, workdir, *more):
-  """Flags of a small stage; 6 episodes of 4 queries are evaluated."""
+  """Return the flags of a small stage that evaluates 6 episodes."""
   return [
     f'--config=configs/{config}',
     f'--workdir={workdir}',
-    f'--config.data.dir={runs.home()}',
+    f'--config.data.dir={runs.data_dir()}',
     '--config.data.augment=none',
     '--config.eval.episodes=6',
     '--config.eval.batch=3',
@@ -23,7 +23,7 @@ def flags(config, workdir, *more):
 
 
 def udl(phase, workdir, *more):
-  """Flags of a small stage of `udl`."""
+  """Return the flags of a small stage of `udl`."""
   sizes = {
     'channels': '(4,4)',
     'width': 8,
@@ -46,7 +46,7 @@ def udl(phase, workdir, *more):
 
 @pytest.fixture(scope='module')
 def chain(tmp_path_factory):
-  """A folder with the runs `vae`, `base` and `inner`."""
+  """Train the runs `vae`, `base` and `inner`, and return their folder."""
   folder = tmp_path_factory.mktemp('chain')
   stages = [
     flags(
@@ -69,18 +69,18 @@ def params(workdir):
   return selection.restore_step(str(workdir), 'latest')[0]['params']
 
 
-def assert_equal(found, expected):
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
-  jax.tree.map(np.testing.assert_array_equal, found, expected)
+def assert_equal(tree, expected):
+  assert jax.tree.structure(tree) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, tree, expected)
 
 
 @pytest.mark.slow
-def test_frozen_parts_are_those_of_the_stage_before(chain):
+def test_frozen_networks_equal_those_of_the_stage_before(chain):
   vae, base, inner = (params(chain / n) for n in ('vae', 'base', 'inner'))
   assert_equal(base['frozen']['vae'], vae)
   assert_equal(inner['frozen']['vae'], vae)
-  own = {name: leaf for name, leaf in base.items() if name != 'frozen'}
-  assert_equal(inner['frozen']['base'], own)
+  trained = {name: leaf for name, leaf in base.items() if name != 'frozen'}
+  assert_equal(inner['frozen']['base'], trained)
   assert set(inner) == {'frozen', 'inner'}
   # A resumed run needs no upstream any more.
   more = f'--config.init_from.base={chain}/base'
@@ -106,7 +106,7 @@ def test_an_upstream_that_does_not_fit_is_refused(chain):
     udl(phase, chain / f'bad-{name}', f'--config.init_from.{key}={path}')
     for name, (phase, (key, path), _) in wrong.items()
   ]
-  results = runs.forks('train', commands)
+  results = runs.call_many('train', commands)
   for (name, (_, _, words)), result in zip(wrong.items(), results):
     assert (result.code, name) == (2, name), result.err
     assert words in result.line
@@ -114,7 +114,7 @@ def test_an_upstream_that_does_not_fit_is_refused(chain):
 
 
 @pytest.mark.slow
-def test_placebos_are_evaluated_under_their_tags(chain):
+def test_controls_are_evaluated_under_their_tags(chain):
   changes = {
     'noise': '--config.episode.inner_data=noise',
     'none': '--config.episode.inner_data=none',
@@ -126,12 +126,12 @@ def test_placebos_are_evaluated_under_their_tags(chain):
     for tag, change in changes.items()
   ]
   rows = {}
-  for tag, result in zip(changes, runs.forks('evaluate', commands)):
+  for tag, result in zip(changes, runs.call_many('evaluate', commands)):
     assert result.code == 0, result.err
     (rows[tag],) = runs.results(chain / 'inner', f'{tag}-test')
     for name in ('accuracy', 'accuracy_unadapted', 'gain_step', 'gain_data'):
       assert {name, f'{name}_ci95'} <= set(rows[tag])
-  # Without images there is no step; what emits does not change with them.
+  # Without images there is no step; the generated weights do not read them.
   assert rows['none']['gain_step'] == 0
   for tag in ('noise', 'none'):
     same = rows[tag]['accuracy_unadapted'], rows[tag]['nll_unadapted']

@@ -1,4 +1,4 @@
-"""The evaluator: beside a trainer, restarted, stopped, and asked by hand."""
+"""The evaluator beside a trainer, restarted, stopped and run by hand."""
 
 import json
 import signal
@@ -29,8 +29,8 @@ FIELDS = {
 }
 
 
-def test_beside_a_trainer_each_step_is_evaluated_once():
-  workdir = runs.finished()
+def test_beside_a_trainer_each_checkpoint_is_evaluated_once():
+  workdir = runs.finished_run()
   for split in ('valid', 'test'):
     rows = runs.results(workdir, split)
     steps = [row['step'] for row in rows]
@@ -46,36 +46,36 @@ def test_beside_a_trainer_each_step_is_evaluated_once():
       assert 'probabilities' not in arrays
 
 
-def test_the_best_by_valid_are_kept():
-  workdir = runs.finished()
+def test_the_best_checkpoints_by_valid_accuracy_stay():
+  workdir = runs.finished_run()
   rows = runs.results(workdir, 'valid')
   ranked = sorted(rows, key=lambda row: (-row['accuracy'], row['step']))
-  kept = selection.best_steps(str(workdir))
-  assert kept == [row['step'] for row in ranked[:2]]
+  best = selection.best_steps(workdir)
+  assert best == [row['step'] for row in ranked[:2]]
   assert runs.steps(workdir)[-1] == runs.STEPS
   assert len(runs.steps(workdir)) == 3
 
 
 def test_tensorboard_has_the_curves_and_pictures_of_a_run():
-  found = {}
+  events = {}
   for name in ('train', 'eval'):
-    path = str(runs.finished() / 'tb' / name)
-    found[name] = event_accumulator.EventAccumulator(path)
-    found[name].Reload()
-  losses = [event.step for event in found['train'].Scalars('loss')]
-  assert losses == runs.logged(runs.finished())
-  rows = runs.results(runs.finished(), 'test')
-  events = found['eval'].Scalars('test/accuracy')
-  assert [event.step for event in events] == [row['step'] for row in rows]
+    path = str(runs.finished_run() / 'tb' / name)
+    events[name] = event_accumulator.EventAccumulator(path)
+    events[name].Reload()
+  losses = [event.step for event in events['train'].Scalars('loss')]
+  assert losses == runs.logged_steps(runs.finished_run())
+  rows = runs.results(runs.finished_run(), 'test')
+  accuracies = events['eval'].Scalars('test/accuracy')
+  assert [event.step for event in accuracies] == [row['step'] for row in rows]
   values = [row['accuracy'] for row in rows]
-  assert np.allclose([event.value for event in events], values)
-  picture = found['eval'].Images('episode/support')[-1]
+  assert np.allclose([event.value for event in accuracies], values)
+  picture = events['eval'].Images('episode/support')[-1]
   assert (picture.step, picture.height) == (runs.STEPS, 14)
   assert picture.width == 14 * 3
 
 
 def test_a_restarted_evaluator_adds_nothing_and_stops_promptly(tmp_path):
-  workdir = runs.copy(runs.finished(), tmp_path / 'run')
+  workdir = runs.copy(runs.finished_run(), tmp_path / 'run')
   (workdir / 'DONE').unlink()
   before = {p: p.read_bytes() for p in (workdir / 'eval').iterdir()}
   events = lambda: len(list((workdir / 'tb' / 'eval').iterdir()))
@@ -85,11 +85,11 @@ def test_a_restarted_evaluator_adds_nothing_and_stops_promptly(tmp_path):
   assert second.code == 6
   assert f'in use by process {evaluator.pid}' in second.line
   assert evaluator.poll() is None
-  asked = time.monotonic()
+  start = time.monotonic()
   evaluator.send_signal(signal.SIGTERM)
   ended = runs.finish(evaluator)
   assert ended.code == 143
-  assert time.monotonic() - asked < 10
+  assert time.monotonic() - start < 10
   assert ended.line == 'evaluate: stopped; the same command goes on\n'
   after = {p: p.read_bytes() for p in (workdir / 'eval').iterdir()}
   assert after == before
@@ -101,7 +101,7 @@ GOOD = {
   'best': ['--step=best', '--split=valid', '--tag=best'],
   'ensemble': ['--step=best_ensemble', '--save_predictions', '--tag=ensemble'],
   'size': ['--way=2', '--shot=2'],
-  'set': ['--dataset=other', f'--data_dir={runs.home()}', '--episodes=7'],
+  'set': ['--dataset=other', f'--data_dir={runs.data_dir()}', '--episodes=7'],
   'shift': ['--config.data.shift=polarity', '--tag=inverted'],
   'all': ['--split=all', '--config.eval.episodes=3'],
 }
@@ -133,43 +133,43 @@ BAD = {
 
 
 @pytest.fixture(scope='module')
-def asked(tmp_path_factory):
-  """(a copy of the run, result by name of GOOD and BAD)."""
-  folder = tmp_path_factory.mktemp('asked')
-  workdir = runs.copy(runs.finished(), folder / 'run')
+def evaluated(tmp_path_factory):
+  """Return a copy of the run, and the result by name of GOOD and BAD."""
+  folder = tmp_path_factory.mktemp('evaluated')
+  workdir = runs.copy(runs.finished_run(), folder / 'run')
   commands = [[f'--workdir={workdir}', '--once', *f] for f in GOOD.values()]
   commands += [[f'--workdir={workdir}', *flags] for flags, _ in BAD.values()]
   commands += [[f'--workdir={folder}/nowhere', '--once']]
-  done = runs.forks('evaluate', commands)
+  done = runs.call_many('evaluate', commands)
   return workdir, dict(zip([*GOOD, *(f'bad {b}' for b in BAD), 'none'], done))
 
 
 @pytest.mark.parametrize('name', BAD)
-def test_a_bad_question_is_one_line(asked, name):
-  result = asked[1][f'bad {name}']
+def test_a_bad_flag_is_refused_in_one_line(evaluated, name):
+  result = evaluated[1][f'bad {name}']
   assert result.code == 2
   assert BAD[name][1] in result.line
   assert result.line.startswith('evaluate: ')
 
 
-def test_without_a_run_it_says_so(asked):
-  workdir, done = asked
+def test_a_folder_without_a_run_is_refused(evaluated):
+  workdir, done = evaluated
   assert done['none'].code == 2
   assert 'no run in' in done['none'].line
   assert not (workdir.parent / 'nowhere').exists()
 
 
-def test_questions_by_hand_are_answered_in_files_of_their_own(asked):
-  workdir, done = asked
+def test_each_kind_of_evaluation_has_a_result_file_of_its_own(evaluated):
+  workdir, done = evaluated
   for name in GOOD:
     assert done[name].code == 0, done[name].err
-  polled = runs.results(runs.finished(), 'test')
+  polled = runs.results(runs.finished_run(), 'test')
   rows = runs.results(workdir, 'test')
   # The same numbers as the poller's, one line more.
   assert rows == [*polled, polled[-1]]
   (number,) = runs.results(workdir, 'number-test')
   assert number['step'] == 190
-  valid = {r['step']: r for r in runs.results(runs.finished(), 'valid')}
+  valid = {r['step']: r for r in runs.results(runs.finished_run(), 'valid')}
   (best,) = runs.results(workdir, 'best-valid')
   assert best == max(valid.values(), key=lambda r: (r['accuracy'], -r['step']))
   (size,) = runs.results(workdir, '2way-2shot-test')
@@ -183,10 +183,10 @@ def test_questions_by_hand_are_answered_in_files_of_their_own(asked):
   assert everything['episodes'] == 3
 
 
-def test_an_ensemble_averages_the_best_and_keeps_what_it_predicted(asked):
-  workdir, _ = asked
+def test_an_ensemble_averages_the_best_checkpoints(evaluated):
+  workdir, _ = evaluated
   (row,) = runs.results(workdir, 'ensemble-test')
-  assert row['ensemble'] == selection.best_steps(str(workdir))
+  assert row['ensemble'] == selection.best_steps(workdir)
   assert row['step'] == row['ensemble'][0]
   with np.load(workdir / 'eval' / 'ensemble-test_episodes.npz') as arrays:
     p, y = arrays['probabilities'], arrays['y']
@@ -196,6 +196,6 @@ def test_an_ensemble_averages_the_best_and_keeps_what_it_predicted(asked):
 
 
 def test_results_are_lines_of_json():
-  text = (runs.finished() / 'eval' / 'test.jsonl').read_text()
+  text = (runs.finished_run() / 'eval' / 'test.jsonl').read_text()
   for line in text.splitlines():
     json.loads(line, parse_constant=lambda name: 1 / 0)

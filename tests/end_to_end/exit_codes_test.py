@@ -1,4 +1,4 @@
-"""What cannot run ends with its exit code and one line, and writes nothing."""
+"""A run that cannot go on ends with its exit code and one line."""
 
 import functools
 import json
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from hyperudl.storage import checkpoints
+from hyperudl.storage import selection
+from hyperudl.storage import serialization
 from tests.testing import runs
 
-# name -> (flags after those of a good run, words of the message)
+# name -> (flags added to those of a good run, words of the message)
 BAD = {
   'typo': (['--config.stpes=3'], "'stpes'; did you mean 'steps'?"),
   'typo of the learner': (
@@ -56,7 +58,7 @@ BAD = {
   'open tuple': (['--config.learner.channels=(4,'], 'learner.channels=(4,'),
   'tuple of words': (
     ['--config.learner.channels=4,x'],
-    'expected a tuple of int like (64, 64, 64, 64)',
+    "'protonet': channels = (4, 4, '4,x'): expected a tuple of int",
   ),
   'too deep for the images': (
     ['--config.learner.channels=4,4,4,4,4'],
@@ -64,7 +66,7 @@ BAD = {
   ),
   'hyperparameter': (
     ['--config.learner.distance=l3'],
-    "distance must be one of ('l2', 'cosine', 'dot'), not 'l3'",
+    "'protonet': distance = 'l3' is none of l2, cosine, dot",
   ),
   'unknown learner': (
     ['--config.learner.name=protonett'],
@@ -92,7 +94,7 @@ BAD = {
 
 
 def replaced(flags, more):
-  """`flags` and `more`; another --config takes the place of the first."""
+  """Return `flags` and `more`, where a later --config replaces the first."""
   if more[0].startswith('--config='):
     return [*more, *flags[1:]]
   return [*flags, *more]
@@ -100,12 +102,13 @@ def replaced(flags, more):
 
 @functools.cache
 def refusals():
-  workdirs = [runs.home() / f'bad{i}' for i in range(len(BAD))]
+  """Train with each of BAD; return {name: (result, workdir)}."""
+  workdirs = [runs.data_dir() / f'bad{i}' for i in range(len(BAD))]
   commands = [
-    replaced(runs.tiny(workdir), more)
+    replaced(runs.tiny_flags(workdir), more)
     for workdir, (more, _) in zip(workdirs, BAD.values())
   ]
-  done = runs.forks('train', commands)
+  done = runs.call_many('train', commands)
   return {
     name: (result, workdir)
     for name, result, workdir in zip(BAD, done, workdirs)
@@ -113,7 +116,7 @@ def refusals():
 
 
 @pytest.mark.parametrize('name', BAD)
-def test_a_bad_config_is_one_line_and_writes_nothing(name):
+def test_a_bad_config_is_refused_in_one_line_and_writes_nothing(name):
   result, workdir = refusals()[name]
   assert result.code == 2
   assert result.line.startswith('train: ')
@@ -123,7 +126,7 @@ def test_a_bad_config_is_one_line_and_writes_nothing(name):
 
 
 def test_a_workdir_that_cannot_take_the_run_is_refused(tmp_path):
-  good = runs.finished()
+  good = runs.finished_run()
   before = (good / 'config.json').read_bytes()
   damaged = tmp_path / 'damaged'
   damaged.mkdir()
@@ -131,13 +134,13 @@ def test_a_workdir_that_cannot_take_the_run_is_refused(tmp_path):
   a_file = tmp_path / 'file'
   a_file.write_text('mine')
   changes = '--config.seed=7', '--config.optimizer.learning_rate=0.5'
-  other, broken, at_file, below = runs.forks(
+  other, broken, at_file, below = runs.call_many(
     'train',
     [
-      runs.tiny(good, *changes),
-      runs.tiny(damaged),
-      runs.tiny(a_file),
-      runs.tiny(a_file / 'run'),
+      runs.tiny_flags(good, *changes),
+      runs.tiny_flags(damaged),
+      runs.tiny_flags(a_file),
+      runs.tiny_flags(a_file / 'run'),
     ],
   )
   assert [r.code for r in (other, broken, at_file, below)] == [2, 2, 2, 5]
@@ -154,22 +157,22 @@ def test_a_full_disk_is_exit_code_5_and_can_be_resumed(tmp_path):
   """A limit on the size of files stands in for the disk."""
   workdir = tmp_path / 'run'
   # Two checkpoints in the past, so that something is there to be kept.
-  first = runs.copy(runs.finished(), workdir)
+  first = runs.copy(runs.finished_run(), workdir)
   (first / 'DONE').unlink()
-  newest = runs.newest(workdir)
-  runs.flip(workdir, newest)
-  full = runs.call('train', *runs.tiny(workdir), file_limit=9)
+  newest = runs.newest_step(workdir)
+  runs.flip_byte(workdir, newest)
+  full = runs.call('train', *runs.tiny_flags(workdir), file_limit=9)
   assert full.code == 5, full.err
   last = full.err.splitlines()[-1]
   assert last.startswith(f'train: cannot write {workdir}')
   assert 'bytes free)' in last
   assert 'Traceback' not in full.err
-  assert runs.newest(workdir) < newest
-  assert runs.call('train', *runs.tiny(workdir)).code == 0
-  assert runs.digest(workdir) == runs.digest(runs.finished())
+  assert runs.newest_step(workdir) < newest
+  assert runs.call('train', *runs.tiny_flags(workdir)).code == 0
+  assert runs.digest(workdir) == runs.digest(runs.finished_run())
 
 
-def test_a_diverging_run_is_exit_code_4_and_keeps_a_good_checkpoint(tmp_path):
+def test_a_diverging_run_is_exit_code_4_and_leaves_a_good_checkpoint(tmp_path):
   workdir = tmp_path / 'run'
   flags = (
     '--config.optimizer.name=sgd',
@@ -181,49 +184,46 @@ def test_a_diverging_run_is_exit_code_4_and_keeps_a_good_checkpoint(tmp_path):
     '--config.log_steps=7',
     '--config.checkpoint_steps=1',
   )
-  ended = runs.call('train', *runs.tiny(workdir, *flags))
+  ended = runs.call('train', *runs.tiny_flags(workdir, *flags))
   assert ended.code == 4, ended.err
   last = ended.err.splitlines()[-1]
   assert 'loss' in last and 'became NaN or infinite' in last
   assert 'Traceback' not in ended.err
-  state, step, _ = checkpoints.restore_latest(
+  state, step, _ = selection.restore_latest(
     workdir, {'params': template(workdir)}
   )
   assert f'within steps [{step + 1}, {step + 1}]' in last
-  for leaf in leaves(state):
-    assert np.isfinite(leaf).all()
-  again = runs.call('train', *runs.tiny(workdir, *flags))
+  for name, leaf in serialization.name_leaves(state).items():
+    assert np.isfinite(leaf).all(), name
+  again = runs.call('train', *runs.tiny_flags(workdir, *flags))
   assert (again.code, again.err.splitlines()[-1]) == (4, last)
   # Several updates in a call: one of them is enough, and nothing is saved.
   several = ('--config.steps_per_call=4', '--config.checkpoint_steps=4')
-  ended = runs.call('train', *runs.tiny(tmp_path / 'four', *flags, *several))
+  ended = runs.call(
+    'train', *runs.tiny_flags(tmp_path / 'four', *flags, *several)
+  )
   assert ended.code == 4, ended.err
   assert 'within steps [1, 4]' in ended.err.splitlines()[-1]
   assert not runs.steps(tmp_path / 'four')
 
 
 def template(workdir):
-  """Shapes of the parameters in the newest checkpoint."""
-  path = pathlib.Path(workdir, 'checkpoints', str(runs.newest(workdir)))
+  """Return the parameters in the newest checkpoint."""
+  path = pathlib.Path(workdir, 'checkpoints', str(runs.newest_step(workdir)))
   state, _, _ = checkpoints.read_step(str(path))
   return state['params']
 
 
-def leaves(tree):
-  for value in tree.values():
-    yield from leaves(value) if isinstance(value, dict) else [value]
-
-
-def test_what_is_not_finite_is_not_a_number_in_the_log(tmp_path):
+def test_the_log_is_strict_json(tmp_path):
   del tmp_path
-  for line in (runs.finished() / 'train.jsonl').read_text().splitlines():
+  for line in (runs.finished_run() / 'train.jsonl').read_text().splitlines():
     row = json.loads(line, parse_constant=lambda name: 1 / 0)
     assert {'step', 'loss', 'grad_norm', 'steps_per_second'} <= set(row)
 
 
-def test_a_network_larger_than_the_memory_ends_with_code_8(tmp_path):
+def test_a_network_larger_than_the_memory_is_exit_code_8(tmp_path):
   wide = '--config.learner.channels=4000000000000'
-  done = runs.call('train', *runs.tiny(tmp_path / 'run', wide))
+  done = runs.call('train', *runs.tiny_flags(tmp_path / 'run', wide))
   assert done.code == 8
   line = done.err.strip().splitlines()[-1]
   assert line.startswith('train: the device has too little memory (RESOURCE_EX')

@@ -1,4 +1,4 @@
-"""Sets in the public formats train through the command line."""
+"""Data sets in the public formats train through the command line."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ STEPS = 20
 
 
 def pixels(classes, per_class, channels=None, seed=0):
-  """Random classes with noise: uint8[classes, per_class, 14, 14(, C)]."""
+  """Return noisy classes: uint8[classes, per_class, 14, 14(, C)]."""
   random = np.random.default_rng(seed)
   tail = (14, 14) if channels is None else (14, 14, channels)
   images = random.integers(0, 256, (classes, 1, *tail))
@@ -23,12 +23,12 @@ def pixels(classes, per_class, channels=None, seed=0):
 
 
 def write_npy(folder):
-  """HyperTransformer's cache: [classes, per_class, H, W]."""
+  """Write HyperTransformer's cache: [classes, per_class, H, W]."""
   np.save(folder / 'blocks.npy', pixels(12, 8))
 
 
 def write_tree(folder):
-  """<class>/<image>.png."""
+  """Write a folder of images: <class>/<image>.png."""
   for c, images in enumerate(pixels(12, 8, seed=1)):
     os.makedirs(folder / 'tree' / f'class{c:02d}')
     for i, image in enumerate(images):
@@ -37,7 +37,7 @@ def write_tree(folder):
 
 
 def write_mini(folder):
-  """mini-ImageNet's three pickles."""
+  """Write mini-ImageNet's three pickles."""
   for seed, tag in enumerate(('train', 'val', 'test')):
     images = pixels(4, 8, 3, seed).reshape(-1, 14, 14, 3)
     rows = {f'{tag}{c}': list(range(8 * c, 8 * c + 8)) for c in range(4)}
@@ -47,7 +47,7 @@ def write_mini(folder):
 
 
 def write_tiered(folder):
-  """tieredImageNet: images and labels of each split, in a folder."""
+  """Write tieredImageNet: images and labels of each split, in a folder."""
   (folder / 'tieredimagenet').mkdir()
   for seed, tag in enumerate(('train', 'val', 'test')):
     images = pixels(3, 8, 3, seed).reshape(-1, 14, 14, 3)
@@ -58,7 +58,7 @@ def write_tiered(folder):
 
 
 def write_chunks(folder):
-  """HyperTransformer's chunks: lists of classes of different sizes."""
+  """Write HyperTransformer's chunks: lists of classes of different sizes."""
   (folder / 'chunked').mkdir()
   images = pixels(12, 8, 3)
   for chunk in range(3):
@@ -70,7 +70,7 @@ def write_chunks(folder):
 
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory):
-  """A folder with one set of each format; `digits` is converted from TFDS."""
+  """Write one set of each format; `digits` is converted from TFDS."""
   folder = tmp_path_factory.mktemp('sets')
   write_npy(folder)
   write_tree(folder)
@@ -103,7 +103,7 @@ NAMES = (
 
 @pytest.fixture(scope='module')
 def trained(sets):
-  """Result by name of twenty steps on each set."""
+  """Train twenty steps on each set; return {name: result}."""
   commands = [
     [
       f'--config=configs/vae.py:{name},way=2,shot=2,query=2,steps={STEPS}',
@@ -116,10 +116,10 @@ def trained(sets):
     ]
     for name in NAMES
   ]
-  return dict(zip(NAMES, runs.forks('train', commands)))
+  return dict(zip(NAMES, runs.call_many('train', commands)))
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_set_in_a_public_format_trains(sets, trained, name):
   assert trained[name].code == 0, trained[name].err
-  assert runs.logged(sets / 'runs' / name) == list(range(5, STEPS + 1, 5))
+  assert runs.logged_steps(sets / 'runs' / name) == list(range(5, STEPS + 1, 5))

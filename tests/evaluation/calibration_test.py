@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 from hyperudl.evaluation import calibration
 
 
-def drawn(n=4000, ways=4, scale=2.0, seed=0):
+def draw(n=4000, ways=4, scale=2.0, seed=0):
   """Logits, and labels drawn from their softmax."""
   rng = np.random.default_rng(seed)
   logits = scale * rng.normal(size=(n, ways))
@@ -40,9 +40,9 @@ def test_certain_and_wrong_is_the_worst():
 
 
 def test_a_true_model_is_calibrated_and_a_sharper_one_is_not():
-  logits, p, y = drawn()
+  logits, p, y = draw()
   assert calibration.expected_calibration_error(p, y) < 0.03
-  sharp = calibration.softmax(3 * logits)
+  sharp = special.softmax(3 * logits, axis=-1)
   assert calibration.expected_calibration_error(sharp, y) > 0.1
 
 
@@ -58,14 +58,14 @@ def test_bins_of_a_reliability_diagram():
 
 
 def test_entropies_are_those_of_scipy():
-  _, p, _ = drawn(50)
+  _, p, _ = draw(50)
   np.testing.assert_allclose(
     calibration.entropy(p), scipy_stats.entropy(p, axis=-1)
   )
 
 
 def test_models_that_agree_have_no_mutual_information():
-  _, p, _ = drawn(20)
+  _, p, _ = draw(20)
   same = np.stack([p] * 5)
   np.testing.assert_allclose(
     calibration.mutual_information(same), 0, atol=1e-12
@@ -78,13 +78,14 @@ def test_models_that_agree_have_no_mutual_information():
 
 
 @pytest.mark.parametrize('factor', [0.5, 1.0, 3.0])
-def test_the_temperature_is_that_of_scipy_and_undoes_a_factor(factor):
-  logits, _, y = drawn()
+def test_the_temperature_minimises_the_nll_and_undoes_a_factor(factor):
+  logits, _, y = draw()
   logits = factor * logits
-  found = calibration.fit_temperature(logits, y)
+  temperature = calibration.fit_temperature(logits, y)
   loss = lambda t: -special.log_softmax(logits / t, -1)[np.arange(len(y)), y]
+  # By another method, over T instead of 1 / T.
   best = optimize.minimize_scalar(
-    lambda t: loss(t).mean(), bounds=(0.05, 20), method='bounded'
+    lambda t: loss(t).mean(), bracket=(0.05, factor, 20.0), method='golden'
   )
-  np.testing.assert_allclose(found, best.x, rtol=1e-3)
-  np.testing.assert_allclose(found, factor, rtol=0.1)
+  np.testing.assert_allclose(temperature, best.x, rtol=1e-4)
+  np.testing.assert_allclose(temperature, factor, rtol=0.1)

@@ -1,4 +1,4 @@
-"""What an evaluation says: floors, ensembles and rows by hand."""
+"""The pixel baseline, ensembles and result lines by hand."""
 
 import importlib
 
@@ -18,19 +18,19 @@ def test_pixel_nearest_neighbour_by_loops():
   target = rng.integers(0, 3, size=20)
   hits = 0
   for image, label in zip(query, target):
-    likeness = [
+    similarity = [
       -np.inf
       if y[i] < 0
       else (image * s).sum() / np.sqrt((image**2).sum() * (s**2).sum())
       for i, s in enumerate(support)
     ]
-    hits += y[int(np.argmax(likeness))] == label
+    hits += y[int(np.argmax(similarity))] == label
   episode = core.Episode(
     core.Examples(jnp.asarray(support), jnp.asarray(y)),
     core.Examples(jnp.asarray(query), jnp.asarray(target)),
   )
-  got = evaluator.pixel_nearest_neighbour(episode)
-  assert got == pytest.approx(hits / 20)
+  accuracy = evaluator.pixel_nearest_neighbour(episode)
+  assert accuracy == pytest.approx(hits / 20)
 
 
 def test_an_ensemble_averages_probabilities():
@@ -49,7 +49,7 @@ def test_an_ensemble_averages_probabilities():
   np.testing.assert_allclose(both['nll'], [expected])
 
 
-def test_a_row_has_means_with_intervals_and_says_how_it_was_measured():
+def test_a_row_has_means_with_intervals_and_the_conditions():
   config = importlib.import_module('configs.protonet').get_config()
   values = {
     'accuracy': np.array([0.2, 0.4, 0.6]),
@@ -73,9 +73,9 @@ def test_a_row_has_means_with_intervals_and_says_how_it_was_measured():
   assert (row['support_query'], row['augment']) == ('reference', 'rot90')
 
 
-def test_an_ensemble_leaves_out_queries_without_a_label():
+def test_an_ensemble_ignores_queries_without_a_label():
   p = np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]])
   run = {'probabilities': p, 'y': np.array([[0, 1, -1]]), 'family': np.zeros(1)}
-  found = evaluator.ensemble([run, run])
-  np.testing.assert_allclose(found['accuracy'], [1.0])
-  np.testing.assert_allclose(found['nll'], [-(np.log(0.9) + np.log(0.8)) / 2])
+  values = evaluator.ensemble([run, run])
+  np.testing.assert_allclose(values['accuracy'], [1.0])
+  np.testing.assert_allclose(values['nll'], [-(np.log(0.9) + np.log(0.8)) / 2])

@@ -1,45 +1,37 @@
-"""The torch programs of `benchmarks/` compute what our learners compute."""
+"""The torch programs of `experiments/peers` compute what our learners do."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperudl import core
+from hyperudl import learners
 from hyperudl.benchmark import workloads
-from hyperudl.learners import hypermaml
-from hyperudl.learners import maml
-from hyperudl.learners import protonet
+from tests.testing import episodes
 
 WAY, RATE = 5, 0.125  # a rate that float32 holds exactly
 
 torch = pytest.importorskip(
   'torch', reason='needs the extra bench: pip install -e .[bench]'
 )
-peers = pytest.importorskip('benchmarks.peers')
+torch_programs = pytest.importorskip('experiments.peers.torch_programs')
 
 
-def episode_of(dtype):
-  keys = jax.random.split(jax.random.key(0), 2)
-  draw = lambda key, rows: jax.random.uniform(key, (rows, 28, 28, 1), dtype)
-  y = jnp.arange(WAY)
-  return core.Episode(
-    core.Examples(draw(keys[0], WAY), y),
-    core.Examples(draw(keys[1], 3 * WAY), jnp.tile(y, 3)),
-  )
+def make(name, **settings):
+  return learners.make(name, WAY, {'channels': (8,) * 4, **settings})
 
 
 def both(learner, params_of, loss_of, dtype):
   """(loss, gradients) of ours and of torch, the latter in our layouts."""
   with jax.enable_x64(dtype == 'float64'):
-    episode = episode_of(dtype)
+    episode = episodes.episode_of(WAY, query=3, size=28)
     params = jax.jit(learner.init)(jax.random.key(1), episode)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     run = jax.value_and_grad(
       lambda p: learner.loss(p, episode, jax.random.key(0), jnp.int32(10))[0]
     )
-    ours = jax.tree.map(np.asarray, jax.jit(run)(params))
-    weights = peers.from_ours(
+    by_jax = jax.tree.map(np.asarray, jax.jit(run)(params))
+    weights = torch_programs.from_jax(
       jax.tree.map(np.asarray, params_of(params)), getattr(torch, dtype)
     )
     leaves = [leaf for layer in weights.values() for leaf in layer.values()]
@@ -52,8 +44,8 @@ def both(learner, params_of, loss_of, dtype):
       )
       for part in (episode.support, episode.query)
     ]
-    value, _ = peers.by_loop(loss_of, weights, [tasks])
-    theirs = {
+    value, _ = torch_programs.by_loop(loss_of, weights, [tasks])
+    by_torch = {
       layer: {
         name: leaf.grad.numpy().transpose(*([2, 3, 1, 0][: leaf.ndim]))
         if leaf.ndim == 4
@@ -62,12 +54,12 @@ def both(learner, params_of, loss_of, dtype):
       }
       for layer, leaves in weights.items()
     }
-    return ours, (value, theirs)
+    return by_jax, (value, by_torch)
 
 
-def assert_same(ours, theirs, limit):
+def assert_same(by_jax, by_torch, limit):
   """Losses, and gradients leaf by leaf in relation to their norm."""
-  (value, grads), (other, expected) = ours, theirs
+  (value, grads), (other, expected) = by_jax, by_torch
   assert abs(float(value) - other) <= limit * abs(other)
   assert grads.keys() == expected.keys()
   for layer in grads:
@@ -78,29 +70,23 @@ def assert_same(ours, theirs, limit):
 
 @pytest.mark.parametrize('first_order', [False, True])
 def test_the_meta_gradient_is_that_of_torch_to_1e_8(first_order):
-  learner = maml.make(
-    WAY,
-    channels=(8,) * 4,
-    inner_steps=5,
-    inner_rate=RATE,
-    first_order=first_order,
-  )
-  loss = lambda w, s, q: peers.maml_loss(
+  learner = make('maml', inner_rate=RATE, first_order=first_order)
+  loss = lambda w, s, q: torch_programs.maml_loss(
     w, s, q, 5, first_order, RATE, pool_first=True
   )
-  ours, theirs = both(learner, lambda p: p['net'], loss, 'float64')
-  assert_same((ours[0], ours[1]['net']), theirs, 1e-8)
+  by_jax, by_torch = both(learner, lambda p: p['net'], loss, 'float64')
+  assert_same((by_jax[0], by_jax[1]['net']), by_torch, 1e-8)
 
 
 def test_prototypes_are_those_of_torch():
-  learner = protonet.make(WAY, channels=(8,) * 4, norm='batch', scale=1.0)
-  loss = lambda w, s, q: peers.protonet_loss(w, s, q, WAY)
-  ours, theirs = both(learner, lambda p: p['net'], loss, 'float64')
-  assert_same((ours[0], ours[1]['net']), theirs, 1e-7)
+  learner = make('protonet')
+  loss = lambda w, s, q: torch_programs.protonet_loss(w, s, q, WAY)
+  by_jax, by_torch = both(learner, lambda p: p['net'], loss, 'float64')
+  assert_same((by_jax[0], by_jax[1]['net']), by_torch, 1e-7)
 
 
 def test_hypermaml_is_that_of_torch():
-  learner = hypermaml.make(WAY, channels=(8,) * 4)
+  learner = make('hypermaml')
 
   def params_of(params):
     layers = params['hypernetwork']
@@ -110,15 +96,17 @@ def test_hypermaml_is_that_of_torch():
       flat[f'bias{index}'] = layers[f'Dense_{index}']['bias']
     return {**params['trunk'], 'head': params['head'], 'hypernetwork': flat}
 
-  ours, theirs = both(learner, params_of, peers.hypermaml_loss, 'float64')
-  assert_same((ours[0], params_of(ours[1])), theirs, 1e-7)
+  by_jax, by_torch = both(
+    learner, params_of, torch_programs.hypermaml_loss, 'float64'
+  )
+  assert_same((by_jax[0], params_of(by_jax[1])), by_torch, 1e-7)
 
 
 def test_torch_formulations_agree_with_each_other():
-  row = workloads.Row('tiny', 4, 2, way=3, query=2, size=16, steps=2)
+  row = workloads.Workload('tiny', 4, 2, way=3, query=2, size=16, steps=2)
   torch.set_default_dtype(torch.float64)
   try:
-    results = [run() for run in peers.programs(row).values()]
+    results = [run() for run in torch_programs.programs(row).values()]
   finally:
     torch.set_default_dtype(torch.float32)
   assert len(results) == 3
@@ -130,29 +118,27 @@ def test_torch_formulations_agree_with_each_other():
 
 
 def test_anil_is_that_of_torch():
-  learner = maml.make(
-    WAY, channels=(8,) * 4, scope='head', inner_steps=5, inner_rate=RATE
-  )
-  loss = lambda w, s, q: peers.anil_loss(w, s, q, 5, RATE)
-  ours, theirs = both(learner, lambda p: p['net'], loss, 'float64')
-  assert_same((ours[0], ours[1]['net']), theirs, 1e-7)
+  learner = make('maml', scope='head', inner_rate=RATE)
+  loss = lambda w, s, q: torch_programs.anil_loss(w, s, q, 5, RATE)
+  by_jax, by_torch = both(learner, lambda p: p['net'], loss, 'float64')
+  assert_same((by_jax[0], by_jax[1]['net']), by_torch, 1e-7)
 
 
 @pytest.mark.parametrize('suite', ['gradient', 'metric'])
 def test_every_row_has_a_torch_program_of_as_many_parameters(suite):
   generator = torch.Generator().manual_seed(0)
-  for row in workloads.make_rows(suite):
+  for row in workloads.suite(suite):
     if row.devices > 1:
       continue
     if 'warmup' in row.name:  # has no torch program
-      assert not peers.programs(row)
+      assert not torch_programs.programs(row)
       continue
-    weights = peers.make_weights(row, generator)
-    theirs = sum(
+    weights = torch_programs.make_weights(row, generator)
+    by_torch = sum(
       leaf.numel() for layer in weights.values() for leaf in layer.values()
     )
     params = jax.eval_shape(lambda row=row: workloads.make_inputs(row)[0])
     params = {k: v for k, v in params.items() if k != 'log_scale'}
-    ours = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert ours == theirs, row.name
-    assert 'loop' in peers.programs(row)
+    by_jax = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert by_jax == by_torch, row.name
+    assert 'loop' in torch_programs.programs(row)

@@ -1,5 +1,6 @@
 """The laws that every learner obeys, found from the folder of learners."""
 
+import dataclasses
 import functools
 import importlib
 
@@ -13,42 +14,21 @@ from hyperudl import core
 from hyperudl import learners
 from hyperudl.core import config as config_lib
 from hyperudl.data import episodes
-from hyperudl.ops import conv
 from hyperudl.training import episode_batching
 from hyperudl.training import optimizers
 from hyperudl.training import train_step
 from tests.testing import example
+from tests.testing import laws
 from tests.testing import tiny_sizes
 
 NAMES = learners.names()
-# Trained, and their strategies compared, in slow tests.
-HEAVY = (
-  'udl',
-  'hypertransformer',
-  'continual',
-  'udl_original',
-  'hypermaml',
-  'bayeshmaml',
-  'hallucination',
-  'contrastive',
-  'hypernet',
-  'hvae',
-  'hyperclip',
-  'hyperldm',
-  'hyperldm_film',
-)
+LAWS = {**dict.fromkeys(NAMES, laws.Laws()), **laws.read()}
 
-TASKS = {'continual': 2, 'hyperclip': 2}
-# What they can do depends on their upstreams: see guidance_test.py and
-# hyperldm_film_test.py.
-ABOVE = ('hvae', 'hyperclip', 'hyperldm', 'hyperldm_film')
-RATES = {
-  'hypertransformer': 0.005,
-  'continual': 0.005,
-  'udl_original': 0.02,
-}
-SIZES = {'udl_original': 16}  # pixels per side, else 14
-STEPS = {'hypertransformer': 300, 'continual': 300, 'udl_original': 400}
+
+def slow_where_stated(names):
+  """Parameters for names, those that state `Laws.slow` as slow tests."""
+  slow = lambda name: [pytest.mark.slow] if LAWS[name].slow else []
+  return [pytest.param(name, marks=slow(name)) for name in names]
 
 
 class Case:
@@ -58,20 +38,20 @@ class Case:
     module = importlib.import_module(f'configs.{name}')
     config = module.get_config().unlock()
     config.batch = 3
-    config.steps = STEPS.get(name, 100)
+    config.steps = LAWS[name].steps
     config.episode.way = 3
     config.episode.shot = 2
     config.episode.query = 3
-    config.episode.tasks = TASKS.get(name, 0)
+    config.episode.tasks = LAWS[name].tasks
     config.episode.unlabelled = min(config.episode.unlabelled, 5)
     config.data.augment = 'none'
     config.learner.update(tiny_sizes.TINY[name])
-    config.optimizer.learning_rate = RATES.get(name, 0.01)
+    config.optimizer.learning_rate = LAWS[name].learning_rate
     config.optimizer.schedule = 'constant'
     config_lib.validate(config)
     self.name, self.config = name, config
     self.learner = learners.make(name, 3, config_lib.learner_settings(config))
-    data = example.example_data(config, 0, SIZES.get(name, 14))
+    data = example.example_data(config, 0, LAWS[name].image_size)
     self.draw = episodes.make_draw(config, data, train=True)
     self.batch, self.keys = self.at(0)
     self.episode = jax.tree.map(lambda leaf: leaf[0], self.batch)
@@ -83,7 +63,7 @@ class Case:
       return self.learner.loss(*args)
 
     self.step = train_step.make_train_step(
-      self.learner._replace(loss=counted), self.optimizer, 'scan'
+      self.learner._replace(loss=counted), self.optimizer
     )
     self.adapt = jax.jit(functools.partial(self.learner.adapt, train=True))
     self.predict = jax.jit(self.learner.predict)
@@ -137,7 +117,7 @@ def test_an_example_episode_fits_every_config(name, size=20, channels=3):
   chex.assert_trees_all_equal(episode, again)
 
 
-def test_an_unknown_learner_is_told_with_a_suggestion():
+def test_an_unknown_learner_is_refused_with_a_suggestion():
   with pytest.raises(core.BadInput, match="Did you mean 'protonet'"):
     learners.make('protonett', 5, {})
   with pytest.raises(core.BadInput, match="did you mean 'channels'"):
@@ -147,20 +127,28 @@ def test_an_unknown_learner_is_told_with_a_suggestion():
 def test_logits_are_finite_and_shaped(case):
   params = case.state().params
   logits = case.logits(params, case.episode, case.keys[0])
-  count = TASKS.get(case.name)
+  count = LAWS[case.name].tasks
   ways = 3 * count if case.name == 'continual' else 3
   assert logits.shape == ((count, 9, ways) if count else (9, 3))
   assert jnp.isfinite(logits).all()
 
 
-def test_an_unknown_keyword_is_a_type_error(case):
-  module = importlib.import_module(f'hyperudl.learners.{case.name}')
+@pytest.mark.parametrize('name', NAMES)
+def test_an_unknown_hyperparameter_is_a_type_error(name):
+  module = importlib.import_module(f'hyperudl.learners.{name}')
   with pytest.raises(TypeError):
-    module.make(3, no_such_hyperparameter=1)
+    module.Config(way=3, no_such_hyperparameter=1)
+
+
+def test_every_exemption_is_of_a_learner_and_has_a_reason():
+  assert set(LAWS) == set(NAMES)
+  for name, law in LAWS.items():
+    numbers = dataclasses.replace(law, slow='', untrained='', reason='')
+    assert law.reason or numbers == laws.Laws(), name
 
 
 def test_the_gradient_reaches_every_trainable_leaf_and_no_frozen_one(case):
-  # Some gates open only after the first update, hence three of them.
+  # Some gates are zero until the first update, hence three of them.
   state = case.state()
   before = jax.device_get(state.params)
   for t in range(3):
@@ -170,10 +158,9 @@ def test_the_gradient_reaches_every_trainable_leaf_and_no_frozen_one(case):
   for (path, old), new in zip(paths, jax.tree.leaves(after)):
     name = jax.tree_util.keystr(path)
     if "['ema']" in name:
-      continue  # running means, see loop_test.py
-    frozen = 'frozen' in name
-    moved = bool((old != new).any())
-    assert moved != frozen, jax.tree_util.keystr(path)
+      continue  # running means, see train_step_test.py
+    changed = bool((old != new).any())
+    assert changed != ('frozen' in name), name
 
 
 def test_query_labels_and_extra_cannot_leak_into_predictions(case):
@@ -217,14 +204,18 @@ def test_25_steps_lower_the_loss_on_a_fixed_batch_in_one_compilation(case):
   assert case.traces <= 2
 
 
-def train_and_compare(case):
+@pytest.mark.parametrize(
+  'name', slow_where_stated(n for n in NAMES if not LAWS[n].untrained)
+)
+def test_a_trained_learner_beats_its_untrained_self_and_a_constant(name):
+  case = case_of(name)
   state = case.state()
   untrained = jax.device_get(state.params)
   for t in range(case.config.steps):
     state, _ = case.step(state, *case.at(t))
   draw = episodes.make_draw(
     case.config,
-    example.example_data(case.config, 1, SIZES.get(case.name, 14)),
+    example.example_data(case.config, 1, LAWS[case.name].image_size),
     train=False,
   )
   keys = episodes.eval_keys('test', 0, 60)
@@ -235,24 +226,14 @@ def train_and_compare(case):
   assert trained > 1 / 3 + 0.1
 
 
-LEARN = [n for n in NAMES if n not in HEAVY]
-
-
-@pytest.mark.parametrize('name', LEARN)
-def test_a_trained_learner_beats_its_untrained_self_and_a_constant(name):
-  train_and_compare(case_of(name))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', sorted({*NAMES} - {*LEARN, *ABOVE}))
-def test_a_trained_heavy_learner_beats_its_untrained_self_and_a_constant(name):
-  train_and_compare(case_of(name))
-
-
-def compare_strategies(case):
+@pytest.mark.parametrize('name', slow_where_stated(NAMES))
+def test_strategies_agree_with_a_python_loop(name):
+  case = case_of(name)
   params = case.state().params
   run = lambda strategy: jax.jit(
-    episode_batching.episode_value_and_grad(case.learner.loss, strategy)
+    episode_batching.episode_value_and_grad(
+      case.learner.loss, episode_batching.Batching(strategy)
+    )
   )(params, case.batch, case.keys, 0)
   trainable, frozen = episode_batching.split_frozen(params)
 
@@ -268,21 +249,10 @@ def compare_strategies(case):
   mean = lambda *leaves: sum(leaves) / 3
   value, grads = jax.tree.map(mean, *parts)
   for strategy in ('scan', 'vmap'):
-    got = run(strategy)
-    np.testing.assert_allclose(got[0], value, rtol=1e-5)
+    batched = run(strategy)
+    np.testing.assert_allclose(batched[0], value, rtol=1e-5)
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
-    chex.assert_trees_all_close(got[2], grads, rtol=1e-3, atol=1e-4 * scale)
-
-
-@pytest.mark.parametrize('name', [n for n in NAMES if n not in HEAVY])
-def test_strategies_agree_with_a_python_loop(name):
-  compare_strategies(case_of(name))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', HEAVY)
-def test_strategies_agree_with_a_python_loop_for_heavy_learners(name):
-  compare_strategies(case_of(name))
+    chex.assert_trees_all_close(batched[2], grads, rtol=1e-3, atol=1e-4 * scale)
 
 
 # The others have these networks, or none of convolutions.
@@ -293,8 +263,8 @@ def test_learners_are_traced_in_bfloat16_as_on_an_accelerator(
   name, monkeypatch
 ):
   case = case_of(name)
-  monkeypatch.setattr(conv, '_choose', lambda w, stride: 'lax')
   params = case.state().params
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
 
   def loss(params, episode, key):
     return case.learner.loss(params, episode, key, jnp.int32(0))[0]
@@ -302,7 +272,6 @@ def test_learners_are_traced_in_bfloat16_as_on_an_accelerator(
   inputs = params, case.episode, case.keys[0]
   for function in (jax.grad(loss, allow_int=True), case.learner.evaluate):
     run = train_step.at_precision(function, 'bfloat16')
-    found = jax.eval_shape(run, *inputs)
-    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(found)), (
-      found
-    )
+    outputs = jax.eval_shape(run, *inputs)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(outputs)}
+    assert jnp.bfloat16 not in dtypes, outputs

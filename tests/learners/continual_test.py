@@ -1,4 +1,7 @@
-"""Sequences of tasks: what is written from what, stored, and measured."""
+"""Sequences of tasks: generated networks, stored prototypes, metrics.
+
+Tests `continual`, `continual_rollout` and `continual_metrics`.
+"""
 
 import functools
 
@@ -9,11 +12,24 @@ import pytest
 
 from configs import continual as continual_config
 from hyperudl import core
+from hyperudl import learners
 from hyperudl.core import config as config_lib
-from hyperudl.learners import continual
 from hyperudl.learners import hypertransformer
 from hyperudl.learners.hypertransformer import continual_metrics
-from hyperudl.learners.hypertransformer import episode_network
+from hyperudl.learners.hypertransformer import target_network
+from hyperudl.learners.hypertransformer import weight_generator
+from tests.testing import errors
+from tests.testing import laws
+
+LAWS = {
+  'continual': laws.Laws(
+    slow='compiling and training it takes too long for every run',
+    tasks=2,
+    learning_rate=0.005,
+    steps=300,
+    reason='it learns sequences of tasks, with the steps of hypertransformer',
+  )
+}
 
 WAY, TASKS = 2, 3
 TINY = {
@@ -39,11 +55,24 @@ def episode_of(tasks=TASKS, seed=0, shot=2):
   )
 
 
+def make(tasks=TASKS, **settings):
+  settings = {**TINY, 'tasks': tasks, **settings}
+  return learners.make('continual', WAY, settings)
+
+
+def network(**settings):
+  """The config of the HyperTransformer behind the learner."""
+  return hypertransformer.Config(
+    way=WAY,
+    **{**TINY, 'norm': 'layer', 'head': 'prototypes', 'logits_scale': 0.1},
+    **settings,
+  )
+
+
 @functools.cache
 def built(**settings):
   """(learner, random parameters, jitted adapt, predict, loss and evaluate)."""
-  settings = {'tasks': TASKS, **TINY, **settings}
-  learner = continual.make(WAY, **settings)
+  learner = make(**settings)
   episode = episode_of()
   if settings.get('scenario') == 'batches':
     episode = single(episode)
@@ -76,7 +105,7 @@ def single(episode):
   return core.Episode(core.Examples(order(support.x), order(support.y)), query)
 
 
-def other_support(episode, at):
+def replace_support(episode, at):
   """The sequence with other support images of the task `at`."""
   x = episode.support.x
   x = x.at[at].set(1 - x[at])
@@ -104,37 +133,35 @@ def test_a_task_changes_the_networks_from_then_on(kind, expected):
   params, run = built(kind=kind)
   episode = episode_of()
   here = run(params, episode)[0]
-  there = run(params, other_support(episode, 1))[0]
+  there = run(params, replace_support(episode, 1))[0]
   assert changed(here, there) == expected
   prototypes = np.abs(here['prototypes'] - there['prototypes'])
   if kind == 'merged':
     assert prototypes[0][[0, 2]].max() < 1e-5 < prototypes[1, 0].max()
   else:
-    # Made when their task is seen, and kept.
+    # Computed at their task, and stored.
     assert prototypes[:, 0].max() < 1e-5 < prototypes[:, 1].max()
     later = prototypes[:, 2].max() > 1e-5
     assert later == (kind == 'continual')
 
 
-def test_changes_are_added_to_what_was_written_before():
+def test_generated_changes_are_added_to_the_previous_network():
   params, run = built(change=0.2)
   episode = episode_of()
   cnns = run(params, episode)[0]['cnns']
-  settings = {**TINY, 'norm': 'layer', 'head': 'prototypes'}
-  settings['logits_scale'] = 0.1
-  whole = hypertransformer.settings_of(WAY, **settings)
-  # Block 0 as it is now, so that block 1 is written behind that one.
-  second = hypertransformer.settings_of(WAY, trained_layers=1, **settings)
+  # Block 0 as it is now, so that block 1 is generated behind that one.
+  second = network(trained_layers=1)
   key = jax.random.key(0)
 
   @jax.jit
-  def write(part, before, now):
-    first = episode_network.write(
-      whole, params, part, key, False, previous=before
+  def generate(part, before, now):
+    conditioning = weight_generator.Conditioning(before)
+    first = weight_generator.generate(
+      network(), params, part, key, False, conditioning
     )
-    known = {**params, 'net': {**params['net'], 'block0': now['block0']}}
-    then = episode_network.write(
-      second, known, part, key, False, previous=before
+    learned = {**params, 'net': {**params['net'], 'block0': now['block0']}}
+    then = weight_generator.generate(
+      second, learned, part, key, False, conditioning
     )
     return {'block0': first['block0'], 'block1': then['block1']}
 
@@ -143,12 +170,12 @@ def test_changes_are_added_to_what_was_written_before():
   start = jax.tree.map(jnp.zeros_like, at(0))
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
   for t, before in ((0, start), (1, at(0)), (2, at(1))):
-    written = write(parts(t), before, at(t))
+    generated = generate(parts(t), before, at(t))
     for name, layer in at(t).items():
-      kernel = written[name]['kernel']
+      kernel = generated[name]['kernel']
       wanted = kernel if t == 0 else before[name]['kernel'] + 0.2 * kernel
       close(layer['kernel'], wanted)
-      # What is learned stays as it is.
+      # Learned parameters stay as they are.
       for leaf, value in params['net'].get(name, {}).items():
         close(layer[leaf], value)
   assert any('scale' in layer for layer in params['net'].values())
@@ -157,10 +184,8 @@ def test_changes_are_added_to_what_was_written_before():
 def test_one_task_is_the_plain_learner_with_prototypes():
   params, _ = built()
   episode = episode_of(tasks=1)
-  learner = continual.make(WAY, tasks=1, **TINY)
-  plain = hypertransformer.make(
-    WAY, norm='layer', head='prototypes', logits_scale=0.1, **TINY
-  )
+  learner = make(tasks=1)
+  plain = hypertransformer.make(network())
   key = jax.random.key(0)
   first = jax.tree.map(lambda leaf: leaf[0], episode)
 
@@ -175,8 +200,8 @@ def test_one_task_is_the_plain_learner_with_prototypes():
       plain.loss(params, first, key, 0)[0],
     )
 
-  ours, theirs, value, wanted = both(params)
-  np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+  logits, plain_logits, value, wanted = both(params)
+  np.testing.assert_allclose(logits, plain_logits, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(value, wanted, rtol=1e-4)
   names = lambda init, e: jax.tree.structure(jax.eval_shape(init, key, e))
   assert names(learner.init, episode) == names(plain.init, first)
@@ -185,52 +210,51 @@ def test_one_task_is_the_plain_learner_with_prototypes():
 @pytest.mark.parametrize(
   'scenario', ['class', pytest.param('task', marks=pytest.mark.slow)]
 )
-def test_loss_and_answers_are_those_of_a_loop(scenario):
+def test_loss_and_predictions_equal_a_loop(scenario):
   params, run = built(scenario=scenario)
   episode = episode_of()
   task, logits, value, metrics, measured = run(params, episode)
-  s = hypertransformer.settings_of(
-    WAY, norm='layer', head='prototypes', logits_scale=0.1, **TINY
-  )
   scale = np.exp(params['log_scale'])
-  terms, right = [], np.zeros((TASKS, TASKS))
+  terms, accuracies = [], np.zeros((TASKS, TASKS))
   for t in range(TASKS):
     cnn = jax.tree.map(lambda leaf: leaf[t], task['cnns'])
     for tau in range(t + 1):
-      f = np.asarray(episode_network.embed(s, cnn, episode.query.x[tau]))
-      known = [tau] if scenario == 'task' else range(t + 1)
-      c = np.concatenate([np.asarray(task['prototypes'])[t, k] for k in known])
-      answers = -scale * np.square(f[:, None] - c).sum(-1)
+      f = np.asarray(target_network.embed(network(), cnn, episode.query.x[tau]))
+      classes_of = [tau] if scenario == 'task' else range(t + 1)
+      c = np.concatenate(
+        [np.asarray(task['prototypes'])[t, k] for k in classes_of]
+      )
+      expected = -scale * np.square(f[:, None] - c).sum(-1)
       target = np.asarray(episode.query.y[tau])
       target = target + (0 if scenario == 'task' else WAY * tau)
-      log_p = answers - np.log(np.exp(answers).sum(-1, keepdims=True))
+      log_p = expected - np.log(np.exp(expected).sum(-1, keepdims=True))
       terms.append(-log_p[np.arange(len(target)), target].mean())
-      right[t, tau] = (answers.argmax(-1) == target).mean()
+      accuracies[t, tau] = (expected.argmax(-1) == target).mean()
       if t == TASKS - 1 and scenario == 'class':
-        np.testing.assert_allclose(logits[tau], answers, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(logits[tau], expected, rtol=1e-3, atol=1e-3)
   np.testing.assert_allclose(value, np.mean(terms), rtol=1e-3)
-  found = np.asarray(measured[f'matrix_{scenario}'])
-  np.testing.assert_allclose(found, right, atol=1e-6)
+  matrix = np.asarray(measured[f'matrix_{scenario}'])
+  np.testing.assert_allclose(matrix, accuracies, atol=1e-6)
   np.testing.assert_allclose(
-    measured[f'accuracy_{scenario}'], right[-1].mean(), rtol=1e-5
+    measured[f'accuracy_{scenario}'], accuracies[-1].mean(), rtol=1e-5
   )
   assert metrics['accuracy'] == measured[f'accuracy_{scenario}']
   assert measured['accuracy'] == measured[f'accuracy_{scenario}']
 
 
-def test_what_a_matrix_says_by_hand():
+def test_the_summary_of_a_matrix_by_hand():
   matrix = jnp.array(
     [[0.9, 0.7, 0.7], [0.8, 0.6, 0.7], [0.5, 0.7, 0.4]], jnp.float32
   )
-  found = continual_metrics.summary('class', matrix)
+  metrics = continual_metrics.summarize('class', matrix)
   near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
-  near(found['accuracy_class'], (0.5 + 0.7 + 0.4) / 3)
-  near(found['accuracy_class_when_met'], (0.9 + 0.6 + 0.4) / 3)
-  # What stands above the diagonal was measured before the task was met.
-  near(found['forgetting_class'], ((0.9 - 0.5) + (0.6 - 0.7)) / 2)
-  near(found['backward_transfer_class'], ((0.5 - 0.9) + (0.7 - 0.6)) / 2)
-  near(found['matrix_class'][0], [0.9, 0, 0])
-  assert 'forgetting_class' not in continual_metrics.summary(
+  near(metrics['accuracy_class'], (0.5 + 0.7 + 0.4) / 3)
+  near(metrics['accuracy_class_when_met'], (0.9 + 0.6 + 0.4) / 3)
+  # Entries above the diagonal were measured before the task was met.
+  near(metrics['forgetting_class'], ((0.9 - 0.5) + (0.6 - 0.7)) / 2)
+  near(metrics['backward_transfer_class'], ((0.5 - 0.9) + (0.7 - 0.6)) / 2)
+  near(metrics['matrix_class'][0], [0.9, 0, 0])
+  assert 'forgetting_class' not in continual_metrics.summarize(
     'class', matrix[:1, :1]
   )
 
@@ -239,78 +263,73 @@ def test_parts_of_one_task_are_met_one_after_another():
   params, run = built(scenario='batches')
   episode = single(episode_of())
   task, logits, _, metrics, measured = run(params, episode)
-  s = hypertransformer.settings_of(
-    WAY, norm='layer', head='prototypes', logits_scale=0.1, **TINY
-  )
   sums = 0.0
   for t in range(TASKS):
     cnn = jax.tree.map(lambda leaf: leaf[t], task['cnns'])
     # Two rows a class and part: class c holds rows c * 6 .. c * 6 + 5.
     rows = [episode.support.x[c * 6 + t : c * 6 + 6 : 3] for c in (0, 1)]
-    means = [episode_network.embed(s, cnn, x).mean(axis=0) for x in rows]
+    means = [target_network.embed(network(), cnn, x).mean(axis=0) for x in rows]
     sums = sums + np.stack(means)
     np.testing.assert_allclose(
       task['prototypes'][t, t], sums / (t + 1), rtol=1e-3, atol=1e-4
     )
   assert logits.shape == (2 * WAY, WAY)
-  right = np.mean(np.argmax(logits, -1) == np.asarray(episode.query.y))
-  assert measured['accuracy'] == metrics['accuracy'] == np.float32(right)
+  accuracy = np.mean(np.argmax(logits, -1) == np.asarray(episode.query.y))
+  assert measured['accuracy'] == metrics['accuracy'] == np.float32(accuracy)
   assert measured[f'accuracy_part_{TASKS}'] == measured['accuracy']
 
 
-def test_more_tasks_than_in_training_but_for_the_merged_one():
+def test_all_kinds_but_merged_take_more_tasks_than_in_training():
   episode = episode_of(tasks=4)
   params, _ = built()
-  learner = continual.make(WAY, tasks=TASKS, **TINY)
+  learner = make()
   evaluate = lambda p: learner.evaluate(p, episode, jax.random.key(0))
   shapes = jax.eval_shape(evaluate, params)
   assert shapes['matrix_class'].shape == (4, 4)
-  merged = continual.make(WAY, kind='merged', tasks=TASKS, **TINY)
-  with pytest.raises(core.BadInput, match='cannot meet more'):
-    params = jax.eval_shape(merged.init, jax.random.key(0), episode_of())
-    jax.eval_shape(
-      lambda p: merged.evaluate(p, episode, jax.random.key(0)), params
-    )
+  merged = make(kind='merged')
+  params = jax.eval_shape(merged.init, jax.random.key(0), episode_of())
+  evaluate = lambda p: merged.evaluate(p, episode, jax.random.key(0))
+  message = errors.refusal(jax.eval_shape, evaluate, params)
+  assert 'cannot meet more' in message
 
 
 @pytest.mark.parametrize(
-  'settings, error, message',
+  'settings, message',
   [
-    ({'kind': 'forever'}, core.BadInput, 'continual, reset, constant, merged'),
-    ({'scenario': 'domain'}, core.BadInput, 'class, task, batches'),
-    ({'tasks': 0}, core.BadInput, 'tasks=0'),
+    ({'kind': 'forever'}, 'continual, reset, constant, merged'),
+    ({'scenario': 'domain'}, 'class, task, batches'),
+    ({'tasks': 0}, 'tasks = 0 is below its minimum 1'),
     (
       {'kind': 'merged', 'scenario': 'batches'},
-      core.BadInput,
-      "needs tasks, not scenario='batches'",
+      "scenario='batches' needs another kind than 'merged'",
     ),
-    ({'kind': 'merged', 'norm': 'batch'}, core.BadInput, 'later tasks'),
-    ({'change': -0.1}, core.BadInput, r'change=-0\.1 must be at least 0'),
-    ({'change': 0.1, 'kind': 'reset'}, core.BadInput, "not kind='reset'"),
-    ({'label_smoothing': 0.1}, TypeError, 'no label_smoothing'),
+    ({'kind': 'merged', 'norm': 'batch'}, 'later tasks'),
+    ({'change': -0.1}, 'change = -0.1 is below its minimum 0'),
+    ({'change': 0.1, 'kind': 'reset'}, "not kind='reset'"),
+    ({'label_smoothing': 0.1}, "no hyperparameter 'label_smoothing'"),
+    ({'logits_features': 'mix'}, "needs head='written'"),
   ],
   ids=str,
 )
-def test_wrong_settings_are_refused(settings, error, message):
-  with pytest.raises(error, match=message):
-    continual.make(WAY, **{**TINY, **settings})
+def test_wrong_settings_are_refused(settings, message):
+  assert message in errors.refusal(make, **settings)
 
 
 def test_a_support_of_the_wrong_form_is_refused():
-  learner = continual.make(WAY, tasks=2, **TINY)
-  with pytest.raises(core.BadInput, match=r'set episode\.tasks'):
-    learner.init(jax.random.key(0), single(episode_of()))
-  learner = continual.make(WAY, tasks=5, scenario='batches', **TINY)
-  with pytest.raises(core.BadInput, match='multiples of 5, or the 12 rows'):
-    learner.init(jax.random.key(0), single(episode_of()))
+  refusal = lambda learner: errors.refusal(
+    learner.init, jax.random.key(0), single(episode_of())
+  )
+  assert 'set episode.tasks' in refusal(make(tasks=2))
+  message = refusal(make(tasks=5, scenario='batches'))
+  assert 'multiples of 5, or the 12 rows' in message
 
 
 @pytest.mark.parametrize('arg', [None, 'omniglot,way=4', 'tasks=3,shot=2'])
 def test_configs_are_valid(arg):
   config = continual_config.get_config(arg)
   config_lib.validate(config)
+  learners.check_run(config)
   settings = config_lib.learner_settings(config)
-  continual.make(config.episode.way, **settings)
+  learners.make('continual', config.episode.way, settings)
   assert config.episode.tasks == (3 if 'tasks' in (arg or '') else 5)
   assert config.learner.tasks == config.episode.tasks
-  assert continual_config.NOT_HERE == continual.NOT_HERE

@@ -1,13 +1,20 @@
-"""The image-text encoder: its loss over own and other questions."""
+"""The image-text encoder: its towers, and its loss over all questions."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from hyperudl import core
 from hyperudl.learners import contrastive
 from hyperudl.nets import towers
+from tests.testing import errors
+from tests.testing import laws
+
+LAWS = {
+  'contrastive': laws.Laws(
+    slow='compiling and training it takes too long for every run'
+  )
+}
 
 WAY, LENGTH = 3, 4
 SIZES = {'vocabulary': 9, 'width': 10, 'hidden': (6,), 'inner': 4}
@@ -36,16 +43,16 @@ def episode_of(asked):
 
 
 def test_the_loss_is_the_mean_over_all_pairs_with_an_answer():
-  learner = contrastive.make(WAY, **SIZES)
+  learner = contrastive.make(contrastive.Config(WAY, **SIZES))
   episode = episode_of(asked=2)
   params = learner.init(jax.random.key(0), episode)
   key = jax.random.key(1)
   value, metrics = learner.loss(params, episode, key, 0)
-  # Each question on its own, as at evaluation.
+  # Each question separately, as in an evaluation.
   asked = episode.extra['asked']
   questions = [(episode.support.context['answers'], jnp.ones(WAY))]
   questions += list(zip(asked['answers'], asked['mask']))
-  losses, right = [], []
+  losses, hits = [], []
   for (answers, mask), y in zip(questions, [episode.query.y, *asked['y']]):
     context = {**episode.support.context, 'answers': answers, 'mask': mask}
     support = episode.support._replace(context=context)
@@ -55,22 +62,22 @@ def test_the_loss_is_the_mean_over_all_pairs_with_an_answer():
     for row, label in enumerate(np.asarray(y)):
       if label >= 0:
         losses.append(-np.log(p[row, label]))
-        right.append(p[row].argmax() == label)
+        hits.append(p[row].argmax() == label)
   assert len(losses) == 5 + 3 + 3
   np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
-  np.testing.assert_allclose(metrics['accuracy_asked'], np.mean(right))
-  # Without other questions it is the cross-entropy of its own.
-  alone, metrics = learner.loss(params, episode_of(asked=0), key, 0)
-  np.testing.assert_allclose(alone, np.mean(losses[:5]), rtol=1e-5)
+  np.testing.assert_allclose(metrics['accuracy_asked'], np.mean(hits))
+  # Without other questions it is the cross-entropy of one question.
+  value, metrics = learner.loss(params, episode_of(asked=0), key, 0)
+  np.testing.assert_allclose(value, np.mean(losses[:5]), rtol=1e-5)
   assert 'accuracy_asked' not in metrics
 
 
 def test_a_scale_that_is_not_positive_is_refused():
-  with pytest.raises(ValueError, match='scale must be > 0'):
-    contrastive.make(WAY, scale=0.0)
+  message = errors.refusal(contrastive.Config, WAY, scale=0.0)
+  assert message == 'scale = 0.0 must be above 0'
 
 
-def test_normalised_patches_do_not_tell_colours_apart():
+def test_normalised_patches_do_not_depend_on_colours():
   rng = np.random.default_rng(0)
   ink = (rng.uniform(size=(5, 36, 1)) < 0.3).astype(np.float32)
   ground, colour = rng.uniform(size=(2, 5, 1, 3))
@@ -82,8 +89,8 @@ def test_normalised_patches_do_not_tell_colours_apart():
   # Exact but for what keeps flat patches finite, FLAT of the mean square.
   np.testing.assert_allclose(contrast, length / root, rtol=0.02)
   np.testing.assert_allclose(even, d / root[..., None], rtol=0.02)
-  share = ink.mean(axis=1, keepdims=True)
-  shape = np.abs(ink - share) / np.sqrt(share * (1 - share))
+  fraction = ink.mean(axis=1, keepdims=True)
+  shape = np.abs(ink - fraction) / np.sqrt(fraction * (1 - fraction))
   np.testing.assert_allclose(contrast, shape[..., 0], rtol=0.02)
 
 
@@ -108,7 +115,7 @@ def test_inner_products_of_pairs_are_squares_of_inner_products():
   np.testing.assert_allclose(pair(tiles) @ pair(string), by_hand, rtol=1e-5)
 
 
-def test_an_image_and_a_string_meet_by_what_a_patch_and_the_words_share():
+def test_towers_are_second_order_sums_of_patches_and_of_bags_of_words():
   image, string = towers.ImageTower(10, (6,)), towers.TextTower(9, 10, 6)
   x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 4, 4, 3)))
   ids = jnp.array([[1, 2, 3, 0], [3, 0, 1, 2], [3, 3, 1, 2]])
@@ -131,7 +138,7 @@ def test_an_image_and_a_string_meet_by_what_a_patch_and_the_words_share():
   assert not np.allclose(image.apply(image_params, swapped), images)
 
 
-def test_a_width_that_no_pairs_have_is_refused():
-  assert [towers.factors_of(w) for w in (1, 3, 136, 528)] == [1, 2, 16, 32]
-  with pytest.raises(ValueError, match=r'128 .*: choose 120 or 136'):
-    contrastive.make(WAY, width=128)
+def test_a_width_that_is_no_number_of_pairs_is_refused():
+  assert [towers.pair_dimension(w) for w in (1, 3, 136, 528)] == [1, 2, 16, 32]
+  message = errors.refusal(contrastive.Config, WAY, width=128, error=ValueError)
+  assert '128' in message and message.endswith(': choose 120 or 136')

@@ -1,4 +1,4 @@
-"""Hallucination: what it reduces to, whom it copies, what it reports."""
+"""Hallucination: generated features, their weight in prototypes, metrics."""
 
 import jax
 import jax.numpy as jnp
@@ -6,62 +6,54 @@ import numpy as np
 import pytest
 
 from hyperudl import core
+from hyperudl import learners
 from hyperudl.learners import hallucination
 from hyperudl.learners import protonet
+from tests.testing import episodes
+from tests.testing import errors
+from tests.testing import laws
+
+LAWS = {
+  'hallucination': laws.Laws(
+    slow='compiling and training it takes too long for every run'
+  )
+}
 
 WAY, SHOT = 3, 2
 TINY = {'channels': (4, 4)}
 SMALL = {**TINY, 'hidden': 8, 'noise_size': 2, 'count': 5}
 
 
-def episode_of(seed=0, unlabelled=0):
-  keys = jax.random.split(jax.random.key(seed), 2)
-  y = jnp.concatenate(
-    [jnp.tile(jnp.arange(WAY), SHOT), jnp.full(unlabelled, -1)]
-  )
-  draw = lambda key, rows: jax.random.uniform(key, (rows, 8, 8, 1))
-  return core.Episode(
-    core.Examples(draw(keys[0], len(y)), y),
-    core.Examples(draw(keys[1], 9), jnp.tile(jnp.arange(WAY), 3)),
-  )
+def episode_of(unlabelled=0):
+  return episodes.episode_of(shot=SHOT, query=3, unlabelled=unlabelled)
 
 
-def made(key=0, train=False, unlabelled=0, move=True, **settings):
-  """(hallucinations, features of the support, learner's parameters)."""
+def make(**settings):
+  return learners.make('hallucination', WAY, {**SMALL, **settings})
+
+
+def hallucinate(key=0, train=False, unlabelled=0, move=True, **settings):
+  """(hallucinations, features of the support)."""
   settings = {**SMALL, **settings}
-  learner = hallucination.make(WAY, **settings)
   episode = episode_of(unlabelled=unlabelled)
-  params = jax.jit(learner.init)(jax.random.key(1), episode)
-  if move:  # the generator off its start
+  params = jax.jit(make(**settings).init)(jax.random.key(1), episode)
+  if move:  # the generator away from its initial values
     noise = lambda leaf: (
       leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
     )
     params = {**params, 'generator': jax.tree.map(noise, params['generator'])}
-  names = hallucination._Settings._fields
-  defaults = {**hallucination.make.__kwdefaults__, **settings}
-  s = hallucination._Settings(
-    **{k: defaults[k] for k in names if k != 'test_count'},
-    test_count=settings['count'],
-  )
-  p = protonet.settings_of(WAY, **TINY)
-  z = protonet.embed(p, params, episode.support.x)
+  config = hallucination.Config(WAY, **settings)
+  z = protonet.embed(config, params, episode.support.x)
   features = hallucination.hallucinate(
-    s,
-    params,
-    z,
-    episode.support.y,
-    WAY,
-    settings['count'],
-    jax.random.key(key),
-    train,
+    config, params, z, episode.support.y, jax.random.key(key), train=train
   )
-  return np.asarray(features), np.asarray(z), params
+  return np.asarray(features), np.asarray(z)
 
 
 def test_without_hallucinations_it_is_protonet_bit_for_bit():
   episode, key = episode_of(), jax.random.key(1)
-  ours = hallucination.make(WAY, **{**SMALL, 'count': 0})
-  plain = protonet.make(WAY, **TINY)
+  ours = make(count=0)
+  plain = learners.make('protonet', WAY, TINY)
   params = jax.jit(ours.init)(key, episode)
   for a, b in zip(
     jax.tree.leaves(params), jax.tree.leaves(jax.jit(plain.init)(key, episode))
@@ -74,57 +66,56 @@ def test_without_hallucinations_it_is_protonet_bit_for_bit():
     np.testing.assert_array_equal(a, b)
 
 
-def test_the_residual_start_leaves_prototypes_where_they_are():
+def test_the_initial_residual_generator_does_not_move_prototypes():
   episode, key = episode_of(), jax.random.key(1)
   # One shot: every hallucination is a copy of the one image.
   one = episode._replace(
     support=core.Examples(episode.support.x[:WAY], episode.support.y[:WAY])
   )
-  ours = hallucination.make(WAY, **SMALL)
+  ours = make()
   params = jax.jit(ours.init)(key, one)
   task = ours.adapt(params, one.support, key, train=True)
-  plain = protonet.make(WAY, **TINY)
-  wanted = plain.adapt(params, one.support, key, train=True)
-  np.testing.assert_allclose(task, wanted, rtol=1e-5)
+  plain = learners.make('protonet', WAY, TINY)
+  expected = plain.adapt(params, one.support, key, train=True)
+  np.testing.assert_allclose(task, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize('generator', hallucination.GENERATORS)
-def test_copies_are_of_the_class_and_noise_tells_them_apart(generator):
-  features, z, _ = made(move=False, generator=generator, unlabelled=2)
+@pytest.mark.parametrize('generator', ['residual', 'source'])
+def test_hallucinations_copy_rows_of_their_class_and_vary_with_noise(generator):
+  features, z = hallucinate(move=False, generator=generator, unlabelled=2)
   assert features.shape == (WAY, 5, z.shape[1]) and features.min() >= 0
-  if generator == 'residual':  # at its start it copies rows of the class
+  if generator == 'residual':  # at first it copies rows of the class
     for label in range(WAY):
       rows = z[label : WAY * SHOT : WAY]
       for copy in features[label]:
         assert np.abs(rows - copy).max(axis=1).min() < 1e-6
-    both = made(move=False, count=40)[0]
-    assert len(np.unique(both[0].round(5), axis=0)) == SHOT  # every row
-  moved, _, _ = made(generator=generator)
+    many = hallucinate(move=False, count=40)[0]
+    assert len(np.unique(many[0].round(5), axis=0)) == SHOT  # every row
+  moved, _ = hallucinate(generator=generator)
   assert len(np.unique(moved[0], axis=0)) == 5
-  again, _, _ = made(key=1, generator=generator)
+  again, _ = hallucinate(key=1, generator=generator)
   assert np.abs(again - moved).max() > 1e-4
 
 
-def test_fixed_and_no_noise_give_copies_of_the_same_rows():
-  for noise in ('fixed', 'zero'):
-    features, _, _ = made(noise=noise, count=40)
-    assert len(np.unique(features[0], axis=0)) == SHOT
-    other, _, _ = made(noise=noise, count=40, key=5)
-    assert {row.tobytes() for row in other[0]} == {
-      row.tobytes() for row in features[0]
-    }
+@pytest.mark.parametrize('noise', ['fixed', 'zero'])
+def test_fixed_and_zero_noise_give_one_hallucination_a_row(noise):
+  features, _ = hallucinate(noise=noise, count=40)
+  assert len(np.unique(features[0], axis=0)) == SHOT
+  other, _ = hallucinate(noise=noise, count=40, key=5)
+  as_set = lambda rows: {row.tobytes() for row in rows}
+  assert as_set(other[0]) == as_set(features[0])
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_is_for_training_alone():
   options = {'generator': 'source', 'noise': 'zero'}
-  first, _, _ = made(train=True, **options)
-  second, _, _ = made(train=True, key=3, **options)
+  first, _ = hallucinate(train=True, **options)
+  second, _ = hallucinate(train=True, key=3, **options)
   assert np.abs(first - second).max() > 1e-4
-  still = made(train=False, **options)[0]
-  assert len(np.unique(still[0].round(6), axis=0)) <= SHOT
+  evaluated, _ = hallucinate(train=False, **options)
+  assert len(np.unique(evaluated[0].round(6), axis=0)) <= SHOT
 
 
-def test_the_source_has_its_widths():
+def test_the_source_generator_has_its_published_widths():
   module = hallucination.Generator('source', 1, 0.5)
   z = jnp.zeros((1, 1600))
   init = lambda key: module.init(key, z, z, False)
@@ -133,42 +124,42 @@ def test_the_source_has_its_widths():
   assert kernels == [(3200, 2400), (2400, 2400), (2400, 1600)]
 
 
-@pytest.mark.parametrize('weight', hallucination.WEIGHTS)
-def test_what_hallucinations_count(weight):
-  settings = {**SMALL, 'weight': weight, 'mass': 0.5, 'noise': 'zero'}
-  learner = hallucination.make(WAY, **settings)
+@pytest.mark.parametrize('weight', ['count', 'learned'])
+def test_prototypes_are_weighted_means_of_support_and_hallucinations(weight):
+  settings = {'weight': weight, 'mass': 0.5, 'noise': 'zero'}
+  learner = make(**settings)
   episode, key = episode_of(), jax.random.key(2)
   params = jax.jit(learner.init)(key, episode)
   bias = params['generator']['Dense_2']['bias']
   params['generator']['Dense_2']['bias'] = bias + 3.0
   task = learner.adapt(params, episode.support, key, train=False)
-  p = protonet.settings_of(WAY, **TINY)
-  z = np.asarray(protonet.embed(p, params, episode.support.x))
-  share = {'count': 5 / 7, 'learned': 0.5 / 2.5}[weight]
+  config = protonet.Config(WAY, **TINY)
+  z = np.asarray(protonet.embed(config, params, episode.support.x))
+  fraction = {'count': 5 / 7, 'learned': 0.5 / 2.5}[weight]
   for label in range(WAY):
     rows = z[label::WAY]
     low, high = rows.min(0) + 3, rows.max(0) + 3  # whichever was copied
-    rest = (1 - share) * rows.mean(axis=0)
-    assert (task[label] >= rest + share * low - 1e-4).all()
-    assert (task[label] <= rest + share * high + 1e-4).all()
+    rest = (1 - fraction) * rows.mean(axis=0)
+    assert (task[label] >= rest + fraction * low - 1e-4).all()
+    assert (task[label] <= rest + fraction * high + 1e-4).all()
 
 
 def test_quality_by_hand():
-  made_ = jnp.array([[[0.0, 0], [2, 0]], [[9, 0], [9, 0]]])
+  hallucinated = jnp.array([[[0.0, 0], [2, 0]], [[9, 0], [9, 0]]])
   query = jnp.array([[0.0, 2], [0, 0], [10, 2], [10, 0]])
   truth = jnp.array([[0.0, 1], [10, 1]])
   plain = jnp.array([[0.0, 0], [10, 0]])
-  better = jnp.array([[0.0, 1], [10, 0.0]])
-  found = hallucination.quality(
-    made_, query, jnp.array([0, 0, 1, 1]), better, plain, truth
+  improved = jnp.array([[0.0, 1], [10, 0.0]])
+  metrics = hallucination.quality(
+    hallucinated, query, jnp.array([0, 0, 1, 1]), improved, plain, truth
   )
-  assert float(found['diversity']) == pytest.approx((1 + 0) / (1 + 1))
-  assert float(found['purity']) == 1
-  assert float(found['prototype_error']) == pytest.approx(1 / np.sqrt(2))
+  assert float(metrics['diversity']) == pytest.approx((1 + 0) / (1 + 1))
+  assert float(metrics['purity']) == 1
+  assert float(metrics['prototype_error']) == pytest.approx(1 / np.sqrt(2))
 
 
 def test_a_frozen_embedding_gets_no_gradient_and_the_generator_one():
-  learner = hallucination.make(WAY, **SMALL, frozen=True)
+  learner = make(frozen=True)
   episode, key = episode_of(), jax.random.key(0)
   params = jax.jit(learner.init)(key, episode)
   assert set(params) == {'frozen', 'generator', 'log_mass'}
@@ -182,64 +173,22 @@ def test_a_frozen_embedding_gets_no_gradient_and_the_generator_one():
 @pytest.mark.parametrize(
   'settings, text',
   [
-    ({'noise': 'pink'}, 'noise must be one of'),
-    ({'count': -1}, 'count must be'),
-    ({'mass': 0.0}, 'mass must be'),
-    ({'distance': 'l1'}, 'distance must be'),
+    ({'noise': 'pink'}, "noise = 'pink' is none of gaussian, zero, fixed"),
+    ({'count': -1}, 'count = -1 is below its minimum 0'),
+    ({'mass': 0.0}, 'mass = 0.0 must be above 0'),
+    ({'dropout': 1.0}, 'dropout = 1.0 must be below 1'),
+    ({'distance': 'l1'}, "distance = 'l1' is none of l2, cosine, dot"),
   ],
   ids=str,
 )
 def test_bad_settings_are_refused(settings, text):
-  with pytest.raises(ValueError, match=text):
-    hallucination.make(WAY, **settings)
+  assert text in errors.refusal(learners.make, 'hallucination', WAY, settings)
 
 
-def test_soft_k_means_of_protonet_by_loops_and_without_unlabelled_rows():
-  episode, key = episode_of(unlabelled=4), jax.random.key(0)
-  learner = protonet.make(WAY, **TINY, refine=2, scale=0.3)
-  params = jax.jit(learner.init)(key, episode)
-  task = learner.adapt(params, episode.support, key, train=False)
-  p = protonet.settings_of(WAY, **TINY)
-  z = np.asarray(protonet.embed(p, params, episode.support.x), np.float64)
-  labelled, free = z[: WAY * SHOT], z[WAY * SHOT :]
-  start = np.stack([labelled[c::WAY].mean(axis=0) for c in range(WAY)])
-  centres = start
-  for _ in range(2):
-    sums, totals = SHOT * start, np.full(WAY, SHOT, float)
-    for row in free:
-      distance = np.array([np.sum((row - c) ** 2) for c in centres])
-      share = np.exp(-0.3 * (distance - distance.min()))
-      share /= share.sum()
-      sums, totals = sums + share[:, None] * row, totals + share
-    centres = sums / totals[:, None]
-  np.testing.assert_allclose(task, centres, rtol=1e-3, atol=1e-4)
-  plain = protonet.make(WAY, **TINY, scale=0.3)
-  np.testing.assert_allclose(
-    plain.adapt(params, episode.support, key, train=False), start, rtol=1e-4
-  )
-
-
-def test_errors_of_prototypes_are_told_of_prototypes_refined_alike():
-  learner = hallucination.make(WAY, **{**SMALL, 'mass': 1e-9}, refine=2)
+def test_prototype_error_compares_prototypes_after_the_same_refinement():
+  learner = make(mass=1e-9, refine=2)
   episode = episode_of(unlabelled=4)
   params = jax.jit(learner.init)(jax.random.key(1), episode)
-  found = learner.evaluate(params, episode, jax.random.key(0))
+  metrics = learner.evaluate(params, episode, jax.random.key(0))
   # Hallucinations without mass leave both the same.
-  assert float(found['prototype_error']) == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize('distance', protonet.DISTANCES)
-def test_logits_by_loops_and_with_finite_gradients(distance):
-  rng = np.random.default_rng(0)
-  z, c = rng.normal(size=(5, 4)), rng.normal(size=(3, 4))
-  to = {
-    'l2': lambda u, v: -np.sum((u - v) ** 2),
-    'cosine': lambda u, v: u @ v / (np.linalg.norm(u) * np.linalg.norm(v)) - 1,
-    'dot': lambda u, v: u @ v,
-  }[distance]
-  wanted = [[1.7 * to(u, v) for v in c] for u in z]
-  logits = lambda z, c: protonet.logits_of(z, c, distance, 1.7)
-  np.testing.assert_allclose(logits(z, c), wanted, rtol=1e-4, atol=1e-5)
-  for same in (np.ones((3, 4)), np.zeros((3, 4))):
-    grads = jax.grad(lambda z, c: logits(z, c).sum(), (0, 1))(same, same)
-    assert all(np.isfinite(leaf).all() for leaf in grads)
+  assert float(metrics['prototype_error']) == pytest.approx(1, abs=1e-4)

@@ -1,4 +1,4 @@
-"""HyperMAML: the update, the warm-up and what the hypernetwork may see."""
+"""HyperMAML: the update, the warm-up and the inputs of the hypernetwork."""
 
 import functools
 
@@ -9,28 +9,30 @@ import pytest
 
 from configs import hypermaml as hypermaml_config
 from hyperudl import core
+from hyperudl import learners
 from hyperudl.core import config as config_lib
-from hyperudl.learners import _head_generator
-from hyperudl.learners import hypermaml
 from hyperudl.nets import conv
 from hyperudl.ops import losses
+from tests.testing import episodes
+from tests.testing import errors
+from tests.testing import laws
+
+LAWS = {
+  'hypermaml': laws.Laws(
+    slow='compiling and training it takes too long for every run'
+  )
+}
 
 WAY = 3
 TINY = {'channels': (4, 5), 'hidden': 6, 'inner_rate': 0.5, 'inner_steps': 2}
 
 
-def episode_of(shot=2, seed=0):
-  keys = jax.random.split(jax.random.key(seed), 2)
-  draw = lambda key, rows: jax.random.uniform(key, (rows, 8, 8, 1))
-  y = jnp.tile(jnp.arange(WAY), shot)
-  return core.Episode(
-    core.Examples(draw(keys[0], WAY * shot), y),
-    core.Examples(draw(keys[1], 2 * WAY), jnp.tile(jnp.arange(WAY), 2)),
-  )
+def episode_of():
+  return episodes.episode_of(shot=2)
 
 
 def built(**settings):
-  learner = hypermaml.make(WAY, **{**TINY, **settings})
+  learner = learners.make('hypermaml', WAY, {**TINY, **settings})
   params = jax.jit(learner.init)(jax.random.key(1), episode_of())
   # The universal head starts at random, its bias at zero: move both.
   params['head']['bias'] += jnp.array([0.3, -0.2, 0.1])
@@ -56,13 +58,13 @@ def delta_by_hand(params, z, y, aggregation='concat'):
   """Row by row in numpy."""
   z, y = np.asarray(z), np.asarray(y)
   head = jax.tree.map(np.asarray, params['head'])
-  guess = np.asarray(jax.nn.softmax(linear(head, z)))
-  rows = np.concatenate([z, guess, np.eye(WAY)[y]], axis=1)
+  predictions = np.asarray(jax.nn.softmax(linear(head, z)))
+  rows = np.concatenate([z, predictions, np.eye(WAY)[y]], axis=1)
   layers = jax.tree.map(np.asarray, params['hypernetwork'])
   out = []
   for c in range(WAY):
-    own = rows[y == c]
-    x = own.mean(0) if aggregation == 'mean' else own.reshape(-1)
+    x = rows[y == c]
+    x = x.mean(0) if aggregation == 'mean' else x.reshape(-1)
     for name in ('Dense_0', 'Dense_1'):
       x = np.maximum(x @ layers[name]['kernel'] + layers[name]['bias'], 0)
     out.append(x @ layers['Dense_2']['kernel'] + layers['Dense_2']['bias'])
@@ -93,52 +95,59 @@ def test_the_head_of_a_task_is_the_universal_one_and_delta(aggregation, update):
     'multiply': lambda a, b: a * b,
   }[update]
   for name in ('kernel', 'bias'):
-    wanted = apply(np.asarray(params['head'][name]), delta[name])
-    np.testing.assert_allclose(task['head'][name], wanted, rtol=1e-3, atol=1e-4)
+    expected = apply(np.asarray(params['head'][name]), delta[name])
+    np.testing.assert_allclose(
+      task['head'][name], expected, rtol=1e-3, atol=1e-4
+    )
 
 
-@pytest.mark.parametrize('step, share', [(0, 1.0), (12, 0.5), (40, 0.0)])
-def test_the_warm_up_blends_gradient_steps_and_delta(step, share):
+@pytest.mark.parametrize('step, fraction', [(0, 1.0), (12, 0.5), (40, 0.0)])
+def test_the_warm_up_blends_gradient_steps_and_delta(step, fraction):
   learner, params = built(warmup_steps=10, switch_steps=5)
   value, grads, metrics = value_and_grad(learner, params, step)
-  np.testing.assert_allclose(metrics['gradient_share'], share, rtol=1e-6)
+  np.testing.assert_allclose(metrics['gradient_share'], fraction, rtol=1e-6)
   episode = episode_of()
   z = features_of(params, episode.support.x)
   y, head = episode.support.y, params['head']
   for _ in range(2):
     fit = lambda head: losses.cross_entropy(linear(head, z), y)
     head = jax.tree.map(
-      lambda v, g: v - share * 0.5 * g, head, jax.grad(fit)(head)
+      lambda v, g: v - fraction * 0.5 * g, head, jax.grad(fit)(head)
     )
   delta = delta_by_hand(params, z, y)
-  head = jax.tree.map(lambda v, d: v - (1 - share) * d, head, delta)
+  head = jax.tree.map(lambda v, d: v - (1 - fraction) * d, head, delta)
   logits = linear(head, features_of(params, episode.query.x))
-  wanted = losses.cross_entropy(logits, episode.query.y)
-  np.testing.assert_allclose(value, wanted, rtol=1e-3)
-  moved = max(
+  expected = losses.cross_entropy(logits, episode.query.y)
+  np.testing.assert_allclose(value, expected, rtol=1e-3)
+  largest = max(
     float(jnp.abs(g).max()) for g in jax.tree.leaves(grads['hypernetwork'])
   )
-  assert (moved > 0) == (share < 1)
+  assert (largest > 0) == (fraction < 1)
 
 
-def test_the_share_of_the_gradient_falls_without_a_jump():
-  share = lambda t: float(_head_generator.gradient_share(jnp.int32(t), 10, 4))
-  found = [share(t) for t in range(8, 16)]
-  np.testing.assert_allclose(found, [1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0], rtol=1e-5)
-  none = [
-    float(_head_generator.gradient_share(jnp.int32(t), 0, 0)) for t in (0, 9)
-  ]
-  assert none == [0, 0]
+def test_the_weight_of_gradient_steps_falls_without_a_jump():
+  def weights(steps, **settings):
+    learner, params = built(**settings)
+    episode = episode_of()
+    weight = lambda step: learner.loss(params, episode, None, step)[1][
+      'gradient_share'
+    ]
+    return jax.jit(jax.vmap(weight))(jnp.array(steps))
+
+  expected = [1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0]
+  falling = weights(range(8, 16), warmup_steps=10, switch_steps=4)
+  np.testing.assert_allclose(falling, expected, rtol=1e-5)
+  np.testing.assert_array_equal(weights([0, 9]), 0)
 
 
 def test_classes_are_treated_alike():
   learner, params = built(enhance=False, labels='none')
   params['head'] = jax.tree.map(jnp.zeros_like, params['head'])
   support = episode_of().support
-  turned = support._replace(y=(support.y + 1) % WAY)
+  permuted = support._replace(y=(support.y + 1) % WAY)
   adapt = jax.jit(functools.partial(learner.adapt, train=False))
   one = adapt(params, support, jax.random.key(0))['head']
-  other = adapt(params, turned, jax.random.key(0))['head']
+  other = adapt(params, permuted, jax.random.key(0))['head']
   np.testing.assert_allclose(
     jnp.roll(one['bias'], 1), other['bias'], rtol=1e-4, atol=1e-6
   )
@@ -146,11 +155,9 @@ def test_classes_are_treated_alike():
 
 @pytest.mark.parametrize('aggregation', ['concat', 'mean'])
 def test_rows_without_a_label_do_not_count(aggregation):
-  learner, params = built(aggregation=aggregation)
   support = episode_of().support
   y = support.y.at[4].set(-1)
-  adapt = jax.jit(functools.partial(learner.adapt, train=False))
-  # Its pixels too, but for the batch statistics of the features.
+  # Batch statistics would let its pixels through.
   learner, params = built(aggregation=aggregation, norm='layer')
   adapt = jax.jit(functools.partial(learner.adapt, train=False))
   one = adapt(params, support._replace(y=y), jax.random.key(0))
@@ -161,7 +168,7 @@ def test_rows_without_a_label_do_not_count(aggregation):
 
 @pytest.mark.parametrize('hidden, count', [(512, 332_353), (256, 100_673)])
 def test_the_hypernetwork_has_the_size_of_the_published_one(hidden, count):
-  learner = hypermaml.make(5, hidden=hidden, labels='index')
+  learner = learners.make('hypermaml', 5, {'hidden': hidden, 'labels': 'index'})
   x = jnp.zeros((5, 28, 28, 1))
   support = core.Examples(x, jnp.arange(5))
   shapes = jax.eval_shape(
@@ -186,7 +193,7 @@ def test_detached_parts_get_no_gradient():
   assert max(jax.tree.leaves(gap)) > 1e-6
 
 
-def test_the_loss_has_the_parts_that_are_asked_for():
+def test_the_loss_has_the_configured_terms():
   plain, params = built()
   value, _, metrics = value_and_grad(plain, params)
   weighted, _ = built(delta_weight=0.1)
@@ -205,7 +212,7 @@ def test_the_loss_has_the_parts_that_are_asked_for():
   )
 
 
-def test_fine_tuning_is_for_the_task_alone():
+def test_fine_tuning_moves_a_copy_of_the_parameters():
   learner, params = built(finetune_steps=20, finetune_rate=1e-2)
   support = episode_of().support
   adapt = jax.jit(learner.adapt, static_argnames='train')
@@ -223,17 +230,19 @@ def test_fine_tuning_is_for_the_task_alone():
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'aggregation': 'max'}, 'aggregation must be one of'),
-    ({'update': 'divide'}, 'update must be one of'),
-    ({'labels': 'name'}, 'labels must be one of'),
-    ({'layers': 1}, 'layers >= 2'),
-    ({'warmup_steps': -1}, 'must be >= 0'),
+    ({'aggregation': 'max'}, 'none of concat, mean'),
+    ({'update': 'divide'}, 'none of minus, plus, multiply'),
+    ({'labels': 'name'}, 'none of one_hot, index, none'),
+    ({'layers': 1}, 'layers = 1 is below its minimum 2'),
+    ({'warmup_steps': -1}, 'warmup_steps = -1 is below its minimum 0'),
+    ({'channels': (4, 0)}, 'is below its minimum 1'),
   ],
   ids=str,
 )
 def test_wrong_settings_are_refused(settings, message):
-  with pytest.raises(ValueError, match=message):
-    hypermaml.make(WAY, **{**TINY, **settings})
+  assert message in errors.refusal(
+    learners.make, 'hypermaml', WAY, {**TINY, **settings}
+  )
 
 
 @pytest.mark.parametrize(
@@ -251,4 +260,4 @@ def test_configs_are_the_published_ones(arg, hidden, aggregation):
   assert (learner.hidden, learner.aggregation) == (hidden, aggregation)
   ends = learner.warmup_steps + learner.switch_steps
   assert config.eval.select_after >= ends
-  hypermaml.make(5, **config_lib.learner_settings(config))
+  learners.make('hypermaml', 5, config_lib.learner_settings(config))

@@ -1,4 +1,4 @@
-"""Networks with language from a latent vector: targets, decoders, kinds."""
+"""Networks with language from a latent: targets, decoders, kinds."""
 
 import functools
 
@@ -13,26 +13,38 @@ from configs import hypernet as hypernet_config
 from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.learners import hypernet
-from hyperudl.learners._language import dual_encoder
 from hyperudl.learners._language import hypernetwork
-from hyperudl.nets import mlp
 from hyperudl.nets import target_nets
+from hyperudl.nets import towers
+from hyperudl.nets import weight_decoder
 from hyperudl.ops import gradient_descent
+from hyperudl.training import episode_batching
 from hyperudl.training import optimizers
 from hyperudl.training import train_step
+from tests.testing import errors
 from tests.testing import example
+from tests.testing import laws
 from tests.testing import tiny_sizes
 
+LAWS = {
+  'hypernet': laws.Laws(
+    slow='compiling and training it takes too long for every run'
+  )
+}
+
 WIDTH, HIDDEN, WAY = 5, 4, 3
-WORDS = dual_encoder.Words(
+WORDS = towers.Words(
   jnp.ones(WIDTH),
   jnp.asarray(np.random.default_rng(1).normal(size=(WAY, WIDTH)), jnp.float32),
   jnp.array([1.0, 1.0, 0.0]),
 )
 
 
-def target_of(kind):
-  return target_nets.Target(kind, WAY, WIDTH, HIDDEN, (3, 4), 10.0)
+TARGETS = {
+  'adapter': target_nets.adapter(WIDTH, HIDDEN, 10.0),
+  'head': target_nets.head(WIDTH, WAY),
+  'convnet': target_nets.convnet(WIDTH, (3, 4), 10.0),
+}
 
 
 def images(kind):
@@ -40,15 +52,15 @@ def images(kind):
   return jax.random.normal(jax.random.key(0), shape)
 
 
-@pytest.mark.parametrize('kind', target_nets.TARGETS)
+@pytest.mark.parametrize('kind', hypernetwork.TARGETS)
 def test_weights_of_every_target_survive_a_round_trip_through_a_vector(kind):
-  x = images(kind)
-  weights = target_nets.init(target_of(kind), jax.random.key(1), x)
+  x, target = images(kind), TARGETS[kind]
+  weights = target.init(jax.random.key(1), x)
   flat, unravel = ravel_pytree(weights)
   again = unravel(flat)
   jax.tree.map(np.testing.assert_array_equal, weights, again)
   features = jax.random.normal(jax.random.key(2), (6, WIDTH))
-  logits = target_nets.logits(target_of(kind), again, x, features, WORDS)
+  logits = target.logits(again, x, features, WORDS)
   assert logits.shape == (6, WAY)
   # An answer that the task does not have is never given.
   assert (logits.argmax(axis=1) < 2).all() and (logits[:, 2] < -1e8).all()
@@ -68,27 +80,29 @@ def test_the_adapter_is_the_formula_of_the_paper():
   out = out + weights['outer_bias'] + x
   unit = lambda v: v / np.linalg.norm(v, axis=1, keepdims=True)
   expected = 10 * unit(out) @ unit(np.asarray(WORDS.answers)).T
-  got = target_nets.logits(target_of('adapter'), weights, x, x, WORDS)
-  np.testing.assert_allclose(got[:, :2], expected[:, :2], rtol=1e-3, atol=1e-4)
+  logits = TARGETS['adapter'].logits(weights, x, x, WORDS)
+  np.testing.assert_allclose(
+    logits[:, :2], expected[:, :2], rtol=1e-3, atol=1e-4
+  )
 
 
 def test_a_fresh_adapter_leaves_the_features_as_they_are():
   x = images('adapter')
-  weights = target_nets.init(target_of('adapter'), jax.random.key(1), x)
-  got = target_nets.logits(target_of('adapter'), weights, x, x, WORDS)
+  weights = TARGETS['adapter'].init(jax.random.key(1), x)
+  logits = TARGETS['adapter'].logits(weights, x, x, WORDS)
   np.testing.assert_allclose(
-    got, dual_encoder.logits(x, WORDS, 10.0), rtol=1e-4
+    logits, towers.cosine_logits(x, WORDS, 10.0), rtol=1e-4
   )
 
 
-def test_a_decoder_adds_a_perceptron_to_its_base():
+def test_a_decoder_adds_an_mlp_to_its_base():
   weights = {'a': jnp.ones((2, 3)), 'b': jnp.zeros(4)}
-  params = mlp.init(jax.random.key(0), weights, 5, (6,))
+  params = weight_decoder.init(jax.random.key(0), weights, 5, (6,))
   z = jnp.arange(5.0)
   first, second = params['layers']
   h = np.asarray(z @ first['kernel'] + first['bias'])
   flat = h / (1 + np.exp(-h)) @ second['kernel'] + second['bias']
-  decoded = mlp.decode(params, z)
+  decoded = weight_decoder.apply(params, z)
   np.testing.assert_allclose(decoded['a'].ravel(), 1 + flat[:6], rtol=1e-5)
   np.testing.assert_allclose(decoded['b'], flat[6:], rtol=1e-5, atol=1e-6)
 
@@ -97,20 +111,20 @@ def test_optimise_is_the_loop_that_optax_documents():
   loss = lambda v, k: jnp.sum(jnp.square(v['x'] - 3.0)) * (1 + k)
   start, optimizer = {'x': jnp.arange(4.0)}, optax.adam(0.1)
   value, losses = gradient_descent.optimise(loss, start, optimizer, 5)
-  expected, state, seen = start, optimizer.init(start), []
+  expected, state, values = start, optimizer.init(start), []
   for k in range(5):
     now, grads = jax.value_and_grad(loss)(expected, k)
     updates, state = optimizer.update(grads, state)
     expected = optax.apply_updates(expected, updates)
-    seen.append(now)
+    values.append(now)
   np.testing.assert_allclose(value['x'], expected['x'], rtol=1e-6)
-  np.testing.assert_allclose(losses, seen, rtol=1e-6)
+  np.testing.assert_allclose(losses, values, rtol=1e-6)
 
 
 @functools.cache
 def case(kind, **changes):
   settings = {**tiny_sizes.HYPERNET, 'kind': kind, **changes}
-  learner = hypernet.make(WAY, **settings)
+  learner = hypernet.make(hypernet.Config(WAY, **settings))
   config = hypernet_config.get_config().unlock()
   config.episode.update({'way': WAY, 'shot': 3, 'query': 3})
   draw = episodes.make_draw(config, example.example_tasks(0), train=True)
@@ -119,12 +133,14 @@ def case(kind, **changes):
 
 
 @pytest.mark.parametrize('kind', hypernetwork.KINDS)
-def test_every_kind_learns_and_uses_what_it_may(kind):
+def test_every_kind_learns_and_reads_labels_or_questions_as_documented(kind):
   learner, config, _, batch = case(kind)
   episode = jax.tree.map(lambda leaf: leaf[0], batch)
   optimizer = optimizers.make_optimizer(config.optimizer, 40)
   state = train_step.init_state(learner, optimizer, jax.random.key(0), episode)
-  step = train_step.make_train_step(learner, optimizer, 'vmap')
+  step = train_step.make_train_step(
+    learner, optimizer, episode_batching.Batching('vmap')
+  )
   keys = jax.random.split(jax.random.key(1), 4)
   losses = []
   for _ in range(40):
@@ -138,13 +154,13 @@ def test_every_kind_learns_and_uses_what_it_may(kind):
     episode.query.x,
     None,
   )
-  own = logits(support)
+  original = logits(support)
   swapped = logits(support._replace(y=(support.y + 1) % WAY))
   reads_labels = kind in ('autodecoder', 'maml', 'conditional', 'weights')
-  assert bool((own != swapped).any()) == reads_labels
+  assert bool((original != swapped).any()) == reads_labels
   asked = {**support.context, 'question': support.context['question'] + 1}
   other = logits(support._replace(context=asked))
-  assert bool((own != other).any()) == (kind in ('conditional', 'film'))
+  assert bool((original != other).any()) == (kind in ('conditional', 'film'))
 
 
 def test_first_order_drops_a_part_of_the_gradient():
@@ -159,7 +175,7 @@ def test_first_order_drops_a_part_of_the_gradient():
   assert float(jnp.abs(grads[0] - grads[1]).max()) > 1e-6
 
 
-def test_features_on_disk_need_no_towers():
+def test_precomputed_features_need_no_towers():
   learner, _, _, batch = case('autodecoder', width=7)
   episode = jax.tree.map(lambda leaf: leaf[0], batch)
   random = lambda *shape: jax.random.normal(jax.random.key(3), shape)
@@ -180,17 +196,18 @@ def test_features_on_disk_need_no_towers():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'kind': 'best'}, 'kind must be one of'),
-    ({'target': 'mlp'}, 'target must be one of'),
-    ({'kind': 'film', 'target': 'head'}, "target='adapter'"),
-    ({'inner_rate': 0.0}, 'inner_rate > 0'),
-    ({'vocabulary': 0}, 'must be >= 1'),
-    ({'scale': -1.0}, 'scale must be > 0'),
+    ({'kind': 'best'}, "kind = 'best' is none of autodecoder, maml"),
+    ({'target': 'mlp'}, "target = 'mlp' is none of adapter, head, convnet"),
+    ({'kind': 'film', 'target': 'head'}, "set target = 'adapter', not 'head'"),
+    ({'channels': ()}, 'channels = (): expected one number or more'),
+    ({'inner_rate': 0.0}, 'inner_rate = 0.0 must be above 0'),
+    ({'vocabulary': 0}, 'vocabulary = 0 is below its minimum 1'),
+    ({'scale': -1.0}, 'scale = -1.0 must be above 0'),
   ],
 )
 def test_a_wrong_choice_is_refused(options, message):
-  with pytest.raises(ValueError, match=message):
-    hypernet.make(WAY, **{**tiny_sizes.HYPERNET, **options})
+  settings = {**tiny_sizes.HYPERNET, **options}
+  assert message in errors.refusal(hypernet.Config, WAY, **settings)
 
 
 def test_a_task_without_words_is_refused_with_advice():

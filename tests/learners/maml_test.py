@@ -1,4 +1,4 @@
-"""MAML and its kin against loops, finite differences and hand numbers."""
+"""MAML and its variants against loops, finite differences and hand numbers."""
 
 import functools
 
@@ -8,30 +8,22 @@ import numpy as np
 import pytest
 
 from configs import maml as maml_config
-from hyperudl import core
+from hyperudl import learners
 from hyperudl.core import config as config_lib
 from hyperudl.learners import maml
 from hyperudl.nets import conv
 from hyperudl.ops import losses
+from tests.testing import episodes
+from tests.testing import errors
 
 WAY, STEPS = 3, 2
 TINY = {'channels': (4, 4), 'inner_steps': STEPS, 'inner_rate': 0.5}
 
 
-def episode_of(seed=0):
-  keys = jax.random.split(jax.random.key(seed), 2)
-  draw = lambda key, rows: jax.random.uniform(key, (rows, 8, 8, 1))
-  y = jnp.arange(WAY)
-  return core.Episode(
-    core.Examples(draw(keys[0], WAY), y),
-    core.Examples(draw(keys[1], 2 * WAY), jnp.tile(y, 2)),
-  )
-
-
 def gradient(step=0, params=None, **settings):
   """(loss, gradients, metrics) of one episode, and the parameters."""
-  learner = maml.make(WAY, **{**TINY, **settings})
-  episode = episode_of()
+  learner = learners.make('maml', WAY, {**TINY, **settings})
+  episode = episodes.episode_of()
   if params is None:
     params = jax.jit(learner.init)(jax.random.key(1), episode)
   run = jax.jit(
@@ -46,7 +38,7 @@ def gradient(step=0, params=None, **settings):
 def by_hand(params, rates, scope='all', stop=False, steps=STEPS):
   """The outer loss of a plain loop."""
   net = conv.ConvNet(channels=(4, 4), head=WAY)
-  episode = episode_of()
+  episode = episodes.episode_of()
 
   def fit(value, examples):
     logits = net.apply({'params': {**params, **value}}, examples.x)
@@ -77,8 +69,8 @@ def by_hand(params, rates, scope='all', stop=False, steps=STEPS):
 def test_loss_and_gradient_are_those_of_a_plain_loop(settings, options):
   value, grads, _, params = gradient(**settings)
   hand = jax.jit(jax.value_and_grad(lambda net: by_hand(net, None, **options)))
-  wanted, expected = hand(params['net'])
-  np.testing.assert_allclose(value, wanted, rtol=1e-4)
+  expected_value, expected = hand(params['net'])
+  np.testing.assert_allclose(value, expected_value, rtol=1e-4)
   scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4 * scale),
@@ -102,24 +94,22 @@ def test_learned_rates_have_the_gradient_of_a_plain_loop(rates):
   )
 
 
-def test_the_order_is_first_until_it_is_second():
+def test_outer_gradients_are_of_first_order_before_order_steps():
   second, first = gradient(), gradient(first_order=True)
   params = second[3]
   early = gradient(4, params, order_steps=5)
   late = gradient(5, params, order_steps=5)
-  for found, wanted in ((early, first), (late, second)):
-    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
+  for actual, expected in ((early, first), (late, second)):
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5)
     jax.tree.map(
       functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
-      found[1],
-      wanted[1],
+      actual[1],
+      expected[1],
     )
   gap = jax.tree.map(
     lambda a, b: float(jnp.abs(a - b).max()),
-    *(
-      early[1],
-      late[1],
-    ),
+    early[1],
+    late[1],
   )
   assert max(jax.tree.leaves(gap)) > 1e-3
 
@@ -147,15 +137,15 @@ def test_the_multi_step_loss_is_the_weighted_sum_over_steps():
   )
 
 
-def test_norms_of_each_step_are_learned_and_do_not_adapt():
+def test_norms_of_each_step_are_learned_by_the_outer_loop_alone():
   value, grads, _, params = gradient(step_norms=True)
   assert params['norms']['block0']['scale'].shape == (STEPS, 4)
   assert 'scale' not in params['net']['block0']
   for leaf in jax.tree.leaves(grads['norms']):
-    # Each step has its own; the last sees the queries too.
+    # Each step has norms of its own; queries reach those of the last too.
     assert all(np.abs(leaf).reshape(STEPS, -1).max(axis=1) > 1e-7)
-  learner = maml.make(WAY, **TINY, step_norms=True)
-  support = episode_of().support
+  learner = learners.make('maml', WAY, {**TINY, 'step_norms': True})
+  support = episodes.episode_of().support
   task = learner.adapt(params, support, None, train=True)
   assert 'scale' not in task['value']['block0']
   # Fresh norms of all steps are alike, so only what adapts differs.
@@ -163,13 +153,15 @@ def test_norms_of_each_step_are_learned_and_do_not_adapt():
   assert np.isfinite(value) and abs(float(value - plain)) > 1e-6
 
 
-def test_more_steps_in_evaluation_than_in_training():
-  learner = maml.make(WAY, **TINY, rates='leaf', test_steps=7)
-  params = jax.jit(learner.init)(jax.random.key(1), episode_of())
+def test_steps_beyond_those_of_training_take_the_last_rate():
+  learner = learners.make(
+    'maml', WAY, {**TINY, 'rates': 'leaf', 'test_steps': 7}
+  )
+  params = jax.jit(learner.init)(jax.random.key(1), episodes.episode_of())
   params['rates'] = jax.tree.map(
     lambda leaf: jnp.array([0.0, 0.3]), params['rates']
   )
-  support = episode_of().support
+  support = episodes.episode_of().support
 
   def fit(task):
     logits = learner.predict(params, task, support.x, None)
@@ -185,27 +177,29 @@ def test_more_steps_in_evaluation_than_in_training():
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'scope': 'body'}, 'scope must be one of'),
-    ({'rates': 'step'}, 'rates must be one of'),
-    ({'inner_steps': 0}, 'inner_steps must be >= 1'),
-    ({'test_steps': -1}, '>= 0'),
+    ({'scope': 'body'}, 'none of all, head'),
+    ({'rates': 'step'}, 'none of fixed, leaf, element'),
+    ({'inner_steps': 0}, 'inner_steps = 0 is below its minimum 1'),
+    ({'test_steps': -1}, 'test_steps = -1 is below its minimum 0'),
     ({'first_order': True, 'order_steps': 5}, 'choose one of them'),
     ({'step_norms': True, 'norm': 'none'}, 'step_norms=True needs a norm'),
     ({'step_norms': True, 'scope': 'head'}, "scope='all'"),
-    ({'norm': 'instance'}, 'norm'),
-    ({'features': 'max'}, 'features'),
+    ({'norm': 'instance'}, "norm = 'instance' is none of"),
+    ({'backbone': 'resnet12', 'norm': 'none'}, 'resnet12 needs a norm'),
+    ({'features': 'max'}, "features = 'max' is none of"),
   ],
   ids=str,
 )
 def test_wrong_settings_are_refused(settings, message):
-  with pytest.raises(ValueError, match=message):
-    maml.make(WAY, **{**TINY, **settings})
+  assert message in errors.refusal(
+    learners.make, 'maml', WAY, {**TINY, **settings}
+  )
 
 
 @pytest.mark.parametrize('method', maml_config.METHODS)
 def test_every_method_has_a_config(method):
   config = maml_config.get_config(f'{method},miniimagenet,shot=5')
   config_lib.validate(config)
-  maml.make(5, **config_lib.learner_settings(config))
+  learners.make('maml', 5, config_lib.learner_settings(config))
   assert config.data.dataset == 'miniimagenet' and config.episode.shot == 5
   assert config.episode.query == 15

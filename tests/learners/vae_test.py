@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
 from hyperudl import core
@@ -49,7 +50,7 @@ def test_the_elbo_is_a_lower_bound_of_the_evidence():
     assert evidence - elbo[i] < 10
 
 
-def test_error_and_nll_say_the_same():
+def test_nll_is_the_error_in_units_of_the_variance():
   x, variables = images_and_variables()
   terms = NET.apply(variables, x, jnp.zeros((5, 2)))
   log_variance = variables['params']['log_variance']
@@ -71,13 +72,13 @@ def test_standard_scores_of_a_typical_image_are_zero():
     'error': jnp.array([4.0, 8.0, 2.0]),
     'kl': jnp.array([3.0, 5.0, 1.0]),
   }
-  r, q = vae_net.standardise(terms, moments)
-  np.testing.assert_allclose(r, [0, np.log(3), -np.log(2)], rtol=1e-6)
-  np.testing.assert_allclose(q, [0, np.log(2), -np.log(2)], rtol=1e-6)
+  scores = vae_net.standardise(terms, moments)
+  expected = [[0, 2, -1], [0, 1, -1]]
+  np.testing.assert_allclose(scores.T, expected, rtol=1e-6)
 
 
 def test_moments_are_learned_and_travel_with_the_parameters():
-  learner = vae.make(2, latent=3, hidden=(8,), beta_steps=10)
+  learner = vae.make(vae.Config(way=2, latent=3, hidden=(8,), beta_steps=10))
   x = jax.random.uniform(jax.random.key(0), (40, 6, 6, 1))
   examples = core.Examples(x[:20], jnp.arange(20) % 2)
   query = core.Examples(x[20:], jnp.arange(20) % 2)
@@ -86,7 +87,7 @@ def test_moments_are_learned_and_travel_with_the_parameters():
 
   @jax.jit
   def step(params, key):
-    # Only the moments move, so that what they should become stays put.
+    # Only the moments change, so that their targets do not.
     grads = jax.grad(lambda p: learner.loss(p, episode, key, 0)[0])(params)
     moments = jax.tree.map(
       lambda p, g: p - 0.2 * g, params['moments'], grads['moments']
@@ -109,3 +110,18 @@ def test_moments_are_learned_and_travel_with_the_parameters():
   np.testing.assert_allclose(
     params['moments']['latent_mean'], terms['mean'].mean(0), atol=0.02
   )
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'latent': 0}, 'latent = 0'),
+    ({'hidden': ()}, 'hidden must have a layer'),
+    ({'width': 6}, 'width be a multiple of 4'),
+    ({'architecture': 'flow'}, 'architecture = .*flow'),
+    ({'beta_end': -1.0}, 'beta_end = -1.0'),
+  ],
+)
+def test_illegal_hyperparameters_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    vae.Config(**changes)

@@ -1,4 +1,4 @@
-"""The encoder against NumPy, and what a set encoder must obey."""
+"""The encoder and decoder against NumPy, and laws of a set encoder."""
 
 import math
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperudl import core
 from hyperudl.nets import transformer
+from tests.testing import errors
 
 TOKENS, WIDTH, HEADS = 7, 10, 2
 
@@ -131,7 +131,7 @@ def numpy_encoder(
   ],
   ids=str,
 )
-def test_the_encoder_is_what_numpy_computes(settings):
+def test_the_encoder_equals_numpy(settings):
   apply, params = _build(key_query=0.5, value=16, **settings)
   mask = np.array([0, 0, 1, 0, 0, 1, 0])
   expected = numpy_encoder(params, _tokens(), mask, **settings)
@@ -157,7 +157,7 @@ def test_a_masked_token_is_as_good_as_removed(attention):
   apply, params = _build(attention=attention)
   mask = np.array([0, 1, 0, 0, 1, 0, 0])
   tokens = _tokens()
-  tokens[1] = 1e3  # whatever it says
+  tokens[1] = 1e3
   np.testing.assert_allclose(
     np.asarray(apply(params, tokens, mask))[mask == 0],
     apply(params, tokens[mask == 0]),
@@ -167,13 +167,13 @@ def test_a_masked_token_is_as_good_as_removed(attention):
 
 
 @pytest.mark.parametrize('attention', transformer.ATTENTIONS)
-def test_with_all_tokens_masked_nobody_is_seen(attention):
+def test_with_all_tokens_masked_none_is_attended_to(attention):
   apply, params = _build(attention=attention)
   one, other = _tokens(), _tokens()
   other[1:] *= -3.0
-  hidden = np.ones(TOKENS)
+  mask = np.ones(TOKENS)
   np.testing.assert_allclose(
-    apply(params, one, hidden)[0], apply(params, other, hidden)[0], rtol=1e-5
+    apply(params, one, mask)[0], apply(params, other, mask)[0], rtol=1e-5
   )
 
 
@@ -186,8 +186,8 @@ def test_widths_are_fractions_rounded_up_to_heads_or_absolute():
   assert transformer.inner_width(16, 10, 4) == 16
   assert transformer.inner_width(0.001, 80, 2) == 2  # never none
   assert transformer.inner_width(0, 80, 2) == 0  # without
-  with pytest.raises(core.BadInput, match='not a multiple of heads=4'):
-    transformer.inner_width(18, 10, 4)
+  message = errors.refusal(transformer.inner_width, 18, 10, 4)
+  assert 'not a multiple of heads=4' in message
   _, params = _build(key_query=0.5, value=16, inner=2.0)
   attention = params['attention0']
   assert attention['in']['kernel'].shape == (10, 6 + 6 + 16)
@@ -196,7 +196,7 @@ def test_widths_are_fractions_rounded_up_to_heads_or_absolute():
 
 
 @pytest.mark.parametrize('attention', transformer.ATTENTIONS)
-def test_every_parameter_moves_the_output(attention):
+def test_every_parameter_has_a_gradient(attention):
   apply, params = _build(attention=attention)
   target = jax.random.normal(jax.random.key(3), (TOKENS, WIDTH))
   grads = jax.grad(lambda params: jnp.sum(target * apply(params, _tokens())))(
@@ -231,11 +231,48 @@ def test_dropout_acts_in_training_only():
   assert np.abs(np.asarray(one - other)).max() > 0.1
 
 
-def test_unknown_settings_are_refused_listing_the_choices():
-  for settings, choices in (
+def test_a_decoder_is_attention_to_itself_then_to_the_source():
+  net = transformer.Encoder(layers=1, heads=2)
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  tokens, source = draw(4, 8), draw(5, 6)
+  mask = jnp.array([0, 0, 1, 0, 0])
+  options = {'source': source, 'source_mask': mask}
+  variables = net.init(jax.random.key(0), tokens, **options)
+  variables = jax.tree.map(lambda leaf: draw(*leaf.shape), variables)
+  p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+  p, x, z = p['params'], np.float64(tokens), np.float64(source)
+
+  def attend(layer, query, key, value, mask):
+    query, key, value = (a.reshape(len(a), 2, -1) for a in (query, key, value))
+    logits = np.einsum('qhd,khd->hqk', query, key) / np.sqrt(query.shape[-1])
+    logits = logits - 1e8 * mask
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum('hqk,khd->qhd', weights, value).reshape(len(query), -1)
+    return mixed @ layer['out']['kernel'] + layer['out']['bias']
+
+  parts = np.split(_linear(p['attention0']['in'], x), 3, axis=-1)
+  x = layer_norm(p['norm0a'], x + attend(p['attention0'], *parts, np.zeros(4)))
+  cross = p['cross0']
+  parts = np.split(_linear(cross['source'], z), 2, axis=-1)
+  mixed = attend(cross, _linear(cross['query'], x), *parts, np.asarray(mask))
+  x = layer_norm(p['norm0c'], x + mixed)
+  hidden = np.maximum(_linear(p['hidden0'], x), 0)
+  x = layer_norm(p['norm0b'], x + _linear(p['out0'], hidden))
+  np.testing.assert_allclose(
+    net.apply(variables, tokens, **options), x, rtol=1e-3, atol=1e-3
+  )
+
+
+@pytest.mark.parametrize(
+  'settings, choices',
+  [
     ({'norm': 'batch'}, 'post, pre'),
     ({'attention': 'linear'}, 'softmax, sigmoid'),
     ({'activation': 'tanh'}, 'relu, gelu, lrelu'),
-  ):
-    with pytest.raises(core.BadInput, match=choices):
-      _build(**settings)
+  ],
+  ids=str,
+)
+def test_unknown_settings_are_refused_listing_the_choices(settings, choices):
+  assert choices in errors.refusal(_build, **settings)

@@ -11,12 +11,12 @@ from scipy import optimize
 from hyperudl.ops import cluster_metrics
 
 
-@pytest.mark.parametrize('way', [2, 4, 5])
-def test_alignment_is_that_of_the_hungarian_algorithm(way):
+@pytest.mark.parametrize('way', [1, 2, 4, 5, 20])
+def test_alignment_is_that_of_scipy(way):
   rng = np.random.default_rng(way)
   tables = rng.normal(size=(1000, way, way)).astype(np.float32)
-  found = jax.jit(jax.vmap(cluster_metrics.align))(tables)
-  for table, order in zip(tables, np.asarray(found)):
+  orders = jax.jit(jax.vmap(cluster_metrics.align))(tables)
+  for table, order in zip(tables, np.asarray(orders)):
     rows, columns = optimize.linear_sum_assignment(table, maximize=True)
     np.testing.assert_array_equal(order[rows], columns)
 
@@ -28,8 +28,8 @@ def test_names_turn_clusters_into_classes():
   confusion = cluster_metrics.soft_confusion(jax.nn.log_softmax(logits), y, 3)
   order = cluster_metrics.align(confusion)
   assert order.tolist() == [2, 0, 1]
-  answers = cluster_metrics.named(logits, order).argmax(axis=-1)
-  np.testing.assert_array_equal(answers, y)
+  named = logits[:, order].argmax(axis=-1)
+  np.testing.assert_array_equal(named, y)
 
 
 def test_images_of_no_class_do_not_count():
@@ -41,10 +41,15 @@ def test_images_of_no_class_do_not_count():
   np.testing.assert_allclose(masked, without, rtol=1e-6)
 
 
-@pytest.mark.parametrize('way', [0, 8])
-def test_too_many_classes_are_refused(way):
-  with pytest.raises(ValueError, match='1 to 7 classes'):
-    cluster_metrics.permutations(way)
+def test_alignment_has_no_gradient():
+  table = jax.random.normal(jax.random.key(0), (4, 4))
+
+  def aligned(table):
+    return jnp.sum(table[jnp.arange(4), cluster_metrics.align(table)])
+
+  gradient = jax.jit(jax.grad(aligned))(table)
+  order = cluster_metrics.align(table)
+  np.testing.assert_array_equal(gradient, jax.nn.one_hot(order, 4))
 
 
 def _counted_rand(a, b):
@@ -59,12 +64,14 @@ def _counted_rand(a, b):
 
 def _counted_information(a, b):
   n, shared = len(a), 0.0
-  share = lambda x, v: np.mean(np.array(x) == v)
+  fraction = lambda x, v: np.mean(np.array(x) == v)
   for i, j in itertools.product(set(a), set(b)):
     both = np.mean((np.array(a) == i) & (np.array(b) == j))
     if both:
-      shared += both * np.log(both / (share(a, i) * share(b, j)))
-  entropy = lambda x: -sum(share(x, v) * np.log(share(x, v)) for v in set(x))
+      shared += both * np.log(both / (fraction(a, i) * fraction(b, j)))
+  entropy = lambda x: (
+    -sum(fraction(x, v) * np.log(fraction(x, v)) for v in set(x))
+  )
   assert n
   return 2 * shared / (entropy(a) + entropy(b))
 
@@ -106,15 +113,15 @@ def test_the_same_partition_under_other_names_is_perfect():
   [(4, 16, 0.461), (4, 64, 0.354), (5, 25, 0.4), (5, 75, 0.313)],
 )
 def test_aligning_on_what_is_scored_makes_chance_look_good(way, scored, chance):
-  """Chance of random answers after alignment on the images scored."""
+  """Chance of random predictions after alignment on the images scored."""
 
   def one(key):
     y = jnp.arange(scored) % way
-    answers = jax.random.randint(key, (scored,), 0, way)
-    table = cluster_metrics.contingency(y, answers, way)
+    random = jax.random.randint(key, (scored,), 0, way)
+    table = cluster_metrics.contingency(y, random, way)
     order = cluster_metrics.align(table)
     return jnp.sum(table[jnp.arange(way), order]) / scored
 
   keys = jax.random.split(jax.random.key(0), 4000)
-  found = float(jnp.mean(jax.jit(jax.vmap(one))(keys)))
-  assert abs(found - chance) < 0.01
+  mean = float(jnp.mean(jax.jit(jax.vmap(one))(keys)))
+  assert abs(mean - chance) < 0.01

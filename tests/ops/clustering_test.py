@@ -11,20 +11,20 @@ from hyperudl.ops import clustering
 
 def _numpy(head, features, mask, prior, mass, scale, iterations):
   unit = lambda v: v / np.linalg.norm(v)
-  start = [unit(row) for row in head]
-  moved = list(start)
+  initial = [unit(row) for row in head]
+  centroids = list(initial)
   for _ in range(iterations):
-    sums = [prior * row for row in start]
-    totals = [prior] * len(start)
+    sums = [prior * row for row in initial]
+    totals = [prior] * len(initial)
     for feature, counts in zip(features, mask):
       feature = unit(feature)
-      weights = [np.exp(scale * feature @ unit(row)) for row in moved]
+      weights = [np.exp(scale * feature @ unit(row)) for row in centroids]
       for c, weight in enumerate(weights):
-        share = mass * counts * weight / sum(weights)
-        sums[c] = sums[c] + share * feature
-        totals[c] += share
-    moved = [total / count for total, count in zip(sums, totals)]
-  return np.stack(moved)
+        assigned = mass * counts * weight / sum(weights)
+        sums[c] = sums[c] + assigned * feature
+        totals[c] += assigned
+    centroids = [total / count for total, count in zip(sums, totals)]
+  return np.stack(centroids)
 
 
 def _case(seed=0):
@@ -33,17 +33,17 @@ def _case(seed=0):
   return head, features, np.array([1, 1, 0, 1, 1, 1, 0.0])
 
 
-def test_it_equals_plain_loops():
+def test_refined_prototypes_equal_plain_loops():
   head, features, mask = _case()
   settings = {'prior': 2.0, 'mass': 0.7, 'scale': 4.0, 'iterations': 3}
-  found = clustering.refine_prototypes(
+  refined = clustering.refine_prototypes(
     jnp.asarray(head, jnp.float32),
     jnp.asarray(features, jnp.float32),
     jnp.asarray(mask, jnp.float32),
     **settings,
   )
   expected = _numpy(head, features, mask, **settings)
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(refined, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_no_mass_or_no_rows_change_no_direction():
@@ -51,18 +51,18 @@ def test_no_mass_or_no_rows_change_no_direction():
   unit = head / jnp.linalg.norm(head, axis=1, keepdims=True)
   settings = {'prior': 1.0, 'scale': 4.0, 'iterations': 2}
   for rows, mass in ((mask, 0.0), (jnp.zeros(7), 1.0)):
-    found = clustering.refine_prototypes(
+    refined = clustering.refine_prototypes(
       head, features, rows, mass=mass, **settings
     )
-    np.testing.assert_allclose(found, unit, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(refined, unit, rtol=1e-5, atol=1e-6)
 
 
 def test_two_clear_clusters_are_found_from_skewed_prototypes():
   rng = np.random.default_rng(1)
-  centres = np.eye(4)[:2]
-  features = np.repeat(centres, 20, axis=0) + 0.05 * rng.normal(size=(40, 4))
-  skewed = centres + np.array([[0, 0, 0.8, 0], [0, 0, 0.8, 0]])
-  found = clustering.refine_prototypes(
+  centroids = np.eye(4)[:2]
+  features = np.repeat(centroids, 20, axis=0) + 0.05 * rng.normal(size=(40, 4))
+  skewed = centroids + np.array([[0, 0, 0.8, 0], [0, 0, 0.8, 0]])
+  refined = clustering.refine_prototypes(
     jnp.asarray(skewed, jnp.float32),
     jnp.asarray(features, jnp.float32),
     jnp.ones(40),
@@ -71,29 +71,29 @@ def test_two_clear_clusters_are_found_from_skewed_prototypes():
     scale=10.0,
     iterations=3,
   )
-  found = found / np.linalg.norm(found, axis=1, keepdims=True)
-  start = skewed / np.linalg.norm(skewed, axis=1, keepdims=True)
-  angle = lambda rows: np.sum(rows * centres, axis=1)
-  assert (angle(np.asarray(found)) > angle(start) + 0.1).all()
+  refined = refined / np.linalg.norm(refined, axis=1, keepdims=True)
+  initial = skewed / np.linalg.norm(skewed, axis=1, keepdims=True)
+  angle = lambda rows: np.sum(rows * centroids, axis=1)
+  assert (angle(np.asarray(refined)) > angle(initial) + 0.1).all()
 
 
-def _inertia(x, centres):
-  return np.sum(np.min(((x[:, None] - centres) ** 2).sum(-1), axis=1))
+def _inertia(x, centroids):
+  return np.sum(np.min(((x[:, None] - centroids) ** 2).sum(-1), axis=1))
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_k_means_is_as_good_as_that_of_scipy(seed):
   rng = np.random.default_rng(seed)
   x = rng.normal(size=(60, 3)) + 3 * rng.normal(size=(4, 3)).repeat(15, axis=0)
-  found = clustering.k_means(
+  centroids = clustering.k_means(
     jax.random.key(seed), jnp.asarray(x, jnp.float32), jnp.ones(60), 4
   )
   peers = [vq.kmeans2(x, 4, minit='++', rng=rng)[0] for _ in range(10)]
   best = min(_inertia(x, peer) for peer in peers)
-  assert _inertia(x, np.asarray(found)) < 1.02 * best
+  assert _inertia(x, np.asarray(centroids)) < 1.02 * best
 
 
-def test_masked_rows_neither_seed_nor_move_a_centre():
+def test_masked_rows_neither_seed_nor_move_a_centroid():
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(12, 2)), jnp.float32)
   mask = jnp.array([1.0] * 9 + [0.0] * 3)
@@ -102,7 +102,7 @@ def test_masked_rows_neither_seed_nor_move_a_centre():
   assert float(jnp.abs(run(x)).max()) < 5
 
 
-def test_centres_have_the_gradient_of_a_mean():
+def test_centroids_have_the_gradient_of_a_mean():
   x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
   total = lambda x: jnp.sum(
     clustering.k_means(jax.random.key(0), x, jnp.ones(4), 2)
@@ -112,5 +112,5 @@ def test_centres_have_the_gradient_of_a_mean():
 
 def test_equal_rows_are_clustered_without_harm():
   x = jnp.ones((5, 2))
-  found = clustering.k_means(jax.random.key(0), x, jnp.ones(5), 3)
-  assert jnp.isfinite(found).all()
+  centroids = clustering.k_means(jax.random.key(0), x, jnp.ones(5), 3)
+  assert jnp.isfinite(centroids).all()

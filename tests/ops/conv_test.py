@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperudl.nets import conv
-from hyperudl.ops import conv as conv_ops
+from hyperudl.ops import conv
 from hyperudl.ops import pooling
 from tests.testing import convolutions as helper
 
@@ -54,7 +53,7 @@ def test_formulations_agree_with_lax_up_to_second_order(
     helper.random(1, *kernel, 3, 4) / 3,
   )
   weight = jnp.asarray(helper.random(2, 4))
-  names = ['auto', 'lax', 'slices', 'patches', 'closed']
+  names = ['auto', 'lax', 'slices', 'closed']
   if stride > 1:
     names.remove('closed')
 
@@ -122,9 +121,9 @@ def test_the_closed_pair_can_be_vmapped_over_episodes():
 
 def test_auto_takes_the_closed_pair_for_many_channels_on_a_cpu(monkeypatch):
   calls = []
-  real = conv_ops.closed_conv
+  real = conv.closed_conv
   monkeypatch.setattr(
-    conv_ops, 'closed_conv', lambda *args: calls.append(args) or real(*args)
+    conv, 'closed_conv', lambda *args: calls.append(args) or real(*args)
   )
   trace = lambda channels, **kwargs: jax.eval_shape(
     functools.partial(conv.episode_conv, **kwargs),
@@ -162,9 +161,10 @@ def test_a_kernel_gradient_in_parts_agrees_with_lax(
   )
   weight = jnp.asarray(helper.random(2, 3))
   # Three row shifts of two images of the wider map are 8,712 bytes.
-  monkeypatch.setattr(conv_ops, 'CACHED', 9_000)
+  monkeypatch.setattr(conv, 'CACHED', 9_000)
   assert (
-    conv_ops._parts(x, helper.random(3, images, 11, 11, 3), (3, 3)) == expected
+    conv.gradient_parts(x, helper.random(3, images, 11, 11, 3), (3, 3))
+    == expected
   )
   closed = functools.partial(conv.episode_conv, formulation='closed')
   native = lambda x, w: helper.native(x, w, 1, 'SAME')
@@ -181,10 +181,10 @@ def test_parts_are_added_up_in_float32(monkeypatch):
     jnp.asarray(helper.random(i, 64, 8, 8, 8), jnp.bfloat16) for i in (0, 1)
   )
   pads, kernel = ((1, 1), (1, 1)), (3, 3)
-  compute = lambda: conv_ops.kernel_gradient(pads, kernel, x, dy)
+  compute = lambda: conv.kernel_gradient(pads, kernel, x, dy)
   whole = compute()
-  monkeypatch.setattr(conv_ops, 'CACHED', 2 * 3 * 2 * x[0].size)
-  assert conv_ops._parts(x, dy, kernel) == 32
+  monkeypatch.setattr(conv, 'CACHED', 2 * 3 * 2 * x[0].size)
+  assert conv.gradient_parts(x, dy, kernel) == 32
   parts = compute()
   assert parts.dtype == whole.dtype == jnp.bfloat16
   gap = jnp.linalg.norm((parts - whole).astype(jnp.float32))
@@ -193,7 +193,7 @@ def test_parts_are_added_up_in_float32(monkeypatch):
 
 
 def test_parts_and_rows_can_be_vmapped_over_episodes(monkeypatch):
-  monkeypatch.setattr(conv_ops, 'CACHED', 4_000)
+  monkeypatch.setattr(conv, 'CACHED', 4_000)
   x, w = (
     helper.random(0, 3, 6, 12, 12, 1),
     helper.random(1, 3, 3, 3, 1, 2),
@@ -207,7 +207,7 @@ def test_parts_and_rows_can_be_vmapped_over_episodes(monkeypatch):
     return jnp.sum(jnp.square(y))
 
   maps = [np.zeros((6, 6, 6, c), np.float32) for c in (2, 3)]
-  assert conv_ops._parts(*maps, (3, 3)) == 2
+  assert conv.gradient_parts(*maps, (3, 3)) == 2
   gradient = jax.grad(loss, (0, 1))
   together = jax.jit(jax.vmap(gradient))(w, v, x)
   helper.assert_close(
@@ -215,14 +215,14 @@ def test_parts_and_rows_can_be_vmapped_over_episodes(monkeypatch):
   )
 
 
-def test_parts_too_small_for_a_product_are_not_made(monkeypatch):
-  monkeypatch.setattr(conv_ops, 'CACHED', 9_000)
+def test_images_are_not_cut_into_parts_too_small_for_a_product(monkeypatch):
+  monkeypatch.setattr(conv, 'CACHED', 9_000)
   x = np.zeros((7, 9, 9, 8), np.float32)  # 81 positions an image
-  assert conv_ops._parts(x, x, (3, 3)) == 1
+  assert conv.gradient_parts(x, x, (3, 3)) == 1
 
 
 def test_an_outer_loop_gets_the_rule_for_the_gradient_of_a_kernel_too():
-  """It differentiates what the inner gradient made of `product`."""
+  """It differentiates the inner gradient of `product`."""
   x, w = helper.random(0, 40, 6), helper.random(1, 6, 3)
   v = jnp.asarray(helper.random(2, 6))
 
@@ -230,7 +230,7 @@ def test_an_outer_loop_gets_the_rule_for_the_gradient_of_a_kernel_too():
     inner = lambda v, w: jnp.sum(jnp.tanh(product(x * v, w)))
     return jax.grad(lambda w: jnp.sum(jax.grad(inner)(v, w) ** 2))
 
-  ours, plain = meta_gradient(conv_ops.product), meta_gradient(jnp.matmul)
+  ours, plain = meta_gradient(conv.product), meta_gradient(jnp.matmul)
   np.testing.assert_allclose(ours(w), plain(w), rtol=1e-4, atol=1e-4)
   # Both, behind a barrier: of the forward pass and of the inner gradient's.
   needed = partial_eval.dce_jaxpr(jax.make_jaxpr(ours)(w).jaxpr, [True])[0]

@@ -1,8 +1,9 @@
-"""Gradient descent through gradient descent, by independent routes."""
+"""Gradient descent that is differentiated, by independent routes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from hyperudl.ops import gradient_descent
@@ -12,7 +13,7 @@ def quadratic(target):
   return lambda value, k: 0.5 * jnp.sum(jnp.square(value['v'] - target))
 
 
-def start(v):
+def value_of(v):
   return {'v': jnp.asarray(v)}
 
 
@@ -20,7 +21,9 @@ def test_steps_on_a_quadratic_follow_the_closed_form():
   target = jnp.array([1.0, -2.0, 3.0])
   v0 = jnp.array([0.5, 0.0, -1.0])
   rates = {'v': jnp.array([0.1, 0.3, 0.2, 0.05])}
-  value, trace = gradient_descent.descend(quadratic(target), start(v0), rates)
+  value, trace = gradient_descent.descend(
+    quadratic(target), value_of(v0), rates
+  )
   shrink = np.prod(1 - np.array([0.1, 0.3, 0.2, 0.05]))
   np.testing.assert_allclose(
     value['v'], target + shrink * (v0 - target), rtol=1e-6
@@ -37,7 +40,7 @@ def test_outer_gradient_on_a_quadratic_follows_the_closed_form():
 
   def outer(v0, rates):
     value, _ = gradient_descent.descend(
-      quadratic(target), start(v0), {'v': rates}
+      quadratic(target), value_of(v0), {'v': rates}
     )
     return jnp.sum(value['v'])
 
@@ -81,7 +84,10 @@ def test_outer_gradient_agrees_with_finite_differences_in_float64(norm, mode):
 
     def outer(v0, rates, epsilon):
       value, _ = gradient_descent.descend(
-        loss, v0, rates, norm=norm, clip=0.5, epsilon=epsilon
+        loss,
+        v0,
+        rates,
+        normalization=gradient_descent.Normalization(norm, 0.5, epsilon),
       )
       return jnp.sum(jnp.sin(value['a'])) + value['b'] ** 2
 
@@ -106,46 +112,44 @@ def test_outer_gradient_agrees_with_finite_differences_in_float64(norm, mode):
 def test_unit_norm_moves_by_the_rate():
   value, trace = gradient_descent.descend(
     quadratic(jnp.array([3.0, 4.0])),
-    start([0.0, 0.0]),
+    value_of([0.0, 0.0]),
     {'v': jnp.array([0.5])},
-    norm='unit',
+    normalization=gradient_descent.Normalization('unit'),
   )
   np.testing.assert_allclose(value['v'], [0.3, 0.4], rtol=1e-5)
   np.testing.assert_allclose(trace.update_norm, [0.5], rtol=1e-5)
   np.testing.assert_allclose(trace.grad_norm, [5.0], rtol=1e-5)
 
 
+def normalised(grads, *args, **options):
+  normalization = gradient_descent.Normalization(*args, **options)
+  return gradient_descent.normalise(grads, normalization)
+
+
 def test_norms_can_be_taken_leaf_by_leaf():
   grads = {'a': jnp.array([3.0, 4.0]), 'b': jnp.array([12.0])}
-  whole = gradient_descent.normalise(grads, 'unit')
+  whole = normalised(grads, 'unit')
   np.testing.assert_allclose(whole['b'], [12 / 13], rtol=1e-6)
-  leaf = gradient_descent.normalise(
-    grads, 'unit', per_leaf=True, epsilon={'a': 0.0, 'b': 12.0}
-  )
+  leaf = normalised(grads, 'unit', per_leaf=True, epsilon={'a': 0.0, 'b': 12.0})
   np.testing.assert_allclose(leaf['a'], [0.6, 0.8], rtol=1e-6)
   np.testing.assert_allclose(leaf['b'], [0.5], rtol=1e-6)
 
 
 def test_clip_leaves_short_gradients_alone():
   grads = {'a': jnp.array([3.0, 4.0])}
-  np.testing.assert_allclose(
-    gradient_descent.normalise(grads, 'clip', clip=10.0)['a'], [3.0, 4.0]
-  )
-  np.testing.assert_allclose(
-    gradient_descent.normalise(grads, 'clip', clip=1.0)['a'],
-    [0.6, 0.8],
-    rtol=1e-6,
-  )
+  long = normalised(grads, 'clip', clip=10.0)
+  np.testing.assert_allclose(long['a'], [3.0, 4.0])
+  short = normalised(grads, 'clip', clip=1.0)
+  np.testing.assert_allclose(short['a'], [0.6, 0.8], rtol=1e-6)
 
 
 def test_a_vanishing_inner_gradient_has_a_finite_outer_gradient():
   def outer(rate):
     value, _ = gradient_descent.descend(
       quadratic(jnp.zeros(2)),
-      start([0.0, 0.0]),
+      value_of([0.0, 0.0]),
       {'v': rate[None]},
-      norm='unit',
-      epsilon=0.1,
+      normalization=gradient_descent.Normalization('unit', epsilon=0.1),
     )
     return jnp.sum(value['v'])
 
@@ -153,8 +157,8 @@ def test_a_vanishing_inner_gradient_has_a_finite_outer_gradient():
 
 
 @pytest.mark.parametrize('options', [{'remat': False}, {'unroll': 4}])
-def test_how_it_is_computed_changes_no_number(options):
-  """Three steps; `unroll` may be more than there are."""
+def test_remat_and_unroll_change_no_number(options):
+  """`unroll` may exceed the three steps."""
 
   def outer(v0, options):
     value, trace = gradient_descent.descend(
@@ -170,10 +174,10 @@ def test_how_it_is_computed_changes_no_number(options):
     np.testing.assert_allclose(run(v0, options), run(v0, {}), rtol=1e-6)
 
 
-def test_kept_values_are_the_path():
+def test_values_of_each_step_are_returned_on_request():
   value, trace = gradient_descent.descend(
     quadratic(jnp.array([1.0])),
-    start([0.0]),
+    value_of([0.0]),
     {'v': jnp.array([0.5, 0.5])},
     keep_values=True,
   )
@@ -183,7 +187,7 @@ def test_kept_values_are_the_path():
 
 def test_negative_rates_climb():
   value, _ = gradient_descent.descend(
-    quadratic(jnp.array([1.0])), start([0.0]), {'v': jnp.array([-0.5])}
+    quadratic(jnp.array([1.0])), value_of([0.0]), {'v': jnp.array([-0.5])}
   )
   assert value['v'][0] == pytest.approx(-0.5)
 
@@ -191,7 +195,43 @@ def test_negative_rates_climb():
 def test_unknown_choices_are_refused():
   with pytest.raises(ValueError, match='norm must be one of'):
     gradient_descent.descend(
-      quadratic(0.0), start([0.0]), {'v': jnp.ones(1)}, norm='nrom'
+      quadratic(0.0),
+      value_of([0.0]),
+      {'v': jnp.ones(1)},
+      normalization=gradient_descent.Normalization('nrom'),
     )
   with pytest.raises(ValueError, match='rates must be one of'):
-    gradient_descent.make_rates(start([0.0]), 1, 0.1, 'tensor')
+    gradient_descent.make_rates(value_of([0.0]), 1, 0.1, 'tensor')
+
+
+@pytest.mark.parametrize('remat', [True, False])
+def test_an_optax_optimizer_takes_its_own_steps(remat):
+  optimizer, value = optax.adam(0.1), value_of([0.5, -1.0])
+  loss = quadratic(jnp.array([1.0, 2.0]))
+  adapted, before = gradient_descent.optimise(
+    loss, value, optimizer, 3, remat=remat
+  )
+  state, expected = optimizer.init(value), []
+  for k in range(3):
+    fit, grads = jax.value_and_grad(loss)(value, k)
+    updates, state = optimizer.update(grads, state, value)
+    value = optax.apply_updates(value, updates)
+    expected.append(fit)
+  np.testing.assert_allclose(adapted['v'], value['v'], rtol=1e-6)
+  np.testing.assert_allclose(before, expected, rtol=1e-6)
+
+
+def test_optimise_stops_the_outer_gradient_at_first_order():
+  def outer(v0, first_order):
+    value, _ = gradient_descent.optimise(
+      quadratic(jnp.array([1.0])),
+      {'v': v0},
+      optax.sgd(0.1),
+      2,
+      first_order=first_order,
+    )
+    return value['v'][0]
+
+  v0 = jnp.array([0.5])
+  assert jax.grad(outer)(v0, True)[0] == pytest.approx(1.0)
+  assert jax.grad(outer)(v0, False)[0] == pytest.approx(0.81)

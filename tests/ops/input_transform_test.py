@@ -1,4 +1,4 @@
-"""The input canonicaliser: identity, what each number does, gradients."""
+"""The input transform: identity, effect of each number, gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 from hyperudl.ops import input_transform
 
 
-def test_canonicaliser_is_the_identity_at_zero_and_moves_what_it_says():
+def test_zeros_are_the_identity_and_numbers_move_and_scale():
   x = np.zeros((1, 12, 12, 1), np.float32)
   x[0, 5, 4] = 1.0
   v = input_transform.identity()
@@ -23,7 +23,7 @@ def test_canonicaliser_is_the_identity_at_zero_and_moves_what_it_says():
   )
 
 
-def test_canonicaliser_has_a_gradient_in_every_number_at_the_identity():
+def test_there_is_a_gradient_in_every_number_at_the_identity():
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.uniform(-0.3, 1.3, size=(2, 9, 9, 1)), jnp.float32)
   target = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)), jnp.float32)
@@ -33,7 +33,7 @@ def test_canonicaliser_has_a_gradient_in_every_number_at_the_identity():
     assert (jnp.abs(leaf) > 1e-4).all(), name
 
 
-def test_canonicaliser_gradients_agree_with_finite_differences():
+def test_gradients_agree_with_finite_differences():
   with jax.enable_x64(True):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.uniform(size=(2, 9, 9, 1)))

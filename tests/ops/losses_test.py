@@ -40,9 +40,9 @@ def test_kl_is_the_monte_carlo_mean_of_the_log_ratio():
   mean = jnp.array([[0.3, -1.2, 0.0]])
   log_variance = jnp.array([[-0.5, 0.2, 1.0]])
   closed = losses.kl_standard_normal(mean, log_variance)[0]
-  spread = np.exp(0.5 * np.asarray(log_variance))
-  z = np.asarray(mean) + spread * RNG.normal(size=(400_000, 3))
-  ratio = stats.norm.logpdf(z, mean, spread) - stats.norm.logpdf(z)
+  std = np.exp(0.5 * np.asarray(log_variance))
+  z = np.asarray(mean) + std * RNG.normal(size=(400_000, 3))
+  ratio = stats.norm.logpdf(z, mean, std) - stats.norm.logpdf(z)
   sampled = ratio.sum(axis=1)
   error = sampled.std() / np.sqrt(sampled.size)
   assert abs(closed - sampled.mean()) < 4 * error
@@ -69,11 +69,11 @@ def test_elbo_of_a_linear_gaussian_model_is_below_its_evidence():
   posterior_variance = 1 / (1 + a * a / variance)
   posterior_mean = posterior_variance * a * x / variance
 
-  def elbo(mean, spread):
-    z = mean + spread * RNG.normal(size=200_000)
+  def elbo(mean, std):
+    z = mean + std * RNG.normal(size=200_000)
     fit = stats.norm.logpdf(x, a * z, np.sqrt(variance)).mean()
     kl = losses.kl_standard_normal(
-      jnp.array([mean]), jnp.array([2 * np.log(spread)])
+      jnp.array([mean]), jnp.array([2 * np.log(std)])
     )
     return fit - float(kl)
 
@@ -107,15 +107,15 @@ def test_unit_has_a_finite_gradient_at_zero():
   assert jnp.isfinite(grads).all()
 
 
-def test_masked_moments_are_those_of_the_kept_rows():
+def test_masked_moments_are_those_of_the_rows_that_count():
   values = RNG.normal(size=(6, 3))
   mask = np.array([1, 0, 1, 1, 0, 0.0])
-  kept = values[mask > 0]
+  rows = values[mask > 0]
   np.testing.assert_allclose(
-    losses.masked_mean(jnp.asarray(values), mask), kept.mean(0), rtol=1e-5
+    losses.masked_mean(jnp.asarray(values), mask), rows.mean(0), rtol=1e-5
   )
   np.testing.assert_allclose(
-    losses.masked_variance(jnp.asarray(values), mask), kept.var(0), rtol=1e-4
+    losses.masked_variance(jnp.asarray(values), mask), rows.var(0), rtol=1e-4
   )
   assert losses.masked_mean(jnp.ones(3), jnp.zeros(3)) == 0
 
@@ -163,6 +163,14 @@ def test_entropy_is_scipys():
   np.testing.assert_allclose(
     losses.entropy(jnp.log(p)), stats.entropy(p, axis=1), rtol=1e-5
   )
+
+
+def test_log_mean_probability_is_that_of_the_mixture():
+  logits = RNG.normal(size=(3, 5, 4))
+  mixture = losses.log_mean_probability(jax.nn.log_softmax(logits))
+  expected = np.log(special.softmax(logits, axis=-1).mean(axis=0))
+  np.testing.assert_allclose(mixture, expected, rtol=1e-5)
+  np.testing.assert_allclose(np.exp(mixture).sum(-1), 1, rtol=1e-5)
 
 
 def test_beta_warms_up_linearly_and_stays():

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperudl.nets import conv
 from hyperudl.ops import pooling
 from tests.testing import convolutions as helper
 
@@ -15,20 +14,20 @@ def test_max_pool_takes_the_largest_and_its_gradient(size):
   x = helper.random(0, 2, *size, 3)
   weight = helper.random(1, 2, size[0] // 2, size[1] // 2, 3)
   value, gradient = jax.jit(
-    jax.value_and_grad(lambda x: jnp.sum(conv.max_pool(x) * weight))
+    jax.value_and_grad(lambda x: jnp.sum(pooling.max_pool(x) * weight))
   )(x)
   pooled = helper.max_pool(x)
   np.testing.assert_allclose(value, np.sum(pooled * weight), rtol=1e-5)
-  spread = np.zeros_like(x)
+  expected = np.zeros_like(x)
   for n, i, j, c in np.ndindex(pooled.shape):
     square = x[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
     di, dj = np.unravel_index(square.argmax(), (2, 2))
-    spread[n, 2 * i + di, 2 * j + dj, c] = weight[n, i, j, c]
-  np.testing.assert_array_equal(gradient, spread)
+    expected[n, 2 * i + di, 2 * j + dj, c] = weight[n, i, j, c]
+  np.testing.assert_array_equal(gradient, expected)
 
 
 def test_among_equal_values_one_takes_the_gradient():
-  gradient = jax.grad(lambda x: jnp.sum(conv.max_pool(x)))(
+  gradient = jax.grad(lambda x: jnp.sum(pooling.max_pool(x)))(
     jnp.ones((1, 4, 4, 1))
   )
   assert sorted(np.unique(gradient)) == [0.0, 1.0]
@@ -37,7 +36,7 @@ def test_among_equal_values_one_takes_the_gradient():
 
 def test_a_map_of_one_pixel_cannot_be_pooled():
   with pytest.raises(ValueError, match='1x3 is too small for 2x2 pooling'):
-    conv.max_pool(jnp.zeros((1, 1, 3, 2)))
+    pooling.max_pool(jnp.zeros((1, 1, 3, 2)))
 
 
 def _to_second_order(function, x, *leaves):
@@ -84,7 +83,7 @@ def test_pooled_conv_norm_is_convolution_batch_norm_and_pooling(
     y = helper.native(x, w, 1, 'SAME')
     gaps = y - jnp.mean(y, (0, 1, 2))
     y = gaps * jax.lax.rsqrt(jnp.mean(jnp.square(gaps), (0, 1, 2)) + 1e-5)
-    return conv.max_pool(act(y * scale + bias))
+    return pooling.max_pool(act(y * scale + bias))
 
   ours = lambda *inputs: pooling.pooled_conv_norm(*inputs, act)
   both = jax.jit(
@@ -99,7 +98,7 @@ def test_pooled_conv_is_convolution_and_pooling(outputs):
     helper.random(0, 3, 6, 4, 3),
     helper.random(1, 3, 3, 3, outputs),
   )
-  plain = lambda x, w: conv.max_pool(helper.native(x, w, 1, 'SAME'))
+  plain = lambda x, w: pooling.max_pool(helper.native(x, w, 1, 'SAME'))
   both = jax.jit(
     lambda *inputs: [
       _to_second_order(f, *inputs) for f in (pooling.pooled_conv, plain)
@@ -111,7 +110,7 @@ def test_pooled_conv_is_convolution_and_pooling(outputs):
 def test_rounding_does_not_put_a_variance_below_zero():
   along = 100 * helper.random(0, 16)
   squares = np.outer(along, helper.random(1, 50))
-  kernel = helper.random(2, 16, 4 * 9)  # made to see nothing of the squares
+  kernel = helper.random(2, 16, 4 * 9)  # orthogonal to the squares
   kernel -= np.outer(along, along @ kernel) / np.sum(np.square(along))
-  _, variance = pooling._moments_of_windows(squares, kernel)
+  _, variance = pooling.moments_of_windows(squares, kernel)
   assert float(variance.min()) >= 0

@@ -1,22 +1,23 @@
-"""Plots are pictures of the run's numbers; nothing to plot is an error."""
+"""Figures show the numbers of runs; nothing to plot is an error."""
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from hyperudl import core
-from hyperudl.plots import __main__ as plots
 from hyperudl.plots import adaptation
-from hyperudl.plots import progress
+from hyperudl.plots import clock
+from hyperudl.plots import curves
+from hyperudl.plots import sequences
 from hyperudl.storage import metrics
 from tests.testing import runs
+from tests.testing.errors import refusal
 
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
   """(folder, results) of drawing curves and an episode."""
   folder = tmp_path_factory.mktemp('plots')
-  workdir = runs.finished()
+  workdir = runs.finished_run()
   copy = runs.copy(workdir, folder / 'copy')
   (folder / 'empty').mkdir()
   commands = [
@@ -27,7 +28,7 @@ def drawn(tmp_path_factory):
     ['--kind=pie', f'--workdir={copy}'],
     [f'--workdir={copy}', f'--out={folder}/nowhere/c.png'],
   ]
-  return folder, runs.forks('plots', commands)
+  return folder, runs.call_many('plots', commands)
 
 
 def test_curves_and_episodes_are_drawn(drawn):
@@ -72,8 +73,8 @@ def test_adaptation_is_drawn_by_step_and_by_family(tmp_path):
   np.testing.assert_allclose(gains, [0.3, 0.1])
   names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
   assert names == ['contrast', 'shear']
-  with pytest.raises(core.BadInput, match='no result with label-free steps'):
-    adaptation.draw(tmp_path / 'eval')
+  message = refusal(adaptation.draw, tmp_path / 'eval')
+  assert 'no result with unsupervised inner steps' in message
 
 
 def test_training_is_drawn_over_minutes_with_its_test_result(tmp_path):
@@ -89,7 +90,7 @@ def test_training_is_drawn_over_minutes_with_its_test_result(tmp_path):
   values = {'accuracy': np.full(4, 0.5)}
   metrics.write_evaluation(str(tmp_path / 'small-1'), 'test', 120, row, values)
   folders = [tmp_path / name for name in ('small-0', 'small-1', 'large')]
-  figure = progress.clock(folders)
+  figure = clock.draw(folders)
   curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
   for line in curves:
     np.testing.assert_allclose(line.get_xdata(), [1.0, 1.5])
@@ -103,23 +104,23 @@ def test_training_is_drawn_over_minutes_with_its_test_result(tmp_path):
   assert [1.5, 0.5] in [
     [*line.get_xdata(), *line.get_ydata()] for line in points
   ]
-  with pytest.raises(core.BadInput, match=r'no train\.jsonl with accuracies'):
-    progress.clock([tmp_path])
+  message = refusal(clock.draw, [tmp_path])
+  assert 'no train.jsonl with accuracies' in message
 
 
-def test_sequences_are_drawn_as_the_mean_over_the_tasks_seen(tmp_path):
+def test_sequences_are_drawn_as_the_mean_over_the_tasks_so_far(tmp_path):
   matrix = np.tril([[0.9, 0, 0], [0.7, 0.5, 0], [0.6, 0.6, 0.3]])
-  spread = np.array([-0.1, 0.1])[:, None, None] * (matrix > 0)
-  values = {'matrix_class': matrix + spread, 'matrix_task': matrix + spread}
+  noise = np.array([-0.1, 0.1])[:, None, None] * (matrix > 0)
+  values = {'matrix_class': matrix + noise, 'matrix_task': matrix + noise}
   row = {'accuracy': 0.5}
   metrics.write_evaluation(str(tmp_path), 'ten-test', 5, row, values)
-  figure = progress.sequences([tmp_path], 'ten')
+  figure = sequences.draw([tmp_path], 'ten')
   for axes in figure.axes:
     line = axes.lines[0]
     np.testing.assert_allclose(line.get_xdata(), [1, 2, 3])
     np.testing.assert_allclose(line.get_ydata(), [0.9, 0.6, 0.5])
-  with pytest.raises(core.BadInput, match="no result 'test' of sequences"):
-    progress.sequences([tmp_path])
+  message = refusal(sequences.draw, [tmp_path])
+  assert "no result 'test' of sequences" in message
 
 
 def test_a_curve_goes_through_the_last_result_of_each_step(tmp_path):
@@ -128,8 +129,7 @@ def test_a_curve_goes_through_the_last_result_of_each_step(tmp_path):
   for step, value in ((10, 0.5), (20, 0.7), (10, 0.4)):
     row = {'step': step, 'accuracy': value, 'accuracy_ci95': None}
     metrics.append_jsonl(str(path), row)
-  (line,) = plots.curves([tmp_path]).axes[1].lines
+  (line,) = curves.draw([tmp_path]).axes[1].lines
   assert line.get_xdata().tolist() == [10, 20]
   assert line.get_ydata().tolist() == [0.4, 0.7]
-  with pytest.raises(core.BadInput, match='has neither'):
-    plots.curves([tmp_path / 'eval'])
+  assert 'has neither' in refusal(curves.draw, [tmp_path / 'eval'])

@@ -9,8 +9,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hyperudl import core
-from hyperudl.storage import checkpoints as checkpoint
+from hyperudl.core import config as config_lib
+from hyperudl.storage import checkpoints
+from hyperudl.storage import selection
 from tests.testing import checkpoints as helpers
+
+POLICY = checkpoints.Policy()
 
 
 def test_every_leaf_comes_back_bit_for_bit(tmp_path):
@@ -21,15 +25,15 @@ def test_every_leaf_comes_back_bit_for_bit(tmp_path):
 def test_a_relative_workdir_is_saved_too(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   os.mkdir('run')
-  manager = checkpoint.open_manager('run')
-  checkpoint.save(manager, helpers.make_state(1), helpers.CONFIG)
-  checkpoint.close(manager)
+  manager = checkpoints.open_manager('run', POLICY)
+  checkpoints.save(manager, helpers.make_state(1), helpers.CONFIG)
+  checkpoints.close(manager)
   helpers.assert_step(tmp_path / 'run', 1)
 
 
 def test_without_a_target_dictionaries_of_strings_come_back(tmp_path):
   helpers.write(tmp_path, 1)
-  state, _, _ = checkpoint.restore_latest(tmp_path)
+  state, _, _ = selection.restore_latest(tmp_path)
   params = helpers.make_state(1).params
   np.testing.assert_array_equal(state['params']['layers']['0'], [1, 1])
   assert state['params']['layers']['1'].shape == (0, 3)
@@ -43,48 +47,61 @@ def test_a_target_of_params_alone_leaves_the_optimizer_out(tmp_path):
   helpers.write(tmp_path, 1)
   params = helpers.make_state(1).params
   shapes = jax.eval_shape(lambda: params)
-  state, _, _ = checkpoint.restore_latest(tmp_path, {'params': shapes})
+  state, _, _ = selection.restore_latest(tmp_path, {'params': shapes})
   helpers.assert_same(state, {'params': params})
 
 
-def test_the_latest_steps_are_kept(tmp_path):
+def test_the_policy_of_a_config_says_when_to_save():
+  config = config_lib.base()
+  config.update(steps=25, checkpoint_steps=10)
+  config.eval.update(keep_best=4, select_after=100)
+  policy = checkpoints.Policy.from_config(config)
+  assert [s for s in range(1, 26) if policy.is_due(s)] == [10, 20, 25]
+  assert (policy.keep_latest, policy.keep_best) == (3, 4)
+  assert policy.select_after == 25  # of a run that is shorter
+
+
+def test_the_latest_steps_stay(tmp_path):
   helpers.write(tmp_path, 1, 2, 3, 4, keep=2)
-  assert checkpoint.steps(tmp_path) == [3, 4]
+  assert checkpoints.steps(tmp_path) == [3, 4]
 
 
 def test_a_donated_state_is_saved_as_it_was(tmp_path):
   step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
-  state, manager = helpers.make_state(1), checkpoint.open_manager(tmp_path)
-  checkpoint.save(manager, state, helpers.CONFIG)
+  state, manager = (
+    helpers.make_state(1),
+    checkpoints.open_manager(tmp_path, POLICY),
+  )
+  checkpoints.save(manager, state, helpers.CONFIG)
   for _ in range(3):
     state = step(state)
-  checkpoint.close(manager)
+  checkpoints.close(manager)
   helpers.assert_step(tmp_path, 1)
 
 
-def test_saving_a_step_twice_is_told_and_harmless(tmp_path):
-  manager = checkpoint.open_manager(tmp_path)
-  assert checkpoint.save(manager, helpers.make_state(2), helpers.CONFIG)
-  assert not checkpoint.save(manager, helpers.make_state(2), helpers.CONFIG)
+def test_saving_a_step_twice_is_harmless_and_an_older_one_refused(tmp_path):
+  manager = checkpoints.open_manager(tmp_path, POLICY)
+  assert checkpoints.save(manager, helpers.make_state(2), helpers.CONFIG)
+  assert not checkpoints.save(manager, helpers.make_state(2), helpers.CONFIG)
   with pytest.raises(core.Error, match='step 1 is older'):
-    checkpoint.save(manager, helpers.make_state(1), helpers.CONFIG)
-  checkpoint.close(manager)
+    checkpoints.save(manager, helpers.make_state(1), helpers.CONFIG)
+  checkpoints.close(manager)
   helpers.assert_step(tmp_path, 2)
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path, value):
-  manager = checkpoint.open_manager(tmp_path)
-  checkpoint.save(manager, helpers.make_state(1), helpers.CONFIG)
+  manager = checkpoints.open_manager(tmp_path, POLICY)
+  checkpoints.save(manager, helpers.make_state(1), helpers.CONFIG)
   bad = helpers.make_state(2)
   bad.params['half'] = bad.params['half'].at[1].set(value)
   with pytest.raises(core.NonFinite, match='params/half is not finite at step'):
-    checkpoint.save(manager, bad, helpers.CONFIG)
-  checkpoint.close(manager)
-  assert checkpoint.steps(tmp_path) == [1]
+    checkpoints.save(manager, bad, helpers.CONFIG)
+  checkpoints.close(manager)
+  assert checkpoints.steps(tmp_path) == [1]
 
 
-def test_no_checkpoint_is_none(tmp_path):
+def test_without_a_checkpoint_nothing_is_restored(tmp_path):
   assert helpers.restore(tmp_path) is None
   assert helpers.restore(tmp_path / 'missing') is None
 
@@ -100,24 +117,24 @@ def test_a_full_disk_ends_with_one_line_and_the_last_step_intact(
   result = helpers.run(
     """
     import resource
-    from hyperudl import storage
+    from hyperudl.storage import filesystem
     *late, limit = sys.argv[2].split()
-    manager = checkpoint.open_manager(sys.argv[1])
+    manager = checkpoints.open_manager(sys.argv[1], checkpoints.Policy())
     if late or limit == 'gone':
-      storage.check_space = lambda directory, size: None
+      filesystem.check_space = lambda directory, size: None
     if limit == 'gone':
       os.rename(manager.directory, sys.argv[1] + '/moved')
       open(manager.directory, 'w').close()
     else:
       resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), -1))
     try:
-      checkpoint.save(manager, make_state(2, width=2000), CONFIG)
-      checkpoint.finish(manager)
+      checkpoints.save(manager, make_state(2, width=2000), CONFIG)
+      checkpoints.finish(manager)
     except core.Error as error:
       print(error, file=sys.stderr)
       sys.exit(error.exit_code)
     finally:
-      checkpoint.close(manager)
+      checkpoints.close(manager)
     """,
     tmp_path,
     limit,
@@ -136,12 +153,12 @@ def test_a_full_disk_ends_with_one_line_and_the_last_step_intact(
   helpers.assert_step(tmp_path, 2)
 
 
-def test_a_disk_that_fills_during_a_save_is_told_by_the_next_wait(
+def test_a_disk_that_fills_during_a_save_is_reported_by_the_next_wait(
   tmp_path, monkeypatch
 ):
-  manager = checkpoint.open_manager(tmp_path)
-  checkpoint.save(manager, helpers.make_state(1), helpers.CONFIG)
-  checkpoint.finish(manager)
+  manager = checkpoints.open_manager(tmp_path, POLICY)
+  checkpoints.save(manager, helpers.make_state(1), helpers.CONFIG)
+  checkpoints.finish(manager)
   full = ValueError("RESOURCE_EXHAUSTED: d/ab: os_error_code='28' and a page")
   monkeypatch.setattr(
     ocp.CheckpointManager,
@@ -149,36 +166,36 @@ def test_a_disk_that_fills_during_a_save_is_told_by_the_next_wait(
     lambda self: (_ for _ in ()).throw(full),
   )
   with pytest.raises(core.Unwritable, match='No space left on device'):
-    checkpoint.save(manager, helpers.make_state(2), helpers.CONFIG)
+    checkpoints.save(manager, helpers.make_state(2), helpers.CONFIG)
   monkeypatch.undo()
-  checkpoint.close(manager)
-  assert checkpoint.steps(tmp_path) == [1]
+  checkpoints.close(manager)
+  assert checkpoints.steps(tmp_path) == [1]
 
 
 def test_a_workdir_that_is_a_file_cannot_be_written(tmp_path):
   (tmp_path / 'run').write_text('')
   with pytest.raises(core.Unwritable, match=r'run.*bytes free'):
-    checkpoint.open_manager(tmp_path / 'run')
+    checkpoints.open_manager(tmp_path / 'run', POLICY)
 
 
 def test_a_forbidden_workdir_cannot_be_written(tmp_path):
-  manager = checkpoint.open_manager(tmp_path)
+  manager = checkpoints.open_manager(tmp_path, POLICY)
   os.chmod(manager.directory, 0o555)
+  os.chmod(tmp_path, 0o555)
   root = os.geteuid() == 0  # root may write everywhere
   if root:
-    os.chmod(tmp_path, 0o555)
     os.seteuid(65534)
   try:
     with pytest.raises(core.Unwritable, match='Permission denied'):
-      checkpoint.save(manager, helpers.make_state(1), helpers.CONFIG)
+      checkpoints.save(manager, helpers.make_state(1), helpers.CONFIG)
     with pytest.raises(core.Unwritable, match='Permission denied'):
-      checkpoint.open_manager(tmp_path, subdir='other')
+      checkpoints.open_manager(tmp_path / 'other', POLICY)
   finally:
     if root:
       os.seteuid(0)
     os.chmod(manager.directory, 0o755)
     os.chmod(tmp_path, 0o755)
-  checkpoint.close(manager)
+  checkpoints.close(manager)
 
 
 def test_a_state_of_four_devices_is_restored_on_one(tmp_path):
@@ -194,9 +211,9 @@ def test_a_state_of_four_devices_is_restored_on_one(tmp_path):
     kernel = jax.device_put(params['block0']['kernel'], split)
     assert len(kernel.addressable_shards) == 4
     params['block0']['kernel'] = kernel
-    manager = checkpoint.open_manager(sys.argv[1])
-    checkpoint.save(manager, state._replace(params=params), CONFIG)
-    checkpoint.close(manager)
+    manager = checkpoints.open_manager(sys.argv[1], checkpoints.Policy())
+    checkpoints.save(manager, state._replace(params=params), CONFIG)
+    checkpoints.close(manager)
     """,
     tmp_path,
     # Added to the flags here, so that both processes round alike.
@@ -216,10 +233,12 @@ def test_a_reader_survives_a_trainer_that_keeps_one(tmp_path):
   ended = threading.Event()
 
   def train():
-    manager = checkpoint.open_manager(tmp_path, keep=1)
+    manager = checkpoints.open_manager(
+      tmp_path, checkpoints.Policy(keep_latest=1)
+    )
     for step in range(1, 15):
-      checkpoint.save(manager, helpers.make_state(step), helpers.CONFIG)
-    checkpoint.close(manager)
+      checkpoints.save(manager, helpers.make_state(step), helpers.CONFIG)
+    checkpoints.close(manager)
     ended.set()
 
   thread = threading.Thread(target=train)

@@ -1,4 +1,4 @@
-"""Locks, disks that refuse, and files that are there whole or not at all."""
+"""Locks, full disks, and files that are replaced whole or not at all."""
 
 import errno
 import fcntl
@@ -8,9 +8,6 @@ import re
 import subprocess
 import sys
 
-from absl import logging
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from hyperudl import core
@@ -18,14 +15,14 @@ from hyperudl.storage import filesystem
 
 HOLD = """
 import sys, time
-from hyperudl import storage
-lock = storage.acquire_lock(sys.argv[1])
+from hyperudl.storage import filesystem
+lock = filesystem.acquire_lock(sys.argv[1])
 print('held', flush=True)
 time.sleep(60)
 """
 
 
-def test_a_lock_is_for_one_process_and_ends_with_kill(tmp_path):
+def test_a_lock_is_held_by_one_process_and_ends_with_kill(tmp_path):
   holder = subprocess.Popen(
     [sys.executable, '-c', HOLD, tmp_path],
     stdout=subprocess.PIPE,
@@ -53,10 +50,9 @@ def test_a_lock_that_cannot_be_made_is_unwritable(tmp_path):
   assert raised.value.exit_code == 5
 
 
-def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
-  lines = []
-  monkeypatch.setattr(logging, 'warning', lambda m, *a: lines.append(m % a))
-
+def test_a_file_system_without_locks_is_reported_and_used(
+  tmp_path, monkeypatch, warnings
+):
   def refuse(code):
     def flock(file, flags):
       raise OSError(code, os.strerror(code))
@@ -65,7 +61,7 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
 
   refuse(errno.ENOLCK)
   filesystem.acquire_lock(tmp_path).close()
-  assert 'no locks' in lines[0]
+  assert 'no locks' in warnings[0]
   refuse(errno.EIO)
   with pytest.raises(core.Unwritable, match='cannot lock'):
     filesystem.acquire_lock(tmp_path)
@@ -96,7 +92,7 @@ def test_a_reason_is_one_short_line():
   assert '\n' not in long and len(long) < 200
 
 
-def test_space_is_asked_for_and_given_back(tmp_path):
+def test_free_space_is_checked_and_nothing_stays_reserved(tmp_path):
   filesystem.check_space(tmp_path, 10_000)
   with pytest.raises(OSError, match='No space left'):
     filesystem.check_space(tmp_path, 10 * filesystem.free_bytes(tmp_path))
@@ -119,36 +115,3 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     filesystem.replace(path, b'newer')
   assert path.read_bytes() == b'new'
   assert os.listdir(tmp_path) == ['config.json']
-
-
-def test_packed_leaves_of_any_dtype_come_back():
-  params = {
-    'a': jnp.arange(3, dtype=jnp.bfloat16),
-    'b': [jnp.array([True, False, True]), jnp.zeros((0, 2))],
-    'c': np.float64(2.5) * np.ones((2, 1)),
-    'd': np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3)),
-    'e': jnp.uint32(7),
-  }
-  data, meta = filesystem.pack({'params': params}, 3, {})
-  filesystem.check_meta(meta, 3)
-  tree = filesystem.fill({'params': params}, filesystem.unpack(data, meta))
-  for name, want in filesystem.name_leaves(params).items():
-    got = filesystem.name_leaves(tree['params'])[name]
-    assert got.dtype == want.dtype and got.shape == want.shape
-    np.testing.assert_array_equal(got, want)
-  data[0] ^= 1
-  with pytest.raises(ValueError, match='checksum of params/a is wrong'):
-    filesystem.unpack(data, meta)
-  with pytest.raises(ValueError, match='holds step 3'):
-    filesystem.check_meta(meta, 4)
-
-
-def test_config_differences_are_listed_by_field():
-  stored = {'a': {'b': 1, 'c': [1, 2]}, 'd': 'x', 'gone': None}
-  current = {'a': {'b': 2, 'c': (1, 2)}, 'd': 'x', 'new': {}}
-  assert filesystem.config_differences(stored, current) == [
-    'a.b: 1 stored, 2 now',
-    'gone: null stored, absent now',
-    'new: absent stored, {} now',
-  ]
-  assert filesystem.config_differences(stored, stored) == []

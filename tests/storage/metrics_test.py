@@ -11,20 +11,13 @@ import subprocess
 import sys
 import threading
 
-from absl import logging
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hyperudl import core
 from hyperudl.storage import metrics
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-  lines = []
-  monkeypatch.setattr(logging, 'warning', lambda m, *a: lines.append(m % a))
-  return lines
+from hyperudl.storage import tensorboard
 
 
 @contextlib.contextmanager
@@ -42,17 +35,16 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_is_told_once_and_training_goes_on(
-  tmp_path, warnings
-):
-  writer = metrics.open_writer(tmp_path, 'train')
-  metrics.write_row(writer, {'step': 0})
+def test_a_full_disk_is_reported_once_and_training_goes_on(tmp_path, warnings):
+  writer = tensorboard.open_writer(tmp_path, 'train')
+  log = metrics.TrainingLog(tmp_path / 'train.jsonl')
+  log.append({'step': 0})
   images = np.random.default_rng(0).random((4, 32, 32, 3))
   with small_files():
     for step in range(1, 200):
-      metrics.write_images(writer, step, 'x', images)
-      metrics.write_row(writer, {'step': step, 'text': 'x' * 100})
-    metrics.close_writer(writer)
+      tensorboard.write_images(writer, step, 'x', images)
+      log.append({'step': step, 'text': 'x' * 100})
+    tensorboard.close_writer(writer)
   assert len(warnings) == 2, warnings  # TensorBoard, and the rows
   assert 'cannot write' in warnings[0] and 'cannot write' in warnings[1]
   rows = metrics.read_jsonl(tmp_path / 'train.jsonl')
@@ -60,17 +52,17 @@ def test_a_disk_that_fills_is_told_once_and_training_goes_on(
   assert (tmp_path / 'train.jsonl').read_bytes().endswith(b'}\n')
 
 
-def test_a_full_disk_leaves_nothing_to_fail_at_the_end(tmp_path):
+def test_after_a_full_disk_nothing_fails_when_the_process_ends(tmp_path):
   """What is buffered and cannot be written is dropped with the file."""
   code = """
 import resource, sys
-from hyperudl import metrics
-metrics._FLUSH_SECONDS = int(sys.argv[2])
-writer = metrics.open_writer(sys.argv[1], 'train')
+from hyperudl.storage import tensorboard
+writer = tensorboard.open_writer(sys.argv[1], 'train')
+writer.flush_seconds = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, -1))
-metrics.write_scalars(writer, 1, {'loss': 1.0})
+tensorboard.write_scalars(writer, 1, {'loss': 1.0})
 if sys.argv[2] == '10':  # else the flush has failed before
-  metrics.close_writer(writer)
+  tensorboard.close_writer(writer)
 print('trained')
 """
   loud = ['-X', 'dev', '-W', 'ignore']  # tells what fails in a destructor
@@ -88,11 +80,11 @@ print('trained')
 
 def test_a_folder_that_cannot_be_made_stops_no_run(tmp_path, warnings):
   (tmp_path / 'tb').write_text('a file')
-  writer = metrics.open_writer(tmp_path, 'train')
-  metrics.write_scalars(writer, 1, {'loss': 1.0})
-  metrics.write_histogram(writer, 1, 'weights', [])
-  metrics.write_row(writer, {'step': 1})
-  metrics.close_writer(writer)
+  writer = tensorboard.open_writer(tmp_path, 'train')
+  tensorboard.write_scalars(writer, 1, {'loss': 1.0})
+  tensorboard.write_histogram(writer, 1, 'weights', [])
+  metrics.TrainingLog(tmp_path / 'train.jsonl').append({'step': 1})
+  tensorboard.close_writer(writer)
   assert len(warnings) == 1 and str(tmp_path / 'tb') in warnings[0]
   assert metrics.read_jsonl(tmp_path / 'train.jsonl') == [{'step': 1}]
 

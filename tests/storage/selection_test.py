@@ -6,7 +6,6 @@ import shutil
 import threading
 import time
 
-from absl import logging
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -26,17 +25,17 @@ def make_state(step, frozen=None):
   return core.TrainState(jnp.int32(step), params, optax.sgd(1).init(params))
 
 
-def write(workdir, *states, keep=3):
-  manager = checkpoints.open_manager(workdir, keep)
+def write(workdir, *states):
+  manager = checkpoints.open_manager(workdir, checkpoints.Policy())
   for state in states:
     checkpoints.save(manager, state, CONFIG)
   checkpoints.close(manager)
 
 
-def keep_best(workdir, step, metric, keep=2):
-  return selection.keep_best(
-    workdir, make_state(step), CONFIG, step, metric, keep
-  )
+def keep_best(workdir, step, metric, keep=2, select_after=0):
+  checkpoint = checkpoints.Checkpoint(make_state(step), step, CONFIG)
+  policy = checkpoints.Policy(keep_best=keep, select_after=select_after)
+  return selection.keep_best(workdir, checkpoint, metric, policy)
 
 
 def damage(path):
@@ -44,14 +43,7 @@ def damage(path):
   manifest.write_bytes(manifest.read_bytes()[:20])
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-  lines = []
-  monkeypatch.setattr(logging, 'warning', lambda m, *a: lines.append(m % a))
-  return lines
-
-
-def test_the_best_are_kept_whatever_their_order(tmp_path):
+def test_the_best_stay_whatever_their_order(tmp_path):
   metrics = {1: 0.1, 2: 0.9, 3: np.nan, 4: 0.8, 5: 0.2, 6: np.inf, 7: -np.inf}
   kept = [keep_best(tmp_path, step, m) for step, m in metrics.items()]
   assert kept == [True, True, False, True, False, False, False]
@@ -61,7 +53,7 @@ def test_the_best_are_kept_whatever_their_order(tmp_path):
   assert selection.best_steps(tmp_path) == [3, 2]
 
 
-def test_of_equal_metrics_the_first_stays_and_none_is_stored_twice(tmp_path):
+def test_of_equal_metrics_the_first_stays_and_none_is_saved_twice(tmp_path):
   assert keep_best(tmp_path, 1, 0.5, keep=1)
   assert not keep_best(tmp_path, 2, 0.5, keep=1)
   assert keep_best(tmp_path, 1, 0.7, keep=1)
@@ -70,10 +62,17 @@ def test_of_equal_metrics_the_first_stays_and_none_is_stored_twice(tmp_path):
   assert selection.best_steps(tmp_path / 'missing') == []
 
 
+def test_no_step_before_select_after_is_among_the_best(tmp_path):
+  assert not keep_best(tmp_path, 4, 0.9, select_after=5)
+  assert keep_best(tmp_path, 5, 0.1, select_after=5)
+  assert selection.best_steps(tmp_path) == [5]
+
+
 def test_the_best_is_never_a_state_that_is_not_finite(tmp_path):
   state = {'params': {'w': jnp.array([1.0, np.nan])}}
   with pytest.raises(core.NonFinite):
-    selection.keep_best(tmp_path, state, CONFIG, 4, 0.5, 2)
+    checkpoint = checkpoints.Checkpoint(state, 4, CONFIG)
+    selection.keep_best(tmp_path, checkpoint, 0.5, checkpoints.Policy())
   assert selection.best_steps(tmp_path) == []
 
 
@@ -90,7 +89,7 @@ def test_steps_are_found_by_name_and_number(tmp_path):
 
 
 @pytest.mark.parametrize('step', ['latest', 'best', 7])
-def test_a_step_that_is_not_there_is_told_with_those_that_are(tmp_path, step):
+def test_for_a_missing_step_the_message_lists_those_that_exist(tmp_path, step):
   with pytest.raises(core.BadInput, match=f'no checkpoint {step!r} in'):
     selection.restore_step(tmp_path, step)
   if step == 7:
@@ -114,7 +113,7 @@ def upstream_params(value, width=2):
   return {'w': jnp.full((3, width), value, jnp.float32)}
 
 
-def test_a_graft_takes_the_whole_upstream_and_what_it_had_frozen(tmp_path):
+def test_a_graft_takes_the_upstream_and_its_own_frozen_networks(tmp_path):
   had = {'vae': upstream_params(7), 'elsewhere': upstream_params(8)}
   write(tmp_path, make_state(2, had))
   params = {
@@ -142,7 +141,7 @@ def test_a_graft_prefers_the_best_step(tmp_path):
   assert best['frozen']['base']['w'][0, 0] == 2
 
 
-def test_what_is_not_frozen_starts_from_the_entry_of_the_same_name(tmp_path):
+def test_a_trainable_entry_starts_from_the_entry_of_the_same_name(tmp_path):
   shared = {**upstream_params(4), 'head': jnp.ones(3)}
   state = make_state(2)
   params = {**state.params, 'shared': shared}
@@ -206,7 +205,8 @@ def test_the_poll_follows_a_trainer_that_keeps_one(tmp_path):
 
   def train():
     time.sleep(0.2)
-    manager = checkpoints.open_manager(tmp_path, keep=1)
+    policy = checkpoints.Policy(keep_latest=1)
+    manager = checkpoints.open_manager(tmp_path, policy)
     for step in range(1, 13):
       checkpoints.save(manager, make_state(step), CONFIG)
       time.sleep(0.05)
@@ -224,32 +224,34 @@ def test_the_poll_follows_a_trainer_that_keeps_one(tmp_path):
   thread.join()
   assert seen == sorted(set(seen))
   assert seen[-1] == 12 and len(seen) >= 3
-  assert os.listdir(tmp_path / '.snapshots') == []
   assert os.listdir(tmp_path / 'checkpoints') == ['12']
 
 
-def test_the_copy_is_read_when_the_step_is_gone(tmp_path, monkeypatch):
+def test_a_step_deleted_while_it_is_read_is_skipped_silently(
+  tmp_path, monkeypatch, warnings
+):
   write(tmp_path, make_state(1))
-  advance = selection._advance
+  read_step = checkpoints.read_step
 
-  def advance_and_lose(watcher, seconds):
-    step = advance(watcher, seconds)
-    shutil.rmtree(tmp_path / 'checkpoints' / '1', ignore_errors=True)
-    return step
+  def read_late(path, *args):
+    if path.endswith('1'):  # the trainer was faster
+      shutil.rmtree(path)
+      write(tmp_path, make_state(2))
+    return read_step(path, *args)
 
-  monkeypatch.setattr(selection, '_advance', advance_and_lose)
-  assert [step for _, step, _ in poll(tmp_path)] == [1]
+  monkeypatch.setattr(checkpoints, 'read_step', read_late)
+  assert [step for _, step, _ in poll(tmp_path)] == [2]
+  assert warnings == []
 
 
 def test_a_restarted_poll_leaves_out_what_is_done(tmp_path):
   write(tmp_path, make_state(1), make_state(2))
-  (tmp_path / '.snapshots' / '1').mkdir(parents=True)  # of one that was killed
   assert [step for _, step, _ in poll(tmp_path)] == [2]
   assert list(poll(tmp_path, done=[2])) == []
   assert list(poll(tmp_path / 'missing')) == []
 
 
-def test_what_cannot_be_read_is_told_once_and_left_out(tmp_path, warnings):
+def test_an_unreadable_step_is_reported_once_and_left_out(tmp_path, warnings):
   write(tmp_path, make_state(1), make_state(2))
   damage(tmp_path / 'checkpoints' / '2')
   ended = []
@@ -269,7 +271,8 @@ def test_a_trainer_that_went_back_is_followed(tmp_path):
   assert next(polling)[1] == 5
 
   def go_back():
-    manager = checkpoints.open_manager(tmp_path, resumed=1)
+    policy = checkpoints.Policy()
+    manager = checkpoints.open_manager(tmp_path, policy, resumed_step=1)
     checkpoints.save(manager, make_state(3), CONFIG)
     checkpoints.close(manager)
 
@@ -288,7 +291,7 @@ def test_an_interrupt_ends_the_wait(tmp_path):
   assert 0.1 < time.monotonic() - begin < 5
 
 
-def test_a_poll_for_another_model_is_told(tmp_path):
+def test_a_poll_for_another_model_is_refused(tmp_path):
   write(tmp_path, make_state(1))
   target = {'params': {'w': jnp.zeros((3, 9))}}
   with pytest.raises(core.BadInput, match=r'expected float32\[3, 9\]'):

@@ -1,4 +1,4 @@
-"""What was written, as a TensorBoard server shows it over HTTP."""
+"""A TensorBoard server shows over HTTP what was written."""
 
 import json
 import socket
@@ -8,7 +8,6 @@ import time
 import urllib.parse
 import urllib.request
 
-from absl import logging
 import jax.numpy as jnp
 from matplotlib import figure
 import numpy as np
@@ -16,14 +15,7 @@ from PIL import Image
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from hyperudl.storage import metrics
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-  lines = []
-  monkeypatch.setattr(logging, 'warning', lambda m, *a: lines.append(m % a))
-  return lines
+from hyperudl.storage import tensorboard
 
 
 def fetch(address, **query):
@@ -64,24 +56,24 @@ def serve():
 
 def write_run(workdir):
   """A trainer that was killed after step 30 and went on from step 20."""
-  writer = metrics.open_writer(workdir, 'train')
+  writer = tensorboard.open_writer(workdir, 'train')
   for step in (10, 20, 30):
     scalars = {'loss': jnp.float32(step), 'bad': np.nan, 'inner/rate': [0.5]}
-    metrics.write_scalars(writer, step, scalars)
-  metrics.close_writer(writer)
-  writer = metrics.open_writer(workdir, 'train', purge_step=21)
-  metrics.write_scalars(writer, 30, {'loss': jnp.bfloat16(33)})
+    tensorboard.write_scalars(writer, step, scalars)
+  tensorboard.close_writer(writer)
+  writer = tensorboard.open_writer(workdir, 'train', purge_step=21)
+  tensorboard.write_scalars(writer, 30, {'loss': jnp.bfloat16(33)})
   images = np.zeros((5, 4, 6, 1))
   images[1] = 1
-  metrics.write_images(writer, 30, 'support', images, columns=3)
+  tensorboard.write_images(writer, 30, 'support', images, columns=3)
   plot = figure.Figure(figsize=(2, 1), dpi=50)
   plot.subplots().plot([1, 2])
-  metrics.write_figure(writer, 30, 'curve', plot)
-  metrics.write_histogram(writer, 30, 'weights', [1, 2, 2, np.nan, np.inf])
-  metrics.close_writer(writer)
-  writer = metrics.open_writer(workdir, 'eval')
-  metrics.write_scalars(writer, 20, {'accuracy': 0.75})
-  metrics.close_writer(writer)
+  tensorboard.write_figure(writer, 30, 'curve', plot)
+  tensorboard.write_histogram(writer, 30, 'weights', [1, 2, 2, np.nan, np.inf])
+  tensorboard.close_writer(writer)
+  writer = tensorboard.open_writer(workdir, 'eval')
+  tensorboard.write_scalars(writer, 20, {'accuracy': 0.75})
+  tensorboard.close_writer(writer)
 
 
 def pictures(address, tag, tmp_path):
@@ -124,11 +116,13 @@ def test_a_tensorboard_server_shows_what_was_written(tmp_path, serve, warnings):
 
 
 def test_a_reader_drops_what_a_resumed_run_will_write_again(tmp_path):
-  writer = metrics.open_writer(tmp_path, 'train')
+  writer = tensorboard.open_writer(tmp_path, 'train')
   for step in (10, 20, 30):
-    metrics.write_scalars(writer, step, {'loss': step})
-  metrics.close_writer(writer)
-  metrics.close_writer(metrics.open_writer(tmp_path, 'train', purge_step=21))
+    tensorboard.write_scalars(writer, step, {'loss': step})
+  tensorboard.close_writer(writer)
+  tensorboard.close_writer(
+    tensorboard.open_writer(tmp_path, 'train', purge_step=21)
+  )
   reader = event_accumulator.EventAccumulator(str(tmp_path / 'tb' / 'train'))
   reader.Reload()
   assert [event.step for event in reader.Scalars('loss')] == [10, 20]

@@ -1,14 +1,16 @@
-"""What tests of convolutions and of pooling share."""
+"""Reference operations and inputs for tests of convolutions and pooling."""
 
 import jax
 import numpy as np
 
 
 def random(seed, *shape):
+  """Standard normal values."""
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def native(x, w, stride, padding):
+  """The convolution of `lax`."""
   return jax.lax.conv_general_dilated(
     x,
     w,
@@ -19,7 +21,7 @@ def native(x, w, stride, padding):
 
 
 def max_pool(x):
-  """Of 2x2 squares, in plain numpy."""
+  """Largest values of 2x2 squares, in plain numpy."""
   n, height, width, channels = x.shape
   out = np.empty((n, height // 2, width // 2, channels), x.dtype)
   for i in range(height // 2):
@@ -29,6 +31,7 @@ def max_pool(x):
 
 
 def assert_close(actual, expected, tolerance):
+  """Compare leaf by leaf, relative to the largest value."""
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
     scale = np.max(np.abs(b)) + 1e-6
     np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl.nets import denoiser
+from hyperudl.nets import samplers
 
 MEAN = np.array([1.0, -2.0])
 COVARIANCE = np.array([[1.5, 0.6], [0.6, 0.5]])
 NET = denoiser.Denoiser(3, (8, 6), time_width=4)
 
-noised = jax.jit(denoiser.noised)
-estimate = jax.jit(denoiser.estimate, static_argnames='clip')
-reverse = jax.jit(denoiser.reverse)
+noised = jax.jit(samplers.noised)
+estimate = jax.jit(samplers.estimate, static_argnames='clip')
+reverse = jax.jit(samplers.reverse)
 apply = jax.jit(NET.apply)
 
 
@@ -41,16 +42,16 @@ def draw(
 ):
   """Samples [n, 2] of an `exact` model; ancestral ones if steps is None.
 
-  t and z are the start; loss is (function, where its gradient is taken).
+  t and z are the start, loss and gamma the few-shot guidance.
   """
   schedule, gains, centres = model
   eps = lambda z, t: (z - centres[t]) @ gains[t]
-  push = loss and denoiser.few_shot_push(*loss[:1], gamma, schedule, *loss[1:])
+  push = loss and samplers.few_shot_push(loss, gamma, schedule)
   options = {'clip': clip, 'start': t and (t, z), 'push': push}
   key, shape = jax.random.key(0), (n, 2)
   if steps is None:
     steps, eta = len(schedule.betas) if t is None else t + 1, 1.0
-  return denoiser.sample_ddim(eps, schedule, key, shape, steps, eta, **options)
+  return samplers.sample_ddim(eps, schedule, key, shape, steps, eta, **options)
 
 
 @functools.cache

@@ -1,63 +1,42 @@
-"""A small set whose every image is known again, and draws from it."""
+"""A small set whose every image can be recognised, and draws from it."""
 
 import functools
 import itertools
 
 import jax
-import ml_collections
+import jax.numpy as jnp
 import numpy as np
 
+from hyperudl import core
+from hyperudl.core import config as config_lib
 from hyperudl.data import datasets
 from hyperudl.data import episodes
-from hyperudl.data.episodes import episode_augment as whole_episode
 
-EPISODE = {
-  'way': 3,
-  'shot': 2,
-  'query': 3,
-  'unlabelled': 2,
-  'distractors': 0,
-  'tasks': 0,
-  'proportions': 'balanced',
-  'transductive': False,
-  'inner_data': 'true',
-  'cond_data': 'true',
-  'emit_from': 'own',
-}
-NO_AUGMENT = {
-  **dict.fromkeys(whole_episode.PROBABILITIES, 0.0),
-  'rot90': False,
-  'angle': 180.0,
-  'per_label': False,
-}
+SIZES = {'way': 3, 'shot': 2, 'query': 3, 'unlabelled': 2}
 MIXED = {'shift': 'phase2', 'augment': 'rot90', 'tasks': 2}
 KEYS = episodes.train_keys(1, 7, 60)
 
 
-def make_config(
-  shift='none',
-  augment='none',
-  support_query='disjoint',
-  augment_individually=False,
-  augment_tests=False,
-  episode_augment=(),
-  device_mb=2048,
-  **episode,
-):
-  assert set(episode) <= set(EPISODE)
-  return ml_collections.ConfigDict(
-    {
-      'episode': {**EPISODE, **episode},
-      'data': {
-        'shift': shift,
-        'augment': augment,
-        'support_query': support_query,
-        'augment_individually': augment_individually,
-        'augment_tests': augment_tests,
-        'device_mb': device_mb,
-        'episode_augment': {**NO_AUGMENT, **dict(episode_augment)},
-      },
-    }
+def make_config(**fields):
+  """A config with small episodes; `fields` of `episode` and `data`."""
+  config = config_lib.base()
+  config.data.episode_augment.update(dict(fields.pop('episode_augment', ())))
+  for name, value in {**SIZES, 'augment': 'none', **fields}.items():
+    section = config.episode if name in config.episode else config.data
+    assert name in section, name
+    section[name] = value
+  return config
+
+
+def episode_of(way=3, shot=1, query=2, unlabelled=0, size=8, seed=0):
+  """A random episode, labels in the order 0, 1, ..., 0, 1, ..."""
+  keys = jax.random.split(jax.random.key(seed), 2)
+  draw = lambda key, rows: jax.random.uniform(key, (rows, size, size, 1))
+  labels = jnp.tile(jnp.arange(way), shot)
+  y = jnp.concatenate([labels, jnp.full(unlabelled, -1)])
+  return core.Episode(
+    core.Examples(draw(keys[0], len(y)), y),
+    core.Examples(draw(keys[1], way * query), jnp.tile(jnp.arange(way), query)),
   )
 
 
@@ -72,13 +51,13 @@ def make_dataset(counts, seed=0, size=3, channels=1):
 
 
 DATASET = make_dataset([7, 9, 8, 12, 7, 10])
-OTHERS = make_dataset([9] * 5, seed=1)
+TRAINING_SET = make_dataset([9] * 5, seed=1)
 
 
 @functools.cache
 def make_draw(*, train=False, **config):
   return episodes.make_draw(
-    make_config(**config), DATASET, train=train, others=OTHERS
+    make_config(**config), DATASET, train=train, training_set=TRAINING_SET
   )
 
 
@@ -99,16 +78,16 @@ def rows_of(x, dataset=DATASET):
   # XLA multiplies by 1 / 255, which may differ in the last bit.
   np.testing.assert_allclose(x, pixels / 255, rtol=2e-7)
   flat = pixels.reshape(-1, *x.shape[-3:])
-  found = np.array([table[image.tobytes()] for image in flat])
-  return found.reshape(*x.shape[:-3], 2)
+  rows = np.array([table[image.tobytes()] for image in flat])
+  return rows.reshape(*x.shape[:-3], 2)
 
 
 def class_of(rows, dataset=DATASET):
   """The class of each row; -1 for a row that belongs to none."""
-  found = np.full(len(dataset.images), -1)
+  classes = np.full(len(dataset.images), -1)
   for c, (start, count) in enumerate(zip(dataset.starts, dataset.counts)):
-    found[start : start + count] = c
-  return found[rows]
+    classes[start : start + count] = c
+  return classes[rows]
 
 
 def assert_same(first, second):

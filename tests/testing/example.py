@@ -1,4 +1,4 @@
-"""A set of noisy images that a learner can learn from, without any file."""
+"""Sets of noisy images that a learner can learn from, without any file."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ from hyperudl.data.language import task_set
 
 
 def example_set(seed, classes=12, per_class=16, size=14, channels=1):
-  """Classes are points of one smooth plane of images, under strong noise.
+  """Make classes that are points of one plane of images, under strong noise.
 
-  New classes are new points of the same plane, so there is something to learn
-  that helps with them: to look at the plane and not at the noise.
+  New classes are new points of the same plane, so it helps with them to learn
+  what the plane is and to ignore the noise.
 
   Args:
     seed: int, chooses the points and the noise, not the plane.
@@ -24,7 +24,7 @@ def example_set(seed, classes=12, per_class=16, size=14, channels=1):
     channels: int, all alike but for the noise.
 
   Returns:
-    An `arrays.Dataset`.
+    A `Dataset`.
   """
   rng = np.random.default_rng(seed)
   grid = np.arange(size) * 2 * np.pi / size
@@ -45,7 +45,7 @@ def example_set(seed, classes=12, per_class=16, size=14, channels=1):
 
 
 def example_tasks(seed, ways=3, count=8, words=6, rows=24, size=14, channels=1):
-  """Tasks with language to learn from: each word has an image, under noise.
+  """Make tasks with language: each word has an image, under noise.
 
   The words and their images are the same for every seed; a task asks which of
   `ways` of them an image shows.
@@ -60,7 +60,7 @@ def example_tasks(seed, ways=3, count=8, words=6, rows=24, size=14, channels=1):
     channels: int.
 
   Returns:
-    A `vqa.TaskSet`.
+    A `TaskSet`.
   """
   means = np.random.default_rng(7).normal(size=(words, size, size, channels))
   rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def example_tasks(seed, ways=3, count=8, words=6, rows=24, size=14, channels=1):
 
 
 def example_data(config, seed, size=14, channels=1):
-  """`example_tasks` for a config with language, else `example_set`."""
+  """Make `example_tasks` for a config with language, else `example_set`."""
   if 'language' in config:
     way, tasks = config.episode.way, max(8, config.episode.tasks)
     words = max(6, way)
@@ -99,7 +99,7 @@ def example_data(config, seed, size=14, channels=1):
 
 
 def example_episode(config, size=14, channels=1):
-  """One episode of an `example_set`, in the shapes that a config asks for.
+  """Draw one episode of an `example_set`, in the shapes of a config.
 
   Args:
     config: as for `episodes.make_draw`.
@@ -115,9 +115,9 @@ def example_episode(config, size=14, channels=1):
   if 'language' in config:
     data = example_data(config, 0, size, channels)
   else:
-    rules = spec.read(config, train=True)
-    classes = 2 * rules.classes * max(rules.tasks, 1)
-    data = example_set(0, classes, rules.most_per_class, size, channels)
-  draw = episodes.make_draw(config, data, train=True, others=data)
+    sizes = spec.read(config, train=True)
+    classes = 2 * sizes.classes * max(sizes.tasks, 1)
+    data = example_set(0, classes, sizes.max_per_class, size, channels)
+  draw = episodes.make_draw(config, data, train=True, training_set=data)
   batch = draw(jax.random.split(jax.random.key(0), 1))
   return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch)

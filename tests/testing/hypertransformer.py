@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
-from hyperudl.learners import hypertransformer
+from hyperudl import learners
 from hyperudl.nets import conv
 
 WAY = 3
@@ -24,7 +24,7 @@ TINY = {
 }
 SETTINGS = {
   'reference': {},
-  'everything written': {
+  'everything generated': {
     'depth': 1,
     'generate_bias': True,
     'generate_norm': True,
@@ -72,7 +72,7 @@ STEP = 7  # of the runs
 
 
 def episode_of(unlabelled=0, size=12, seed=0):
-  """3-way 2-shot, 4 queries per class; images tell their class apart."""
+  """3-way 2-shot, 4 queries per class; images show the pattern of a class."""
   rng = np.random.default_rng(seed)
   patterns = rng.uniform(size=(WAY, size, size, 1))
 
@@ -95,7 +95,7 @@ def episode_of(unlabelled=0, size=12, seed=0):
 def random_params(shapes):
   """Parameters of these shapes, none of which is zero."""
   rng = np.random.default_rng(1)
-  # Factors of distances are small, or answers are all but certain.
+  # Factors of distances are small, or predictions are all but certain.
   centers = {'scale': 1.0, 'log_scale': -5.0}
   return jax.tree.map_with_path(
     lambda path, leaf: np.float32(
@@ -114,10 +114,26 @@ class Run(NamedTuple):
   grads: dict
 
 
+def make(**settings):
+  """The tiny learner with other settings."""
+  return learners.make('hypertransformer', WAY, {**TINY, **settings})
+
+
+def block_features(block, layer, x):
+  """Flat features f32[n, D] of images in [0, 1] by a CNN of one block."""
+  return block.apply({'params': layer}, 2 * x - 1).reshape(len(x), -1)
+
+
+def class_means(features, y):
+  """f64[WAY, D], by numpy."""
+  y = np.asarray(y)
+  return np.stack([np.asarray(features)[y == c].mean(0) for c in range(WAY)])
+
+
 @functools.cache
 def build(name='reference'):
   """(parameters, jitted (params, episode) -> Run in training)."""
-  learner = hypertransformer.make(WAY, **{**TINY, **SETTINGS[name]})
+  learner = make(**SETTINGS[name])
   init = lambda: learner.init(jax.random.key(0), episode_of())
 
   def loss(params, episode):

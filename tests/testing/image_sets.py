@@ -1,16 +1,16 @@
-"""Small image sets for the tests of data, and what loading them says."""
+"""Small image sets for the tests of data: writing, loading, converting them."""
 
 import contextlib
 import io
 import os
+import pickle
 
 import numpy as np
 from PIL import Image
-import pytest
 
-from hyperudl import core
 from hyperudl.data import convert
 from hyperudl.data import datasets
+from tests.testing import errors
 
 
 def pixels(classes=10, per_class=4, size=6, channels=None, seed=0):
@@ -31,19 +31,30 @@ def load(folder, split='all', name='set', **options):
 
 
 def refusal(folder, split='all', name='set', **options):
-  with pytest.raises(core.BadInput) as caught:
-    load(folder, split, name, **options)
-  message = str(caught.value)
-  assert '\n' not in message
-  return message
+  return errors.refusal(load, folder, split, name, **options)
 
 
 def rows(dataset, index):
+  """The images of a class."""
   start = dataset.starts[index]
   return dataset.images[start : start + dataset.counts[index]]
 
 
+def write_mini(folder, protocol=2):
+  """mini-ImageNet's class_dict form; returns the images per split."""
+  folder.mkdir(parents=True, exist_ok=True)
+  images = {}
+  for seed, tag in enumerate(('train', 'val', 'test')):
+    images[tag] = pixels(1, 6, channels=3, seed=seed)[0]
+    rows = {f'n{seed}0': [0, 1, 2], f'n{seed}1': np.array([5, 3, 4])}
+    with open(folder / f'mini-imagenet-cache-{tag}.pkl', 'wb') as stream:
+      content = {'image_data': images[tag], 'class_dict': rows}
+      pickle.dump(content, stream, protocol)
+  return images
+
+
 def draw(path, pixels_or_size, mode='L'):
+  """Writes an image file with these pixels, or a white one of this size."""
   path.parent.mkdir(parents=True, exist_ok=True)
   if isinstance(pixels_or_size, tuple):
     Image.new(mode, pixels_or_size, 'white').save(path)
@@ -74,14 +85,14 @@ def converted(tmp_path, kind, source, *flags, name='set'):
 
 def refused(tmp_path, kind, source, *flags, code=2):
   """The one line of a conversion that must fail and write nothing."""
-  found, out, err = run(
+  exit_code, out, err = run(
     f'--kind={kind}',
     f'--source={source}',
     '--name=set',
     f'--out={tmp_path / "out"}',
     *flags,
   )
-  assert (found, out) == (code, '')
+  assert (exit_code, out) == (code, '')
   assert err.startswith('convert: ') and err.count('\n') == 1
   assert not list(tmp_path.glob('out/*'))
   return err

@@ -1,48 +1,62 @@
 """Arguments and finished runs of results pages."""
 
+import argparse
+import json
 import pathlib
-import sys
-import types
 
 import numpy as np
 
+from experiments import run
+from experiments import tables
+from experiments import trainings
 from hyperudl.core import config as config_lib
 from hyperudl.evaluation import statistics
 from hyperudl.storage import metrics
 
-ROOT = pathlib.Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'launch'))
 
-import page_runs  # noqa: E402
-
-
-def ask(tmp_path, page, **changes):
-  """Arguments as `results.parse_arguments` returns them."""
-  values = dict(runs=tmp_path, dataset='omniglot', target='', steps=0, out='')
-  values |= dict(page=page, recorded=False, data_dir='elsewhere', without=[])
-  values |= dict(jobs=1)
-  return types.SimpleNamespace(**(values | changes))
+def arguments(tmp_path, page, *flags) -> argparse.Namespace:
+  """Return the options of `experiments.run` with runs in `tmp_path`."""
+  return run.parse_arguments([page, f'--runs={tmp_path}', *flags])
 
 
-def finish(tmp_path, page, name, values, result='test', **line):
-  """A finished run with one result."""
-  run = tmp_path / page / 'omniglot' / name
-  run.mkdir(parents=True, exist_ok=True)
-  (run / 'DONE').touch()
-  arguments = ask(tmp_path, page)
+def finish(options, name, values, result='test', **line) -> pathlib.Path:
+  """Make a finished run `ROW-SEED` with one result, and return its folder.
+
+  Args:
+    options: of the page.
+    name: of the run.
+    values: {score: per-episode array}; without any there is no result.
+    result: name of the result.
+    **line: more of the line of the result.
+  """
+  workdir = trainings.folder(options) / name
+  workdir.mkdir(parents=True, exist_ok=True)
   row, _, seed = name.rpartition('-')
-  config, flags, _ = page_runs.rows_of(arguments)[row]
-  config = page_runs.config_of(
-    config, page_runs.flags_of(arguments, flags, seed)
+  config = trainings.config_of(options, row, int(seed))
+  (workdir / 'config.json').write_text(config_lib.to_json(config))
+  (workdir / 'DONE').touch()
+  steps = ((60, 1), (180, 2))
+  (workdir / 'train.jsonl').write_text(
+    ''.join(
+      json.dumps({'step': step, 'steps_per_second': speed}) + '\n'
+      for step, speed in steps
+    )
   )
-  (run / 'config.json').write_text(config_lib.to_json(config))
-  (run / 'train.jsonl').write_text(
-    '{"step": 60, "steps_per_second": 1}\n'
-    '{"step": 180, "steps_per_second": 2}\n'
-  )
-  row = {'transductive': True, **line}
+  line = {'transductive': True, **line}
   for score, array in values.items():
     if np.ndim(array) == 1:
-      row[score], row[f'{score}_ci95'] = statistics.mean_ci95(array)
-  metrics.write_evaluation(run, result, 180, row, values)
-  return run
+      line[score], line[f'{score}_ci95'] = statistics.mean_ci95(array)
+  if values:
+    metrics.write_evaluation(str(workdir), result, 180, line, values)
+  return workdir
+
+
+def lines_of(options, word) -> list[list[str]]:
+  """Return the lines of the page with a word, each as its cells."""
+  text = tables.page_text(trainings.page_of(options), run.collect(options)[0])
+  return [cells(line) for line in text.splitlines() if word in line]
+
+
+def cells(line) -> list[str]:
+  """Return the cells of a line of a table, whatever their width."""
+  return [cell.strip() for cell in line.strip('|').split('|')]

@@ -1,4 +1,4 @@
-"""Runs of the mains in processes of their own, on tiny data, for tests."""
+"""Runs the commands in processes of their own, on tiny data, for tests."""
 
 import atexit
 import functools
@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hyperudl.storage import filesystem
 from hyperudl.storage import metrics
 from hyperudl.storage import selection
+from hyperudl.storage import serialization
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 200
 SECONDS = 600  # no process here takes as long, whatever else runs
 
 # Runs `python -m <module> <flags>` for many flags: imports once, then forks.
-_FORKS = """
+_FORK_MANY = """
 import importlib, json, os, runpy, sys, traceback
 
 def child(flags, path):
@@ -65,7 +65,7 @@ print(json.dumps([codes[i] for i in range(len(codes))]))
 
 
 class Result(NamedTuple):
-  """How a process ended."""
+  """Exit code and output of a process that has ended."""
 
   code: int
   out: str
@@ -73,14 +73,14 @@ class Result(NamedTuple):
 
   @property
   def line(self):
-    """The one line on stderr."""
+    """The text on stderr, which must be one line."""
     assert self.err.count('\n') == 1, self.err
     return self.err
 
 
 @functools.cache
-def home():
-  """A folder of this session with the sets `tiny` and `other`."""
+def data_dir():
+  """Return a folder of this session with the data sets `tiny` and `other`."""
   path = pathlib.Path(tempfile.mkdtemp(prefix='hyperudl-'))
   atexit.register(shutil.rmtree, path, ignore_errors=True)
   split = ['train'] * 12 + ['valid'] * 6 + ['test'] * 6
@@ -93,12 +93,12 @@ def home():
   return path
 
 
-def tiny(workdir, *more, steps=STEPS, config='protonet', variant='tiny'):
-  """Flags of a small `protonet` run; a later flag wins."""
+def tiny_flags(workdir, *more, steps=STEPS, config='protonet', variant='tiny'):
+  """Return the flags of a small `protonet` run; a later flag wins."""
   return [
     f'--config=configs/{config}.py:{variant},way=3,query=2,batch=2',
     f'--workdir={workdir}',
-    f'--config.data.dir={home()}',
+    f'--config.data.dir={data_dir()}',
     '--config.data.augment=none',
     '--config.learner.channels=4,4',
     f'--config.steps={steps}',
@@ -112,29 +112,22 @@ def tiny(workdir, *more, steps=STEPS, config='protonet', variant='tiny'):
 
 
 def environment():
-  """Of all processes: CPU, and one cache of compiled programs a session."""
+  """Return the variables of all processes: CPU, one compilation cache."""
   return {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': str(home() / 'cache'),
+    'JAX_COMPILATION_CACHE_DIR': str(data_dir() / 'cache'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   }
 
 
-def start(main, *flags, file_limit=None, variables=()):
-  """The process `python -m hyperudl.<main> <flags>`.
+def launch(command, variables=()):
+  """Start a command at the top of the repository.
 
   Args:
-    main: str.
-    flags: of the command line.
-    file_limit: kilobytes that a file may have, as on a full disk, or None.
+    command: list of words.
     variables: of the environment, beside the usual ones.
   """
-  command = [sys.executable, '-m', f'hyperudl.{main}', *map(str, flags)]
-  if file_limit:
-    # Not `preexec_fn`: this process has threads of JAX.
-    limit = f'ulimit -f {file_limit}; exec "$@"'
-    command = ['bash', '-c', limit, 'bash', *command]
   return subprocess.Popen(
     command,
     cwd=ROOT,
@@ -145,8 +138,25 @@ def start(main, *flags, file_limit=None, variables=()):
   )
 
 
+def start(main, *flags, file_limit=None, variables=()):
+  """Start `python -m hyperudl.<main> <flags>`.
+
+  Args:
+    main: name of the module.
+    flags: of the command line.
+    file_limit: kilobytes that a file may have, as on a full disk, or None.
+    variables: of the environment, beside the usual ones.
+  """
+  command = [sys.executable, '-m', f'hyperudl.{main}', *map(str, flags)]
+  if file_limit:
+    # Not `preexec_fn`: this process has threads of JAX.
+    limit = f'ulimit -f {file_limit}; exec "$@"'
+    command = ['bash', '-c', limit, 'bash', *command]
+  return launch(command, variables)
+
+
 def finish(process):
-  """Waits for a process of `start`."""
+  """Wait for a process and return its `Result`."""
   try:
     out, err = process.communicate(timeout=SECONDS)
   finally:
@@ -155,15 +165,22 @@ def finish(process):
 
 
 def call(main, *flags, **options):
-  """Runs `python -m hyperudl.<main> <flags>` to its end."""
+  """Run `python -m hyperudl.<main> <flags>` to its end."""
   return finish(start(main, *flags, **options))
 
 
-def forks(main, commands):
-  """Results of `python -m hyperudl.<main>` for each of a list of flags."""
+def call_many(main, commands):
+  """Run `python -m hyperudl.<main>` for each of a list of flags."""
   with tempfile.TemporaryDirectory() as folder:
     texts = json.dumps([[str(flag) for flag in flags] for flags in commands])
-    command = [sys.executable, '-c', _FORKS, f'hyperudl.{main}', folder, texts]
+    command = [
+      sys.executable,
+      '-c',
+      _FORK_MANY,
+      f'hyperudl.{main}',
+      folder,
+      texts,
+    ]
     done = subprocess.run(
       command,
       cwd=ROOT,
@@ -181,58 +198,59 @@ def forks(main, commands):
 
 
 @functools.cache
-def finished():
-  """The workdir of a run that nothing disturbed, with its evaluator beside.
+def finished_run():
+  """Return the workdir of an undisturbed run, with its evaluator beside.
 
   The evaluator starts first, before there is a workdir.
   """
-  workdir = home() / 'finished'
+  workdir = data_dir() / 'finished'
   evaluator = start('evaluate', f'--workdir={workdir}')
-  trained = call('train', *tiny(workdir))
+  trained = call('train', *tiny_flags(workdir))
   evaluated = finish(evaluator)
   assert (trained.code, evaluated.code) == (0, 0), (trained, evaluated)
   return workdir
 
 
 def copy(workdir, target):
-  """A copy of a run to be disturbed."""
+  """Copy a run that a test will disturb."""
   shutil.copytree(workdir, target)
   return target
 
 
 def steps(workdir):
-  """The steps whose checkpoints are complete, ascending."""
+  """Return the steps whose checkpoints are complete, ascending."""
   names = [p.name for p in pathlib.Path(workdir, 'checkpoints').glob('*')]
   return sorted(int(name) for name in names if name.isdecimal())
 
 
-def newest(workdir):
+def newest_step(workdir):
+  """Return the newest complete step, 0 without one."""
   return max(steps(workdir), default=0)
 
 
-def logged(workdir):
-  """The steps of train.jsonl."""
+def logged_steps(workdir):
+  """Return the steps of train.jsonl."""
   rows = metrics.read_jsonl(pathlib.Path(workdir, 'train.jsonl'))
   return [row['step'] for row in rows]
 
 
 def results(workdir, tag):
-  """The rows of eval/<tag>.jsonl."""
+  """Return the rows of eval/<tag>.jsonl."""
   return metrics.read_jsonl(pathlib.Path(workdir, 'eval', f'{tag}.jsonl'))
 
 
 def digest(workdir):
-  """SHA-256 of all leaves of the newest checkpoint."""
+  """Return the SHA-256 of all leaves of the newest checkpoint."""
   state, _, _ = selection.restore_step(workdir, 'latest')
   total = hashlib.sha256()
-  for name, leaf in sorted(filesystem.name_leaves(state).items()):
+  for name, leaf in sorted(serialization.name_leaves(state).items()):
     total.update(f'{name} {leaf.dtype} {leaf.shape}'.encode())
     total.update(np.ascontiguousarray(leaf).tobytes())
   return total.hexdigest()
 
 
 def wait_for(condition, process):
-  """Waits until condition() while `process` runs."""
+  """Wait until condition() while `process` runs."""
   end = time.monotonic() + SECONDS
   while not condition():
     assert process.poll() is None, finish(process)
@@ -240,8 +258,8 @@ def wait_for(condition, process):
     time.sleep(0.005)
 
 
-def flip(workdir, step):
-  """Changes one byte in the data of a checkpoint."""
+def flip_byte(workdir, step):
+  """Change one byte in the data of a checkpoint."""
   folder = pathlib.Path(workdir, 'checkpoints', str(step), 'state')
   path = max(folder.rglob('*'), key=lambda p: p.stat().st_size * p.is_file())
   content = bytearray(path.read_bytes())

@@ -1,6 +1,6 @@
-"""Sizes of learners that compile in seconds; the rest is as configured."""
+"""Hyperparameters with which learners compile in seconds, by learner."""
 
-WRITER = {
+HYPERTRANSFORMER = {
   'channels': 3,
   'depth': 2,
   'embedding': 4,
@@ -9,7 +9,7 @@ WRITER = {
   'heads': 2,
   'shared_dim': 4,
 }
-HEAD_WRITER = {
+HEAD_GENERATOR = {
   'channels': (6, 6),
   'hidden': 16,
   'warmup_steps': 0,
@@ -50,7 +50,6 @@ TINY = {
   'hvae': {**HVAE, 'hvae_steps': 3},
   'hyperclip': {**HVAE, 'encoder': (8,), 'guidance_steps': 3},
   'hyperldm': {**HVAE, **DIFFUSION},
-  'hyperldm_film': {**UDL, **DIFFUSION, 'target_steps': 2},
   'protonet': {'channels': (6, 6)},
   'hallucination': {
     'channels': (6, 6),
@@ -59,11 +58,11 @@ TINY = {
     'noise_size': 2,
   },
   'maml': {'channels': (6, 6), 'inner_steps': 2},
-  'hypermaml': HEAD_WRITER,
-  'bayeshmaml': HEAD_WRITER,
+  'hypermaml': HEAD_GENERATOR,
+  'bayeshmaml': HEAD_GENERATOR,
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
-  'hypertransformer': WRITER,
-  'continual': {**WRITER, 'tasks': 2},
+  'hypertransformer': HYPERTRANSFORMER,
+  'continual': {**HYPERTRANSFORMER, 'tasks': 2},
   'udl': {**UDL, 'inner_steps': 2},
   'udl_original': {
     'latent': 24,

@@ -1,6 +1,5 @@
-"""Which episodes an update gets, however many updates a call does."""
+"""The episodes of an update, however many updates a call makes."""
 
-import json
 import threading
 import time
 
@@ -11,14 +10,12 @@ import optax
 import pytest
 
 from configs import common
-from configs import contrastive
-from hyperudl.core import config as config_lib
 from hyperudl.data import episodes
+from hyperudl.training import episode_batching
 from hyperudl.training import input_pipeline
-from hyperudl.training import runs as run_files
 from hyperudl.training import train_step
+from tests.testing import linear_learner
 from tests.testing import runs
-from tests.training import train_step_test
 
 
 def config_of(**changes):
@@ -34,7 +31,7 @@ def draw(keys):
 
 @pytest.mark.parametrize('several', [1, 4, 32])
 @pytest.mark.parametrize('start', [0, 7, 30, 47])
-def test_calls_end_where_something_is_written(several, start):
+def test_calls_end_at_steps_that_are_logged_or_saved(several, start):
   config = config_of(steps_per_call=several)
   calls = list(input_pipeline.calls(config, start))
   done = [t for step, count in calls for t in range(step, step + count)]
@@ -51,15 +48,15 @@ def test_calls_end_where_something_is_written(several, start):
 @pytest.mark.parametrize('ahead', [False, True])
 def test_an_update_gets_the_episodes_of_its_step(several, ahead):
   config = config_of(steps_per_call=several)
-  found = []
+  drawn = []
   for count, batch, keys in input_pipeline.feed(config, draw, None, 5, ahead):
     x = batch['x'].reshape(count, 3, 2)
     assert keys.shape == ((count, 3) if several > 1 else (3,))
-    found += list(np.asarray(x))
-  wanted = [
+    drawn += list(np.asarray(x))
+  expected = [
     draw(episodes.train_keys(config.seed, t, 3))['x'] for t in range(5, 47)
   ]
-  np.testing.assert_array_equal(found, wanted)
+  np.testing.assert_array_equal(drawn, expected)
 
 
 def test_episodes_are_drawn_ahead_and_no_thread_stays():
@@ -81,7 +78,7 @@ def test_episodes_are_drawn_ahead_and_no_thread_stays():
   assert not [t for t in threading.enumerate() if t.name.startswith('draw')]
 
 
-def test_a_fault_of_the_thread_is_that_of_the_run():
+def test_an_error_of_the_drawing_thread_is_raised():
   def broken(keys):
     raise OSError('the disk is gone')
 
@@ -91,30 +88,29 @@ def test_a_fault_of_the_thread_is_that_of_the_run():
 
 @pytest.mark.parametrize('strategy', ['scan', 'vmap'])
 def test_several_updates_in_one_call_are_these_updates(strategy):
-  keys = jax.random.split(jax.random.key(0), (3, 4))
-  batches = jax.vmap(jax.vmap(train_step_test.toy_episode))(keys)
-  learner = train_step_test.toy_learner()
-  optimizer = optax.adam(0.01)
-  one = jax.tree.map(lambda leaf: leaf[0, 0], batches)
-  first = train_step.init_state(learner, optimizer, jax.random.key(1), one)
+  batches, episode = linear_learner.draw_batch(3, 4)
+  learner, optimizer = linear_learner.make_learner(), optax.adam(0.01)
+  init_key = jax.random.key(1)
+  first = train_step.init_state(learner, optimizer, init_key, episode)
   second = jax.tree.map(jnp.copy, first)
-  step = train_step.make_train_step(learner, optimizer, strategy)
+  batching = episode_batching.Batching(strategy)
+  step = train_step.make_train_step(learner, optimizer, batching)
   rows = []
   for i in range(3):
-    batch = jax.tree.map(lambda leaf, i=i: leaf[i], (batches, keys))
+    batch = jax.tree.map(lambda leaf, i=i: leaf[i], batches)
     first, values = step(first, *batch)
     rows.append(values)
-  steps = train_step.make_train_step(learner, optimizer, strategy, several=True)
-  second, together = steps(second, batches, keys)
+  steps = train_step.make_train_step(learner, optimizer, batching, several=True)
+  second, stacked = steps(second, *batches)
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
   jax.tree.map(close, first, second)
-  jax.tree.map(close, together, jax.tree.map(lambda *r: jnp.stack(r), *rows))
+  jax.tree.map(close, stacked, jax.tree.map(lambda *r: jnp.stack(r), *rows))
   assert int(second.step) == 3
 
 
 def test_a_run_with_several_updates_a_call_ends_the_same(tmp_path):
-  flags = lambda name, *more: runs.tiny(tmp_path / name, *more, steps=25)
-  one, four, disk = runs.forks(
+  flags = lambda name, *more: runs.tiny_flags(tmp_path / name, *more, steps=25)
+  one, four, disk = runs.call_many(
     'train',
     [
       flags('one'),
@@ -126,27 +122,12 @@ def test_a_run_with_several_updates_a_call_ends_the_same(tmp_path):
   for result in (one, four, disk):
     assert result.code == 0, result.err
   assert runs.digest(tmp_path / 'one') == runs.digest(tmp_path / 'disk')
-  assert runs.logged(tmp_path / 'one') == runs.logged(tmp_path / 'four')
+  assert runs.logged_steps(tmp_path / 'one') == runs.logged_steps(
+    tmp_path / 'four'
+  )
   assert runs.steps(tmp_path / 'one') == runs.steps(tmp_path / 'four')
   losses = [
     [row['loss'] for row in runs.metrics.read_jsonl(path)]
     for path in (tmp_path / n / 'train.jsonl' for n in ('one', 'four'))
   ]
   np.testing.assert_allclose(*losses, rtol=1e-3)
-
-
-def test_a_run_from_before_these_fields_can_still_be_read(tmp_path):
-  new = contrastive.get_config()
-  with new.unlocked():
-    new.language.asked = 0
-  config = json.loads(new.to_json())
-  for field in run_files.SINCE:
-    *parents, name = field.split('.')
-    node = config
-    for parent in parents:
-      node = node[parent]
-    del node[name]
-  (tmp_path / 'config.json').write_text(json.dumps(config))
-  read = run_files.read_config(tmp_path)
-  config_lib.validate(read)
-  assert read.to_dict() == new.to_dict()

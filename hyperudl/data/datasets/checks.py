@@ -1,26 +1,56 @@
-"""Turns pixels of any sane kind into uint8 and says what is wrong with others.
+"""Checks of images and class names from files, and conversion to uint8.
 
 NumPy would cast NaN to 0 and 300 to 44 without a word, so every value that is
-not already uint8 is looked at, in pieces, and the first bad one is named.
+not already uint8 is checked, in pieces, and the first bad one is named.
 """
+
+from collections.abc import Iterator
+import contextlib
 
 import numpy as np
 
 from hyperudl.core import BadInput
+from hyperudl.storage import filesystem
 
-_PIECE = 1 << 24  # elements looked at in one go
-_MOST_CHANNELS = 16  # more on the last axis are taken for a wrong layout
+PIECE = 1 << 24  # elements checked at a time
+_MAX_CHANNELS = 16  # more on the last axis are taken for a wrong layout
 
 
-def to_pixels(images, rank, where, layout):
-  """Checks images and converts them.
+@contextlib.contextmanager
+def reading(where: str, fault: str, remedy: str) -> Iterator[None]:
+  """Convert whatever a damaged file raises into `BadInput`.
+
+  Readers of zip files, pickles or images raise a dozen types for damaged ones.
+
+  Args:
+    where: the file as the message names it.
+    fault: what the message says of it.
+    remedy: what the message advises.
+
+  Raises:
+    BadInput: with the three and the reason.
+  """
+  try:
+    yield
+  except BadInput:
+    raise
+  except Exception as error:
+    raise BadInput(
+      f'{where}: {fault} ({filesystem.reason(error)}); {remedy}'
+    ) from None
+
+
+def to_pixels(
+  images: np.ndarray, rank: int, where: str, layout: str
+) -> np.ndarray:
+  """Check images and convert them to uint8.
 
   Args:
     images: uint8, bool (0 or 1 becomes 0 or 255), integers in 0..255 or
       floats in [0, 1], of `rank` axes, the last of them channels, or one less.
     rank: int.
-    where: str, the file and array as messages name them.
-    layout: str, what the axes should be, for messages.
+    where: the file and array as messages name them.
+    layout: what the axes should be, for messages.
 
   Returns:
     uint8 of `rank` axes; a uint8 memmap is passed on unread.
@@ -29,7 +59,7 @@ def to_pixels(images, rank, where, layout):
     BadInput: another number of axes, channels first, no images, or naming the
       first element that is no pixel.
   """
-  shape = _with_channels(images, rank, where, layout)
+  shape = _shape_with_channels(images, rank, where, layout)
   return _convert(images, where).reshape(shape)
 
 
@@ -37,80 +67,75 @@ def _convert(images, where):
   if images.size == 0:
     raise BadInput(f'{where}: empty, shape {images.shape}')
   kind = images.dtype.kind
-  if images.dtype == np.uint8:
-    if not isinstance(images, np.memmap):
-      _refuse_zero_one(int(images.max()), images, where)
-    return images
   if kind not in 'biuf':
     raise BadInput(
       f'{where}: {images.dtype} values are not pixels; expected uint8'
     )
-  pixels = np.empty(images.shape, np.uint8)
-  largest = 0
-  step = max(1, _PIECE * len(images) // images.size)
-  for start in range(0, len(images), step):
-    piece = np.asarray(images[start : start + step])
-    if kind == 'b':
-      converted = piece * np.uint8(255)
-    elif kind == 'f':
-      converted = _from_floats(piece, start, where)
-    else:
-      converted = _from_integers(piece, start, where)
-    largest = max(largest, int(converted.max()))
-    pixels[start : start + step] = converted
-  if kind in 'iu':
-    _refuse_zero_one(largest, images, where)
-  return pixels
-
-
-def _refuse_zero_one(largest, images, where):
-  if largest == 1:
+  if isinstance(images, np.memmap) and images.dtype == np.uint8:
+    return images
+  pixels = images
+  if images.dtype != np.uint8:
+    pixels = np.empty(images.shape, np.uint8)
+    step = max(1, PIECE * len(images) // images.size)
+    for start in range(0, len(images), step):
+      piece = np.asarray(images[start : start + step])
+      pixels[start : start + step] = _CONVERTERS[kind](piece, start, where)
+  if kind in 'iu' and pixels.max() == 1:
     raise BadInput(
       f'{where}: {images.dtype} with only 0 and 1, so ink would be 1/255; '
       'save it as bool, or times 255'
     )
+  return pixels
 
 
 def _from_floats(piece, start, where):
-  bad = ~np.isfinite(piece)
-  if bad.any():
-    index, value = _first(bad, piece, start)
+  # A rounding error on either side is not worth an error.
+  legal = (piece >= -1e-6) & (piece <= 1 + 1e-6)
+  index, value = _first(~legal, piece, start)
+  if index and not np.isfinite(value):
     raise BadInput(
       f'{where}: element {index} is {value}; pixels must be finite: repair '
       'that image'
     )
-  # A rounding error on either side is not worth an error.
-  bad = (piece < -1e-6) | (piece > 1 + 1e-6)
-  if bad.any():
-    index, value = _first(bad, piece, start)
+  if index:
     remedy = 'as uint8 if they are 0..255' if value > 0 else 'scaled to [0, 1]'
     raise BadInput(
       f'{where}: element {index} is {value}, outside [0, 1], where float '
       f'pixels must be; save them {remedy}'
     )
-  return np.rint(np.clip(piece, 0, 1) * 255).astype(np.uint8)
+  return np.rint(np.clip(piece, 0, 1) * 255)
 
 
 def _from_integers(piece, start, where):
-  bad = (piece < 0) | (piece > 255)
-  if bad.any():
-    index, value = _first(bad, piece, start)
+  index, value = _first((piece < 0) | (piece > 255), piece, start)
+  if index:
     raise BadInput(
       f'{where}: element {index} is {value}; integer pixels must be in 0..255'
     )
-  return piece.astype(np.uint8)
+  return piece
+
+
+_CONVERTERS = {
+  'b': lambda piece, start, where: piece * np.uint8(255),
+  'f': _from_floats,
+  'i': _from_integers,
+  'u': _from_integers,
+}
 
 
 def _first(bad, piece, start):
+  """Return (index as a list, value) of the first bad element, else []."""
+  if not bad.any():
+    return [], None
   place = np.unravel_index(int(np.argmax(bad)), bad.shape)
-  index = (int(place[0]) + start, *(int(axis) for axis in place[1:]))
-  return list(index), piece[place].item()
+  index = [int(axis) for axis in place]
+  return [index[0] + start, *index[1:]], piece[place].item()
 
 
-def _with_channels(images, rank, where, layout):
+def _shape_with_channels(images, rank, where, layout):
   shape = images.shape
   if images.ndim == rank - 1 and shape[-1] in (1, 3):
-    # A picture 1 or 3 pixels wide does not exist: an axis is missing.
+    # An image 1 or 3 pixels wide does not exist: an axis is missing.
     raise BadInput(
       f'{where}: shape {shape} ends with channels but has only {rank - 1} '
       f'axes; expected {layout}'
@@ -127,19 +152,19 @@ def _with_channels(images, rank, where, layout):
       'numpy.moveaxis(images, -3, -1), or rename a .npy file to '
       'NAME_ch_first.npy'
     )
-  if shape[-1] > _MOST_CHANNELS:
+  if shape[-1] > _MAX_CHANNELS:
     raise BadInput(
       f'{where}: shape {shape} has {shape[-1]} channels; expected {layout}'
     )
   return shape
 
 
-def strings(values, where):
-  """The tuple of str of a one-dimensional array of names.
+def to_strings(values: np.ndarray, where: str) -> tuple[str, ...]:
+  """Return the strings of a one-dimensional array of names.
 
   Args:
     values: str or bytes (UTF-8) array.
-    where: str, the file and array as messages name them.
+    where: the file and array as messages name them.
 
   Raises:
     BadInput: another rank or type, or an empty name.

@@ -1,5 +1,6 @@
-"""A labelled set of images as every reader hands it over."""
+"""A labelled set of images, grouped by class, as every reader returns it."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from hyperudl.data.datasets import checks
 
 SPLITS = ('train', 'valid', 'test')
 UNUSED = 'none'  # in place of one of them: a class that is in none
+# Optional arrays of a file with one string per class, and fields of a `Table`.
+STRINGS = ('class_names', 'alphabets', 'split')
 _BLOCKS = '[classes, per_class, H, W] or [classes, per_class, H, W, C]'
 _ROWS = '[n, H, W] or [n, H, W, C] beside labels [n]'
 
@@ -29,54 +32,44 @@ class Table(NamedTuple):
   base: np.ndarray | None = None  # uint8[n, H, W, C]
 
 
-def from_arrays(arrays, where):
-  """The table of the arrays of a `.npz` file.
+def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Table:
+  """Make the table of the arrays of a `.npz` file.
 
   Args:
-    arrays: dict with `images` [classes, per_class, H, W(, C)], or `images`
+    arrays: `images` [classes, per_class, H, W(, C)], or `images`
       [n, H, W(, C)] and `labels` [n] (integers, or strings, which are the
       class names then); optional `class_names`, `alphabets` and `split`, one
       string per class.
-    where: str, the file as messages name it.
+    where: the file as messages name it.
 
   Raises:
     BadInput: naming the array and its first bad element.
   """
   names = {
-    key: checks.strings(np.asarray(arrays[key]), f'{where}[{key}]')
-    for key in ('class_names', 'alphabets', 'split')
+    key: checks.to_strings(np.asarray(arrays[key]), f'{where}[{key}]')
+    for key in STRINGS
     if key in arrays
   }
-  images, place = np.asanyarray(arrays['images']), f'{where}[images]'
+  images = np.asanyarray(arrays['images'])
   if 'labels' in arrays:
     labels = np.asarray(arrays['labels'])
-    base, counts, found = _group(images, labels, names, where)
+    base, counts = _group(images, labels, names, where)
   else:
-    found = None
-    base = checks.to_pixels(images, 5, place, _BLOCKS)
+    base = checks.to_pixels(images, 5, f'{where}[images]', _BLOCKS)
     base = base.reshape(-1, *base.shape[2:])
     counts = np.full(len(images), images.shape[1])
-  class_names = names.get('class_names', found) or default_names(len(counts))
-  ends = np.cumsum(counts)
-  return check(
-    Table(
-      where,
-      [base[end - n : end] for n, end in zip(counts, ends)],
-      class_names,
-      names.get('alphabets'),
-      names.get('split'),
-      base,
-    )
-  )
+  names.setdefault('class_names', default_names(len(counts)))
+  blocks = np.split(base, np.cumsum(counts)[:-1])
+  return check(Table(where, blocks, base=base, **names))
 
 
-def default_names(classes):
-  """The names of classes that came without: 'class0000', 'class0001', ..."""
+def default_names(classes: int) -> tuple[str, ...]:
+  """Return names for unnamed classes: 'class0000', 'class0001', ..."""
   return tuple(f'class{index:04d}' for index in range(classes))
 
 
 def _group(images, labels, names, where):
-  # -> (rows grouped by class, rows per class, names found in the labels)
+  """Return (images grouped by class, images per class); fills class_names."""
   place = f'{where}[labels]'
   if labels.ndim != 1:
     raise BadInput(
@@ -88,56 +81,49 @@ def _group(images, labels, names, where):
       f'{min(len(images), len(labels))} may match: write the file again'
     )
   images = checks.to_pixels(images, 4, f'{where}[images]', _ROWS)
-  found = None
   if labels.dtype.kind in 'US':
-    labels, found = _index_names(labels, names.get('class_names'), place)
+    labels = _to_numbers(labels, names, place)
   elif labels.dtype.kind not in 'iu':
     raise BadInput(f'{place}: {labels.dtype}; expected integers or strings')
-  if (labels < 0).any():
-    row = int(np.argmax(labels < 0))
-    raise BadInput(
-      f'{place}: element {row} is {labels[row]}; labels are 0..classes-1: '
-      'leave unlabelled images out of the file'
-    )
-  classes = (
-    len(names.get('class_names') or found or ()) or int(labels.max()) + 1
-  )
-  if (labels >= classes).any():
-    row = int(np.argmax(labels >= classes))
-    raise BadInput(
-      f'{place}: element {row} is {labels[row]} but there are only {classes} '
-      'class_names'
-    )
+  classes = len(names.get('class_names', ())) or int(labels.max()) + 1
+  _check_labels(labels, classes, place)
+  labels = labels.astype(np.int64)
+  if (np.diff(labels) < 0).any():
+    images = images[np.argsort(labels, kind='stable')]
+  return images, np.bincount(labels, minlength=classes)
+
+
+def _to_numbers(labels, names, place):
+  values = checks.to_strings(labels, place)
+  known = names.setdefault('class_names', tuple(sorted(set(values))))
+  numbers = {name: index for index, name in enumerate(known)}
+  for row, value in enumerate(values):
+    if value not in numbers:
+      raise BadInput(f'{place}: element {row}, {value!r}, is no class name')
+  return np.array([numbers[value] for value in values])
+
+
+def _check_labels(labels, classes, place):
+  for bad, reason in (
+    (
+      labels < 0,
+      '; labels are 0..classes-1: leave unlabelled images out of the file',
+    ),
+    (labels >= classes, f' but there are only {classes} class_names'),
+  ):
+    if bad.any():
+      row = int(np.argmax(bad))
+      raise BadInput(f'{place}: element {row} is {labels[row]}{reason}')
   if classes > len(labels):  # also keeps a huge label from taking memory
     missing = np.setdiff1d(np.arange(len(labels) + 1), labels)[0]
     raise BadInput(
       f'{place}: class {missing} of {classes} has 0 images; number the '
       'classes 0..classes-1 without gaps'
     )
-  labels = labels.astype(np.int64)
-  if (np.diff(labels) < 0).any():
-    images = images[np.argsort(labels, kind='stable')]
-  return images, np.bincount(labels, minlength=classes), found
 
 
-def _index_names(labels, class_names, place):
-  values = checks.strings(labels, place)
-  known = class_names or tuple(sorted(set(values)))
-  numbers = {name: index for index, name in enumerate(known)}
-  for row, value in enumerate(values):
-    if value not in numbers:
-      raise BadInput(f'{place}: element {row}, {value!r}, is no class name')
-  return np.array([numbers[value] for value in values]), known
-
-
-def check(table):
-  """Checks what all kinds of sets have in common.
-
-  Args:
-    table: a `Table`.
-
-  Returns:
-    The same table.
+def check(table: Table) -> Table:
+  """Check what all kinds of sets have in common and return the same table.
 
   Raises:
     BadInput: no classes, an empty class, names or splits that do not fit.
@@ -145,7 +131,7 @@ def check(table):
   where, classes = table.where, len(table.blocks)
   if not classes:
     raise BadInput(f'{where}: there are no classes in it')
-  for field in ('class_names', 'alphabets', 'split'):
+  for field in STRINGS:
     values = getattr(table, field)
     if values is not None and len(values) != classes:
       raise BadInput(
@@ -159,17 +145,14 @@ def check(table):
         'remove the class or add images'
       )
     if block.shape[1:] != table.blocks[0].shape[1:]:
+      size = lambda block: 'x'.join(map(str, block.shape[1:]))
       raise BadInput(
-        f'{where}: images of class {index} are {_size(block)}, those of class '
-        f'0 {_size(table.blocks[0])}; make them equal'
+        f'{where}: images of class {index} are {size(block)}, those of class '
+        f'0 {size(table.blocks[0])}; make them equal'
       )
   _check_splits(table)
   _check_names(table)
   return table
-
-
-def _size(block):
-  return 'x'.join(str(length) for length in block.shape[1:])
 
 
 def _check_splits(table):
@@ -183,23 +166,22 @@ def _check_splits(table):
 
 
 def _check_names(table):
-  seen = {}
-  for index, name in enumerate(table.class_names):
-    key = (table.alphabets[index] if table.alphabets else '', name)
-    if key in seen:
-      first = seen[key]
-      splits = f' ({table.split[first]} and {table.split[index]})' * bool(
+  alphabets = table.alphabets or [''] * len(table.blocks)
+  first_of = {}
+  for index, key in enumerate(zip(alphabets, table.class_names)):
+    first = first_of.setdefault(key, index)
+    if first != index:
+      pair = f' ({table.split[first]} and {table.split[index]})' * bool(
         table.split
       )
       raise BadInput(
-        f'{table.where}: classes {first} and {index}{splits} have the same '
-        f'name {name!r}; a class must not be in two places: join or rename them'
+        f'{table.where}: classes {first} and {index}{pair} have the same name '
+        f'{key[1]!r}; a class must not be in two places: join or rename them'
       )
-    seen[key] = index
 
 
-def check_disjoint(table, split):
-  """Refuses a class whose very images are in two splits under two names.
+def check_disjoint(table: Table, split: Sequence[str | None]) -> None:
+  """Refuse a class whose very images are in two splits under two names.
 
   Args:
     table: a `Table`.
@@ -208,12 +190,14 @@ def check_disjoint(table, split):
   Raises:
     BadInput: naming the two classes.
   """
-  seen = {}
+  same_start: dict[
+    bytes, list[int]
+  ] = {}  # bytes of the first image -> classes that start with it
   for index, block in enumerate(table.blocks):
     # The first image is enough to tell most classes apart, unless it is blank.
     if split[index] in (None, UNUSED) or np.ptp(block[0]) == 0:
       continue
-    others = seen.setdefault(block[0].tobytes(), [])
+    others = same_start.setdefault(block[0].tobytes(), [])
     for other in others:
       if split[other] != split[index] and np.array_equal(
         table.blocks[other], block

@@ -6,7 +6,7 @@ import numpy as np
 
 from hyperudl.core import BadInput
 from hyperudl.data.datasets import class_table
-from hyperudl.data.datasets import image_folder as image_files
+from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import resolve
 from hyperudl.data.datasets import splits
 
@@ -28,116 +28,110 @@ class Dataset(NamedTuple):
 
 
 def load(
-  name,
-  split,
-  dir,
+  name: str,
+  split: str,
+  dir: str,
   *,
-  image_size=0,
-  classes=0,
-  shuffle=0,
-  split_by='auto',
-  seed=0,
-):
-  """Loads one split of a set, checked and as uint8.
+  image_size: int = 0,
+  classes: int | str = 0,
+  shuffle: int = 0,
+  split_by: str = 'auto',
+  seed: int = 0,
+) -> Dataset:
+  """Load one split of a set, checked and as uint8.
 
   Args:
-    name: str, `glyphs` or a set in `dir` in one of the forms of
-      `formats.read`.
+    name: `glyphs`, or a set in `dir` in one of the forms of `resolve.read`.
     split: 'train', 'valid', 'test' or 'all'.
-    dir: str, the folder of the sets.
-    image_size: int, pixels per side after antialiased resizing; 0 keeps the
-      size of the set.
-    classes: int, keep so many classes of the split: the first of a seeded
-      shuffle, so that fewer are always some of more; 0 keeps all. They stay
-      in the order of the set. Or ranges of classes, see `splits.by_ranges`.
-    shuffle: int, seed of the numbers that ranges count by, 0 for the order of
-      the set.
+    dir: the folder of the sets.
+    image_size: pixels per side after antialiased resizing; 0 keeps the size.
+    classes: number of classes to use (0: all), the first of a seeded shuffle,
+      so that fewer are always some of more; or ranges, see `splits.by_ranges`.
+    shuffle: seed of the numbers that ranges count by, 0 for the order of the
+      set.
     split_by: 'auto' takes the split that the set brings, else whole alphabets,
-      else classes, dealt by a seeded shuffle (64% train, 16% valid, 20% test);
-      'alphabet' and 'class' deal them whatever the set brings; 'image' keeps
-      every class in every split and deals the images of each class.
-    seed: int, of the shuffles.
+      else classes, distributed by a seeded shuffle (64% train, 16% valid, 20%
+      test); 'alphabet' and 'class' distribute them whatever the set brings;
+      'image' has every class in every split and distributes its images.
+    seed: of the shuffles.
 
   Returns:
     A `Dataset`. Big uncompressed files stay on disk as a memmap when the
-    classes of the split lie side by side in them.
+    classes of the split are side by side in them.
 
   Raises:
     BadInput: an unknown set, a fault in its data or an impossible split.
   """
   _check_arguments(split, image_size, classes, split_by)
-  data = resolve.read(name, dir, image_size)
-  kept = _choose(data, split, split_by, classes, shuffle, seed)
+  table = resolve.read(name, dir, image_size)
+  chosen = _choose(table, split, split_by, classes, shuffle, seed)
+  blocks = [table.blocks[index] for index in chosen]
   if split_by == 'image' and split != 'all':
-    blocks = [_image_block(data, index, split, seed) for index in kept]
+    blocks = [_image_block(table, index, split, seed) for index in chosen]
     images = np.concatenate(blocks)
   else:
-    blocks = [data.blocks[index] for index in kept]
-    images = _gather(data, kept)
+    images = _gather(table, chosen, blocks)
   if image_size:
-    images = image_files.resize(images, image_size)
+    images = image_folder.resize(images, image_size)
   counts = np.array([len(block) for block in blocks], np.int64)
-  return Dataset(
-    images,
-    np.cumsum(counts) - counts,
-    counts,
-    tuple(data.class_names[index] for index in kept),
-    data.alphabets and tuple(data.alphabets[index] for index in kept),
-  )
-
-
-def _choose(data, split, split_by, classes, shuffle, seed):
-  # -> the indices of the classes to load
-  kept = list(range(len(data.blocks)))
-  ranges = '' if splits.is_count(classes) else str(classes)
-  classes = 0 if ranges else int(classes or 0)
-  if ranges and split_by == 'image':
-    raise BadInput(
-      f'data.classes={ranges!r} deals classes to the splits and data.split_by='
-      "'image' the images of each class: choose one of them"
-    )
-  if split != 'all' and split_by != 'image':
-    of_class = splits.of_classes(data, split_by, seed)
-    if ranges:
-      of_class = splits.by_ranges(ranges, of_class, shuffle, data.where)
-    class_table.check_disjoint(data, of_class)
-    kept = [index for index in kept if of_class[index] == split]
-    if not kept:
-      there = {
-        s: of_class.count(s) for s in class_table.SPLITS if s in of_class
-      }
-      raise BadInput(f'{data.where}: no class in split {split}; it has {there}')
-  if classes > len(kept):
-    raise BadInput(
-      f'data.classes={classes}, but split {split} of {data.where} has only '
-      f'{len(kept)} classes'
-    )
-  return splits.sample(kept, classes, seed) if classes else kept
+  of_chosen = lambda values: values and tuple(values[i] for i in chosen)
+  names, alphabets = map(of_chosen, (table.class_names, table.alphabets))
+  return Dataset(images, np.cumsum(counts) - counts, counts, names, alphabets)
 
 
 def _check_arguments(split, image_size, classes, split_by):
-  if split not in SPLITS:
-    raise BadInput(f'split {split!r}; expected one of {", ".join(SPLITS)}')
-  if split_by not in SPLIT_BY:
-    raise BadInput(
-      f'data.split_by={split_by!r}; expected one of {", ".join(SPLIT_BY)}'
-    )
+  for field, value, choices in (
+    ('split', split, SPLITS),
+    ('data.split_by', split_by, SPLIT_BY),
+  ):
+    if value not in choices:
+      raise BadInput(f'{field}={value!r}; expected one of {", ".join(choices)}')
   for field, value in (('image_size', image_size), ('classes', classes)):
     if isinstance(value, int) and value < 0:
       raise BadInput(f'data.{field}={value}; expected 0 or more')
 
 
-def _gather(data, kept):
+def _choose(table, split, split_by, classes, shuffle, seed):
+  """Return the indices of the classes to load."""
+  chosen = list(range(len(table.blocks)))
+  ranges = '' if splits.is_count(classes) else str(classes)
+  count = 0 if ranges else int(classes or 0)
+  if ranges and split_by == 'image':
+    raise BadInput(
+      f'data.classes={ranges!r} assigns classes to the splits and '
+      "data.split_by='image' the images of each class: choose one of them"
+    )
+  if split != 'all' and split_by != 'image':
+    split_of_class = splits.of_classes(table, split_by, seed)
+    if ranges:
+      split_of_class = splits.by_ranges(
+        ranges, split_of_class, shuffle, table.where
+      )
+    class_table.check_disjoint(table, split_of_class)
+    chosen = [index for index in chosen if split_of_class[index] == split]
+    if not chosen:
+      sizes = {s: split_of_class.count(s) for s in class_table.SPLITS}
+      available = {s: size for s, size in sizes.items() if size}
+      raise BadInput(
+        f'{table.where}: no class in split {split}; it has {available}'
+      )
+  if count > len(chosen):
+    raise BadInput(
+      f'data.classes={count}, but split {split} of {table.where} has only '
+      f'{len(chosen)} classes'
+    )
+  return splits.sample(chosen, count, seed) if count else chosen
+
+
+def _gather(table, chosen, blocks):
   # Neighbours in one array stay a view of it, so that a memmap stays on disk.
-  first, last = kept[0], kept[-1]
-  if data.base is not None and last - first + 1 == len(kept):
-    start = sum(len(block) for block in data.blocks[:first])
-    size = sum(len(data.blocks[index]) for index in kept)
-    return data.base[start : start + size]
-  return np.concatenate([data.blocks[index] for index in kept])
+  if table.base is not None and chosen[-1] - chosen[0] + 1 == len(chosen):
+    start = sum(len(block) for block in table.blocks[: chosen[0]])
+    return table.base[start : start + sum(map(len, blocks))]
+  return np.concatenate(blocks)
 
 
-def _image_block(data, index, split, seed):
-  block = data.blocks[index]
-  where = f'{data.where}: class {index} ({data.class_names[index]!r})'
+def _image_block(table, index, split, seed):
+  block = table.blocks[index]
+  where = f'{table.where}: class {index} ({table.class_names[index]!r})'
   return block[splits.of_images(len(block), split, f'{seed} {index}', where)]

@@ -1,5 +1,6 @@
-"""Image files: decoding, resizing, and trees of class folders."""
+"""Decodes and resizes image files, and reads trees of class folders."""
 
+import contextlib
 import io
 import os
 
@@ -7,25 +8,23 @@ import numpy as np
 from PIL import Image
 
 from hyperudl.core import BadInput
+from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
 
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp', '.tif', '.tiff')
-# The words that people use for the three splits of a folder tree.
-_SPLIT_FOLDERS = {
-  'train': 'train',
-  'valid': 'valid',
+# Usual names for the three splits of a folder tree.
+_SPLIT_FOLDERS = {split: split for split in class_table.SPLITS} | {
   'val': 'valid',
   'validation': 'valid',
-  'test': 'test',
 }
 
 
-def resize(images, size):
-  """Resizes images to squares with an antialiasing (Lanczos) filter.
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+  """Resize images to squares with an antialiasing (Lanczos) filter.
 
   Args:
     images: uint8[n, H, W, C].
-    size: int, pixels per side; the aspect ratio is not kept.
+    size: pixels per side; the aspect ratio is not kept.
 
   Returns:
     uint8[n, size, size, C]; the input itself if it has this size.
@@ -37,21 +36,22 @@ def resize(images, size):
   for row in range(rows):
     for channel in range(channels):
       plane = Image.fromarray(np.ascontiguousarray(images[row, ..., channel]))
-      resized[row, ..., channel] = plane.resize(
-        (size, size), Image.Resampling.LANCZOS
-      )
+      plane = plane.resize((size, size), Image.Resampling.LANCZOS)
+      resized[row, ..., channel] = np.asarray(plane)
   return resized
 
 
-def decode(data, where, *, gray, size=0, invert=False):
-  """Decodes one image file.
+def decode(
+  data: bytes, where: str, *, gray: bool, size: int = 0, invert: bool = False
+) -> np.ndarray:
+  """Decode one image file.
 
   Args:
     data: bytes of the file.
-    where: str, the file as messages name it.
-    gray: bool, one channel instead of three.
-    size: int, pixels per side to resize to; 0 keeps the size.
-    invert: bool, swap black and white.
+    where: the file as messages name it.
+    gray: one channel instead of three.
+    size: pixels per side to resize to; 0 keeps the size.
+    invert: swap black and white.
 
   Returns:
     uint8[H, W, 1 or 3]; what is transparent becomes white.
@@ -59,57 +59,59 @@ def decode(data, where, *, gray, size=0, invert=False):
   Raises:
     BadInput: not an image, or a damaged one.
   """
-  try:
-    with Image.open(io.BytesIO(data)) as image:
-      _refuse_deep(image, where)
-      if image.mode in ('LA', 'PA', 'RGBA') or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(
-          Image.new('RGBA', image.size, 'white'), image
-        )
-      image = image.convert('L' if gray else 'RGB')
-  except BadInput:
-    raise
-  # Pillow's decoders raise many types for damaged files.
-  except Exception as error:
-    raise BadInput(f'{where}: {_reason(error)}; replace or remove it') from None
+  with _open(io.BytesIO(data), where) as image:
+    if image.mode in ('LA', 'PA', 'RGBA') or 'transparency' in image.info:
+      image = image.convert('RGBA')
+      white = Image.new('RGBA', image.size, 'white')
+      image = Image.alpha_composite(white, image)
+    image = image.convert('L' if gray else 'RGB')
   if size and image.size != (size, size):
     image = image.resize((size, size), Image.Resampling.LANCZOS)
   pixels = np.asarray(image).reshape(image.height, image.width, -1)
   return 255 - pixels if invert else pixels
 
 
-def _reason(error):
-  if isinstance(error, Image.UnidentifiedImageError):
-    return 'not an image file'
-  return 'a damaged image (' + ' '.join(str(error).split())[:100] + ')'
+@contextlib.contextmanager
+def _open(source, where):
+  with checks.reading(where, 'a damaged image', 'replace or remove it'):
+    try:
+      image = Image.open(source)
+    except Image.UnidentifiedImageError:
+      raise BadInput(
+        f'{where}: not an image file; replace or remove it'
+      ) from None
+    with image:
+      if image.mode.startswith(('I', 'F')):
+        raise BadInput(
+          f'{where}: pixels of more than 8 bits (mode {image.mode}); convert '
+          'the file to 8 bits'
+        )
+      yield image
 
 
-def _refuse_deep(image, where):
-  if image.mode.startswith(('I', 'F')):
-    raise BadInput(
-      f'{where}: pixels of more than 8 bits (mode {image.mode}); convert the '
-      'file to 8 bits'
-    )
-
-
-def read_tree(folder, image_size=0):
-  """Reads a tree of class folders.
+def read_tree(folder: str, image_size: int = 0) -> class_table.Table:
+  """Read a tree of class folders.
 
   Args:
-    folder: str, with `<class>/*.png`, `<alphabet>/<class>/*.png`, or either of
-      them under `train`, `valid` (or `val`) and `test`. Other file types that
+    folder: with `<class>/*.png`, `<alphabet>/<class>/*.png`, or either of them
+      under `train`, `valid` (or `val`) and `test`. Other file types that
       Pillow reads are fine too; files of other endings are passed over.
-    image_size: int, pixels per side to resize to; needed if sizes differ.
+    image_size: pixels per side to resize to; needed if sizes differ.
 
   Returns:
-    A `table.Table`; one channel if every image is gray, else three.
+    A `class_table.Table`; one channel if every image is gray, else three.
 
   Raises:
     BadInput: naming the file or folder.
   """
   classes = _find_classes(folder)
-  gray, sizes = _survey(classes)
+  split, alphabets, names, paths = zip(*classes)
+  gray = True
+  sizes: dict[tuple[int, int], str] = {}  # (width, height) -> a file
+  for path in (path for of_class in paths for path in of_class):
+    with _open(path, path) as image:  # reads the header alone
+      gray = gray and image.mode in ('1', 'L', 'LA')
+      sizes.setdefault(image.size, path)
   if len(sizes) > 1 and not image_size:
     (first, one), (second, other) = list(sizes.items())[:2]
     raise BadInput(
@@ -118,30 +120,27 @@ def read_tree(folder, image_size=0):
       '(--image_size in convert)'
     )
   size = image_size if len(sizes) > 1 else 0
-  blocks = [
-    np.stack([_read(path, gray=gray, size=size) for path in paths])
-    for _, _, _, paths in classes
-  ]
-  splits = tuple(split for split, _, _, _ in classes)
-  alphabets = tuple(alphabet for _, alphabet, _, _ in classes)
   return class_table.check(
     class_table.Table(
       folder,
-      blocks,
-      tuple(name for _, _, name, _ in classes),
+      [
+        np.stack([_read(path, gray, size) for path in of_class])
+        for of_class in paths
+      ],
+      names,
       alphabets if alphabets[0] else None,
-      splits if splits[0] else None,
+      split if split[0] else None,
     )
   )
 
 
-def _read(path, *, gray, size):
+def _read(path, gray, size):
   with open(path, 'rb') as stream:
     return decode(stream.read(), path, gray=gray, size=size)
 
 
 def _find_classes(folder):
-  # -> sorted list of (split or '', alphabet or '', name, paths of the images)
+  """Return a list of (split or '', alphabet or '', name, image paths)."""
   classes = []
   for place, folders, files in os.walk(folder):
     folders[:] = sorted(name for name in folders if name[0] not in '._')
@@ -168,42 +167,11 @@ def _find_classes(folder):
     classes.append((split, parts[0] if parts[1:] else '', parts[-1], paths))
   if not classes:
     raise BadInput(f'{folder}: no class folders with images in it')
-  for index, what in ((0, 'train, valid or test'), (1, 'an alphabet folder')):
-    plain = [entry for entry in classes if not entry[index]]
-    if plain and len(plain) < len(classes):
+  for index, level in ((0, 'train, valid or test'), (1, 'an alphabet folder')):
+    without = [entry for entry in classes if not entry[index]]
+    if without and len(without) < len(classes):
       raise BadInput(
-        f'{os.path.dirname(plain[0][3][0])}: not under {what} as the other '
+        f'{os.path.dirname(without[0][3][0])}: not under {level} as the other '
         'classes are; move it'
       )
   return classes
-
-
-def _survey(classes):
-  # Reads the headers alone: -> (all gray?, dict (width, height) -> a path).
-  gray, sizes = True, {}
-  for _, _, _, paths in classes:
-    for path in paths:
-      try:
-        with Image.open(path) as image:
-          _refuse_deep(image, path)
-          gray = gray and image.mode in ('1', 'L', 'LA')
-          sizes.setdefault(image.size, path)
-      except BadInput:
-        raise
-      except Exception as error:
-        raise BadInput(
-          f'{path}: {_reason(error)}; replace or remove it'
-        ) from None
-  return gray, sizes
-
-
-def turned(data, transpose, invert):
-  """The same `table.Table` with rows and columns exchanged, or inverted."""
-  if not transpose and not invert:
-    return data
-  blocks = data.blocks
-  if transpose:
-    blocks = [np.swapaxes(block, 1, 2) for block in blocks]
-  if invert:
-    blocks = [255 - block for block in blocks]
-  return data._replace(blocks=blocks, base=None)

@@ -1,4 +1,4 @@
-"""Rows of large sets, read from mapped files: fast, and in little memory."""
+"""Reads rows of large sets from mapped files: fast, and in little memory."""
 
 import mmap
 
@@ -7,10 +7,10 @@ import numpy as np
 _CAN_ADVISE = hasattr(mmap, 'MADV_WILLNEED') and hasattr(mmap, 'MADV_DONTNEED')
 
 
-def take(images, rows):
-  """`images[rows]`, as an array in memory.
+def take(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+  """Return `images[rows]` as an array in memory.
 
-  Of a mapped file all rows are asked for before the first is waited for (8
+  All rows of a mapped file are requested before the first is waited for (8
   times as fast on a disk that nothing has been read from), and afterwards they
   no longer count as memory of this process: a run would grow to the size of its
   set. What was read stays in the cache of the system while there is room.
@@ -23,13 +23,13 @@ def take(images, rows):
   if mapped is None or not _CAN_ADVISE:
     return np.asarray(images[rows])
   if images.flags.c_contiguous:
-    _ask_for(mapped, images, np.unique(rows))
+    _prefetch(mapped, images, np.unique(rows))
   taken = np.array(images[rows])
   mapped.madvise(mmap.MADV_DONTNEED)
   return taken
 
 
-def _ask_for(mapped, images, rows):
+def _prefetch(mapped, images, rows):
   address = lambda array: array.__array_interface__['data'][0]
   start = address(images) - address(np.frombuffer(mapped, np.uint8))
   size, page = images.strides[0], mmap.PAGESIZE

@@ -1,10 +1,11 @@
-"""Reads .npy and .npz files, believing no header before it is checked.
+"""Reads .npy and .npz files, trusting no header before it is checked.
 
 The size that a header claims is compared with the bytes that are there before
 anything is allocated. Big arrays are memory-mapped, also those stored without
 compression inside a .npz file.
 """
 
+from collections.abc import Iterable
 import math
 import os
 from typing import NamedTuple
@@ -14,12 +15,17 @@ import zipfile
 import numpy as np
 
 from hyperudl.core import BadInput
+from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import safe_pickle
 
 MAP_BYTES = 1 << 28  # arrays from this size on are memory-mapped
 _MAGIC = b'\x93NUMPY'
 # No deflate stream expands more than this (1032 : 1, zlib's documentation).
-_LARGEST_RATIO = 1100
+_MAX_RATIO = 1100
+_HEADER_READERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class Header(NamedTuple):
@@ -31,16 +37,13 @@ class Header(NamedTuple):
   offset: int
 
   @property
-  def size(self):
+  def size(self) -> int:
     """Bytes that the array needs."""
     return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_npy(path):
-  """Reads a .npy file.
-
-  Args:
-    path: str.
+def read_npy(path: str) -> np.ndarray:
+  """Read a .npy file.
 
   Returns:
     ndarray, or a read-only memmap from `MAP_BYTES` on. Object arrays are read
@@ -62,46 +65,43 @@ def read_npy(path):
   return values.reshape(header.shape, order='F' if header.fortran else 'C')
 
 
-def read_npz(path, wanted):
-  """Reads arrays of a .npz file.
+def read_npz(
+  path: str, wanted: Iterable[str]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+  """Read arrays of a .npz file.
 
   Args:
-    path: str.
-    wanted: names of the arrays to read, those that are there.
+    path: of the file.
+    wanted: names of the arrays to read, if they are there.
 
   Returns:
-    (dict name -> array, tuple of the names of all arrays in the file).
+    (dict name -> array, the names of all arrays in the file).
 
   Raises:
     BadInput: damaged file, or pickled (object) arrays.
   """
   _file_size(path)
-  try:
-    with zipfile.ZipFile(path) as archive:
-      members = {
-        info.filename.removesuffix('.npy'): info
-        for info in archive.infolist()
-        if info.filename.endswith('.npy')
-      }
-      arrays = {
-        name: _read_member(archive, members[name], path, name)
-        for name in wanted
-        if name in members
-      }
-  except zipfile.BadZipFile as error:
-    raise BadInput(
-      f'{path}: not a .npz file or truncated ({error}); copy it again'
-    ) from None
+  with (
+    checks.reading(path, 'not a .npz file or truncated', 'copy it again'),
+    zipfile.ZipFile(path) as archive,
+  ):
+    members = {
+      info.filename.removesuffix('.npy'): info
+      for info in archive.infolist()
+      if info.filename.endswith('.npy')
+    }
+    arrays = {
+      name: _read_member(archive, members[name], path, name)
+      for name in wanted
+      if name in members
+    }
   return arrays, tuple(members)
 
 
 def _file_size(path):
-  try:
-    size = os.path.getsize(path)
-    with open(path, 'rb'):
-      pass
-  except OSError as error:
-    raise BadInput(f'{path}: cannot be read ({error.strerror})') from None
+  check_path = checks.reading(path, 'cannot be read', 'check the path')
+  with check_path, open(path, 'rb') as stream:
+    size = os.fstat(stream.fileno()).st_size
   if not size:
     raise BadInput(f'{path}: the file is empty; copy it again')
   return size
@@ -111,34 +111,26 @@ def _read_header(stream, where):
   prefix = stream.read(8)
   if prefix[:6] != _MAGIC or len(prefix) < 8:
     raise BadInput(
-      f'{where}: not a .npy file{_what_it_is(prefix)}; write it with '
+      f'{where}: not a .npy file{_describe_content(prefix)}; write it with '
       'numpy.save(path, images)'
     )
-  readers = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-  }
   version = tuple(prefix[6:])
-  if version not in readers:
+  if version not in _HEADER_READERS:
     raise BadInput(
       f'{where}: .npy format {version[0]}.{version[1]}, which plain arrays do '
       'not use; expected 1.0 or 2.0'
     )
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # about headers written by Python 2
-      shape, fortran, dtype = readers[version](stream)
-  # The header is text made by someone else: many errors are possible.
-  except Exception as error:
-    reason = ' '.join(str(error).split())[:120]
-    raise BadInput(f'{where}: damaged .npy header ({reason})') from None
-  return Header(shape, fortran, dtype, stream.tell())
+  damaged = checks.reading(where, 'damaged .npy header', 'copy it again')
+  with damaged, warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # about headers written by Python 2
+    header = _HEADER_READERS[version](stream)
+  return Header(*header, stream.tell())
 
 
-def _what_it_is(prefix):
+def _describe_content(prefix):
   if prefix.startswith(b'PK'):
     return ' but a .npz archive: rename it'
-  if prefix.startswith(b'\x80') or prefix.startswith((b'(', b'cnumpy')):
+  if prefix.startswith((b'\x80', b'(', b'cnumpy')):
     return ' but a pickle'
   if all(32 <= byte < 127 or byte in b'\r\n\t' for byte in prefix):
     return f' but text (it begins with {prefix.decode()!r})'
@@ -156,22 +148,23 @@ def _check_size(header, available, where):
 
 def _read_objects(stream, header, where):
   array = safe_pickle.load(stream, where)
-  if getattr(array, 'shape', None) != header.shape:
+  shape = getattr(array, 'shape', type(array).__name__)
+  if shape != header.shape:
     raise BadInput(
       f'{where}: the header says shape {header.shape}, the pickle inside '
-      f'{getattr(array, "shape", type(array).__name__)}'
+      f'{shape}'
     )
   return np.asarray(array)
 
 
 def _read_member(archive, info, path, name):
   where = f'{path}[{name}]'
-  if info.file_size > _LARGEST_RATIO * (info.compress_size + 1):
+  if info.file_size > _MAX_RATIO * (info.compress_size + 1):
     raise BadInput(
       f'{where}: claims {info.file_size} bytes from {info.compress_size} '
       'compressed ones, which is impossible; copy it again'
     )
-  try:
+  with checks.reading(where, 'damaged', 'copy it again'):
     with archive.open(info) as stream:
       header = _read_header(stream, where)
     if header.dtype.hasobject:
@@ -185,16 +178,10 @@ def _read_member(archive, info, path, name):
     with archive.open(info) as stream, warnings.catch_warnings():
       warnings.simplefilter('ignore')
       return np.lib.format.read_array(stream, allow_pickle=False)
-  except BadInput:
-    raise
-  # zipfile and zlib raise a dozen types for damaged or encrypted members.
-  except Exception as error:
-    reason = ' '.join(str(error).split())[:120] or type(error).__name__
-    raise BadInput(f'{where}: damaged ({reason}); copy it again') from None
 
 
 def _map_member(info, header, path):
-  # The local header repeats the name and has its own extra field.
+  # The local header repeats the name and has another extra field.
   with open(path, 'rb') as stream:
     stream.seek(info.header_offset + 26)
     name_size = int.from_bytes(stream.read(2), 'little')

@@ -2,11 +2,13 @@
 
 import collections
 import os
+import pathlib
 import zipfile
 
 import numpy as np
 
 from hyperudl.core import BadInput
+from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import splits
@@ -14,21 +16,21 @@ from hyperudl.data.datasets import splits
 PARTS = ('background', 'evaluation')
 # Of the 30 background alphabets 5 are valid; where the evaluation alphabets
 # are missing, 5 more are test.
-_SHARE = 1 / 6
+_FRACTION = 1 / 6
 
 
-def read(source, *, image_size=28, seed=0):
-  """Reads one or both parts of Omniglot.
+def read(source: str, image_size: int = 28, seed: int = 0) -> class_table.Table:
+  """Read one or both parts of Omniglot.
 
   Args:
-    source: str, a folder with `images_background.zip` and/or
+    source: a folder with `images_background.zip` and/or
       `images_evaluation.zip`, or with what is in them, unpacked; or one of
       these files or folders.
-    image_size: int, pixels per side after antialiased resizing.
-    seed: int, of the split.
+    image_size: pixels per side after antialiased resizing.
+    seed: of the split.
 
   Returns:
-    A `table.Table`, ink = 255, drawers in the order of their numbers. The
+    A `class_table.Table`, ink = 255, drawers in the order of their numbers. The
     evaluation alphabets are test; of the background ones a sixth, chosen by
     the seed, is valid and the rest train. Without the evaluation part another
     sixth of the background alphabets is test.
@@ -45,7 +47,6 @@ def read(source, *, image_size=28, seed=0):
         )
         for where, data in files
       ]
-      _check_sizes(drawings, files)
       blocks.append(np.stack(drawings))
       names.append(f'{alphabet}/{name}')
       alphabets.append(alphabet)
@@ -62,27 +63,24 @@ def read(source, *, image_size=28, seed=0):
 
 
 def _find(source):
-  # -> list of (part, zip file or folder)
+  """Return a list of (part, zip file or folder)."""
   stem = os.path.basename(os.path.normpath(source)).removesuffix('.zip')
-  found = {}
+  places = []
   for part in PARTS:
-    for name in (f'images_{part}.zip', f'images_{part}'):
-      path = os.path.join(source, name)
-      if os.path.exists(path):
-        found.setdefault(part, path)
-  if found:
-    return list(found.items())
-  for part in PARTS:
-    if stem == f'images_{part}' and os.path.exists(source):
-      return [(part, source)]
-  raise BadInput(
-    f'{source}: neither images_background nor images_evaluation (.zip or '
-    'folder) is there; bash launch/data_omniglot.sh downloads both'
-  )
+    name = f'images_{part}'
+    paths = [os.path.join(source, end) for end in (f'{name}.zip', name)]
+    paths += [source] * (stem == name)
+    places += [(part, path) for path in paths if os.path.exists(path)][:1]
+  if not places:
+    raise BadInput(
+      f'{source}: neither images_background nor images_evaluation (.zip or '
+      'folder) is there; bash launch/data/omniglot.sh downloads both'
+    )
+  return places
 
 
 def _characters(place):
-  # -> dict (alphabet, character) -> list of (where, bytes), by drawer
+  """Return dict (alphabet, character) -> list of (where, bytes), by drawer."""
   files = collections.defaultdict(list)
   members = _read_folder(place) if os.path.isdir(place) else _read_zip(place)
   for path, data in sorted(members):
@@ -95,50 +93,31 @@ def _characters(place):
 
 
 def _read_folder(place):
-  # -> iterator of (path inside, bytes)
-  for folder, _, names in os.walk(place):
-    for name in names:
-      if name.endswith('.png'):
-        path = os.path.join(folder, name)
-        inside = os.path.relpath(path, os.path.dirname(os.path.abspath(place)))
-        with open(path, 'rb') as stream:
-          yield inside.replace(os.sep, '/'), stream.read()
+  """Yield (path inside, bytes) of every PNG file."""
+  root = pathlib.Path(place).absolute()
+  for path in root.rglob('*.png'):
+    yield path.relative_to(root.parent).as_posix(), path.read_bytes()
 
 
 def _read_zip(place):
-  # -> list of (path inside, bytes)
-  try:
-    with zipfile.ZipFile(place) as archive:
-      return [
-        (name, archive.read(name))
-        for name in archive.namelist()
-        if name.endswith('.png')
-      ]
-  # zipfile and zlib raise a dozen types for damaged files.
-  except Exception as error:
-    reason = ' '.join(str(error).split())
-    raise BadInput(
-      f'{place}: not a zip file, or damaged ({reason}); download it again'
-    ) from None
-
-
-def _check_sizes(drawings, files):
-  for drawing, (where, _) in zip(drawings, files):
-    if drawing.shape != drawings[0].shape:
-      raise BadInput(
-        f'{where}: {drawing.shape[1]}x{drawing.shape[0]} pixels, unlike '
-        f'{files[0][0]}; set --image_size'
-      )
+  """Return a list of (path inside, bytes) of every PNG file."""
+  fault = 'not a zip file, or damaged'
+  with (
+    checks.reading(place, fault, 'download it again'),
+    zipfile.ZipFile(place) as archive,
+  ):
+    names = [name for name in archive.namelist() if name.endswith('.png')]
+    return [(name, archive.read(name)) for name in names]
 
 
 def _split(alphabets, parts, seed):
-  known = [a for a, part in zip(alphabets, parts) if part == 'background']
-  evaluated = 'evaluation' in parts
+  background = [a for a, p in zip(alphabets, parts) if p == 'background']
   # So few alphabets as in a trial cannot spare any.
-  share = _SHARE if len(set(known)) >= 3 else 0
-  dealt = splits.by_group(known, seed, (share, 0 if evaluated else share))
-  split = dict(zip(known, dealt))
+  fraction = _FRACTION if len(set(background)) >= 3 else 0
+  test_fraction = 0 if 'evaluation' in parts else fraction
+  split = splits.by_group(background, seed, (fraction, test_fraction))
+  split_of = dict(zip(background, split))
   return tuple(
-    split[alphabet] if part == 'background' else 'test'
+    split_of[alphabet] if part == 'background' else 'test'
     for alphabet, part in zip(alphabets, parts)
   )

@@ -4,21 +4,23 @@ Public image sets come as pickles (mini- and tieredImageNet, object arrays
 inside `.npy` files), and a pickle is a program. The unpickler here knows a
 handful of names, all of them replaced by functions of this module, and refuses
 every other one before anything is called. Code cannot run; a hostile file can
-still ask for memory, which ends in an error message too.
+still request memory, which ends in an error message too.
 """
 
 from collections import OrderedDict
 import math
 import pickle
-from typing import NoReturn
+from typing import IO
+from typing import Any
 
 import numpy as np
 
 from hyperudl.core import BadInput
+from hyperudl.data.datasets import checks
 
 
-class _Refused(Exception):
-  """The pickle asks for something that plain data never need."""
+class _Refused(BadInput):
+  """The pickle names something that plain data never need."""
 
 
 class _Array(np.ndarray):
@@ -94,12 +96,12 @@ class _Unpickler(pickle.Unpickler):
     return _ALLOWED[module, name]
 
 
-def load(stream, where):
-  """Reads one pickle of arrays, lists, dicts, strings and numbers.
+def load(stream: IO[bytes], where: str) -> Any:
+  """Read one pickle of arrays, lists, dicts, strings and numbers.
 
   Args:
     stream: an open binary file at the start of the pickle.
-    where: str, the file (and array) as error messages name it.
+    where: the file (and array) as error messages name it.
 
   Returns:
     The object. Its arrays are ndarrays; pass them through `np.asarray` to get
@@ -109,34 +111,22 @@ def load(stream, where):
     BadInput: the pickle names anything else, is damaged, or claims more data
       than it holds. Nothing of it has been executed.
   """
-  try:
-    return _Unpickler(stream, encoding='latin1').load()
-  except _Refused as error:
-    _refuse(where, error)
   # A damaged pickle raises whatever its opcodes ran into.
-  except Exception as error:
+  remedy = 'it may be truncated: fetch it again'
+  try:
+    with checks.reading(where, 'not a readable pickle', remedy):
+      return _Unpickler(stream, encoding='latin1').load()
+  except _Refused as error:
     raise BadInput(
-      f'{where}: not a readable pickle ({type(error).__name__}: '
-      f'{_one_line(error)}); it may be truncated: fetch it again'
+      f'{where}: refused, {" ".join(str(error).split())[:200]}; only arrays, '
+      'lists, dicts and strings are read from pickles and nothing was '
+      'executed. If you trust the file, save its images as a .npz file with '
+      'plain arrays'
     ) from None
 
 
-def load_file(path):
-  """`load` of the pickle file at `path` (str)."""
-  try:
-    with open(path, 'rb') as stream:
-      return load(stream, path)
-  except OSError as error:
-    raise BadInput(f'{path}: cannot be read ({error.strerror})') from None
-
-
-def _refuse(where, error) -> NoReturn:
-  raise BadInput(
-    f'{where}: refused, {_one_line(error)}; only arrays, lists, dicts and '
-    'strings are read from pickles and nothing was executed. If you trust the '
-    'file, save its images as a .npz file with plain arrays'
-  ) from None
-
-
-def _one_line(error):
-  return ' '.join(str(error).split())[:200]
+def load_file(path: str) -> Any:
+  """Read a file of one pickle; see `load`."""
+  check_path = checks.reading(path, 'cannot be read', 'check the path')
+  with check_path, open(path, 'rb') as stream:
+    return load(stream, path)

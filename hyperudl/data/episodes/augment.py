@@ -1,39 +1,85 @@
-"""Augmentation of training images: pure functions of (key, images).
+"""Augmentation of training images, as pure functions of a key and images.
 
-`rot90_classes` makes four classes of one (Omniglot): a whole class is turned
+`rot90_classes` makes four classes of one (Omniglot): it rotates a whole class
 by the same multiple of 90 degrees throughout an episode. `augment_images` is
-the photometric set of HyperTransformer for natural images. Neither is used in
-evaluation unless `data.augment_tests` says so. `noise_images` is the placebo
-for unlabelled data.
+the photometric augmentation of HyperTransformer for natural images.
+
+`augment_episode` is HyperTransformer's augmentation of whole episodes, support
+and queries alike, with one draw for each episode or, with `per_label`, for each
+class of it: the class then becomes another one. Each transform has its own
+probability (zero in published scripts), in the order of `PROBABILITIES`, and
+the strengths of the reference (AugmentationConfig of its datasets.py): rotation
+by up to +-angle degrees, rolling by up to .3 of the side in both directions,
+shrinking to .7 to 1 of the side with zeros around, contrast
+m + tanh(a (x - m)) / a of pixels x in [-1, 1] about the mean m of each image
+and channel with a from .5 to 2.5, a 3x3 mean with zeros around, 1 - x. Contrast
+and the 3x3 mean are followed by stretching each image and channel to [0, 1].
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperudl import core
-from hyperudl.ops import image as resampling
+from hyperudl.core import BadInput
+from hyperudl.core.config import DataConfig
+from hyperudl.core.config import EpisodeAugmentConfig
+from hyperudl.ops import image as image_ops
 
+PROBABILITIES = ('rotate', 'roll', 'resize', 'contrast', 'smooth', 'negate')
 _TINY = 1e-12  # keeps the hue of grey pixels finite
 
 
-def rot90_classes(key, images, classes):
-  """Turns each class by its own random multiple of 90 degrees.
+def apply(
+  config: DataConfig,
+  class_key: jax.Array,
+  image_key: jax.Array,
+  pixels: jax.Array,
+  classes: jax.Array,
+) -> jax.Array:
+  """Augment uint8 pixels as `data.augment` says.
 
-  The turn depends on the key and the class alone, so that the support and the
-  queries of an episode can be turned in separate calls.
+  Args:
+    config: static.
+    class_key: key[], the same for support and queries of an episode.
+    image_key: key[] of what is drawn per call or image.
+    pixels: uint8[n, H, W, C].
+    classes: i32[n], e.g. labels of the episode.
+
+  Returns:
+    f32[n, H, W, C] in [0, 1].
+  """
+  if config.augment == 'rot90':
+    pixels = rot90_classes(class_key, pixels, classes)
+  images = pixels.astype(jnp.float32) / 255
+  if config.augment.startswith('episode'):
+    images = augment_episode(class_key, images, classes, config.episode_augment)
+  if 'images' in config.augment:
+    images = augment_images(image_key, images, config.augment_individually)
+  return images
+
+
+def rot90_classes(
+  key: jax.Array, images: jax.Array, classes: jax.Array
+) -> jax.Array:
+  """Rotate each class by its own random multiple of 90 degrees.
+
+  The rotation depends on the key and the class alone, so that the support and
+  the queries of an episode can be rotated in separate calls.
 
   Args:
     key: key[].
     images: [n, H, H, C] of any type.
-    classes: i32[n], e.g. positions of the classes in the episode.
+    classes: i32[n], e.g. labels of the episode.
+
+  Returns:
+    [n, H, H, C] of the same type.
 
   Raises:
     core.BadInput: the images are not square.
   """
   height, width = images.shape[1:3]
   if height != width:
-    raise core.BadInput(
+    raise BadInput(
       f"augment 'rot90' needs square images, got {height}x{width}: choose "
       "data.augment 'none' or 'images', or set data.image_size"
     )
@@ -42,13 +88,15 @@ def rot90_classes(key, images, classes):
   pixel = np.arange(height * width).reshape(height, width)
   tables = jnp.array([np.rot90(pixel, k).reshape(-1) for k in range(4)])
   flat = jnp.reshape(images, (-1, height * width, images.shape[-1]))
-  # A gather: twice as fast as choosing among turned images on CPU.
-  turned = jax.vmap(lambda image, turn: image[tables[turn]])(flat, turns)
-  return turned.reshape(images.shape)
+  # A gather: twice as fast as choosing among rotated images on CPU.
+  rotated = jax.vmap(lambda image, turn: image[tables[turn]])(flat, turns)
+  return rotated.reshape(images.shape)
 
 
-def augment_images(key, images, individually=False):
-  """Flips, recolours and crops images as HyperTransformer does.
+def augment_images(
+  key: jax.Array, images: jax.Array, individually: bool = False
+) -> jax.Array:
+  """Flip, recolour and crop images as HyperTransformer does.
 
   Left-right flip with probability 1/2 and crop per image; hue, brightness and
   contrast are drawn once per call. The result is clipped to [0, 1].
@@ -57,6 +105,9 @@ def augment_images(key, images, individually=False):
     key: key[].
     images: f32[n, H, W, C] in [0, 1]; the hue of other than 3 channels stays.
     individually: whether hue, brightness and contrast are drawn per image.
+
+  Returns:
+    f32[n, H, W, C] in [0, 1].
   """
   keys = jax.random.split(key, 5)
   shape = (images.shape[0], 1, 1, 1) if individually else ()
@@ -66,7 +117,7 @@ def augment_images(key, images, individually=False):
   images = flip(keys[0], images)
   if images.shape[-1] == 3:
     turn = between(keys[1], -0.2, 0.2)
-    images = turn_hue(images, turn[..., 0] if individually else turn)
+    images = shift_hue(images, turn[..., 0] if individually else turn)
   images = jnp.clip(images + between(keys[2], -0.3, 0.3), 0, 1)
   mean = jnp.mean(images, axis=(1, 2), keepdims=True)
   contrast = between(keys[3], 0.8, 1.2)
@@ -74,16 +125,21 @@ def augment_images(key, images, individually=False):
   return crop(keys[4], images)
 
 
-def flip(key, images):
-  """Mirrors each image of [n, H, W, C] left to right with probability 1/2."""
+def flip(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Mirror each image of [n, H, W, C] left to right with probability 1/2."""
   mirror = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
   return jnp.where(mirror, images[:, :, ::-1], images)
 
 
-def turn_hue(images, turn):
-  """Adds `turn` (1 is the full circle) to the hue of f32[n, H, W, 3].
+def shift_hue(images: jax.Array, turn: jax.Array) -> jax.Array:
+  """Add `turn` to the hue of images.
 
-  `turn` is f32[] or, for each image, f32[n, 1, 1].
+  Args:
+    images: f32[n, H, W, 3].
+    turn: f32[] or, for each image, f32[n, 1, 1]; 1 is the full circle.
+
+  Returns:
+    f32[n, H, W, 3].
   """
   # Plane by plane: with a short last axis XLA on CPU does not vectorise.
   red, green, blue = (images[..., i] for i in range(3))
@@ -100,18 +156,21 @@ def turn_hue(images, turn):
   def plane(offset):
     position = hue + 6 * turn + offset
     position -= 6 * jnp.floor(position / 6)
-    share = jnp.clip(jnp.minimum(position, 4 - position), 0, 1)
-    return value - chroma * share
+    weight = jnp.clip(jnp.minimum(position, 4 - position), 0, 1)
+    return value - chroma * weight
 
   return jnp.stack([plane(5), plane(3), plane(1)], axis=-1)
 
 
-def crop(key, images):
-  """Cuts a random window of .6 to 1 of the side from each image, resized.
+def crop(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Cut a random window of .6 to 1 of the side from each image and resize it.
 
   Args:
     key: key[].
     images: f32[n, H, W, C].
+
+  Returns:
+    f32[n, H, W, C].
   """
   draws = jax.random.uniform(key, (3, images.shape[0]))
 
@@ -122,15 +181,10 @@ def crop(key, images):
   return jax.vmap(cut)(images, *draws)
 
 
-def noise_images(key, shape):
-  """Images that show nothing: f32[shape], N(.5, .5) clipped to [0, 1]."""
-  return jnp.clip(0.5 + 0.5 * resampling.normal(key, shape), 0, 1)
-
-
 def _window(image, side, place, axis):
-  """Stretches a window of one axis of f32[H, W, C] to its whole length.
+  """Stretch a window of one axis of f32[H, W, C] to its whole length.
 
-  The window has the share `side` of the axis and lies at `place` in [0, 1]
+  The window has the fraction `side` of the axis and lies at `place` in [0, 1]
   between the first and the last position; linear, borders repeat.
   """
   size = image.shape[axis]
@@ -140,3 +194,105 @@ def _window(image, side, place, axis):
   weight = jnp.expand_dims(source - low, [i for i in range(3) if i != axis])
   take = lambda index: jnp.take(image, index, axis, mode='clip')
   return take(low) * (1 - weight) + take(low + 1) * weight
+
+
+def active_transforms(config: EpisodeAugmentConfig) -> list[str]:
+  """Return the names of the transforms that may change an episode."""
+  return [name for name in (*PROBABILITIES, 'rot90') if getattr(config, name)]
+
+
+def augment_episode(
+  key: jax.Array,
+  images: jax.Array,
+  classes: jax.Array,
+  config: EpisodeAugmentConfig,
+) -> jax.Array:
+  """Transform the images of one episode.
+
+  The transforms depend on the key and, with `per_label`, on the class, so that
+  support and queries can be transformed in separate calls.
+
+  Args:
+    key: key[].
+    images: f32[n, H, W, C] in [0, 1]; square for rot90.
+    classes: i32[n], e.g. labels of the episode.
+    config: the probabilities; static.
+
+  Returns:
+    f32[n, H, W, C] in [0, 1].
+  """
+  if not config.per_label:
+    return _transform(key, images, config)
+  one = lambda image, c: _transform(
+    jax.random.fold_in(key, c), image[None], config
+  )[0]
+  return jax.vmap(one)(images, classes)
+
+
+def _transform(key, images, config):
+  keys = iter(jax.random.split(key, 2 * len(PROBABILITIES) + 1))
+  turns = jax.random.bits(next(keys)) % 4
+  if config.rot90:
+    rotated = [jnp.rot90(images, k, (1, 2)) for k in range(4)]
+    images = jnp.select([turns == k for k in range(4)], rotated)
+  for name in PROBABILITIES:
+    apply_key, strength_key = next(keys), next(keys)
+    probability = getattr(config, name)
+    if probability:
+      changed = _TRANSFORMS[name](images, strength_key, config)
+      apply = jax.random.uniform(apply_key) < probability
+      images = jnp.where(apply, changed, images)
+  return jnp.clip(images, 0.0, 1.0)
+
+
+def _rotate(images, key, config):
+  angle = jax.random.uniform(key, minval=-config.angle, maxval=config.angle)
+  return image_ops.rotate(images, jnp.deg2rad(angle))
+
+
+def _roll(images, key, config):
+  del config
+  fraction = jax.random.uniform(key, (2,), minval=-0.3, maxval=0.3)
+  by = jnp.trunc(fraction * jnp.array(images.shape[1:3])).astype(jnp.int32)
+  return jnp.roll(jnp.roll(images, by[0], axis=1), by[1], axis=2)
+
+
+def _resize(images, key, config):
+  del config
+  factor = 1 / jax.random.uniform(key, minval=0.7, maxval=1.0)
+  return image_ops.scale(images, factor, factor)
+
+
+def _contrast(images, key, config):
+  del config
+  alpha = jax.random.uniform(key, minval=0.5, maxval=2.5)
+  pixels = 2 * images - 1
+  mean = jnp.mean(pixels, axis=(1, 2), keepdims=True)
+  return _stretch(mean + jnp.tanh(alpha * (pixels - mean)) / alpha)
+
+
+def _smooth(images, key, config):
+  del key, config
+  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  height, width = images.shape[1:3]
+  windows = [
+    padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
+  ]
+  return _stretch(sum(windows) / 9)
+
+
+def _stretch(images):
+  """Stretch each image and channel to [0, 1]; a constant one becomes 0."""
+  low = jnp.min(images, axis=(1, 2), keepdims=True)
+  high = jnp.max(images, axis=(1, 2), keepdims=True)
+  return (images - low) / (high - low + 1e-7)
+
+
+_TRANSFORMS = {
+  'rotate': _rotate,
+  'roll': _roll,
+  'resize': _resize,
+  'contrast': _contrast,
+  'smooth': _smooth,
+  'negate': lambda images, key, config: 1 - images,
+}

@@ -1,9 +1,10 @@
 """Corruptions of colour images, after CIFAR-10-C (arXiv:1903.12261).
 
-Functions (key, images f32[n, H, W, C] in [0, 1]) -> f32[n, H, W, C] with one
-random strength a call, about severities 2 to 5 of the benchmark; ours are
-redrawn from their descriptions, so accuracies do not compare with its files.
-Results lie in [0, 1] where the input does. Noise differs per image.
+Each is a function of a key and images f32[n, H, W, C] in [0, 1] that returns
+f32[n, H, W, C], with one random strength per call, about severities 2 to 5 of
+the benchmark. They are written from its descriptions, so accuracies do not
+compare with its files. Results lie in [0, 1] where the input does. Noise
+differs per image.
 """
 
 import jax
@@ -23,50 +24,50 @@ def _clip(images):
   return jnp.clip(images, 0.0, 1.0)
 
 
-def brightness(key, images):
-  """Adds U(.15, .4), or takes it away."""
+def brightness(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Add or subtract U(.15, .4)."""
   sign_key, key = jax.random.split(key)
   sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
   return _clip(images + sign * _uniform(key, 0.15, 0.4))
 
 
-def saturation(key, images):
-  """Moves colours away from their gray (x 2 to 4) or towards it (x 0 to .4)."""
+def saturation(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Move colours away from their gray (x 2 to 4) or towards it (x 0 to .4)."""
   choice, low, high = jax.random.split(key, 3)
   factor = jnp.where(
     jax.random.bernoulli(choice),
     _uniform(high, 2.0, 4.0),
     _uniform(low, 0.0, 0.4),
   )
-  return _clip(_gray(images) + factor * (images - _gray(images)))
+  return _clip(to_gray(images) + factor * (images - to_gray(images)))
 
 
-def _gray(images):
-  """f32[n, H, W, 1]; the mean of the channels if they are not three."""
+def to_gray(images: jax.Array) -> jax.Array:
+  """Return the gray f32[n, H, W, 1]: luma, or the mean of other channels."""
   count = images.shape[-1]
-  weights = GRAY if count == 3 else (1 / count,) * count
-  weights = jnp.asarray(weights, jnp.float32)
+  luma = GRAY if count == 3 else (1 / count,) * count
+  weights = jnp.asarray(luma, jnp.float32)
   return jnp.sum(images * weights, axis=-1, keepdims=True)
 
 
-def tint(key, images):
-  """Mixes a third to two thirds of one random colour in."""
-  share_key, color_key = jax.random.split(key)
-  share = _uniform(share_key, 0.33, 0.66)
+def tint(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Blend in a third to two thirds of one random colour."""
+  weight_key, color_key = jax.random.split(key)
+  weight = _uniform(weight_key, 0.33, 0.66)
   color = _uniform(color_key, 0.0, 1.0, (images.shape[-1],))
-  return (1 - share) * images + share * color
+  return (1 - weight) * images + weight * color
 
 
-def shot_noise(key, images):
-  """Photon counts: variance x / L with L from 8 to 60, Gaussian for Poisson."""
+def shot_noise(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Add photon noise: variance x / L with L from 8 to 60, as a Gaussian."""
   level_key, noise_key = jax.random.split(key)
   level = jnp.exp(_uniform(level_key, np.log(8.0), np.log(60.0)))
   noise = image.normal(noise_key, images.shape)
   return _clip(images + jnp.sqrt(jnp.maximum(images, 0.0) / level) * noise)
 
 
-def impulse_noise(key, images):
-  """Sets 5 to 20% of all numbers (not pixels) to 0 or 1."""
+def impulse_noise(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Set 5 to 20% of all numbers (not pixels) to 0 or 1."""
   rate_key, draw_key = jax.random.split(key)
   rate = _uniform(rate_key, 0.05, 0.2)
   draw = image.uniform(draw_key, images.shape)
@@ -74,19 +75,19 @@ def impulse_noise(key, images):
   return jnp.where(draw < rate, changed, images)
 
 
-def defocus(key, images):
-  """Blurs with a disk of radius U(1, 2.5) pixels at 32 pixels a side."""
+def defocus(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Blur with a disk of radius U(1, 2.5) pixels at 32 pixels a side."""
   radius = _uniform(key, 1.0, 2.5) * images.shape[1] / 32
   reach = max(1, int(np.ceil(2.5 * images.shape[1] / 32)))
   at = np.arange(-reach, reach + 1)
   distance = np.hypot(*np.meshgrid(at, at))
   # A soft edge, so that the disk grows continuously.
   disk = jnp.clip(radius + 0.5 - distance, 0.0, 1.0)
-  return _filter(images, disk / disk.sum())
+  return correlate(images, disk / disk.sum())
 
 
-def motion_blur(key, images):
-  """Averages along a line of U(3, 7) pixels at 32, at a random angle."""
+def motion_blur(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Average along a line of U(3, 7) pixels at 32, at a random angle."""
   length_key, angle_key = jax.random.split(key)
   length = _uniform(length_key, 3.0, 7.0) * images.shape[1] / 32
   angle = _uniform(angle_key, 0.0, np.pi)
@@ -96,11 +97,11 @@ def motion_blur(key, images):
   across = jnp.cos(angle) * row - jnp.sin(angle) * column
   line = jnp.clip(1 - jnp.abs(across), 0.0, 1.0)
   line *= jnp.clip(length / 2 + 0.5 - jnp.abs(along), 0.0, 1.0)
-  return _filter(images, line / line.sum())
+  return correlate(images, line / line.sum())
 
 
-def _filter(images, kernel):
-  """Correlates every channel with f32[k, k], edges repeated."""
+def correlate(images: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Correlate every channel with f32[k, k], edges repeated."""
   reach = kernel.shape[0] // 2
   pad = ((0, 0), (reach, reach), (reach, reach), (0, 0))
   padded = jnp.pad(images, pad, mode='edge')
@@ -113,18 +114,18 @@ def _filter(images, kernel):
   )
 
 
-def zoom_blur(key, images):
-  """The mean of eight zooms from 1 to U(1.1, 1.35)."""
+def zoom_blur(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Average eight zooms from 1 to U(1.1, 1.35)."""
   largest = _uniform(key, 1.1, 1.35)
   factors = 1 + (largest - 1) * jnp.linspace(0.0, 1.0, 8)
   zoom = lambda factor: image.scale(images, 1 / factor, 1 / factor)
   return sum(zoom(factors[i]) for i in range(8)) / 8
 
 
-def fog(key, images):
-  """Mixes U(.4, .7) of smooth bright clouds in, others for each image."""
-  share_key, cloud_key = jax.random.split(key)
-  share = _uniform(share_key, 0.4, 0.7)
+def fog(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Blend in U(.4, .7) of smooth bright clouds, others for each image."""
+  weight_key, cloud_key = jax.random.split(key)
+  weight = _uniform(weight_key, 0.4, 0.7)
   n, height, width, _ = images.shape
   clouds = 0.0
   for octave, cells in enumerate((2, 4, 8)):
@@ -135,24 +136,18 @@ def fog(key, images):
     layer = image.separable(grid[..., None], rows, columns)
     clouds += layer / 2**octave
   clouds = 0.5 + 0.5 * clouds / 1.75
-  return (1 - share) * images + share * clouds
+  return (1 - weight) * images + weight * clouds
 
 
 def _stretch_matrix(size, cells):
-  """Constant [size, cells] that interpolates a row of cells linearly."""
+  """Return f32[size, cells] that interpolates a row of cells linearly."""
   source = np.linspace(0, cells - 1, size)
   weights = 1 - np.abs(source[:, None] - np.arange(cells))
   return np.maximum(0.0, weights).astype(np.float32)
 
 
-CORRUPTIONS = {
-  'brightness': brightness,
-  'saturation': saturation,
-  'tint': tint,
-  'shot_noise': shot_noise,
-  'defocus': defocus,
-  'impulse_noise': impulse_noise,
-  'motion_blur': motion_blur,
-  'zoom_blur': zoom_blur,
-  'fog': fog,
-}
+_ALL = (
+  *(brightness, saturation, shot_noise, defocus, tint),
+  *(fog, motion_blur, impulse_noise, zoom_blur),
+)
+CORRUPTIONS = {function.__name__: function for function in _ALL}

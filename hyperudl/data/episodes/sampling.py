@@ -1,4 +1,4 @@
-"""Which images make up an episode: indices, drawn by key under jit."""
+"""Draws which images make up an episode: indices alone, by key under jit."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperudl.data.episodes import spec
+from hyperudl.data.datasets import Dataset
+from hyperudl.data.episodes import spec as spec_lib
 
 
-class Tasks(NamedTuple):
+class Plan(NamedTuple):
   """Episodes as rows of a data set; leaves have a leading axis E."""
 
   keys: jax.Array  # key[E, 5], for what is drawn after the rows
@@ -20,171 +21,181 @@ class Tasks(NamedTuple):
   target_y: jax.Array  # i32[E, n], N, N + 1, ... for distractors
 
 
-def draw_tasks(keys, rules, dataset):
-  """Draws episodes that have no class in common.
+def draw_plan(keys: jax.Array, spec: spec_lib.Spec, dataset: Dataset) -> Plan:
+  """Draw episodes that have no class in common.
 
   Args:
     keys: key[1 + E], one for the classes and one for each episode.
-    rules: `protocol.Rules`, which `protocol.check` found to fit.
-    dataset: an `arrays.Dataset`; only counts and starts are read.
+    spec: that passed `spec.check` with this data set.
+    dataset: only counts and starts are read.
 
   Returns:
-    `Tasks`; no image comes twice in an episode, but that under
+    `Plan`; no image comes twice in an episode, except that under
     support_query='reference' a query may be in the support, labelled or not.
     Under 'joint' a class may have no image in the support, or no query.
   """
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
   # The largest of uniform numbers: without replacement, in random order.
-  classes = jax.lax.top_k(scores, (len(keys) - 1) * rules.classes)[1]
-  draw = lambda *args: _draw_task(*args, rules, dataset)
-  return jax.vmap(draw)(keys[1:], classes.reshape(-1, rules.classes))
+  classes = jax.lax.top_k(scores, (len(keys) - 1) * spec.classes)[1]
+  draw = lambda key, classes: _draw_episode(key, classes, spec, dataset)
+  return jax.vmap(draw)(keys[1:], classes.reshape(-1, spec.classes))
 
 
-def _draw_task(key, classes, rules, dataset):
-  """The `Tasks` of one episode without E; classes i32[N + distractors]."""
+def _draw_episode(key, classes, spec, dataset):
+  """Draw the `Plan` of one episode without E; classes i32[N + distractors]."""
   keys = jax.random.split(key, 7)
-  classes, distractors = classes[: rules.way], classes[rules.way :]
-  counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
+  classes, distractors = classes[: spec.way], classes[spec.way :]
   longest = int(np.max(dataset.counts))
+  shuffle = lambda scores: _shuffle_rows(
+    scores.reshape(spec.way, longest), classes, spec.max_per_class, dataset
+  )
   # All in one call, since XLA takes long to compile each.
-  size = rules.way * longest
-  scores = jax.random.uniform(keys[0], (size + rules.targets,))
-  order = scores[size:]
-  rows = _in_random_order(
-    scores[:size].reshape(rules.way, longest), classes, rules, dataset
-  )
-  support = rows[:, : rules.shot].reshape(-1)
-  support_y = jnp.repeat(jnp.arange(rules.way), rules.shot)
-  if rules.support_query == 'joint':
-    rows = rows[:, : rules.shot + rules.query].reshape(-1)
-    y = jnp.repeat(jnp.arange(rules.way), rules.shot + rules.query)
-    again = jax.random.uniform(jax.random.fold_in(key, 100), y.shape)
-    order = jax.lax.top_k(again, len(y))[1]
-    support, targets = jnp.split(rows[order], [len(support)])
-    support_y, y = jnp.split(y[order], [len(support)])
-  elif rules.support_query == 'reference':
-    # Drawn anew, so that a query may be an image of the support.
-    # (Small numbers folded in would be the keys of the split above.)
-    again = jax.random.fold_in(key, 100)
-    again = jax.random.uniform(again, (rules.way, longest))
-    others = _in_random_order(again, classes, rules, dataset)
-    y, _ = _target_slots(keys[1], order, rules, counts - rules.shot)
-    asked, unlabelled = jnp.split(y, [rules.way * rules.query])
-    targets = jnp.concatenate(
-      [
-        others[asked, _number(asked, rules.way)],
-        rows[unlabelled, rules.shot + _number(unlabelled, rules.way)],
-      ]
-    )
+  size = spec.way * longest
+  scores = jax.random.uniform(keys[0], (size + spec.targets,))
+  order, rows = scores[size:], shuffle(scores[:size])
+  if spec.data.support_query == 'joint':
+    split_key = jax.random.fold_in(key, 100)
+    support, support_y, targets, y = _split_jointly(split_key, rows, spec)
   else:
-    y, place = _target_slots(keys[1], order, rules, counts - rules.shot)
-    targets = rows[y, rules.shot + place]
-  if rules.distractors:
-    # A key of its own: a single task is the same with and without them.
+    support = rows[:, : spec.shot].reshape(-1)
+    support_y = jnp.repeat(jnp.arange(spec.way), spec.shot)
+    capacity = jnp.asarray(dataset.counts, jnp.int32)[classes] - spec.shot
+    y, place = _target_slots(keys[1], order, spec, capacity)
+    if spec.data.support_query == 'reference':
+      # Drawn anew, so that a query may be an image of the support.
+      # (Small numbers folded in would be the keys of the split above.)
+      again = jax.random.uniform(
+        jax.random.fold_in(key, 100), (spec.way, longest)
+      )
+      query_y, unlabelled_y = jnp.split(y, [spec.way * spec.query])
+      query = shuffle(again)[query_y, _occurrence(query_y, spec.way)]
+      place = spec.shot + _occurrence(unlabelled_y, spec.way)
+      targets = jnp.concatenate([query, rows[unlabelled_y, place]])
+    else:
+      targets = rows[y, spec.shot + place]
+  if spec.distractors:
+    # A separate key: a single task is the same with and without them.
     key = jax.random.fold_in(key, 1)
-    targets, y = _mix_in(key, targets, y, distractors, rules, dataset)
-  return Tasks(
-    keys=keys[2:],
-    class_ids=classes,
-    support=support,
-    support_y=support_y,
-    targets=targets,
-    target_y=y,
-  )
+    targets, y = _add_distractors(key, targets, y, distractors, spec, dataset)
+  return Plan(keys[2:], classes, support, support_y, targets, y)
 
 
-def _number(y, way):
-  """i32[n]: how many earlier entries of i32[n] `y` are of the same class."""
+def _split_jointly(key, rows, spec):
+  """Divide rows into support and queries at random, whatever their class."""
+  per_class = spec.shot + spec.query
+  rows = rows[:, :per_class].reshape(-1)
+  y = jnp.repeat(jnp.arange(spec.way), per_class)
+  order = jax.lax.top_k(jax.random.uniform(key, y.shape), len(y))[1]
+  support, query = jnp.split(rows[order], [spec.way * spec.shot])
+  support_y, query_y = jnp.split(y[order], [spec.way * spec.shot])
+  return support, support_y, query, query_y
+
+
+def _occurrence(y, way):
+  """Count the earlier entries of i32[n] `y` of the same class: i32[n]."""
   one_hot = jax.nn.one_hot(y, way, dtype=jnp.int32)
   return jnp.sum((jnp.cumsum(one_hot, axis=0) - 1) * one_hot, axis=1)
 
 
-def _in_random_order(scores, classes, rules, dataset):
-  """i32[N, most]: rows of each class, those with the largest scores first."""
+def _shuffle_rows(scores, classes, limit, dataset):
+  """Return rows of each class, largest scores first, `limit` at most.
+
+  Args:
+    scores: f32[n, most images of a class] in [0, 1).
+    classes: i32[n].
+    limit: int.
+    dataset: a `Dataset`.
+
+  Returns:
+    i32[n, min(limit, most images of a class)].
+  """
   longest = scores.shape[1]
   counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
   # What a class has less than the longest one comes last and is never used.
   scores = jnp.where(jnp.arange(longest) < counts[:, None], scores, -1.0)
-  rows = jax.lax.top_k(scores, min(longest, rules.most_per_class))[1]
+  rows = jax.lax.top_k(scores, min(longest, limit))[1]
   return rows + jnp.asarray(dataset.starts, jnp.int32)[classes][:, None]
 
 
-def _mix_in(key, targets, y, classes, rules, dataset):
-  """Targets with images of the distractor classes among the unlabelled."""
-  counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
-  longest, each = int(np.max(dataset.counts)), rules.unlabelled
-  size = rules.distractors * longest
-  scores = jax.random.uniform(key, (size + len(y) + rules.distractors * each,))
+def _add_distractors(key, targets, y, classes, spec, dataset):
+  """Mix images of the distractor classes into the unlabelled targets."""
+  longest, per_class = int(np.max(dataset.counts)), spec.unlabelled
+  size, added = spec.distractors * longest, spec.distractors * per_class
+  scores = jax.random.uniform(key, (size + len(y) + added,))
   order = scores[size:]
-  scores = scores[:size].reshape(rules.distractors, longest)
-  scores = jnp.where(jnp.arange(longest) < counts[:, None], scores, -1.0)
-  rows = jax.lax.top_k(scores, each)[1]
-  rows += jnp.asarray(dataset.starts, jnp.int32)[classes][:, None]
-  labels = jnp.repeat(rules.way + jnp.arange(rules.distractors), each)
+  scores = scores[:size].reshape(spec.distractors, longest)
+  rows = _shuffle_rows(scores, classes, per_class, dataset)
+  labels = jnp.repeat(spec.way + jnp.arange(spec.distractors), per_class)
   targets = jnp.concatenate([targets, rows.reshape(-1)])
   y = jnp.concatenate([y, labels.astype(y.dtype)])
   # Queries stay first, in their order; the unlabelled rows are shuffled.
-  queries = rules.way * rules.query
+  queries = spec.way * spec.query
   order = jnp.where(jnp.arange(len(y)) < queries, 2.0, order)
   order = jax.lax.top_k(order, len(y))[1]
   return targets[order], y[order]
 
 
-def _target_slots(key, order, rules, capacity):
-  """Draws the classes of queries and unlabelled rows, in random order.
+def _target_slots(key, order, spec, capacity):
+  """Draw the classes of queries and unlabelled rows, in random order.
 
   Queries come first and, balanced, do not depend on the number of unlabelled
-  rows, so that learners with and without such rows meet the same episodes.
+  rows, so that learners with and without such rows get the same episodes.
 
   Args:
     key: key[].
     order: f32[n], uniform numbers in [0, 1) to be sorted by.
-    rules: `protocol.Rules`.
+    spec: a `Spec`.
     capacity: i32[N], images that each class has for them.
 
   Returns:
     y i32[n] and place i32[n]: each slot's class, and its number among the
     slots of that class.
   """
-  slots = jnp.arange(rules.targets)
-  if rules.proportions == 'balanced':
-    place, y = jnp.divmod(slots, rules.way)
+  slots = jnp.arange(spec.targets)
+  if spec.is_balanced:
+    place, y = jnp.divmod(slots, spec.way)
     # Shuffled within the queries and within the unlabelled rows.
-    order += place < rules.query
+    order += place < spec.query
   else:
-    concentrations = spec.PROPORTIONS[rules.proportions]
-    held = _shares(key, rules.targets, capacity, concentrations)
-    ends = jnp.cumsum(held)
+    concentrations = spec_lib.CONCENTRATIONS[spec.proportions]
+    counts = _dirichlet_counts(key, spec.targets, capacity, concentrations)
+    ends = jnp.cumsum(counts)
     y = jnp.sum(slots[:, None] >= ends, axis=1)
-    place = slots - (ends - held)[y]
-  order = jax.lax.top_k(order, rules.targets)[1]
+    place = slots - (ends - counts)[y]
+  order = jax.lax.top_k(order, spec.targets)[1]
   return y[order], place[order]
 
 
-def _shares(key, total, capacity, concentrations):
-  """i32[N] with the sum `total`: Dirichlet-multinomial counts, capped.
+def _dirichlet_counts(key, total, capacity, concentrations):
+  """Draw Dirichlet-multinomial class counts with a cap on each class.
 
-  The concentration is one of `concentrations` (floats) with equal
-  probability. What a class cannot hold (i32[N] `capacity`) is drawn again
-  among those with room left.
+  Args:
+    key: key[].
+    total: int, sum of the counts.
+    capacity: i32[N], largest counts; what exceeds them is drawn again among
+      the classes with room left.
+    concentrations: floats, of which one is drawn with equal probability.
+
+  Returns:
+    i32[N].
   """
-  choice_key, share_key, key = jax.random.split(key, 3)
+  choice_key, weight_key, key = jax.random.split(key, 3)
   choice = jax.random.bits(choice_key) % len(concentrations)
   concentration = jnp.array(concentrations)[choice]
-  log_share = jax.random.loggamma(share_key, concentration, capacity.shape)
+  log_weight = jax.random.loggamma(weight_key, concentration, capacity.shape)
 
   def redraw(state):
-    held, left, key = state
+    counts, left, key = state
     key, draw_key = jax.random.split(key)
-    logits = jnp.where(held < capacity, log_share, -jnp.inf)
+    logits = jnp.where(counts < capacity, log_weight, -jnp.inf)
     drawn = jax.random.categorical(draw_key, logits, shape=(total,))
     one_hot = drawn[:, None] == jnp.arange(len(capacity))
     live = jnp.arange(total) < left
-    held += jnp.sum(one_hot & live[:, None], axis=0)
-    kept = jnp.minimum(held, capacity)
-    return kept, jnp.sum(held - kept), key
+    counts += jnp.sum(one_hot & live[:, None], axis=0)
+    capped = jnp.minimum(counts, capacity)
+    return capped, jnp.sum(counts - capped), key
 
   # A round that leaves a rest fills a class, so it ends within N rounds if
-  # the classes can hold the total, which `protocol.check` makes sure of.
+  # the classes can hold the total, which `spec.check` makes sure of.
   state = jnp.zeros_like(capacity), jnp.int32(total), key
   return jax.lax.while_loop(lambda state: state[1] > 0, redraw, state)[0]

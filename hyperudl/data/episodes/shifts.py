@@ -1,8 +1,8 @@
 """Distribution shifts: one family and one strength for a whole episode.
 
-The families come in four disjoint groups (only `clean` is in two of them), so
-that a network can be trained on one, taught to adapt on the second and tested
-on the third. With s ~ U(.3, .9), u ~ U(0, 1), r ~ U(.3, 1), N standard normal,
+The families form four disjoint groups (only `clean` is in two of them), so that
+a network can be trained on one, learn to adapt on the second and be tested on
+the third. With s ~ U(.3, .9), u ~ U(0, 1), r ~ U(.3, 1), N standard normal,
 one draw per call except for N, which differs per pixel, channel and image:
 
   training    clean; contrast x (1 - s) + s u; polarity 1 - r x;
@@ -23,7 +23,7 @@ of `corruptions.py`: color_training, color_adaptation, color_heldout, and
 color_phase2 for both of the first.
 
 Values are not clipped: noise, stripes and polarity may leave [0, 1], and a
-network that adapts can see that they do.
+network that adapts gets these values.
 """
 
 import jax
@@ -34,63 +34,48 @@ from hyperudl import core
 from hyperudl.data.episodes import corruptions
 from hyperudl.ops import image
 
-FAMILIES = {
-  'training': ('clean', 'contrast', 'polarity', 'noise', 'blur', 'zoom'),
-  'adaptation': (
-    'clean',
-    'strong_noise',
-    'stretch',
-    'stripes',
-    'rotation',
-    'polarity_noise',
-  ),
-  'heldout': ('shear', 'pixelate', 'salt_and_pepper'),
-  'fresh': ('occlusion',),
-}
-COLOR_FAMILIES = {
-  'color_training': (
-    'clean',
-    'contrast',
-    'noise',
-    'blur',
-    'brightness',
-    'saturation',
-  ),
-  'color_adaptation': (
-    'clean',
-    'strong_noise',
-    'rotation',
-    'shot_noise',
-    'defocus',
-    'tint',
-  ),
-  'color_heldout': ('fog', 'motion_blur', 'impulse_noise', 'zoom_blur'),
-}
-_NAMES = tuple(
-  dict.fromkeys(
-    sum((*FAMILIES.values(), *COLOR_FAMILIES.values()), ()),
-  )
+
+def _tuples(groups):
+  return {group: tuple(names.split()) for group, names in groups.items()}
+
+
+FAMILIES = _tuples(
+  {
+    'training': 'clean contrast polarity noise blur zoom',
+    'adaptation': (
+      'clean strong_noise stretch stripes rotation polarity_noise'
+    ),
+    'heldout': 'shear pixelate salt_and_pepper',
+    'fresh': 'occlusion',
+  }
 )
-_SEEN = FAMILIES['training'] + FAMILIES['adaptation']
+COLOR_FAMILIES = _tuples(
+  {
+    'color_training': 'clean contrast noise blur brightness saturation',
+    'color_adaptation': 'clean strong_noise rotation shot_noise defocus tint',
+    'color_heldout': 'fog motion_blur impulse_noise zoom_blur',
+  }
+)
+# Training and adaptation.
+_PHASE2 = FAMILIES['training'] + FAMILIES['adaptation']
 _GROUPS = {
   'none': ('clean',),
   **FAMILIES,
   **COLOR_FAMILIES,
   'color_phase2': (
-    *COLOR_FAMILIES['color_training'],
-    *COLOR_FAMILIES['color_adaptation'],
+    COLOR_FAMILIES['color_training'] + COLOR_FAMILIES['color_adaptation']
   ),
-  'training+adaptation': tuple(dict.fromkeys(_SEEN)),
+  'training+adaptation': tuple(dict.fromkeys(_PHASE2)),
   # The two groups are equally long, so this draws the group with probability
   # 1/2 and then the family; `clean` comes twice as often as the others.
-  'phase2': _SEEN,
-  # What is left for one last test where `shear` served development.
+  'phase2': _PHASE2,
+  # For one last test where `shear` was used in development.
   'final': ('pixelate', 'salt_and_pepper', 'occlusion'),
 }
 
 
-def families(group):
-  """The families that `group` draws from with equal probability.
+def families(group: str) -> tuple[str, ...]:
+  """Return the families that `group` draws from with equal probability.
 
   Args:
     group: 'none', a key of `FAMILIES`, 'training+adaptation' (each of the 11
@@ -113,18 +98,20 @@ def families(group):
   )
 
 
-def family_name(index):
-  """The name of the family with the number `index` (from `apply`)."""
+def family_name(index: int) -> str:
+  """Return the name of the family with the number `index` (from `apply`)."""
   return _NAMES[int(index)]
 
 
-def family_index(name):
-  """The number of the family `name`, as `apply` returns it."""
+def family_index(name: str) -> int:
+  """Return the number of the family `name`, as `apply` returns it."""
   return _NAMES.index(name)
 
 
-def apply(key, images, group):
-  """Puts all images under one random shift of a group.
+def apply(
+  key: jax.Array, images: jax.Array, group: str
+) -> tuple[jax.Array, jax.Array]:
+  """Apply one random shift of a group to all images.
 
   A family gets the same strength and noise whichever group it was drawn from.
   Under `lax.map` only the family drawn is computed, under `vmap` all of them.
@@ -157,7 +144,7 @@ def _uniform(key, low, high):
 
 
 def _signed(key, low, high):
-  """A number whose size is U(low, high), with a random sign."""
+  """Draw a number whose size is U(low, high), with a random sign."""
   draw = _uniform(key, -1.0, 1.0)
   return jnp.where(draw < 0, -1, 1) * (low + (high - low) * jnp.abs(draw))
 
@@ -240,3 +227,4 @@ _SHIFTS = {
   'occlusion': _occlusion,
   **corruptions.CORRUPTIONS,
 }
+_NAMES = tuple(_SHIFTS)  # in the order of their numbers

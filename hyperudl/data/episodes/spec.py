@@ -1,222 +1,185 @@
-"""What an episode is made of: counts and choices, checked against the data."""
+"""What an episode is made of, as a config says and a data set allows."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
 import numpy as np
 
-from hyperudl import core
-from hyperudl.data.episodes import episode_augment as whole_episode
+from hyperudl.core import BadInput
+from hyperudl.core import config as config_lib
+from hyperudl.core import hyperparameters
+from hyperudl.data.datasets import Dataset
+from hyperudl.data.episodes import augment
 from hyperudl.data.episodes import shifts
 
-# Concentrations of which each episode draws one; None: as many of each class.
-PROPORTIONS = {
-  'balanced': None,
+# Dirichlet concentrations of `episode.proportions`, one drawn per episode.
+CONCENTRATIONS = {
   'dirichlet': (0.7, 2.0, 100.0),
   'dirichlet_0.7': (0.7,),
 }
-_CHOICES = {
-  'proportions': tuple(PROPORTIONS),
-  'inner_data': ('true', 'noise', 'other', 'none'),
-  'cond_data': ('true', 'noise', 'other', 'none'),
-  'emit_from': ('own', 'mean', 'other'),
-}
-_AUGMENT = ('none', 'rot90', 'images', 'episode', 'episode+images')
-_SUPPORT_QUERY = ('disjoint', 'reference', 'joint')
-_LEAST = {
-  'way': 1,
-  'shot': 1,
-  'query': 1,
-  'unlabelled': 0,
-  'distractors': 0,
-  'tasks': 0,
-}
 
 
-class Rules(NamedTuple):
-  """The part of a config that episodes are drawn by; counts are per class."""
+@dataclasses.dataclass(frozen=True)
+class Spec(config_lib.EpisodeConfig):
+  """The sections `episode` and `data` of a config; counts are per class."""
 
-  way: int
-  shot: int
-  query: int
-  unlabelled: int
-  distractors: int  # classes that only unlabelled rows have
-  tasks: int
-  proportions: str
-  transductive: bool
-  inner_data: str
-  cond_data: str
-  emit_from: str
-  shift: str
-  augment: str
-  augment_individually: bool
-  # 'reference': a query may be a support image; 'joint': the images of both
-  # are drawn class by class and then divided whatever their class.
-  support_query: str
-  episode_augment: whole_episode.Rates  # where `whole`
+  data: config_lib.DataConfig = dataclasses.field(
+    default_factory=config_lib.DataConfig
+  )
 
   @property
-  def whole(self):
-    """Whether whole episodes are augmented."""
-    return self.augment.startswith('episode')
+  def is_balanced(self) -> bool:
+    """Whether all classes have as many unlabelled images and queries."""
+    return self.proportions == 'balanced'
 
   @property
-  def classes(self):
-    """Classes of an episode, with the distractors."""
+  def classes(self) -> int:
+    """Number of classes of an episode, distractors included."""
     return self.way + self.distractors
 
   @property
-  def targets(self):
-    """Queries and separate unlabelled images of an episode."""
+  def targets(self) -> int:
+    """Number of queries and separate unlabelled images of an episode."""
     separate = 0 if self.transductive else self.unlabelled
     return self.way * (self.query + separate)
 
   @property
-  def most_per_class(self):
-    """Images that one class may have to give to an episode."""
-    if self.proportions != 'balanced':
+  def max_per_class(self) -> int:
+    """Largest number of images that an episode may take from one class."""
+    if not self.is_balanced:
       return self.shot + self.targets
-    own = self.shot + self.targets // self.way - self.query
-    if self.support_query == 'reference':
-      return max(own, self.query)
-    return own + self.query
+    per_class = self.shot + self.targets // self.way
+    if self.data.support_query == 'reference':
+      return max(per_class - self.query, self.query)
+    return per_class
 
 
-def read(config, train):
-  """The `Rules` in a config.
+def read(config: Any, train: bool) -> Spec:
+  """Read and check the sections `episode` and `data` of a config.
 
   Args:
-    config: `episode` with way, shot, query, unlabelled, distractors, tasks (0:
-      no task axis), proportions, transductive, inner_data, cond_data,
-      emit_from;
-      `data` with shift, augment, augment_individually, augment_tests,
-      episode_augment, support_query.
-    train: without it `data.augment` applies where `data.augment_tests` says so.
+    config: ConfigDict with the fields of `core.config.RunConfig`.
+    train: for training; otherwise `data.augment` becomes 'none' unless
+      `data.augment_tests` is set.
 
   Raises:
-    core.BadInput: a count that is too small or a choice that does not exist.
+    core.BadInput: a value out of range, a choice that does not exist, or
+      settings that contradict each other.
   """
-  episode = {name: getattr(config.episode, name) for name in Rules._fields[:11]}
-  for name, least in _LEAST.items():
-    if episode[name] < least:
-      raise core.BadInput(
-        f'episode.{name}={episode[name]}: it must be at least {least}'
-      )
-  if episode['distractors'] and (
-    episode['transductive'] or not episode['unlabelled']
-  ):
-    raise core.BadInput(
-      f'episode.distractors={episode["distractors"]} are among the unlabelled '
-      'rows: set episode.unlabelled >= 1 and episode.transductive=False'
-    )
-  chosen = {
-    f'episode.{name}': (episode[name], _CHOICES[name]) for name in _CHOICES
-  }
-  chosen['data.augment'] = (config.data.augment, _AUGMENT)
-  chosen['data.support_query'] = (config.data.support_query, _SUPPORT_QUERY)
-  for name, (value, choices) in chosen.items():
-    if value not in choices:
-      raise core.BadInput(
-        f'{name}={value!r}: choose one of {", ".join(choices)}'
-      )
-  shifts.families(config.data.shift)
-  rates = whole_episode.Rates(**config.data.episode_augment)
-  whole_episode.check(rates)
-  rules = Rules(
-    **episode,
-    shift=config.data.shift,
-    augment=config.data.augment,
-    augment_individually=config.data.augment_individually,
-    support_query=config.data.support_query,
-    episode_augment=rates,
+  data = config.data.to_dict()
+  augmentation = config_lib.EpisodeAugmentConfig(**data.pop('episode_augment'))
+  spec = Spec(
+    **config.episode,
+    data=config_lib.DataConfig(**data, episode_augment=augmentation),
   )
-  _check_together(rules, config.data.augment_tests)
-  if train:  # an evaluation may have less of it
-    _check_effect(rules)
-    return rules
-  return rules if config.data.augment_tests else rules._replace(augment='none')
+  hyperparameters.check(config_lib.EpisodeConfig(**config.episode), 'episode.')
+  hyperparameters.check(spec.data, 'data.')
+  shifts.families(spec.data.shift)
+  _check_combinations(spec)
+  if train:  # an evaluation may use less of the config
+    _check_augmentation_is_used(spec.data)
+  elif not spec.data.augment_tests:
+    spec = dataclasses.replace(
+      spec, data=dataclasses.replace(spec.data, augment='none')
+    )
+  return spec
 
 
-def _check_together(rules, tests):
-  alone = rules.proportions == 'balanced' and not rules.unlabelled
-  if rules.support_query == 'joint' and not alone:
-    raise core.BadInput(
+def _check_combinations(spec):
+  data = spec.data
+  for name in augment.PROBABILITIES:
+    value = getattr(data.episode_augment, name)
+    if not 0 <= value <= 1:
+      raise BadInput(
+        f'data.episode_augment.{name}={value}: it is a probability, in [0, 1]'
+      )
+  if spec.distractors and (spec.transductive or not spec.unlabelled):
+    raise BadInput(
+      f'episode.distractors={spec.distractors} are among the unlabelled '
+      'images: set episode.unlabelled >= 1 and episode.transductive=False'
+    )
+  only_labelled = spec.is_balanced and not spec.unlabelled
+  if data.support_query == 'joint' and not only_labelled:
+    raise BadInput(
       "data.support_query='joint' divides labelled images at random: set "
       'episode.unlabelled=0 (and no distractors) and '
       "episode.proportions='balanced'"
     )
-  if tests and rules.augment == 'none':
-    raise core.BadInput(
+  if data.augment_tests and data.augment == 'none':
+    raise BadInput(
       "data.augment_tests does nothing with data.augment='none': choose "
-      f'one of {", ".join(_AUGMENT[1:])}'
+      'another data.augment'
     )
 
 
-def _check_effect(rules):
-  """Refuses settings of a training that would do nothing."""
-  acting = whole_episode.acting(rules.episode_augment)
-  if acting and not rules.whole:
-    raise core.BadInput(
-      f'data.episode_augment.{acting[0]} does nothing with data.augment='
-      f"{rules.augment!r}: choose 'episode' or 'episode+images'"
-    )
-  if rules.augment_individually and 'images' not in rules.augment:
-    raise core.BadInput(
-      'data.augment_individually does nothing with data.augment='
-      f"{rules.augment!r}: choose 'images' or 'episode+images'"
-    )
+def _check_augmentation_is_used(data):
+  active = augment.active_transforms(data.episode_augment)
+  for field, is_set, augments in (
+    (f'episode_augment.{active and active[0]}', active, 'episode'),
+    ('augment_individually', data.augment_individually, 'images'),
+  ):
+    if is_set and augments not in data.augment:
+      raise BadInput(
+        f'data.{field} does nothing with data.augment={data.augment!r}: choose '
+        f"{augments!r} or 'episode+images'"
+      )
 
 
-def check(rules, dataset, name):
-  """Raises core.BadInput if a data set cannot fill the episodes.
+def check(spec: Spec, dataset: Dataset, name: str) -> None:
+  """Check that a data set can fill the episodes of a spec.
 
   Args:
-    rules: `Rules`.
-    dataset: an `arrays.Dataset`.
-    name: str, what the message calls the data.
+    spec: a `Spec`.
+    dataset: the images to draw from.
+    name: what messages call the data set.
+
+  Raises:
+    core.BadInput: too few classes, too few images, or not square.
   """
   counts = np.sort(np.asarray(dataset.counts))
-  classes = rules.classes * max(rules.tasks, 1)
-  if classes > len(counts):
-    way = f'episode.way={rules.way}'
-    if rules.distractors:
-      way = f'({way} + episode.distractors={rules.distractors})'
-    times = f' x episode.tasks={rules.tasks}' if rules.tasks else ''
-    raise core.BadInput(
-      f'{name}: {way}{times} takes {classes} classes, there are '
-      f'{len(counts)}: lower it or choose other data'
-    )
-  if rules.distractors and rules.unlabelled > counts[0]:
-    raise core.BadInput(
-      f'{name}: episode.distractors need episode.unlabelled='
-      f'{rules.unlabelled} images per class, the smallest class has '
-      f'{counts[0]}: lower it or choose other data'
-    )
+  for terms, needed, unit, available in _requirements(spec, counts):
+    if needed > available:
+      raise BadInput(
+        f'{name}: {terms} takes {needed} {unit} {available}: lower one of '
+        'these or choose other data'
+      )
   height, width = dataset.images.shape[1:3]
-  turns = rules.whole and rules.episode_augment.rot90
-  if (turns or rules.augment == 'rot90') and height != width:
-    raise core.BadInput(
+  rotates = spec.data.augment == 'rot90' or (
+    spec.data.augment.startswith('episode') and spec.data.episode_augment.rot90
+  )
+  if rotates and height != width:
+    raise BadInput(
       f'{name}: quarter turns (data.augment) need square images, got '
       f"{height}x{width}: choose 'none' or 'images', or set data.image_size"
     )
-  parts = {'shot': rules.shot, 'query': rules.query}
-  if not rules.transductive:
-    parts['unlabelled'] = rules.unlabelled
-  each = sum(parts.values())
-  if rules.support_query == 'reference' and rules.proportions == 'balanced':
-    each = max(rules.query, each - rules.query)
-  listed = ' + '.join(f'episode.{k}={v}' for k, v in parts.items())
-  least = each if rules.proportions == 'balanced' else rules.shot
-  if least > counts[0]:
-    listed = listed if least == each else f'episode.shot={rules.shot}'
-    raise core.BadInput(
-      f'{name}: {listed} takes {least} images per class, the smallest class '
-      f'has {counts[0]}: lower it or choose other data'
-    )
-  # Any classes may be drawn, so the smallest ones must do together.
-  need, have = rules.way * each, counts[: rules.way].sum()
-  if need > have:
-    raise core.BadInput(
-      f'{name}: episode.way={rules.way} x ({listed}) takes {need} images, the '
-      f'{rules.way} smallest classes together have {have}: lower one of these '
-      'or choose other data'
-    )
+
+
+def _requirements(spec, counts):
+  """Yield (fields, number needed, its unit, number available)."""
+  way = f'episode.way={spec.way}'
+  classes = way
+  if spec.distractors:
+    classes = f'({way} + episode.distractors={spec.distractors})'
+  if spec.tasks:
+    classes += f' x episode.tasks={spec.tasks}'
+  needed = spec.classes * max(spec.tasks, 1)
+  yield classes, needed, 'classes, there are', len(counts)
+  unit = 'images per class, the smallest class has'
+  if spec.distractors:
+    unlabelled = f'episode.distractors x episode.unlabelled={spec.unlabelled}'
+    yield unlabelled, spec.unlabelled, unit, counts[0]
+  parts = {'shot': spec.shot, 'query': spec.query}
+  if not spec.transductive:
+    parts['unlabelled'] = spec.unlabelled
+  terms = ' + '.join(f'episode.{part}={n}' for part, n in parts.items())
+  per_class = sum(parts.values())
+  if not spec.is_balanced:
+    yield f'episode.shot={spec.shot}', spec.shot, unit, counts[0]
+  else:
+    if spec.data.support_query == 'reference':
+      per_class = spec.max_per_class
+    yield terms, per_class, unit, counts[0]
+  # Any classes may be drawn, so the smallest ones must suffice together.
+  unit = f'images, the {spec.way} smallest classes together have'
+  total, available = spec.way * per_class, counts[: spec.way].sum()
+  yield f'{way} x ({terms})', total, unit, available

@@ -1,4 +1,4 @@
-"""Features of a CLIP model that lies in a folder (extra `clip`).
+"""Encodes images and strings by a CLIP model in a folder (extra `clip`).
 
 The model is one of Hugging Face's format, `FlaxCLIPModel` of transformers 4:
 its folder has config.json, weights (flax_model.msgpack, or those of torch if
@@ -12,6 +12,7 @@ filter, without a crop, and normalised by CLIP's mean and standard deviation.
 from collections.abc import Callable
 import json
 import os
+import pathlib
 from typing import NamedTuple
 import warnings
 import zlib
@@ -23,17 +24,13 @@ import numpy as np
 from PIL import Image
 
 from hyperudl.core import BadInput
-from hyperudl.data.datasets import image_folder as image_files
+from hyperudl.data.datasets import image_folder
 
 # Of Radford et al. 2021 (arXiv:2103.00020), RGB in 0..1; a folder's
 # preprocessor_config.json says otherwise.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-WEIGHTS = (
-  'flax_model.msgpack',
-  'model.safetensors',
-  'pytorch_model.bin',
-)
+WEIGHTS = ('flax_model.msgpack', 'model.safetensors', 'pytorch_model.bin')
 TOKENIZER = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
 
 
@@ -56,8 +53,8 @@ class Clip(NamedTuple):
   images: Callable
 
 
-def load(folder):
-  """The `Clip` of a folder.
+def load(folder: str) -> Clip:
+  """Load the model of a folder.
 
   Raises:
     BadInput: transformers or a file is missing, or cannot be read as CLIP.
@@ -100,10 +97,10 @@ def load(folder):
 
 def _check(folder):
   """The file of the weights; BadInput if something is missing."""
-  there = lambda name: os.path.exists(os.path.join(folder, name))
-  weights = [name for name in WEIGHTS if there(name)]
-  has_tokens = any(all(map(there, names)) for names in TOKENIZER)
-  if not there('config.json') or not weights or not has_tokens:
+  exists = lambda name: os.path.exists(os.path.join(folder, name))
+  weights = [name for name in WEIGHTS if exists(name)]
+  has_tokens = any(all(map(exists, names)) for names in TOKENIZER)
+  if not exists('config.json') or not weights or not has_tokens:
     raise BadInput(
       f'{folder}: expected config.json, one of {", ".join(WEIGHTS)}, and '
       'tokenizer.json or vocab.json with merges.txt, as Hugging Face saves '
@@ -117,15 +114,15 @@ def _functions(folder, weights, net, tokenizer):
   length = model.config.text_config.max_position_embeddings
 
   def tokenize(strings):
-    found = tokenizer(
+    tokens = tokenizer(
       list(strings),
       padding='max_length',
       truncation=True,
       max_length=length,
       return_tensors='np',
     )
-    ids, mask = found['input_ids'], found['attention_mask']
-    return ids.astype(np.int32), mask.astype(np.int32)
+    names = 'input_ids', 'attention_mask'
+    return tuple(tokens[name].astype(np.int32) for name in names)
 
   @jax.jit
   def texts(params, ids, mask):
@@ -154,8 +151,8 @@ def _normalisation(folder):
     return np.float32(MEAN), np.float32(STD)
   try:
     with open(path, encoding='utf-8') as file:
-      found = json.load(file)
-    return np.float32(found['image_mean']), np.float32(found['image_std'])
+      values = json.load(file)
+    return np.float32(values['image_mean']), np.float32(values['image_std'])
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise BadInput(
       f'{path}: expected image_mean and image_std ({error}); remove the file '
@@ -165,36 +162,35 @@ def _normalisation(folder):
 
 def _fingerprint(folder, weights):
   """A number that changes with the files of the model."""
-  found = 0
+  checksum = 0
   for name in ('config.json', weights):
     with open(os.path.join(folder, name), 'rb') as file:
       while block := file.read(1 << 24):
-        found = zlib.crc32(block, found)
-  return found
+        checksum = zlib.crc32(block, checksum)
+  return checksum
 
 
-def pixels(path, size):
-  """One image file as f32[size, size, 3] in 0..1.
+def pixels(path: str, size: int) -> np.ndarray:
+  """Read one image file as f32[size, size, 3] in 0..1.
 
   Raises:
     BadInput: it is no image, or a damaged one.
   """
   try:
-    with open(path, 'rb') as file:
-      data = file.read()
+    data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise BadInput(f'{path}: cannot be read ({error.strerror})') from None
-  image = Image.fromarray(image_files.decode(data, path, gray=False))
+  image = Image.fromarray(image_folder.decode(data, path, gray=False))
   image = image.resize((size, size), Image.Resampling.BICUBIC)
   return np.asarray(image, np.float32) / 255
 
 
-def find_images(folder):
-  """{name without its ending: path} of the image files below a folder."""
-  found = {}
+def find_images(folder: str) -> dict[str, str]:
+  """Return {name without its ending: path} of image files below a folder."""
+  paths: dict[str, str] = {}
   for place, _, names in sorted(os.walk(folder)):
     for name in sorted(names):
       stem, end = os.path.splitext(name)
       if end.lower() in ('.jpg', '.jpeg', '.png'):
-        found.setdefault(stem, os.path.join(place, name))
-  return found
+        paths.setdefault(stem, os.path.join(place, name))
+  return paths

@@ -7,15 +7,17 @@ r"""Encodes the images and strings of Meta-VQA by a CLIP model.
 `python -m hyperudl.data.convert --kind=metavqa` makes; image_features.npz,
 question_features.npz and answer_features.npz come beside them. --images is
 searched, folders in it too, for files of the images' names; --model is a
-folder, see `data/clip.py`. Needs the extra `clip`. The same command goes on
-where it was stopped: finished parts of the images lie in
+folder, see `data/language/clip_encoder.py`. Needs the extra `clip`. The same
+command goes on where it was stopped: finished parts of the images lie in
 image_features.npz.parts until all is done. Exit codes: 0 done; 2 a bad flag,
 file or model; 5 disk full or unwritable; 8 a device has too little memory; 130
 Ctrl-C.
 """
 
+import io
 import os
 import shutil
+import tempfile
 import time
 from zipfile import BadZipFile
 
@@ -31,11 +33,13 @@ from hyperudl.data.language import metavqa_tasks
 from hyperudl.storage import filesystem
 
 KINDS = ('image', 'question', 'answer')
-PART = 2048  # images in a file of what is not finished
+PART = 2048  # images in a file of partial results
 
 
-def read_strings(folder):
-  """What is to be encoded of a folder's tasks.
+def read_strings(
+  folder: str,
+) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+  """Read what a folder's tasks need encoded.
 
   Returns:
     (names of images, questions, [(question, sentence)] of answers).
@@ -50,22 +54,22 @@ def read_strings(folder):
   path = os.path.join(folder, 'templates.json')
   templates = metavqa_tasks.read_json(path)
   metavqa_tasks.check_templates(templates, tasks, path)
-  images = dict.fromkeys(
-    image
-    for task in tasks.values()
-    for part in metavqa_tasks.PARTS
-    for image, _ in task[part]
-  )
   answers = [
     (name, templates[name].format(answer))
     for name, task in tasks.items()
     for answer in task['answers']
   ]
-  return list(images), list(tasks), answers
+  return metavqa_tasks.image_names(tasks), list(tasks), answers
 
 
-def encode(tasks, images, model, batch):
-  """Writes the three banks of features into the folder `tasks`.
+def encode(tasks: str, images: str, model: str, batch: int) -> None:
+  """Write the three banks of features into the folder of tasks.
+
+  Args:
+    tasks: folder of tasks.
+    images: folder of image files.
+    model: folder of a CLIP model.
+    batch: images or strings at a time.
 
   Raises:
     core.BadInput: before a bank is written.
@@ -81,60 +85,64 @@ def encode(tasks, images, model, batch):
   metavqa_tasks.require(
     names, files.__contains__, f'--images={images}: images without a file'
   )
-  net = clip_encoder.load(model)
-  found = _images(net, [(n, files[n]) for n in names], batch, targets[0])
-  texts = lambda strings, what: _texts(net, strings, batch, what)
+  encoder = clip_encoder.load(model)
+  parts = f'{targets[0]}.parts'
+  features = _images(encoder, [(n, files[n]) for n in names], batch, parts)
+  sentences = [sentence for _, sentence in answers]
   banks = (
-    (names, found),
-    (questions, texts(questions, 'questions')),
+    (names, features),
+    (questions, _texts(encoder, questions, batch, 'questions')),
     (
-      [name for name, _ in answers],
-      texts([sentence for _, sentence in answers], 'answers'),
+      [question for question, _ in answers],
+      _texts(encoder, sentences, batch, 'answers'),
     ),
   )
-  # All three or none, and only what can be read.
-  beside = [f'{path}.new.npz' for path in targets]
-  for path, (labels, features) in zip(beside, banks, strict=True):
-    _write(path, labels, features)
-    metavqa.read_features(path, net.width)
-  with filesystem.writing(tasks):
-    for new, path in zip(beside, targets, strict=True):
+  # All three or none, and only readable ones.
+  with (
+    filesystem.writing(tasks),
+    tempfile.TemporaryDirectory(dir=tasks) as folder,
+  ):
+    new_paths = [os.path.join(folder, os.path.basename(p)) for p in targets]
+    for path, (labels, features) in zip(new_paths, banks, strict=True):
+      _write(path, labels, features)
+      metavqa.read_features(path, encoder.width)
+    for new, path in zip(new_paths, targets, strict=True):
       os.replace(new, path)
-  shutil.rmtree(f'{targets[0]}.parts', ignore_errors=True)
+  shutil.rmtree(parts, ignore_errors=True)
 
 
-def _texts(net, strings, batch, what):
+def _texts(encoder, strings, batch, label):
   """f32[n, e]; a sentence that comes twice is encoded once."""
-  different = list(dict.fromkeys(strings))
-  call = lambda part: net.texts(*net.tokenize(part))
-  features = _in_batches(call, different, batch, what)
-  rows = {string: row for row, string in enumerate(different)}
+  unique = list(dict.fromkeys(strings))
+  call = lambda part: encoder.texts(*encoder.tokenize(part))
+  features = _in_batches(call, unique, batch, label)
+  rows = {string: row for row, string in enumerate(unique)}
   return features[[rows[string] for string in strings]]
 
 
-def _images(net, files, batch, path):
-  """f32[n, e]; finished parts are kept beside `path` until all are there."""
-  call = lambda part: net.images(
-    np.stack([clip_encoder.pixels(p, net.size) for p in part])
+def _images(encoder, files, batch, folder):
+  """f32[n, e]; finished parts are saved in a folder until all are there."""
+  call = lambda paths: encoder.images(
+    np.stack([clip_encoder.pixels(path, encoder.size) for path in paths])
   )
   parts = []
   for start in range(0, len(files), PART):
     names, paths = zip(*files[start : start + PART])
-    name = f'{start:08d}-{net.fingerprint:08x}.npz'
-    part = os.path.join(f'{path}.parts', name)
-    features = _read_part(part, names)
+    name = f'{start:08d}-{encoder.fingerprint:08x}.npz'
+    path = os.path.join(folder, name)
+    features = _read_part(path, names)
     if features is None:
-      what = f'images {start} to {start + len(names)} of {len(files)}'
-      features = _in_batches(call, paths, batch, what)
-      with filesystem.writing(part):
-        os.makedirs(os.path.dirname(part), exist_ok=True)
-      _write(part, names, features)
+      label = f'images {start} to {start + len(names)} of {len(files)}'
+      features = _in_batches(call, paths, batch, label)
+      with filesystem.writing(path):
+        os.makedirs(folder, exist_ok=True)
+      _write(path, names, features)
     parts.append(features)
   return np.concatenate(parts)
 
 
 def _read_part(path, names):
-  """The features of a finished part, None if it is not there or another's."""
+  """Features of a finished part, None if there is none or it is another's."""
   try:
     with np.load(path, allow_pickle=False) as arrays:
       if arrays['names'].tolist() == list(names):
@@ -144,39 +152,33 @@ def _read_part(path, names):
   return None
 
 
-def _in_batches(call, items, batch, what):
+def _in_batches(call, items, batch, label):
   """f32[n, e] of `call` on so many items at once, the last filled up."""
-  parts, begun = [], time.monotonic()
+  parts, started = [], time.monotonic()
   for start in range(0, len(items), batch):
     part = list(items[start : start + batch])
     full = part + [part[-1]] * (batch - len(part))
     parts.append(np.asarray(call(full))[: len(part)])
     done = start + len(part)
-    speed = done / max(time.monotonic() - begun, 1e-9)
+    speed = done / max(time.monotonic() - started, 1e-9)
     logging.log_every_n_seconds(
       logging.INFO,
       '%s: %d of %d, %.1f/s, %.0f s left',
-      *(10, what, done, len(items), speed, (len(items) - done) / speed),
+      *(10, label, done, len(items), speed, (len(items) - done) / speed),
     )
   return np.concatenate(parts)
 
 
 def _write(path, names, features):
   """A bank as `metavqa.read_features` reads it, all of it or nothing."""
-  temporary = f'{path}.{os.getpid()}.tmp'
-  with filesystem.writing(path):
-    try:
-      with open(temporary, 'wb') as file:
-        np.savez(file, names=np.array(names, str), features=features)
-      os.replace(temporary, path)
-    finally:
-      if os.path.exists(temporary):
-        os.remove(temporary)
+  file = io.BytesIO()
+  np.savez(file, names=np.array(names, str), features=features)
+  filesystem.replace(path, file.getvalue())
   logging.info('%s: %d features of %d numbers', path, *features.shape)
 
 
-def main(argv):
-  """Encodes what the flags name."""
+def main(argv: list[str]) -> None:
+  """Encode what the flags name."""
   del argv
   values = flags.FLAGS
   if values.batch < 1:

@@ -1,4 +1,13 @@
-"""What the scenes of `glyphvqa` are made of, and how it is asked for."""
+"""Colours of the scenes of `glyphvqa`, and the strings that speak of them.
+
+A pair is (attribute of the referent, its value, attribute asked for), with the
+value as a number; `values` are the names of each attribute's values.
+"""
+
+from collections.abc import Iterable
+
+Pair = tuple[str, int, str]
+Values = dict[str, tuple[str, ...]]
 
 POSITIONS = ('top left', 'top right', 'bottom left', 'bottom right')
 TILES = {
@@ -50,3 +59,33 @@ REFERENTS = {
   'ink': 'in {} ink',
   'letter': 'with the letter {}',
 }
+
+
+def referent(values: Values, pair: Pair) -> str:
+  """Return the words that say which tile is meant."""
+  attribute, value, _ = pair
+  return REFERENTS[attribute].format(values[attribute][value])
+
+
+def question(values: Values, pair: Pair, wording: int) -> str:
+  """Return the question of a pair in one of `WORDINGS`."""
+  template = WORDINGS[wording]
+  return template.format(a=NAMED[pair[2]], r=referent(values, pair))
+
+
+def statements(values: Values, pair: Pair, *, full: bool) -> list[str]:
+  """Return the answers as statements, with the referent if `full`."""
+  end = f' {referent(values, pair)}' if full else ''
+  template = STATEMENTS[pair[2]]
+  return [template.format(name) + end for name in values[pair[2]]]
+
+
+def full_answers(
+  values: Values, pair: Pair, wordings: Iterable[int]
+) -> list[list[str]]:
+  """Return statements, then the answers behind the question in each wording."""
+  forms = [statements(values, pair, full=True)]
+  for wording in wordings:
+    start = question(values, pair, wording)
+    forms.append([f'{start} {name}' for name in values[pair[2]]])
+  return forms

@@ -1,4 +1,4 @@
-"""Meta-VQA: few-shot tasks that are put in words, as arrays of features.
+"""Reads Meta-VQA: few-shot tasks with questions, as arrays of features.
 
 A task is a question with images that each have one of its answers. Images,
 questions and answers come as features that a frozen encoder such as CLIP gave.
@@ -27,14 +27,14 @@ from hyperudl.data.language import metavqa_tasks
 from hyperudl.data.language import task_set
 
 
-def read_features(path, width=None):
-  """Reads a bank of features.
+def read_features(path: str, width: int | None = None) -> dict[str, np.ndarray]:
+  """Read a bank of features.
 
   Args:
-    path: str. A .npz file has the arrays `names`, str[n], and `features`,
+    path: a .npz file has the arrays `names`, str[n], and `features`,
       float[n, e], in which a name may come several times. A .npy file has the
       pickled dict of the original, name -> float[K, e]; no pickle is run.
-    width: int, what e has to be; None takes that of the first entry.
+    width: required e; None takes that of the first entry.
 
   Returns:
     {name: f32[e], or f32[K, e] where a name has K > 1 rows}.
@@ -57,20 +57,16 @@ def read_features(path, width=None):
 
 
 def _read_npz(path):
-  arrays, found = npy.read_npz(path, ('names', 'features'))
+  arrays, present = npy.read_npz(path, ('names', 'features'))
   if len(arrays) < 2:
     raise BadInput(
-      f'{path}: has the arrays {", ".join(found) or "none"}; expected names '
+      f'{path}: has the arrays {", ".join(present) or "none"}; expected names '
       'and features'
     )
   names, features = arrays['names'], arrays['features']
-  if (
-    names.dtype.kind != 'U'
-    or names.ndim != 1
-    or features.ndim != 2
-    or len(names) != len(features)
-    or not len(names)
-  ):
+  ranks = names.ndim, features.ndim
+  fits = ranks == (1, 2) and 0 < len(names) == len(features)
+  if names.dtype.kind != 'U' or not fits:
     raise BadInput(
       f'{path}: names {names.dtype} of shape {names.shape} and features of '
       f'shape {features.shape}; expected str[n] and float[n, e], n > 0'
@@ -93,7 +89,7 @@ def _read_npy(path):
 
 
 def _rows(entry, width, where):
-  # -> f32[K, e]
+  """f32[K, e]."""
   if not isinstance(entry, np.ndarray) or entry.dtype.kind != 'f':
     kind = getattr(entry, 'dtype', type(entry).__name__)
     raise BadInput(f'{where}: {kind}; expected an array of floats')
@@ -107,30 +103,30 @@ def _rows(entry, width, where):
   with np.errstate(over='ignore'):
     rows = np.asarray(entry, np.float32)
   if not np.isfinite(rows).all():
-    place = np.unravel_index(np.argmin(np.isfinite(rows)), rows.shape)
+    row, column = map(int, np.argwhere(~np.isfinite(rows))[0])
     raise BadInput(
-      f'{where}: element {[int(i) for i in place]} is {rows[place]}; features '
-      'must be finite: encode it again'
+      f'{where}: element {[row, column]} is {rows[row, column]}; features must '
+      'be finite: encode it again'
     )
   return rows
 
 
-def load(folder, split, ways=0):
-  """Reads the tasks of a split with their features.
+def load(folder: str, split: str, ways: int = 0) -> task_set.TaskSet:
+  """Read the tasks of a split with their features.
 
   Args:
-    folder: str, see the top of this file.
+    folder: see the module.
     split: 'train', 'valid' or 'test'.
-    ways: int, tasks with more answers are dropped, and how many is logged; 0
-      keeps all.
+    ways: tasks with more answers are dropped, and how many is logged; 0 keeps
+      all.
 
   Returns:
-    A `vqa.TaskSet`; its images are those of the tasks, in the order of their
-    first use, and it has `ways` answers where that is not 0.
+    Tasks with the images that they use, in the order of their first use, and
+    with `ways` answers where that is not 0.
 
   Raises:
-    BadInput: a fault in a file, no tasks left, or what is missing, with its
-      number and the first of it.
+    BadInput: a fault in a file, no tasks left, or missing entries, with their
+      number and the first of them.
   """
   if split not in class_table.SPLITS:
     raise BadInput(
@@ -143,33 +139,35 @@ def load(folder, split, ways=0):
   tasks = families[split]
   path = os.path.join(folder, 'templates.json')
   metavqa_tasks.check_templates(metavqa_tasks.read_json(path), tasks, path)
-  images, rows = _image_rows(folder, tasks)
-  questions, answers = _text(folder, tasks, images.shape[1])
-  every = [(s, name) for s in sorted(families) for name in families[s]]
-  ids = {pair: i for i, pair in enumerate(every)}
+  names = metavqa_tasks.image_names(tasks)
+  rows = {name: row for row, name in enumerate(names)}
+  bank = _bank(folder, 'image', dict.fromkeys(names, 1))
+  images = np.stack([bank[name] for name in names])
+  width = images.shape[1]
+  questions = _bank(folder, 'question', dict.fromkeys(tasks, 1), width)
+  counts = {name: len(task['answers']) for name, task in tasks.items()}
+  answers = _bank(folder, 'answer', counts, width)
+  family = [(s, name) for s in sorted(families) for name in families[s]]
+  ids = {pair: i for i, pair in enumerate(family)}
   listed = []
   for name, task in tasks.items():
-    number = {answer: i for i, answer in enumerate(task['answers'])}
-    pairs = lambda part: [(rows[i], number[a]) for i, a in task[part]]
-    listed.append(
-      {
-        'question': name,
-        'answers': task['answers'],
-        'id': ids[split, name],
-        **{part: pairs(part) for part in metavqa_tasks.PARTS},
-      }
-    )
+    label = {answer: i for i, answer in enumerate(task['answers'])}
+    pairs = {
+      part: [(rows[image], label[answer]) for image, answer in task[part]]
+      for part in metavqa_tasks.PARTS
+    }
+    listed.append({**task, **pairs, 'question': name, 'id': ids[split, name]})
   encode = lambda task: (questions[task['question']], answers[task['question']])
   return task_set.make_task_set(images, listed, len(ids), encode, ways=ways)
 
 
 def _narrow(tasks, ways, folder, split):
-  kept = {
+  narrow = {
     question: task
     for question, task in tasks.items()
     if not ways or len(task['answers']) <= ways
   }
-  if not kept:
+  if not narrow:
     raise BadInput(
       f'{folder}: {len(tasks)} {split} tasks, none of which is left with '
       f'ways={ways}; add tasks or give more ways (0: any number)'
@@ -177,59 +175,31 @@ def _narrow(tasks, ways, folder, split):
   if ways:
     logging.info(
       'Meta-VQA: dropped %d of %d %s tasks with more than %d answers',
-      len(tasks) - len(kept),
+      len(tasks) - len(narrow),
       len(tasks),
       split,
       ways,
     )
-  return kept
+  return narrow
 
 
-def _bank(folder, name, width=None):
-  # -> (path, bank)
-  paths = [os.path.join(folder, f'{name}{end}') for end in ('.npz', '.npy')]
-  there = [path for path in paths if os.path.exists(path)]
-  if len(there) != 1:
-    raise BadInput(
-      f'{folder}: has {len(there)} of {name}.npz and {name}.npy; expected one'
-    )
-  return there[0], read_features(there[0], width)
-
-
-def _image_rows(folder, tasks):
-  # -> f32[n, E], {image: row}
-  path, bank = _bank(folder, 'image_features')
-  pairs = [
-    pair
-    for task in tasks.values()
-    for part in metavqa_tasks.PARTS
-    for pair in task[part]
+def _bank(folder, kind, rows, width=None):
+  """The features of a kind, which must have {name: number of rows}."""
+  paths = [
+    os.path.join(folder, f'{kind}_features{end}') for end in ('.npz', '.npy')
   ]
-  names = list(dict.fromkeys(image for image, _ in pairs))
-  _require_one_row(names, bank, f'{path}: images')
-  images = np.stack([bank[name] for name in names])
-  return images, {name: row for row, name in enumerate(names)}
-
-
-def _text(folder, tasks, width):
-  # -> question: f32[E], question: f32[K, E]
-  path, bank = _bank(folder, 'question_features', width)
-  _require_one_row(tasks, bank, f'{path}: questions')
-  questions = {name: bank[name] for name in tasks}
-  path, bank = _bank(folder, 'answer_features', width)
+  present = [path for path in paths if os.path.exists(path)]
+  if len(present) != 1:
+    raise BadInput(
+      f'{folder}: has {len(present)} of {kind}_features.npz and '
+      f'{kind}_features.npy; expected one'
+    )
+  bank = read_features(present[0], width)
+  names = 'images' if kind == 'image' else 'questions'
+  each = ' per answer' if kind == 'answer' else ''
   metavqa_tasks.require(
-    tasks,
-    lambda name: (
-      name in bank and bank[name].shape == (len(tasks[name]['answers']), width)
-    ),
-    f'{path}: questions without exactly one row per answer',
+    rows,
+    lambda name: name in bank and len(np.atleast_2d(bank[name])) == rows[name],
+    f'{present[0]}: {names} without exactly one row{each}',
   )
-  return questions, bank
-
-
-def _require_one_row(names, bank, what):
-  metavqa_tasks.require(
-    names,
-    lambda name: name in bank and bank[name].ndim == 1,
-    f'{what} without exactly one row',
-  )
+  return bank

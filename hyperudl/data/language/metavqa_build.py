@@ -1,11 +1,13 @@
-"""Makes the few-shot tasks of Meta-VQA from the records of VQA v2."""
+"""Builds the few-shot tasks of Meta-VQA from the records of VQA v2."""
 
 import json
 import os
+import tempfile
+from typing import Any
 
 from hyperudl.core import BadInput
-from hyperudl.core import Unwritable
 from hyperudl.data.language import metavqa_tasks
+from hyperudl.storage import filesystem
 
 _QUESTION = ('question_id', 'question')
 _ANNOTATION = (
@@ -14,8 +16,6 @@ _ANNOTATION = (
   'answer_type',
   'multiple_choice_answer',
 )
-
-
 SUBSETS = ('train2014', 'val2014')
 _FILES = {  # as VQA v2 names them, and the key of the records
   'questions': ('v2_OpenEnded_mscoco_{}_questions.json', 'questions'),
@@ -23,18 +23,18 @@ _FILES = {  # as VQA v2 names them, and the key of the records
 }
 
 
-def convert(source, folder, seed=metavqa_tasks.SEED):
-  """Builds the tasks in `folder` and reports them, or reports those there are.
+def convert(source: str, folder: str, seed: int = metavqa_tasks.SEED) -> str:
+  """Build the tasks in a folder and report them, or report those there are.
 
   Args:
-    source: str, a folder with the question and annotation files of VQA v2
-      (train2014 and val2014) and templates.json; or one with meta_train.json
-      and meta_test.json, which is only read.
-    folder: str, where the JSON files go.
-    seed: int, of every shuffle.
+    source: folder with the question and annotation files of VQA v2 (train2014
+      and val2014) and templates.json; or with meta_train.json and
+      meta_test.json, which are only read.
+    folder: where the JSON files go.
+    seed: of every shuffle.
 
   Returns:
-    str, the table of `metavqa_tasks.report`.
+    The table of `metavqa_tasks.report`.
 
   Raises:
     BadInput: a missing or faulty file; nothing has been written.
@@ -47,15 +47,13 @@ def convert(source, folder, seed=metavqa_tasks.SEED):
       f'{folder} is the source itself, whose templates.json would be replaced: '
       'give another --name or --out'
     )
-  records = {}
+  records: dict[str, dict[str, list[Any]]] = {}
   for kind, (name, key) in _FILES.items():
     records[kind] = {}
     for subset in SUBSETS:
       path = os.path.join(source, name.format(subset))
       content = metavqa_tasks.read_json(path)
-      if not isinstance(content, dict) or not isinstance(
-        content.get(key), list
-      ):
+      if not isinstance(content.get(key), list):
         raise BadInput(f'{path}: expected an object with a list {key!r}')
       records[kind][subset] = content[key]
   templates = metavqa_tasks.read_json(os.path.join(source, 'templates.json'))
@@ -64,54 +62,48 @@ def convert(source, folder, seed=metavqa_tasks.SEED):
   return metavqa_tasks.report(folder) + f'wrote {folder}\n'
 
 
-def is_built(folder):
-  """Whether a folder has tasks already."""
+def is_built(folder: str) -> bool:
+  """Return whether a folder has tasks already."""
   return os.path.exists(os.path.join(folder, 'meta_train.json'))
 
 
 def _write(folder, files):
-  # Whatever else is there, features for instance, stays.
-  paths = [os.path.join(folder, name) for name in files]
-  try:
+  """All files or none; other files in the folder stay."""
+  with filesystem.writing(folder):
     os.makedirs(folder, exist_ok=True)
-    for path, content in zip(paths, files.values()):
-      with open(f'{path}.part', 'w') as file:
-        json.dump(content, file, indent=1)
-    for path in paths:
-      os.replace(f'{path}.part', path)
-  except OSError as error:
-    raise Unwritable(
-      f'{folder}: cannot be written ({error.strerror})'
-    ) from None
-  finally:
-    for path in paths:
-      if os.path.exists(f'{path}.part'):
-        os.remove(f'{path}.part')
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+      for name, content in files.items():
+        with open(os.path.join(temporary, name), 'w') as file:
+          json.dump(content, file, indent=1)
+      for name in files:
+        os.replace(os.path.join(temporary, name), os.path.join(folder, name))
 
 
-def build(questions, annotations, templates, seed=metavqa_tasks.SEED):
-  """Makes the tasks of Meta-VQA from VQA v2.
+def build(
+  questions: dict[str, list[Any]],
+  annotations: dict[str, list[Any]],
+  templates: dict[str, str],
+  seed: int = metavqa_tasks.SEED,
+) -> dict[str, Any]:
+  """Make the tasks of Meta-VQA from VQA v2.
 
   Annotations of answer type number or other are grouped by the exact question,
   over all subsets; the first one of an image counts. Answers that occur once
   are dropped, then questions with 20 images or fewer, with one answer or with
   the word "or". Of the n images of an answer, shuffled, round(0.7 n) become
-  support and the rest query. That is 1 to n - 1 for every n > 1, so each
-  answer occurs in both. Of the questions, shuffled, 70% are for training, a
-  tenth of which `metavqa_tasks.hold_out` makes valid; the original has no such
-  tasks, and its test tasks are the same as ours.
+  support and the rest query; each answer occurs in both. Of the questions,
+  shuffled, 70% are for training, a tenth of which `metavqa_tasks.hold_out`
+  makes valid; the original has no valid tasks, and the same test tasks.
 
   Args:
-    questions: {subset: list of dicts}, a subset like 'train2014', a dict with
-      question_id and question.
+    questions: {subset ('train2014', ...): dicts with question_id, question}.
     annotations: {subset: list of dicts} with question_id, image_id,
       answer_type and multiple_choice_answer; train2014 before val2014.
     templates: {question: sentence with one {}}.
-    seed: int, of every shuffle.
+    seed: of every shuffle.
 
   Returns:
-    {file name: content} for meta_train.json, meta_valid.json, meta_test.json
-    and templates.json, the last one for these tasks.
+    {file name: content} of the splits and of templates.json for these tasks.
 
   Raises:
     BadInput: naming the record at fault, a missing template, or no tasks.
@@ -140,13 +132,13 @@ def build(questions, annotations, templates, seed=metavqa_tasks.SEED):
 
 
 def _group(questions, annotations):
-  # -> {question: {answer: [image, ...]}}, all in the order of the records.
+  """{question: {answer: [image, ...]}}, all in the order of the records."""
   if set(questions) != set(annotations):
     raise BadInput(
       f'VQA: questions of {sorted(questions)} but annotations of '
       f'{sorted(annotations)}; give both of each subset'
     )
-  grouped, seen = {}, set()
+  grouped, used = {}, set()
   for subset, records in annotations.items():
     texts = dict(
       _fields(record, _QUESTION, f'{subset} question {row}')
@@ -162,8 +154,8 @@ def _group(questions, annotations):
         )
       name = f'COCO_{subset}_{str(image).zfill(12)}'
       key = (texts[number], name)
-      if kind in ('number', 'other') and key not in seen:
-        seen.add(key)
+      if kind in ('number', 'other') and key not in used:
+        used.add(key)
         images = grouped.setdefault(texts[number], {})
         images.setdefault(answer, []).append(name)
   return grouped
@@ -190,7 +182,7 @@ def _make_task(images, seed):
 
 
 def _deal(tasks, seed):
-  # -> (train, test)
+  """(train, test)."""
   order = metavqa_tasks.shuffled(tasks, seed)
   cut = round(0.7 * len(order))
   return tuple(

@@ -1,4 +1,4 @@
-"""The tasks of Meta-VQA as files: reading, checking and counting them.
+"""Reads, checks and counts the tasks of Meta-VQA.
 
 A file of tasks is JSON,
 
@@ -10,12 +10,16 @@ folder has meta_train.json, meta_test.json and perhaps meta_valid.json.
 """
 
 from collections import Counter
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
 import itertools
 import json
 import os
 import random
 import re
 import reprlib
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +32,12 @@ _ORIGINAL_PARTS = ('train', 'test')
 _TEMPLATE = re.compile(r'[^{}]*\{\}[^{}]*')
 
 
-def read_tasks(path):
-  """Reads a file of tasks, with our names of the parts or the original's.
+Task = dict[str, Any]  # see the module
+Tasks = dict[str, Task]  # by question
 
-  Args:
-    path: str.
 
-  Returns:
-    {question: {'support': [[image, answer], ...], 'query': [[image, answer],
-    ...], 'answers': [answer, ...]}}.
+def read_tasks(path: str) -> Tasks:
+  """Read a file of tasks, whose parts get our names.
 
   Raises:
     BadInput: naming the file, the question and the fault.
@@ -47,11 +48,8 @@ def read_tasks(path):
   }
 
 
-def read_splits(folder):
-  """Reads the tasks of a folder.
-
-  Args:
-    folder: str.
+def read_splits(folder: str) -> dict[str, Tasks]:
+  """Read the tasks of a folder.
 
   Returns:
     {'train': tasks, 'valid': tasks, 'test': tasks}. Without meta_valid.json a
@@ -82,27 +80,43 @@ def _read_files(folder):
   return splits
 
 
-def hold_out(tasks, seed=SEED):
-  """Splits tasks into (train, valid): a tenth, at least one, is valid.
+def hold_out(tasks: Tasks, seed: int = SEED) -> tuple[Tasks, Tasks]:
+  """Split tasks into (train, valid): a tenth, at least one, is valid.
 
   Which ones depends on the set of questions, not on their order; a single task
   stays with train.
   """
   count = min(max(1, round(0.1 * len(tasks))), len(tasks) - 1)
-  held = set(shuffled(sorted(tasks), seed)[:count])
-  train = {name: task for name, task in tasks.items() if name not in held}
-  return train, {name: tasks[name] for name in tasks if name in held}
+  valid = set(shuffled(sorted(tasks), seed)[:count])
+  train = {name: task for name, task in tasks.items() if name not in valid}
+  return train, {name: tasks[name] for name in tasks if name in valid}
 
 
-def shuffled(values, seed):
-  """The list of `values` as `random.Random(seed).shuffle` leaves it."""
+def shuffled(values: Iterable[Any], seed: int) -> list[Any]:
+  """Return the values in the order of `random.Random(seed).shuffle`."""
   values = list(values)
   random.Random(seed).shuffle(values)
   return values
 
 
-def read_json(path):
-  """The content of the JSON file at `path` (str), an object with entries."""
+def image_names(tasks: Tasks) -> list[str]:
+  """Return the images that tasks use, in the order of their first use."""
+  return list(
+    dict.fromkeys(
+      image
+      for task in tasks.values()
+      for part in PARTS
+      for image, _ in task[part]
+    )
+  )
+
+
+def read_json(path: str) -> dict[str, Any]:
+  """Read a JSON file that holds an object with entries.
+
+  Raises:
+    BadInput: naming the file and the fault.
+  """
   try:
     with open(path, encoding='utf-8') as stream:
       content = json.load(stream)
@@ -120,15 +134,11 @@ def read_json(path):
 
 
 def _checked(record, where):
-  parts = next(
-    (
-      parts
-      for parts in (PARTS, _ORIGINAL_PARTS)
-      if isinstance(record, dict) and {*parts, 'answers'} <= set(record)
-    ),
-    None,
-  )
-  if parts is None:
+  namings = (PARTS, _ORIGINAL_PARTS) if isinstance(record, dict) else ()
+  for parts in namings:
+    if {*parts, 'answers'} <= set(record):
+      break
+  else:
     raise BadInput(
       f'{where}: {reprlib.repr(record)}; expected an object with support, '
       'query (or train, test) and answers'
@@ -173,13 +183,18 @@ def _check_pairs(pairs, answers, where):
       )
 
 
-def check_templates(templates, tasks, where):
-  """Raises BadInput if a task has no template, or one without exactly one {}.
+def check_templates(
+  templates: dict[str, str], tasks: Collection[str], where: str
+) -> None:
+  """Check that each task has a template with exactly one {}.
 
   Args:
     templates: {question: str}.
-    tasks: container of questions.
-    where: str, the file as messages name it.
+    tasks: questions.
+    where: the file as messages name it.
+
+  Raises:
+    BadInput: naming the question and its template.
   """
   has_one = templates.__contains__
   require(tasks, has_one, f'{where}: questions without a template')
@@ -192,34 +207,36 @@ def check_templates(templates, tasks, where):
       )
 
 
-def require(names, is_there, what):
-  """Raises BadInput with how many names lack something, and the first of them.
+def require(
+  names: Collection[str], is_there: Callable[[str], bool], fault: str
+) -> None:
+  """Check that something is there for each name.
 
   Args:
-    names: container of str.
-    is_there: function of a name, whether it lacks nothing.
-    what: str, the file, and the names that lack something, for messages.
+    names: of images or questions.
+    is_there: function of a name.
+    fault: the file, and what its names lack, for the message.
+
+  Raises:
+    BadInput: with how many names lack it, and the first of them.
   """
   missing = [name for name in names if not is_there(name)]
   if missing:
     raise BadInput(
-      f'{what}: {len(missing)} of {len(names)}, first {missing[0]!r}; add what '
-      'is missing'
+      f'{fault}: {len(missing)} of {len(names)}, first {missing[0]!r}; add '
+      'what is missing'
     )
 
 
-def statistics(tasks):
-  """Counts what the tasks hold.
-
-  Args:
-    tasks: as from `read_tasks`.
+def statistics(tasks: Tasks) -> dict[str, float]:
+  """Count what the tasks hold.
 
   Returns:
-    dict of int 'tasks', 'images' and 'answers' (different ones), 'color' and
-    'how many' (questions with these words), 'one shot' (tasks whose rarest
-    answer has one support image); dicts 'support' and 'query' (pairs per task)
-    and 'ways' (answers per task) of total, min, median, mean and max; float
-    'majority' and 'majority pooled', the share of query pairs that have the
+    int 'tasks', 'images' and 'answers' (different ones), 'color' and 'how many'
+    (questions with these words), 'one shot' (tasks whose rarest answer has one
+    support image); 'support ...' and 'query ...' (pairs per task) and 'ways
+    ...' (answers per task) for total, min, median, mean and max; float
+    'majority' and 'majority pooled', the fraction of query pairs that have the
     commonest answer of the support (of several, the first in `answers`), as
     mean over tasks and over all pairs, and 'chance', the mean of 1 / ways.
 
@@ -229,18 +246,24 @@ def statistics(tasks):
   if not tasks:
     raise BadInput('no tasks to count; give a file with some')
   records = tasks.values()
-  found = {'tasks': len(tasks)}
-  for part in (*PARTS, 'answers'):
-    name = 'ways' if part == 'answers' else part
-    found[name] = _summary([len(record[part]) for record in records])
-  pairs = [p for r in records for part in PARTS for p in r[part]]
-  counts = [Counter(a for _, a in r['support']) for r in records]
-  rarest = [min(n[a] for a in r['answers']) for n, r in zip(counts, records)]
-  hits = []
-  for count, record in zip(counts, records):
-    guess = max(record['answers'], key=count.__getitem__)
+  counts: dict[str, float] = {'tasks': len(tasks)}
+  for part, name in (*zip(PARTS, PARTS), ('answers', 'ways')):
+    sizes = [len(record[part]) for record in records]
+    counts |= {
+      f'{name} total': sum(sizes),
+      f'{name} min': min(sizes),
+      f'{name} median': float(np.median(sizes)),
+      f'{name} mean': float(np.mean(sizes)),
+      f'{name} max': max(sizes),
+    }
+  rarest, hits = [], []
+  for record in records:
+    shots = Counter(answer for _, answer in record['support'])
+    rarest.append(min(shots[answer] for answer in record['answers']))
+    guess = max(record['answers'], key=shots.__getitem__)
     hits.append([answer == guess for _, answer in record['query']])
-  return found | {
+  pairs = [p for r in records for part in PARTS for p in r[part]]
+  return counts | {
     'images': len({image for image, _ in pairs}),
     'answers': len({a for r in records for a in r['answers']}),
     'color': sum('color' in question for question in tasks),
@@ -252,45 +275,21 @@ def statistics(tasks):
   }
 
 
-def _summary(counts):
-  return {
-    'total': sum(counts),
-    'min': min(counts),
-    'median': float(np.median(counts)),
-    'mean': float(np.mean(counts)),
-    'max': max(counts),
-  }
+def report(folder: str) -> str:
+  """Return a table of `statistics`, a line per number and a column per file.
 
-
-def report(folder):
-  """The table of `statistics` for each file of a folder and for all of them.
-
-  Args:
-    folder: str. Tasks are counted in the file where they are: nothing is held
-      out.
-
-  Returns:
-    str, a line per number, a column per file.
+  Tasks are counted in the file where they are: nothing is held out. The last
+  column is of all files.
 
   Raises:
     BadInput: as `read_splits`.
   """
   splits = _read_files(folder)
   splits['all'] = {q: t for tasks in splits.values() for q, t in tasks.items()}
-  columns = {split: _flat(statistics(tasks)) for split, tasks in splits.items()}
+  columns = {split: statistics(tasks) for split, tasks in splits.items()}
   lines = [' ' * 15 + ''.join(f'{split:>9}' for split in columns)]
   for label in columns['all']:
     values = [column[label] for column in columns.values()]
     form = '9d' if isinstance(values[0], int) else '9.5g'
     lines.append(f'{label:<15}' + ''.join(f'{v:{form}}' for v in values))
   return '\n'.join(lines) + '\n'
-
-
-def _flat(found):
-  flat = {}
-  for name, value in found.items():
-    if isinstance(value, dict):
-      flat |= {f'{name} {key}': number for key, number in value.items()}
-    else:
-      flat[name] = value
-  return flat

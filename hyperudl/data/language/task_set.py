@@ -1,22 +1,54 @@
-"""Tasks with language: a question, images, and answers as strings."""
+"""Sets of tasks with language: a question, images, and answers as strings."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+import os
 import pathlib
+from typing import Any
+from typing import Literal
 from typing import NamedTuple
 from zipfile import BadZipFile
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
 
 LATENTS = 'latents.npz'  # in the workdir of the run that they adapt
+BY_TASK = (  # fields whose first axis is T
+  *('support', 'support_y', 'query', 'query_y', 'question', 'answers'),
+  *('mask', 'ids', 'groups'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageConfig:
+  """The `language` section of a config."""
+
+  # Of `glyphvqa`, see there.
+  size: Literal['tiny', 'small', 'large'] = 'small'
+  level: Literal['wording', 'semantic'] = 'wording'  # held out in valid, test
+  # 'mixed': each task twice, with statements and with question and answer in
+  # one string, both with the referent; for the training of encoders.
+  answers: Literal['bare', 'full', 'mixed'] = 'bare'
+  seed: int = field(0, at_least=0)  # of scenes, pairs and images of each task
+  # Of `contrastive`, see `episodes`.
+  asked: int = field(0, at_least=0)  # questions about each image in training
+  captions: bool = False  # whether queries come with captions in training
+
+  def __post_init__(self):
+    hyperparameters.check(self, 'config.language.')
 
 
 class Captions(NamedTuple):
-  """What can be said of images beside the answers of tasks."""
+  """Strings about images beside the answers of tasks."""
 
-  strings: np.ndarray  # i32[R, K, V, L] word ids: subject, form, what it is
-  labels: np.ndarray  # i16[R, n], what each subject is in an image, or -1
+  strings: np.ndarray  # i32[R, K, V, L] word ids: subject, form, value
+  labels: np.ndarray  # i16[R, n], value of each subject in an image, or -1
 
 
 class TaskSet(NamedTuple):
@@ -33,19 +65,26 @@ class TaskSet(NamedTuple):
   names: tuple[str, ...]  # T questions
   answer_names: tuple[tuple[str, ...], ...]  # T times the answers
   ids: np.ndarray  # i32[T], numbers of the tasks in the whole family
-  groups: np.ndarray  # i32[T], equal for tasks that say the same otherwise
+  groups: np.ndarray  # i32[T], equal for wordings of one question
   total: int  # tasks of the family, all splits together
   words: tuple[str, ...] = ()  # word i + 1 of the ids
   latents: np.ndarray | None = None  # f32[M, T, Z], see `with_latents`
-  # Numbers of the answers of each image to what tasks ask, i16[G, n], -1 where
+  # The answer of each image to each group of questions, i16[G, n], -1 where
   # there is none, and the row of each task, i32[T]; see `with_labels`.
   labels: np.ndarray | None = None
   label_rows: np.ndarray | None = None
   captions: Captions | None = None
 
 
-def make_task_set(images, tasks, total, encode, words=(), ways=0):
-  """A `TaskSet` of padded arrays.
+def make_task_set(
+  images: np.ndarray,
+  tasks: Sequence[dict[str, Any]],
+  total: int,
+  encode: Callable,
+  words: Sequence[str] = (),
+  ways: int = 0,
+) -> TaskSet:
+  """Pad the arrays of tasks to a `TaskSet`.
 
   Args:
     images: uint8[n, H, W, C] or f32[n, E].
@@ -57,28 +96,22 @@ def make_task_set(images, tasks, total, encode, words=(), ways=0):
     words: the vocabulary behind word ids.
     ways: N, at least that of the largest task, which it is by default.
   """
-  most = ways or max(len(task['answers']) for task in tasks)
-  columns = {'support': [], 'query': []}
-  for name, pairs in columns.items():
-    width = max(len(task[name]) for task in tasks)
-    for task in tasks:
-      rest = [(-1, -1)] * (width - len(task[name]))
-      pairs.append([*task[name], *rest])
-  arrays = {name: np.array(p, np.int32) for name, p in columns.items()}
-  questions, answers = zip(*(encode(task) for task in tasks))
-  answers = [
-    np.pad(a, ((0, most - len(a)), (0, 0))) for a in map(np.asarray, answers)
-  ]
   counts = np.array([len(task['answers']) for task in tasks])
+  ways = ways or counts.max()
+  columns = {}
+  for name in ('support', 'query'):
+    pairs = [np.array(t[name], np.int32).reshape(-1, 2) for t in tasks]
+    columns[name] = _padded(pairs, max(map(len, pairs)), -1)
+  questions, answers = zip(*(encode(task) for task in tasks))
   return TaskSet(
     images,
-    arrays['support'][..., 0],
-    arrays['support'][..., 1],
-    arrays['query'][..., 0],
-    arrays['query'][..., 1],
+    columns['support'][..., 0],
+    columns['support'][..., 1],
+    columns['query'][..., 0],
+    columns['query'][..., 1],
     np.stack(questions),
-    np.stack(answers),
-    np.arange(most) < counts[:, None],
+    _padded(answers, ways, 0),
+    np.arange(ways) < counts[:, None],
     tuple(task['question'] for task in tasks),
     tuple(tuple(task['answers']) for task in tasks),
     np.array([task['id'] for task in tasks], np.int32),
@@ -88,15 +121,20 @@ def make_task_set(images, tasks, total, encode, words=(), ways=0):
   )
 
 
-def reordered(tasks, order):
-  """The same tasks in another order, i64[T]."""
-  names = {'names': tasks.names, 'answer_names': tasks.answer_names}
-  changed = {k: tuple(v[i] for i in order) for k, v in names.items()}
-  for name in (
-    *('support', 'support_y', 'query', 'query_y'),
-    *('question', 'answers', 'mask', 'ids', 'groups'),
-  ):
-    changed[name] = getattr(tasks, name)[order]
+def _padded(rows, length, value):
+  """Stack arrays [n, m] of different n, with rows of `value` behind them."""
+  pad = lambda row: ((0, length - len(row)), (0, 0))
+  return np.stack(
+    [np.pad(row, pad(row), constant_values=value) for row in rows]
+  )
+
+
+def reordered(tasks: TaskSet, order: np.ndarray) -> TaskSet:
+  """Return the same tasks in another order, i64[T]."""
+  changed = {name: getattr(tasks, name)[order] for name in BY_TASK}
+  for name in ('names', 'answer_names'):
+    values = getattr(tasks, name)
+    changed[name] = tuple(values[i] for i in order)
   if tasks.latents is not None:
     changed['latents'] = tasks.latents[:, order]
   if tasks.label_rows is not None:
@@ -104,17 +142,13 @@ def reordered(tasks, order):
   return tasks._replace(**changed)
 
 
-def as_floats(x):
-  """Images uint8 -> f32 in [0, 1]; features as they are."""
+def as_floats(x: jax.Array) -> jax.Array:
+  """Return images uint8 as f32 in [0, 1], and features as they are."""
   return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
 
 
-def with_labels(tasks):
-  """`tasks` with `labels`: those of the images of each task, if it has none.
-
-  Args:
-    tasks: a `TaskSet`.
-  """
+def with_labels(tasks: TaskSet) -> TaskSet:
+  """Return tasks with `labels`: by default of the images of each task."""
   if tasks.labels is not None:
     return tasks
   count = len(tasks.names)
@@ -128,11 +162,11 @@ def with_labels(tasks):
   return tasks._replace(labels=labels, label_rows=np.arange(count))
 
 
-def with_latents(tasks, path):
-  """`tasks` with the latents of the file that `precompute` has written.
+def with_latents(tasks: TaskSet, path: str | os.PathLike[str]) -> TaskSet:
+  """Return tasks with the latents that `precompute` has saved.
 
   Args:
-    tasks: a `TaskSet`.
+    tasks: of the training.
     path: of a .npz with latents f32[M, T', Z] and ids i32[T'].
 
   Raises:
@@ -147,19 +181,19 @@ def with_latents(tasks, path):
       'hyperudl.training.precompute --workdir=RUN, or leave '
       'config.data.latents empty'
     ) from error
-  place = {int(number): i for i, number in enumerate(ids)}
-  missing = [int(i) for i in tasks.ids if int(i) not in place]
+  rows = {int(number): i for i, number in enumerate(ids)}
+  missing = [int(i) for i in tasks.ids if int(i) not in rows]
   if missing or latents.ndim != 3 or not np.isfinite(latents).all():
     raise core.BadInput(
       f'{path}: latents {latents.shape} lack {len(missing)} of '
       f'{len(tasks.ids)} tasks or are not finite; precompute them on the same '
       'data'
     )
-  rows = [place[int(number)] for number in tasks.ids]
-  return tasks._replace(latents=np.asarray(latents[:, rows], np.float32))
+  order = [rows[int(number)] for number in tasks.ids]
+  return tasks._replace(latents=np.asarray(latents[:, order], np.float32))
 
 
-def latents_step(folder):
-  """Of the network whose latents FOLDER/latents.npz has: int or None."""
+def latents_step(folder: str | os.PathLike[str]) -> int | None:
+  """Return the step of the network that FOLDER/latents.npz is of, or None."""
   with np.load(pathlib.Path(folder) / LATENTS, allow_pickle=False) as file:
     return int(file['step']) if 'step' in file else None

@@ -1,140 +1,124 @@
-"""What learners with language share: features of images and strings."""
+"""Embeds the images and strings of a task by an image-text encoder."""
 
+import dataclasses
+from typing import Any
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from hyperudl.data.language import task_set
-from hyperudl.nets import towers as text
-from hyperudl.ops import losses
+from hyperudl import core
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
+from hyperudl.nets import towers as towers_lib
 
-NEVER = -1e9  # logit of an answer that the task does not have
-PART = 512  # images, or tasks, that `encoded` takes at a time
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Sizes of the encoder, which every learner above it repeats."""
+
+  way: int = field(5, at_least=1)  # N, the most answers of a task
+  vocabulary: int = field(512, at_least=1)  # word ids, with 0 for padding
+  width: int = field(300, at_least=1)  # E = d (d + 1) / 2, of the embeddings
+  hidden: tuple[int, ...] = field((192, 96), at_least=1)  # MLP of a patch
+  grid: int = field(2, at_least=1)  # patches per side of an image
+
+  def __post_init__(self):
+    hyperparameters.check(self)
 
 
 class Towers(NamedTuple):
-  """Sizes of the encoder; see `learners.contrastive.make`."""
+  """The two encoders."""
 
-  vocabulary: int = 512
-  width: int = 300
-  hidden: tuple[int, ...] = (192, 96)
-  grid: int = 2
-  inner: int = 96
+  image: towers_lib.ImageTower
+  text: towers_lib.TextTower
 
 
-class Words(NamedTuple):
-  """The strings of a task as vectors."""
-
-  question: jax.Array  # f32[E]
-  answers: jax.Array  # f32[N, E]
-  mask: jax.Array  # f32[N]
-
-
-def check(towers):
-  """Raises ValueError for sizes below 1."""
-  sizes = (*towers[:2], *towers.hidden, *towers[3:])
-  if min(sizes) < 1:
-    raise ValueError(f'sizes of the encoder must be >= 1: {towers}')
-
-
-def init(towers, key, examples, scale=10.0):
-  """Parameters: 'image' and 'text' towers, where these are no features yet.
+def make_towers(config: Any, inner: int) -> Towers:
+  """Return the encoders for the sizes of a config.
 
   Args:
-    towers: `Towers`.
-    key: PRNG key.
-    examples: Examples with the context of a task with language.
-    scale: initial inverse temperature of the contrast, 'log_scale'.
+    config: `Config`, or a ConfigDict with its fields.
+    inner: width of the vectors of words.
   """
-  params = {'log_scale': jnp.log(jnp.asarray(scale, jnp.float32))}
-  keys = jax.random.split(key)
-  if examples.x.ndim > 2:
-    net = _image(towers)
-    params['image'] = net.init(keys[0], examples.x[:1])['params']
-  context = _context(examples.context)
-  if jnp.issubdtype(context['question'].dtype, jnp.integer):
-    ids = context['question'][None]
-    params['text'] = _text(towers).init(keys[1], ids)['params']
-  return params
+  return Towers(
+    towers_lib.ImageTower(config.width, tuple(config.hidden), config.grid),
+    towers_lib.TextTower(config.vocabulary, config.width, inner),
+  )
 
 
-def images(towers, params, x):
-  """Features f32[n, E] of images, or the features that x is already."""
-  if x.ndim == 2:
-    return x
-  return _image(towers).apply({'params': params['image']}, x)
+def init(
+  towers: Towers, key: jax.Array, examples: core.Examples, scale: float = 10.0
+) -> core.PyTree:
+  """Return parameters 'log_scale', 'image' and 'text'.
 
+  Images and strings that are embedded already need no encoder.
 
-def words(towers, params, context):
-  """`Words` of a task.
+  Args:
+    towers: from `make_towers`.
+    key: PRNG key.
+    examples: with the context of a task with language.
+    scale: initial inverse temperature of the contrast.
 
   Raises:
     ValueError: without the context of a task with language.
   """
-  context = _context(context)
-  question, answers = context['question'], context['answers']
-  if jnp.issubdtype(question.dtype, jnp.integer):
-    ids = jnp.concatenate([question[None], answers])
-    vectors = _text(towers).apply({'params': params['text']}, ids)
-    question, answers = vectors[0], vectors[1:]
-  return Words(question, answers, context['mask'])
+  params = {'log_scale': jnp.log(jnp.asarray(scale, jnp.float32))}
+  keys = jax.random.split(key)
+  if examples.x.ndim > 2:
+    params['image'] = towers.image.init(keys[0], examples.x[:1])['params']
+  question = _checked(examples.context)['question']
+  if _are_ids(question):
+    params['text'] = towers.text.init(keys[1], question[None])['params']
+  return params
 
 
-def answers(towers, params, strings):
-  """Vectors f32[..., E] of answers: word ids i32[..., L], or what they are."""
-  if not jnp.issubdtype(strings.dtype, jnp.integer):
-    return strings
-  ids = strings.reshape(-1, strings.shape[-1])
-  vectors = _text(towers).apply({'params': params['text']}, ids)
-  return vectors.reshape(*strings.shape[:-1], -1)
+@dataclasses.dataclass(frozen=True)
+class DualEncoder:
+  """Encoders with their parameters; embedded inputs stay as they are."""
+
+  towers: Towers
+  params: core.PyTree
+
+  def embed_images(self, x: jax.Array) -> jax.Array:
+    """Return features f32[n, E] of images, or of features."""
+    if x.ndim == 2:
+      return x
+    return self.towers.image.apply({'params': self.params['image']}, x)
+
+  def embed_strings(self, strings: jax.Array) -> jax.Array:
+    """Return vectors f32[..., E] of word ids i32[..., L], or of vectors."""
+    if not _are_ids(strings):
+      return strings
+    ids = strings.reshape(-1, strings.shape[-1])
+    vectors = self.towers.text.apply({'params': self.params['text']}, ids)
+    return vectors.reshape(*strings.shape[:-1], -1)
+
+  def embed_words(self, context: core.PyTree) -> towers_lib.Words:
+    """Return question and answers of a task as vectors.
+
+    Args:
+      context: of support or queries, see `data.language.episodes`.
+
+    Raises:
+      ValueError: without the context of a task with language.
+    """
+    context = _checked(context)
+    question, answers = context['question'], context['answers']
+    if _are_ids(question):
+      vectors = self.embed_strings(jnp.concatenate([question[None], answers]))
+      question, answers = vectors[0], vectors[1:]
+    return towers_lib.Words(question, answers, context['mask'])
 
 
-def encoded(towers, params, tasks):
-  """A set of tasks whose images and strings the encoder has been through.
-
-  `images`, `words` and `answers` leave its features and vectors as they are.
-
-  Args:
-    towers: `Towers`.
-    params: of a frozen encoder.
-    tasks: a `vqa.TaskSet`; what is features already stays.
-  """
-  found, params = {}, jax.tree.map(jnp.asarray, params)  # from a checkpoint
-  pixels, question = tasks.images, tasks.question
-  if pixels.ndim > 2:
-    see = jax.jit(lambda part: images(towers, params, task_set.as_floats(part)))
-    parts = range(0, len(pixels), PART)
-    features = [np.asarray(see(pixels[i : i + PART])) for i in parts]
-    found['images'] = np.concatenate(features)
-  if np.issubdtype(question.dtype, np.integer):
-    read = jax.jit(lambda strings: answers(towers, params, strings))
-    for name in ('question', 'answers'):
-      strings = getattr(tasks, name)
-      parts = [strings[i : i + PART] for i in range(0, len(strings), PART)]
-      found[name] = np.concatenate([np.asarray(read(part)) for part in parts])
-  return tasks._replace(**found)
+def _are_ids(strings):
+  return jnp.issubdtype(strings.dtype, jnp.integer)
 
 
-def logits(features, found, scale):
-  """scale cos(f32[n, E], answers), never an absent answer: f32[n, N]."""
-  cosines = losses.unit(features) @ losses.unit(found.answers).T
-  return jnp.where(found.mask > 0, scale * cosines, NEVER)
-
-
-def _context(context):
+def _checked(context):
   if not isinstance(context, dict) or 'question' not in context:
     raise ValueError(
       'a task with language is needed, with question and answers: choose '
       'data.dataset=glyphvqa or a Meta-VQA folder'
     )
   return context
-
-
-def _image(towers):
-  return text.ImageTower(towers.width, tuple(towers.hidden), towers.grid)
-
-
-def _text(towers):
-  return text.TextTower(towers.vocabulary, towers.width, towers.inner)

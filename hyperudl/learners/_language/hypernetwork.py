@@ -1,200 +1,279 @@
-"""Networks with language whose weights come from a latent vector.
+"""Networks with language whose weights are decoded from a latent.
 
-The parts of the learner `hypernet`, which the learners that guide its latent
-share. An inner value is {'z': f32[Z]}, {'weights': pytree} or, for the kind
-'film', {'film': f32[2, H], 'weights': pytree}; a task is {'value', 'words'}.
+HNET of Nava et al. 2023 (arXiv:2210.08942): one latent holds a network. The
+parts of the learner `hypernet`, which the learners above it share.
 """
 
+from collections.abc import Callable
+import dataclasses
+from typing import Literal
 from typing import NamedTuple
+from typing import get_args
 
 import jax
+from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import optax
 
+from hyperudl import core
+from hyperudl.core.hyperparameters import field
 from hyperudl.learners._language import dual_encoder
 from hyperudl.nets import mlp
 from hyperudl.nets import target_nets
+from hyperudl.nets import towers as towers_lib
+from hyperudl.nets import weight_decoder
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 
-KINDS = (
-  'autodecoder',
-  'maml',
-  'multitask',
-  'conditional',
-  'weights',
-  'film',
-)
-OPTIMIZERS = ('sgd', 'adam')
-META_GRADS = ('full', 'first_order')
+Kind = Literal[
+  'autodecoder', 'maml', 'multitask', 'conditional', 'weights', 'film'
+]
+Target = Literal['adapter', 'head', 'convnet']
+MetaGrad = Literal['full', 'first_order']
+KINDS, TARGETS, META_GRADS = map(get_args, (Kind, Target, MetaGrad))
 
 
-class Settings(NamedTuple):
-  """See `make`."""
+@dataclasses.dataclass(frozen=True)
+class Config(dual_encoder.Config):
+  """Hyperparameters of `hypernet`, and of its frozen `contrastive` encoder."""
 
-  kind: str
-  towers: dual_encoder.Towers
-  target: target_nets.Target
-  latent: int
-  decoder: tuple
-  steps: int
-  rate: float
-  optimizer: str
-  meta_grad: str
-  penalty: float
+  inner_width: int = field(96, at_least=1)  # `inner` of the encoder
+  kind: Kind = 'autodecoder'  # see `hypernet`
+  target: Target = 'adapter'  # the network with generated weights
+  adapter: int = field(32, at_least=1)  # its hidden width
+  channels: tuple[int, ...] = field((16, 32, 32), at_least=1)  # of 'convnet'
+  scale: float = field(20.0, above=0)  # of the cosines with the answers
+  latent: int = field(48, at_least=1)  # Z
+  decoder: tuple[int, ...] = field((128, 128), at_least=1)  # hidden widths
+  inner_steps: int = field(10, at_least=0)  # K, on the support
+  inner_rate: float = field(0.03, above=0)
+  inner_optimizer: Literal['sgd', 'adam'] = 'adam'
+  meta_grad: MetaGrad = 'first_order'  # through the inner steps
+  penalty: float = 1e-3  # of |z_i|^2, kind 'autodecoder'
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.channels:
+      raise core.BadInput('channels = (): expected one number or more')
+    if self.kind == 'film' and self.target != 'adapter':
+      raise core.BadInput(
+        "kind = 'film' scales the adapter's hidden layer: set target = "
+        f"'adapter', not {self.target!r}"
+      )
+
+  @property
+  def towers(self) -> dual_encoder.Towers:
+    """The frozen encoders of images and strings."""
+    return dual_encoder.make_towers(self, self.inner_width)
+
+  @property
+  def target_net(self) -> target_nets.TargetNet:
+    """The network with generated weights."""
+    if self.target == 'head':
+      return target_nets.head(self.width, self.way)
+    if self.target == 'convnet':
+      return target_nets.convnet(self.width, self.channels, self.scale)
+    return target_nets.adapter(self.width, self.adapter, self.scale)
 
 
-def check(s):
-  """Raises ValueError for an unknown choice or a number out of range."""
-  dual_encoder.check(s.towers)
-  target_nets.check(s.target)
-  for name, value, choices in (
-    ('kind', s.kind, KINDS),
-    ('inner_optimizer', s.optimizer, OPTIMIZERS),
-    ('meta_grad', s.meta_grad, META_GRADS),
-  ):
-    if value not in choices:
-      raise ValueError(f'{name} must be one of {choices}, not {value!r}')
-  if min(s.latent, *s.decoder) < 1 or s.steps < 0 or s.rate <= 0:
-    raise ValueError(
-      'latent and decoder must be >= 1, inner_steps >= 0 and inner_rate > 0, '
-      f'not {s.latent}, {s.decoder}, {s.steps} and {s.rate}'
-    )
-  if s.kind == 'film' and s.target.kind != 'adapter':
-    raise ValueError(
-      f"kind='film' scales the adapter's hidden layer: target='adapter', not "
-      f'{s.target.kind!r}'
-    )
+class FastWeights(NamedTuple):
+  """What the inner loop adapts: a latent or weights; None is not there."""
+
+  latent: jax.Array | None = None  # f32[Z], decoded to weights
+  weights: core.PyTree = None  # of the target network
+  film: jax.Array | None = None  # f32[2, H], on the adapter's hidden layer
 
 
-def check_latents(s):
-  """Raises ValueError where tasks do not differ in their latents."""
-  if s.kind in ('weights', 'film', 'multitask'):
-    raise ValueError(
-      f'kind={s.kind!r} has no latent for each task: use '
+class Task(NamedTuple):
+  """What `adapt` returns."""
+
+  fast: FastWeights
+  words: towers_lib.Words
+
+
+def check_has_latents(config: Config) -> None:
+  """Refuse a hypernet whose tasks do not differ in their latents.
+
+  Raises:
+    BadInput: naming the kinds that do.
+  """
+  if config.kind in ('weights', 'film', 'multitask'):
+    raise core.BadInput(
+      f'kind={config.kind!r} has no latent for each task: use '
       "'autodecoder', 'maml' or 'conditional'"
     )
-  if s.kind == 'maml' and not s.steps:
-    raise ValueError("kind='maml' with inner_steps=0 adapts to no task")
+  if config.kind == 'maml' and not config.inner_steps:
+    raise core.BadInput("kind='maml' with inner_steps=0 adapts to no task")
 
 
-def init(s, key, episode):
-  """Parameters; `codes` f32[tasks, Z] for the kind 'autodecoder'."""
+def init(config: Config, key: jax.Array, episode: core.Episode) -> core.PyTree:
+  """Return parameters; `codes` f32[tasks, Z] for the kind 'autodecoder'."""
   keys = jax.random.split(key, 5)
   support = episode.support
-  frozen = {'contrastive': dual_encoder.init(s.towers, keys[0], support)}
-  weights = target_nets.init(s.target, keys[1], support.x)
-  params = {'frozen': frozen}
-  if s.kind in ('weights', 'film'):
+  encoder = dual_encoder.init(config.towers, keys[0], support)
+  weights = config.target_net.init(keys[1], support.x)
+  params: core.PyTree = {'frozen': {'contrastive': encoder}}
+  if config.kind in ('weights', 'film'):
     params['weights'] = weights
   else:
-    params['decoder'] = mlp.init(keys[2], weights, s.latent, s.decoder)
-    params['start'] = 0.1 * jax.random.normal(keys[3], (s.latent,))
-  if s.kind == 'autodecoder':
-    shape = (episode.extra['task'].shape[0], s.latent)
-    params['codes'] = 0.1 * jax.random.normal(keys[4], shape)
-  if s.kind in ('conditional', 'film'):
-    out = s.latent if s.kind == 'conditional' else 2 * s.target.hidden
-    width = words_of(s, params, support.context).question.shape[0]
-    params['from_question'] = mlp.init_perceptron(
-      keys[4], (width, 128, out), 0.1
+    params['decoder'] = weight_decoder.init(
+      keys[2], weights, config.latent, config.decoder
     )
+    params['start'] = 0.1 * jax.random.normal(keys[3], (config.latent,))
+  if config.kind == 'autodecoder':
+    shape = (episode.extra['task'].shape[0], config.latent)
+    params['codes'] = 0.1 * jax.random.normal(keys[4], shape)
+  if config.kind in ('conditional', 'film'):
+    out = config.latent if config.kind == 'conditional' else 2 * config.adapter
+    embed = dual_encoder.DualEncoder(config.towers, encoder).embed_words
+    width = embed(support.context).question.shape[0]
+    params['from_question'] = mlp.init(keys[4], (width, 128, out), 0.1)
   return params
 
 
-def words_of(s, params, context):
-  """`language.Words` of a task by the frozen encoder."""
-  return dual_encoder.words(s.towers, params['frozen']['contrastive'], context)
+def freeze(params: core.PyTree) -> core.PyTree:
+  """Return `frozen` of a learner above, from the parameters of a hypernet."""
+  net = {name: value for name, value in params.items() if name != 'frozen'}
+  return {**params['frozen'], 'hypernet': net}
 
 
-def features_of(s, params, x):
-  """Features f32[n, E] of images by the frozen encoder."""
-  return dual_encoder.images(s.towers, params['frozen']['contrastive'], x)
+def unfreeze(config: Config, params: core.PyTree) -> 'Hypernet':
+  """Return the hypernet in `frozen` of a learner above."""
+  frozen = params['frozen']
+  encoder = {'contrastive': frozen['contrastive']}
+  return Hypernet(config, {**frozen['hypernet'], 'frozen': encoder})
 
 
-def start(s, params, context):
-  """The value that inner steps begin from: {'z'} or {'weights'}, {'film'}."""
-  if s.kind in ('conditional', 'film'):
-    question = words_of(s, params, context).question
-    said = mlp.perceptron(params['from_question'], question)
-  if s.kind == 'film':
-    return {
-      'film': said.reshape(2, s.target.hidden),
-      'weights': params['weights'],
-    }
-  if s.kind == 'weights':
-    return {'weights': params['weights']}
-  if s.kind == 'conditional':
-    return {'z': params['start'] + said}
-  return {'z': params['start']}
+@dataclasses.dataclass(frozen=True)
+class Hypernet:
+  """A hypernet with its parameters."""
 
+  config: Config
+  params: core.PyTree
 
-def network(s, params, value):
-  """(weights, film or None) of an inner value."""
-  if 'z' in value:
-    return mlp.decode(params['decoder'], value['z']), None
-  return value['weights'], value.get('film')
+  @property
+  def encoder(self) -> dual_encoder.DualEncoder:
+    """The frozen encoder of images and strings."""
+    params = self.params['frozen']['contrastive']
+    return dual_encoder.DualEncoder(self.config.towers, params)
 
+  @property
+  def base(self) -> core.PyTree:
+    """The base weights of the decoder."""
+    return self.params['decoder']['base']
 
-def answer(s, params, value, words, x, features=None):
-  """Logits f32[n, N] of images by the network of an inner value."""
-  if features is None:
-    features = features_of(s, params, x)
-  weights, film = network(s, params, value)
-  return target_nets.logits(s.target, weights, x, features, words, film)
+  def initial_weights(self, context: core.PyTree) -> FastWeights:
+    """Return the fast weights that inner steps begin from."""
+    params, kind = self.params, self.config.kind
+    if kind == 'weights':
+      return FastWeights(weights=params['weights'])
+    if kind not in ('conditional', 'film'):
+      return FastWeights(params['start'])
+    question = self.encoder.embed_words(context).question
+    generated = mlp.apply(params['from_question'], question)
+    if kind == 'conditional':
+      return FastWeights(params['start'] + generated)
+    film = generated.reshape(2, self.config.adapter)
+    return FastWeights(weights=params['weights'], film=film)
 
+  def weights_of(self, fast: FastWeights) -> core.PyTree:
+    """Return the weights of the target network."""
+    if fast.latent is None:
+      return fast.weights
+    return weight_decoder.apply(self.params['decoder'], fast.latent)
 
-def adapted(s, params, support, value, steps=None):
-  """The task after inner steps on the support: {'value', 'words'}.
+  def deviation(self, fast: FastWeights) -> jax.Array:
+    """Return the weights minus the base weights, flattened: f32[D]."""
+    weights = ravel_pytree(self.weights_of(fast))[0]
+    return weights - ravel_pytree(self.base)[0]
 
-  Args:
-    s: `Settings`.
-    params: of the learner.
-    support: Examples with the context of a task with language.
-    value: from `start`, or {'z': f32[Z]}.
-    steps: K, by default as in the settings.
-  """
-  words = words_of(s, params, support.context)
-  steps = s.steps if steps is None else steps
-  idle = s.kind in ('multitask', 'film')
-  if steps and not idle:
-    x = support.x
-    features = features_of(s, params, x)
+  def logits(
+    self, task: Task, x: jax.Array, features: jax.Array | None = None
+  ) -> jax.Array:
+    """Return logits f32[n, N] of images.
 
-    def objective(value, step):
-      del step
-      logits = answer(s, params, value, words, x, features)
+    Args:
+      task: fast weights and words.
+      x: f32[n, H, W, C] or f32[n, E].
+      features: f32[n, E] of the encoder, which is called where it is None.
+    """
+    if features is None:
+      features = self.encoder.embed_images(x)
+    weights, (fast, words) = self.weights_of(task.fast), task
+    target = self.config.target_net
+    return target.logits(weights, x, features, words, fast.film)
+
+  def make_support_loss(
+    self, support: core.Examples, words: towers_lib.Words
+  ) -> Callable[[FastWeights], jax.Array]:
+    """Return the function fast weights -> cross-entropy on the support."""
+    features = self.encoder.embed_images(support.x)
+
+    def loss(fast):
+      logits = self.logits(Task(fast, words), support.x, features)
       return losses.cross_entropy(logits, support.y)
 
-    value, _ = gradient_descent.optimise(
-      objective,
-      value,
+    return loss
+
+  def adapt(
+    self, support: core.Examples, fast: FastWeights, steps: int | None = None
+  ) -> Task:
+    """Return the task after inner steps on the support.
+
+    Args:
+      support: with the context of a task with language.
+      fast: where to begin, such as `initial_weights`.
+      steps: K, by default that of the config.
+    """
+    config = self.config
+    words = self.encoder.embed_words(support.context)
+    steps = config.inner_steps if steps is None else steps
+    if steps and config.kind not in ('multitask', 'film'):
+      loss = self.make_support_loss(support, words)
       # The root: the derivative of sqrt at 0 is infinite.
-      optax.sgd(s.rate)
-      if s.optimizer == 'sgd'
-      else optax.adam(s.rate, eps_root=1e-12),
-      steps,
-      first_order=s.meta_grad == 'first_order',
-    )
-  return {'value': value, 'words': words}
+      optimizer = (
+        optax.sgd(config.inner_rate)
+        if config.inner_optimizer == 'sgd'
+        else optax.adam(config.inner_rate, eps_root=1e-12)
+      )
+      fast, _ = gradient_descent.optimise(
+        lambda fast, step: loss(fast),
+        fast,
+        optimizer,
+        steps,
+        first_order=config.meta_grad == 'first_order',
+      )
+    return Task(fast, words)
+
+  def adapt_to_all_images(self, episode: core.Episode) -> FastWeights:
+    """Return fast weights after steps on all images of a training task."""
+    fast = self.initial_weights(episode.support.context)
+    return self.adapt(all_images(episode), fast).fast
+
+  def task_code(self, episode: core.Episode) -> jax.Array:
+    """Return the learned latent f32[Z] of a training task ('autodecoder')."""
+    return episode.extra['task'] @ self.params['codes']
+
+  def task_latent(self, episode: core.Episode) -> jax.Array:
+    """Return the latent f32[Z] of a training task, without a gradient.
+
+    `extra['latent']` where `data.latents` gave one; else the learned one of an
+    autodecoder; else inner steps on all images of the episode.
+    """
+    extra = episode.extra or {}
+    if 'latent' in extra:
+      latent = extra['latent']
+    elif self.config.kind == 'autodecoder':
+      latent = self.task_code(episode)
+    else:
+      latent = self.adapt_to_all_images(episode).latent
+    return jax.lax.stop_gradient(latent)
 
 
-def adapted_on_all(s, params, episode):
-  """The inner value after steps on support and queries of a training task."""
+def all_images(episode: core.Episode) -> core.Examples:
+  """Return support and queries of a training task as one support."""
   support, query = episode.support, episode.query
-  every = support._replace(
+  return support._replace(
     x=jnp.concatenate([support.x, query.x]),
     y=jnp.concatenate([support.y, query.y]),
   )
-  first = start(s, params, support.context)
-  return adapted(s, params, every, first)['value']
-
-
-def predict(s, params, task, x):
-  """Logits f32[n, N] of images."""
-  return answer(s, params, task['value'], task['words'], x)
-
-
-def code(params, episode):
-  """The code f32[Z] of a training task."""
-  return episode.extra['task'] @ params['codes']

@@ -1,197 +1,155 @@
-"""Diffusion over one point a task, guided by a condition, with running means.
+"""Diffusion over the latents of tasks, guided by a condition.
 
-What `hyperldm` and `hyperldm_film` share (Nava et al. 2023, arXiv:2210.08942):
-a denoiser learns
+Nava et al. 2023, arXiv:2210.08942: a denoiser learns
   mean |e - eps(sqrt(a_t) z + sqrt(1 - a_t) e, t, c or 0)|^2
-on standardised points z of training tasks, whose moments are fitted beside it,
-and new points are sampled by classifier-free guidance with the running mean of
-its weights (`frozen/ema`). Points are f32[Z], conditions f32[C].
+on standardised latents z of training tasks, whose moments are fitted beside it,
+and new latents are sampled by classifier-free guidance with a moving average of
+its weights (`frozen/ema`). Latents are f32[Z], conditions f32[C].
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from hyperudl.nets import denoiser as diffusion
+from hyperudl import core
+from hyperudl.core.hyperparameters import field
+from hyperudl.nets import denoiser
+from hyperudl.nets import samplers
 
 
-class Settings(NamedTuple):
-  """See `make`."""
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Hyperparameters of denoiser and sampler."""
 
-  schedule: str
-  timesteps: int
-  denoiser: tuple
-  drop_rate: float
-  gamma: float
-  sampler_steps: int
-  eta: float
-  clip: float
-  samples: int
-  ema: float
+  schedule: Literal['cosine', 'linear'] = 'cosine'
+  timesteps: int = field(100, at_least=1)  # T
+  denoiser: tuple[int, ...] = field((256, 256), at_least=1)  # width of blocks
+  drop_rate: float = field(0.2, at_least=0, at_most=1)  # of the condition
+  # Guidance: 0 ignores the condition, 1 is the conditional model.
+  gamma: float = 1.0
+  sampler_steps: int = field(50, at_least=1)  # of DDIM, <= timesteps
+  eta: float = field(1.0, at_least=0, at_most=1)  # 1 with all timesteps: DDPM
+  clip: float = field(4.0, above=0)  # of estimates of the standardised latent
+  samples: int = field(1, at_least=1)  # latents of a task
+  ema: float = field(0.999, at_least=0, at_most=1)  # decay of the average
+  few_shot_gamma: float = 0.0  # guidance by the loss on the support
 
-
-def make(
-  *,
-  schedule='cosine',
-  timesteps=100,
-  denoiser=(256, 256),
-  drop_rate=0.2,
-  gamma=1.0,
-  sampler_steps=50,
-  eta=1.0,
-  clip=4.0,
-  samples=1,
-  ema=0.999,
-):
-  """`Settings`.
-
-  Args:
-    schedule: 'cosine' or 'linear'.
-    timesteps: T, of the diffusion.
-    denoiser: widths of its blocks.
-    drop_rate: probability of training without the condition.
-    gamma: guidance; 0 ignores the condition, 1 is the conditional model.
-    sampler_steps: of the DDIM sampler, <= timesteps.
-    eta: its noise; 1 with all timesteps is DDPM.
-    clip: bound of the estimate of the standardised point.
-    samples: points of a task, whose networks' probabilities are averaged.
-    ema: decay of the running mean of the denoiser.
-
-  Raises:
-    ValueError: for an unknown choice or a number out of range.
-  """
-  s = Settings(
-    schedule,
-    timesteps,
-    tuple(denoiser),
-    drop_rate,
-    gamma,
-    sampler_steps,
-    eta,
-    clip,
-    samples,
-    ema,
-  )
-  diffusion.schedule(s.schedule, s.timesteps)
-  if not 1 <= s.sampler_steps <= s.timesteps:
-    raise ValueError(
-      f'sampler_steps must be 1 to timesteps={s.timesteps}, not '
-      f'{s.sampler_steps}'
-    )
-  shares = {'drop_rate': s.drop_rate, 'eta': s.eta, 'ema': s.ema}
-  for name, value in shares.items():
-    if not 0 <= value <= 1:
-      raise ValueError(f'{name} must be in [0, 1], not {value}')
-  if s.samples < 1 or s.clip <= 0:
-    raise ValueError(
-      f'samples must be >= 1 and clip > 0, not {s.samples} and {s.clip}'
-    )
-  return s
+  def __post_init__(self):
+    if self.sampler_steps > self.timesteps:
+      raise core.BadInput(
+        f'sampler_steps = {self.sampler_steps} is above timesteps = '
+        f'{self.timesteps}'
+      )
 
 
-def init(s, key, width, condition):
-  """Parameters: 'denoiser', 'moments' and their running means, 'frozen'.
+def init(
+  config: Config, key: jax.Array, width: int, condition: jax.Array
+) -> core.PyTree:
+  """Return 'denoiser', 'moments' and, 'frozen', their moving average.
 
   Args:
-    s: `Settings`.
+    config: of the diffusion.
     key: PRNG key.
     width: Z.
     condition: f32[C], for its shape.
   """
-  z = jnp.zeros((1, width))
-  net = diffusion.Denoiser(width, s.denoiser).init(
-    key, z, jnp.zeros((1,), jnp.int32), condition[None]
+  net = denoiser.Denoiser(width, config.denoiser).init(
+    key, jnp.zeros((1, width)), jnp.zeros((1,), jnp.int32), condition[None]
   )
   moments = {
     'mean': jnp.zeros((width,), jnp.float32),
     'log_std': jnp.zeros((width,), jnp.float32),
   }
   params = {'denoiser': net['params'], 'moments': moments}
-  decay = jnp.asarray(s.ema, jnp.float32)
+  decay = jnp.asarray(config.ema, jnp.float32)
   ema = {**jax.tree.map(jnp.copy, params), 'decay': decay}
   return {**params, 'frozen': {'ema': ema}}
 
 
-def _moments(params):
-  stored = params['moments']
-  return diffusion.Moments(stored['mean'], jnp.exp(stored['log_std']))
+def _parts(config, params):
+  """Return (moments, schedule, function that predicts the noise)."""
+  mean, log_std = params['moments']['mean'], params['moments']['log_std']
+  net = denoiser.Denoiser(mean.shape[-1], config.denoiser)
+  predict = lambda z, t, c: net.apply({'params': params['denoiser']}, z, t, c)
+  schedule = samplers.schedule(config.schedule, config.timesteps)
+  return samplers.Moments(mean, jnp.exp(log_std)), schedule, predict
 
 
-def _noise_of(s, params):
-  width = params['moments']['mean'].shape[-1]
-  net = diffusion.Denoiser(width, s.denoiser)
-  return lambda z, t, c: net.apply({'params': params['denoiser']}, z, t, c)
+def loss(
+  config: Config,
+  params: core.PyTree,
+  latent: jax.Array,
+  condition: jax.Array,
+  key: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Return the denoising loss with the fit of the moments, and metrics.
 
-
-def loss(s, params, z, condition, key):
-  """(f32[], metrics): the denoising loss and the fit of the moments.
-
-  The metric `spread`, the mean square of standardised points, ends at one.
+  The metric `spread`, the mean square of standardised latents, ends at one.
 
   Args:
-    s: `Settings`.
-    params: from `init`, trained.
-    z: the point of a task; no gradient goes into it, nor into the condition.
+    config: of the diffusion.
+    params: from `init`.
+    latent: of a task; no gradient goes into it, nor into the condition.
     condition: of the task.
     key: PRNG key.
   """
-  z, condition = jax.lax.stop_gradient((z, condition))
-  moments = jax.lax.stop_gradient(_moments(params))
-  value = diffusion.epsilon_loss(
-    _noise_of(s, params),
-    diffusion.schedule(s.schedule, s.timesteps),
-    diffusion.standardise(z, moments)[None],
+  latent, condition = jax.lax.stop_gradient((latent, condition))
+  moments, schedule, predict = _parts(config, params)
+  standardised = samplers.standardise(latent, jax.lax.stop_gradient(moments))
+  value = samplers.epsilon_loss(
+    predict,
+    schedule,
+    standardised[None],
     condition[None],
     key,
-    s.drop_rate,
+    config.drop_rate,
   )
   # Over many tasks the negative log-likelihood of a Gaussian has its minimum
   # at the mean and the standard deviation.
-  stored = params['moments']
-  spread = jnp.square((z - stored['mean']) * jnp.exp(-stored['log_std']))
-  fit = jnp.mean(stored['log_std'] + 0.5 * spread)
-  metrics = {'denoising': value, 'fit': fit, 'spread': jnp.mean(spread)}
+  mean, log_std = params['moments']['mean'], params['moments']['log_std']
+  squared = jnp.square((latent - mean) * jnp.exp(-log_std))
+  fit = jnp.mean(log_std + 0.5 * squared)
+  metrics = {'denoising': value, 'fit': fit, 'spread': jnp.mean(squared)}
   return value + fit, metrics
 
 
-def sample(s, params, condition, key, few_shot=None):
-  """One point for a condition: f32[Z].
+def sample(
+  config: Config,
+  params: core.PyTree,
+  condition: jax.Array,
+  key: jax.Array,
+  support_loss: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Return one latent f32[Z] for a condition.
 
   Args:
-    s: `Settings`.
+    config: of the diffusion.
     params: from `init`, trained.
     condition: of the task.
     key: PRNG key.
-    few_shot: (f32[Z] -> f32[], strength), a loss that sampling is led to lower,
-      or None.
+    support_loss: f32[Z] -> f32[], which sampling is guided to lower
+      where `few_shot_gamma` is not 0.
   """
-  averaged = params['frozen']['ema']
-  schedule = diffusion.schedule(s.schedule, s.timesteps)
-  moments, predict = _moments(averaged), _noise_of(s, averaged)
+  moments, schedule, predict = _parts(config, params['frozen']['ema'])
   push = None
-  if few_shot:
-    loss, strength = few_shot
-    push = diffusion.few_shot_push(
-      lambda z: loss(diffusion.unstandardise(z, moments)),
-      strength,
+  if config.few_shot_gamma:
+    push = samplers.few_shot_push(
+      lambda z: support_loss(samplers.unstandardise(z, moments)),
+      config.few_shot_gamma,
       schedule,
-      clip=s.clip,
+      clip=config.clip,
     )
-  z = diffusion.sample_ddim(
-    lambda z, t: diffusion.guided(predict, z, t, condition, s.gamma),
+  z = samplers.sample_ddim(
+    lambda z, t: samplers.guided(predict, z, t, condition, config.gamma),
     schedule,
     key,
     moments.mean.shape,
-    s.sampler_steps,
-    s.eta,
-    s.clip,
+    config.sampler_steps,
+    config.eta,
+    config.clip,
     push=push,
   )
-  return diffusion.unstandardise(z, moments)
-
-
-def mean_of(logits):
-  """Log of the mean probabilities of samples: f32[M, n, N] -> f32[n, N]."""
-  each = jax.nn.log_softmax(logits)
-  return jax.nn.logsumexp(each, axis=0) - jnp.log(logits.shape[0])
+  return samplers.unstandardise(z, moments)

@@ -1,141 +1,78 @@
-"""Latent spaces of networks that guidance works in.
+"""The latent spaces of networks that guidance works in.
 
-'hnet': the z of a frozen `hypernet`. 'hvae': the latent of a frozen `hvae` on
-the weights that the hypernet decodes. A point decodes to an inner value of
-`hypernet`, {'z'} or {'weights'}, which answers questions.
+'hnet': the latent of a frozen `hypernet`. 'hvae': the latent of a frozen `hvae`
+on the weights that the hypernet decodes.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal
 
 import jax
-from jax.flatten_util import ravel_pytree
-import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl.learners._language import hypernetwork
-from hyperudl.nets import mlp
-
-SPACES = ('hnet', 'hvae')
-
-
-class Space(NamedTuple):
-  """Static sizes."""
-
-  kind: str
-  net: hypernetwork.Settings
-  latent: int  # of the hvae
-  hidden: tuple  # of the hvae
+from hyperudl.learners._language import weight_vae
+from hyperudl.ops import losses
 
 
-def check(space):
-  """Raises ValueError for an unknown kind or sizes below 1."""
-  if space.kind not in SPACES:
-    raise ValueError(f'space must be one of {SPACES}, not {space.kind!r}')
-  if min(space.latent, *space.hidden) < 1:
-    raise ValueError(
-      f'the hvae must have sizes >= 1, not {space.latent}, {space.hidden}'
-    )
-  hypernetwork.check_latents(space.net)
+@dataclasses.dataclass(frozen=True)
+class Config(weight_vae.Config):
+  """The space, and the hyperparameters of its frozen upstreams."""
+
+  space: Literal['hnet', 'hvae'] = 'hnet'
+
+  @property
+  def dimension(self) -> int:
+    """How many numbers a latent of the space has."""
+    return self.latent if self.space == 'hnet' else self.hvae_latent
 
 
-def width(space):
-  """Dimensions of a point."""
-  return space.net.latent if space.kind == 'hnet' else space.latent
-
-
-def init_hvae(space, key, weights):
-  """Parameters of the VAE over weights: 'encoder', 'decoder', 'log_spread'."""
+def init_frozen(
+  config: Config, key: jax.Array, episode: core.Episode
+) -> core.PyTree:
+  """Return the frozen upstreams of a learner on a space."""
   keys = jax.random.split(key)
-  size = ravel_pytree(weights)[0].size
-  sizes = (size, *space.hidden, 2 * space.latent)
-  return {
-    'encoder': mlp.init_perceptron(keys[0], sizes),
-    'decoder': mlp.init_perceptron(
-      keys[1], (space.latent, *space.hidden, size), 0.1
-    ),
-    'log_spread': jnp.zeros((), jnp.float32),
-  }
-
-
-def deviation(params, weights):
-  """Flat weights f32[D] minus the base of the frozen hypernet."""
-  base = params['frozen']['hypernet']['decoder']['base']
-  return ravel_pytree(weights)[0] - ravel_pytree(base)[0]
-
-
-def encode(params, weights):
-  """Posterior of a weight pytree: mean and log-variance f32[L] each.
-
-  The log-variance is shifted by -1, so that sampling starts out mild.
-  """
-  hvae = params['frozen']['hvae']
-  flat = deviation(params, weights) / jnp.exp(hvae['log_spread'])
-  mean, log_variance = jnp.split(mlp.perceptron(hvae['encoder'], flat), 2)
-  return mean, log_variance - 1.0
-
-
-def init_frozen(space, key, episode):
-  """The frozen upstreams of a learner on this space."""
-  keys = jax.random.split(key)
-  params = hypernetwork.init(space.net, keys[0], episode)
-  frozen = dict(params.pop('frozen'))
-  frozen['hypernet'] = params
-  if space.kind == 'hvae':
-    frozen['hvae'] = init_hvae(space, keys[1], params['decoder']['base'])
+  frozen = hypernetwork.freeze(hypernetwork.init(config, keys[0], episode))
+  if config.space == 'hvae':
+    base = frozen['hypernet']['decoder']['base']
+    frozen['hvae'] = weight_vae.init(config, keys[1], base)
   return frozen
 
 
-def net_params(params):
-  """Parameters of the frozen hypernet as `hypernet` takes them."""
-  frozen = params['frozen']
-  return {
-    **frozen['hypernet'],
-    'frozen': {'contrastive': frozen['contrastive']},
-  }
+@dataclasses.dataclass(frozen=True)
+class LatentSpace:
+  """A space with the parameters of a learner on it."""
 
+  config: Config
+  params: core.PyTree
 
-def value_of(space, params, z):
-  """The inner value of `hypernet` at a point f32[L]."""
-  if space.kind == 'hnet':
-    return {'z': z}
-  decoder = {
-    'base': params['frozen']['hypernet']['decoder']['base'],
-    'layers': params['frozen']['hvae']['decoder'],
-  }
-  return {'weights': mlp.decode(decoder, z)}
+  @property
+  def net(self) -> hypernetwork.Hypernet:
+    """The frozen hypernet."""
+    return hypernetwork.unfreeze(self.config, self.params)
 
+  def embed_question(self, context: core.PyTree) -> jax.Array:
+    """Return the question of a task, of length 1: f32[E]."""
+    return losses.unit(self.net.encoder.embed_words(context).question)
 
-def weights_of(space, params, z):
-  """The weight pytree at a point."""
-  value = value_of(space, params, z)
-  return hypernetwork.network(space.net, net_params(params), value)[0]
+  def decode(self, latent: jax.Array) -> hypernetwork.FastWeights:
+    """Return the fast weights of a latent."""
+    if self.config.space == 'hnet':
+      return hypernetwork.FastWeights(latent)
+    return weight_vae.decode(self.params['frozen']['hvae'], self.net, latent)
 
+  def encode(self, fast: hypernetwork.FastWeights) -> jax.Array:
+    """Return the latent of fast weights that the hypernet has adapted."""
+    if self.config.space == 'hnet':
+      return fast.latent
+    return weight_vae.encode(self.params['frozen']['hvae'], self.net, fast)[0]
 
-def point_of(space, params, value):
-  """The point of an inner value {'z'} of the hypernet."""
-  if space.kind == 'hnet':
-    return value['z']
-  weights = hypernetwork.network(space.net, net_params(params), value)[0]
-  return encode(params, weights)[0]
+  def initial_latent(self, context: core.PyTree) -> jax.Array:
+    """Return the latent of the unadapted network."""
+    return self.encode(self.net.initial_weights(context))
 
-
-def start(space, params, context):
-  """The point that stands for no task in particular."""
-  value = hypernetwork.start(space.net, net_params(params), context)
-  return point_of(space, params, value)
-
-
-def point_of_task(space, params, episode):
-  """The point of a training task: stored, learned or adapted here.
-
-  `extra['latent']` where `data.latents` gave one; else the code of an
-  autodecoder; else inner steps on all images of the episode.
-  """
-  net = net_params(params)
-  extra = episode.extra or {}
-  if 'latent' in extra:
-    value = {'z': extra['latent']}
-  elif space.net.kind == 'autodecoder':
-    value = {'z': hypernetwork.code(net, episode)}
-  else:
-    value = hypernetwork.adapted_on_all(space.net, net, episode)
-  return jax.lax.stop_gradient(point_of(space, params, value))
+  def task_latent(self, episode: core.Episode) -> jax.Array:
+    """Return the latent of a training task, see `Hypernet.task_latent`."""
+    latent = self.net.task_latent(episode)
+    fast = hypernetwork.FastWeights(latent)
+    return jax.lax.stop_gradient(self.encode(fast))

@@ -1,19 +1,19 @@
-"""HyperTransformer: one transformer per layer writes a small CNN.
+"""HyperTransformer: one transformer per layer generates a small CNN.
 
-Zhmoginov, Sandler, Vladymyrov 2022, arXiv:2201.04182. Layers are written in
-order; z_l is the support set after the layers 1..l-1 already written:
+Zhmoginov, Sandler, Vladymyrov 2022, arXiv:2201.04182. Layers are generated in
+order; z_l is the support set after the layers 1..l-1 generated before:
   theta_l = T_l([M_l[j]; 0]_j, [L_l[y_i]; h_l(z_l,i); s(x_i)]_i)  at weights j
   outer loss = mean cross-entropy of f_theta on the queries
-with tables M_l (slices) and L_l (labels; its last row means "no label", used
-by support rows with y = -1), layer features h_l, shared image features s and
-a post-LN encoder T_l without positional encoding. There is no inner loop.
+with tables M_l (weight slices) and L_l (labels; its last row means "no label",
+used by support rows with y = -1), layer features h_l, shared image features s
+and a post-LN encoder T_l without positional encoding. There is no inner loop.
 The CNN is conv, activation, max-pooling, normalisation, and a linear layer.
 The last operation of T_l is a layer norm, so weights start at unit variance.
 
 Differs from the reference (TensorFlow code of the authors):
   * `norm='batch'` (the reference) uses the statistics of the images at hand:
-    of the support set while writing, of the queries while answering, which
-    is transductive at query time. 'group', 'layer' and 'none' are not.
+    of the support set during generation, of the queries at prediction, which
+    is transductive. 'group', 'layer' and 'none' are not.
   * Dropout acts in training only (there also in evaluation).
   * The encoder of the logits layer has no bias in its last layer norm: it
     would move all logits of an image alike and has no gradient.
@@ -29,258 +29,202 @@ bias). Their CNN 'maxpool-4-layer' is net='maxpool', depth=4; '3-layer' and
 '4-layer' are net='strided', stride=2, depth=3 and 4.
 """
 
-from flax import linen as nn
+import functools
+
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl import learners
-from hyperudl.learners.hypertransformer import config
-from hyperudl.learners.hypertransformer import episode_network
-from hyperudl.learners.hypertransformer import generator_losses
+from hyperudl.learners.hypertransformer import config as config_lib
+from hyperudl.learners.hypertransformer import feature_extractors
+from hyperudl.learners.hypertransformer import losses
+from hyperudl.learners.hypertransformer import target_network
 from hyperudl.learners.hypertransformer import weight_generator
-from hyperudl.ops import losses
+from hyperudl.ops import losses as ops_losses
+
+Config = config_lib.Config
+# See `learners.check_run`.
+SUPPORTS = frozenset({'emit_from', 'missing_classes'})
 
 
-def make(
-  way,
+def make(config: Config) -> core.Learner:
+  """Make the `hypertransformer` learner.
+
+  Its task is the parameters of the CNN, or with head='prototypes'
+  {'cnn', 'prototypes', 'scale'}.
+  """
+  target_network.make(config)  # checks its own choices
+  if config.stage == 'shared':
+    return _make_shared_stage(config)
+  functions = init, adapt, _predict, _loss
+  return learners.make_learner(
+    *(functools.partial(function, config) for function in functions)
+  )
+
+
+def init(
+  config: Config, key: jax.Array, episode: core.Episode
+) -> dict[str, core.PyTree]:
+  """Return the learner's parameters.
+
+  These are 'writer' (the weight generator) and, where they exist, 'net' (the
+  learned part of the CNN), 'shared', 'support_norms', 'log_scale', 'heads'.
+  """
+  keys, x = jax.random.split(key, 4), episode.support.x
+  pixels = target_network.scale_pixels(x)
+  specs = target_network.layer_specs(config, pixels)
+  cnn = target_network.make(config).init(keys[0], pixels)['params']
+  learned = target_network.learned_part(config, specs, cnn)
+  norms = target_network.norms(learned) if config.separate_norm else {}
+  params = _init_shared(config, keys[1], pixels)
+  shared = feature_extractors.shared_features(config, params, x)
+  generator = weight_generator.WeightGenerator(config)
+  variables = generator.init(
+    keys[2], learned, norms, episode.support, shared, False
+  )
+  params['writer'] = variables.get('params', {})
+  if learned:
+    params['net'] = learned
+  if norms:
+    params['support_norms'] = norms
+  if config.head == 'prototypes' and config.logits_scale:
+    params['log_scale'] = jnp.log(jnp.float32(config.logits_scale))
+  if config.warmup_steps:
+    params['heads'] = [
+      losses.init_dense(k, config.channels, config.way)
+      for k in jax.random.split(keys[3], config.depth - 1)
+    ]
+  return params
+
+
+def _init_shared(config, key, x):
+  """{'shared': features and, where it is trained, head}, or {}."""
+  if config.shared == 'none':
+    return {}
+  keys = jax.random.split(key)
+  network = feature_extractors.make_shared(config)
+  params = {'features': network.init(keys[0], x)['params']}
+  if config.shared_head_weight or config.stage == 'shared':
+    params['head'] = losses.init_dense(
+      keys[1], config.shared_dim, config.shared_head_classes
+    )
+  return {'shared': params}
+
+
+def adapt(
+  config: Config,
+  params: core.PyTree,
+  support: core.Examples,
+  key: jax.Array,
   *,
-  net='maxpool',
-  channels=8,
-  depth=4,
-  kernel_size=3,
-  stride=1,
-  activation='relu',
-  norm='batch',
-  trained_layers=0,
-  allocation='output',
-  generate_bias=False,
-  generate_norm=False,
-  add_learned=False,
-  separate_norm=False,
-  features=8,
-  logits_features='default',
-  logits_nonlinear=False,
-  shared='4-layer',
-  shared_dim=32,
-  shared_padding='SAME',
-  embedding=32,
-  generator='joint',
-  decoder=False,
-  layers=3,
-  heads=2,
-  key_query=1.0,
-  value=1.0,
-  inner=1.0,
-  attention='softmax',
-  nonlinearity='relu',
-  skip_last_nonlinearity=False,
-  dropout=0.0,
-  shared_dropout=0.0,
-  feature_dropout=0.0,
-  remove_labelled=0.0,
-  remove_unlabelled=0.0,
-  block_scale=0.0,
-  logits_scale=0.0,
-  label_smoothing=0.0,
-  l2_reg_weight=0.0,
-  variation_weight=0.0,
-  shared_head_weight=0.0,
-  shared_head_classes=0,
-  warmup_steps=0,
-  head='written',
-  stage='all',
-):
-  """The `hypertransformer` learner. Its task is the parameters of the CNN.
+  train: bool,
+) -> core.PyTree:
+  """Return the CNN of one episode, with prototypes where it has no logits.
+
+  Where the context of the support holds 'emit_from' (Examples with a leading
+  axis), the mean of the CNNs generated for those supports, with prototypes of
+  the support itself: the control of whether the generated weights matter.
 
   Args:
-    way: N.
-    net: 'maxpool' (SAME convolutions, 2x2 pooling, flattened) or 'strided'
-      (VALID convolutions, mean over positions).
-    channels: filters of each convolution of the CNN.
-    depth: convolutions of the CNN.
-    kernel_size: of these.
-    stride: of these.
-    activation: of the CNN, 'relu' or 'lrelu' (0.01).
-    norm: of the CNN, 'batch', 'group', 'layer' or 'none'.
-    trained_layers: n > 0: the first n convolutions are learned, not
-      written; n < 0: the last -n. All of them: only the logits are written.
-    allocation: 'output' or 'spatial', see `emit`.
-    generate_bias: write a bias of each convolution; without, it has none.
-    generate_norm: write the scale and bias of its normalisation; without,
-      these are learned.
-    add_learned: add learned weights to all that are written.
-    separate_norm: learned norms of the support's activations of their own,
-      apart from those that queries meet.
-    features: filters of the layer features; 0 for none, -1 for the wider of
-      the layer's input and output.
-    logits_features: features of the last layer: 'default' (convolution),
-      'passthrough' (the activations) or 'mix' (both).
-    logits_nonlinear: take the last layer's features after a ReLU.
-    shared: image features seen by all layers, 'none' or '2-layer',
-      '3-layer', '4-layer'; '2-layer-bn', ... normalise over the support.
-    shared_dim: their number.
-    shared_padding: 'SAME' or 'VALID'.
-    embedding: width of the tables of labels and slices.
-    generator: 'joint', one encoder over tokens of slices and samples, or
-      'separate', an encoder of the samples and a decoder of the slices.
-    decoder: put a decoder behind the encoder of the joint generator.
-    layers: of each encoder, and of each decoder.
-    heads: of each.
-    key_query, value, inner: sizes in the encoder, up to 3 as a fraction of
-      its width; see `transformer.Encoder`.
-    attention: 'softmax' or 'sigmoid'.
-    nonlinearity: of the encoder, 'relu', 'gelu' or 'lrelu' (0.1).
-    skip_last_nonlinearity: make the last feed-forward net linear.
-    dropout: rate in the encoders, in [0, 1).
-    shared_dropout: rate on the shared features.
-    feature_dropout: rate on the layer features.
-    remove_labelled, remove_unlabelled: p in [0, 1]; in training each labelled
-      (unlabelled) support row is hidden from attention with a probability
-      that is drawn from U(0, p) for each episode.
-    block_scale, logits_scale: initial value of a learned factor of what is
-      written, one for each layer; 0 for none (the reference). Written weights
-      have unit variance, so that wide last layers start with large logits:
-      1 / sqrt(D) helps. Under a norm convolutions need none.
-    label_smoothing: in [0, 1), of every cross-entropy.
-    l2_reg_weight: times the sum of squares of all kernels, added to the
-      loss.
-    variation_weight: times |written|^2 / |learned|^2 of each convolution,
-      added to the loss; with add_learned.
-    shared_head_weight: times the cross-entropy of a linear layer that tells
-      from the shared features which training class an image of the support
-      is, added to the loss.
-    shared_head_classes: number of training classes, for that layer.
-    warmup_steps: W > 0 trains layer after layer at first: each convolution
-      but the last has a learned linear head on its mean query activations,
-      and the weight of the loss moves from head to head until step W.
-    head: 'written', or 'prototypes': no layer of logits is written, and queries
-      are compared with the class means of the last activations by squared
-      distance, times logits_scale
-      where it is not 0. The task is then {'cnn', 'prototypes', 'scale'}.
-    stage: 'all', or 'shared': only the shared features and their head are
-      trained, for `init_from.shared` of a later run; then `adapt` takes class
-      means of the shared features.
+    config: hyperparameters.
+    params: of the learner.
+    support: images in [0, 1] and labels.
+    key: PRNG key of dropout.
+    train: whether it acts.
 
   Raises:
-    core.BadInput: for wrong values, listing the choices.
+    core.BadInput: for other supports and a generated logits layer.
   """
-  s = settings_of(**locals())  # while these are all the names
-  if s.stage == 'shared':
-    return _shared_learner(s)
-  return learners.make_learner(
-    lambda key, episode: episode_network.init(s, key, episode),
-    lambda params, support, key, *, train: episode_network.task_of(
-      s, params, support, key, train
-    ),
-    lambda params, task, x, context: _predict(s, task, x),
-    lambda params, episode, key, step: _loss(s, params, episode, key, step),
+  generate = lambda support: weight_generator.generate(
+    config, params, support, key, train
   )
+  others = (support.context or {}).get('emit_from')
+  if others is None:
+    cnn = generate(support)
+  elif config.head == 'written':
+    raise core.BadInput(
+      'episode.emit_from: logits generated for other classes do not fit these; '
+      "it needs learner.head='prototypes'"
+    )
+  else:
+    cnns = jax.lax.map(generate, others)
+    cnn = jax.tree.map(lambda leaf: leaf.mean(axis=0), cnns)
+  if config.head == 'written':
+    return cnn
+  features = target_network.embed(config, cnn, support.x)
+  return {
+    'cnn': cnn,
+    'prototypes': ops_losses.class_means(features, support.y, config.way),
+    'scale': distance_scale(config, params),
+  }
 
 
-def settings_of(way, **settings):
-  """Checked `Settings` with the defaults of `make`.
-
-  Raises:
-    core.BadInput: for wrong values, listing the choices.
-    TypeError: for a setting that does not exist.
-  """
-  settings = {**make.__kwdefaults__, **settings}
-  s = config.Settings(way=way, **settings)
-  config.check(s)
-  weight_generator.make_net(s)  # checks its own choices
-  return s
+def distance_scale(config: Config, params: core.PyTree) -> jax.Array:
+  """Return the factor f32[] of squared distances from prototypes."""
+  return jnp.exp(params['log_scale']) if config.logits_scale else jnp.ones(())
 
 
-def _predict(s, task, x):
-  if s.head == 'written':
-    return episode_network.embed(s, task, x)
-  features = episode_network.embed(s, task['cnn'], x)
-  return -task['scale'] * losses.squared_distances(features, task['prototypes'])
+def _predict(config, params, task, x, context):
+  del params, context
+  if config.head == 'written':
+    return target_network.embed(config, task, x)
+  features = target_network.embed(config, task['cnn'], x)
+  distances = ops_losses.squared_distances(features, task['prototypes'])
+  return -task['scale'] * distances
 
 
-def _loss(s, params, episode, key, step):
-  task = episode_network.task_of(s, params, episode.support, key, True)
+def _loss(config, params, episode, key, step):
+  task = adapt(config, params, episode.support, key, train=True)
   query = episode.query
-  logits = _predict(s, task, query.x)
-  cnn = task if s.head == 'written' else task['cnn']
-  fit = generator_losses.smoothed_cross_entropy(
-    logits, query.y, s.label_smoothing
-  )
-  decay = s.l2_reg_weight * generator_losses.kernel_squares(cnn)
+  logits = _predict(config, params, task, query.x, query.context)
+  cnn = task if config.head == 'written' else task['cnn']
+  fit = losses.smoothed_cross_entropy(logits, query.y, config.label_smoothing)
+  decay = config.l2_reg_weight * losses.kernel_squares(cnn)
   metrics = {
-    'accuracy': losses.accuracy(logits, query.y),
+    'accuracy': ops_losses.accuracy(logits, query.y),
     'cross_entropy': fit,
     'regularisation': decay,
   }
   value = fit
-  if s.warmup_steps:
-    weights = generator_losses.warmup_weights(step, s.warmup_steps, s.depth - 1)
+  if config.warmup_steps:
+    weights = losses.warmup_weights(step, config.warmup_steps, config.depth - 1)
+    heads = losses.head_losses(config, params['heads'], cnn, query)
     value = weights[-1] * fit
-    found = generator_losses.head_losses(
-      weight_generator.block(s),
-      params['heads'],
-      cnn,
-      episode_network.pixels(query.x),
-      query.y,
-      s.label_smoothing,
-    )
-    value += sum(weight * each for weight, each in zip(weights, found))
+    value += sum(weight * each for weight, each in zip(weights, heads))
     metrics['warmup'] = 1.0 - weights[-1]
   value += decay
-  if s.variation_weight:
-    metrics['variation'] = generator_losses.variation(params['net'], cnn)
-    value += s.variation_weight * metrics['variation']
-  if s.shared_head_weight:
-    found, right = _shared_head(s, params, episode, jax.random.fold_in(key, 1))
-    metrics['shared_loss'], metrics['shared_accuracy'] = found, right
-    value += s.shared_head_weight * found
+  if config.variation_weight:
+    metrics['variation'] = losses.variation(params['net'], cnn)
+    value += config.variation_weight * metrics['variation']
+  if config.shared_head_weight:
+    shared, accuracy = losses.shared_head(
+      config, params, episode, jax.random.fold_in(key, 1)
+    )
+    metrics |= {'shared_loss': shared, 'shared_accuracy': accuracy}
+    value += config.shared_head_weight * shared
   return value, metrics
 
 
-def _shared_head(s, params, episode, key):
-  """(loss, accuracy) of the training classes of the support's images.
-
-  As everywhere labels are smoothed and shared features dropped, by `key`.
-  """
-  support, ids = episode.support, episode.extra['class_ids']
-  features = episode_network.shared_features(
-    s, params, episode_network.pixels(support.x)
-  )
-  drop = nn.Dropout(s.shared_dropout, deterministic=False)
-  features = drop.apply({}, features, rngs={'dropout': key})
-  logits = generator_losses.dense(params['shared']['head'], features)
-  y = jnp.where(support.y < 0, -1, ids[support.y])
-  # A class without an output would be a silent loss of zero.
-  fits = jnp.all(ids < s.shared_head_classes)
-  value = generator_losses.smoothed_cross_entropy(logits, y, s.label_smoothing)
-  value = jnp.where(fits, value, jnp.nan)
-  right = (jnp.argmax(logits, axis=-1) == y).astype(jnp.float32)
-  return value, losses.masked_mean(right, (y >= 0).astype(jnp.float32))
-
-
-def _shared_learner(s):
+def _make_shared_stage(config):
   """Stage 'shared': features that tell the training classes apart."""
 
   def adapt(params, support, key, *, train):
     del key, train
-    features = episode_network.shared_features(
-      s, params, episode_network.pixels(support.x)
-    )
-    return losses.class_means(features, support.y, s.way)
+    features = feature_extractors.shared_features(config, params, support.x)
+    return ops_losses.class_means(features, support.y, config.way)
 
   def predict(params, task, x, context):
     del context
-    return -losses.squared_distances(
-      episode_network.shared_features(s, params, episode_network.pixels(x)),
-      task,
-    )
+    features = feature_extractors.shared_features(config, params, x)
+    return -ops_losses.squared_distances(features, task)
 
   def loss(params, episode, key, step):
     del step
-    value, right = _shared_head(s, params, episode, key)
-    return value, {'accuracy': right}
+    value, accuracy = losses.shared_head(config, params, episode, key)
+    return value, {'accuracy': accuracy}
 
-  init = lambda key, episode: episode_network.init_shared(
-    s, key, episode_network.pixels(episode.support.x)
+  init = lambda key, episode: _init_shared(
+    config, key, target_network.scale_pixels(episode.support.x)
   )
   return learners.make_learner(init, adapt, predict, loss)

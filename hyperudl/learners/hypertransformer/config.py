@@ -1,194 +1,265 @@
-"""What a HyperTransformer can be set to; `learners/hypertransformer.py` says
-what each setting means."""
+"""Hyperparameters of the learners `hypertransformer` and `continual`."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal
 
 from hyperudl import core
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
+from hyperudl.nets import backbones
 from hyperudl.nets import transformer
 from hyperudl.ops import weight_tokens
 
-NETS = ('maxpool', 'strided')
-GENERATORS = ('joint', 'separate')
-STAGES = ('all', 'shared')
-HEADS = ('written', 'prototypes')
-SHARED = (
-  'none',
-  *(f'{n}-layer{norm}' for norm in ('', '-bn') for n in (2, 3, 4)),
-)
-LOGITS_FEATURES = ('default', 'passthrough', 'mix')
-PADDINGS = ('SAME', 'VALID')
-# Smallest legal values; rates are also below one.
-RATES = ('dropout', 'shared_dropout', 'feature_dropout', 'label_smoothing')
-SHARES = ('remove_labelled', 'remove_unlabelled')
-WEIGHTS = ('variation_weight', 'l2_reg_weight', 'shared_head_weight')
-POSITIVE = ('way', 'channels', 'depth', 'kernel_size', 'stride', 'shared_dim')
-MINIMUM = {
-  **dict.fromkeys(POSITIVE, 1),
-  **dict.fromkeys(('embedding', 'layers'), 1),
-  **dict.fromkeys(RATES, 0),
-  **dict.fromkeys((*SHARES, *WEIGHTS), 0),
-  **dict.fromkeys(('inner', 'block_scale', 'logits_scale'), 0),
-  **dict.fromkeys(('shared_head_classes', 'warmup_steps'), 0),
-  'features': -1,
-}
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorConfig:
+  """The CNN and the weight generator, which both learners share."""
+
+  way: int = field(5, at_least=1)
+  # 'maxpool' (SAME convolutions, 2x2 pooling, flattened), 'strided' (VALID
+  # convolutions, mean over positions) or a backbone that is a chain of layers.
+  net: Literal[('maxpool', 'strided', *backbones.BACKBONES)] = 'maxpool'  # type: ignore[valid-type]
+  channels: int = field(8, at_least=1)  # filters of each convolution
+  depth: int = field(4, at_least=1)  # convolutions
+  kernel_size: int = field(3, at_least=1)
+  stride: int = field(1, at_least=1)  # of each convolution
+  activation: Literal['relu', 'lrelu'] = 'relu'  # lrelu: slope 0.01
+  norm: backbones.Norm = 'batch'
+  # n > 0: the first n convolutions are learned, not generated; n < 0: the last
+  # -n. All of them: only the logits layer is generated.
+  trained_layers: int = 0
+  allocation: Literal['output', 'spatial'] = 'output'  # ops/weight_tokens.py
+  generate_bias: bool = False  # of each convolution; False: it has none
+  # Generate the scale and bias of each norm; False: these are learned.
+  generate_norm: bool = False
+  add_learned: bool = False  # add learned weights to all generated ones
+  # Other learned norms for the support's activations than for the queries'.
+  separate_norm: bool = False
+  # Filters of the layer features; 0 for none, -1 for the wider of the layer's
+  # input and output.
+  features: int = field(8, at_least=-1)
+  # Features of the last layer: 'default' (a convolution), 'passthrough' (its
+  # input activations) or 'mix' (both).
+  logits_features: Literal['default', 'passthrough', 'mix'] = 'default'
+  logits_nonlinear: bool = False  # take them after a ReLU
+  # Image features given to all layers; '-bn' normalises over the support.
+  shared: Literal[
+    'none',
+    *('2-layer', '3-layer', '4-layer'),
+    *('2-layer-bn', '3-layer-bn', '4-layer-bn'),
+  ] = '4-layer'
+  shared_dim: int = field(32, at_least=1)  # their number
+  shared_padding: Literal['SAME', 'VALID'] = 'SAME'
+  embedding: int = field(32, at_least=1)  # of labels and of weight slices
+  # 'joint': one encoder over tokens of weight slices and samples; 'separate':
+  # an encoder of the samples and a decoder of the weight slices.
+  generator: Literal['joint', 'separate'] = 'joint'
+  decoder: bool = False  # put a decoder behind the joint encoder
+  layers: int = field(3, at_least=1)  # of each encoder and decoder
+  heads: int = field(2, at_least=1)  # of attention
+  # Sizes in the encoder: up to 3 a fraction of its width, else absolute.
+  key_query: float = field(1.0, above=0)
+  value: float = field(1.0, above=0)
+  inner: float = field(1.0, at_least=0)  # 0: no feed-forward net
+  attention: Literal['softmax', 'sigmoid'] = 'softmax'
+  nonlinearity: Literal['relu', 'gelu', 'lrelu'] = 'relu'  # lrelu: slope 0.1
+  skip_last_nonlinearity: bool = False  # last feed-forward net is linear
+  dropout: float = field(0.0, at_least=0, below=1)  # in the encoders
+  shared_dropout: float = field(0.0, at_least=0, below=1)  # shared features
+  feature_dropout: float = field(0.0, at_least=0, below=1)  # layer features
+  # p: in training each labelled (unlabelled) support row is masked in attention
+  # with a probability that is drawn from U(0, p) for each episode.
+  remove_labelled: float = field(0.0, at_least=0, at_most=1)
+  remove_unlabelled: float = field(0.0, at_least=0, at_most=1)
+  # Initial value of a learned factor of the generated weights of each layer; 0
+  # for none (the reference). Generated weights have unit variance, so that wide
+  # last layers start with large logits: 1 / sqrt(D) helps. Under a norm
+  # convolutions need none.
+  block_scale: float = field(0.0, at_least=0)
+  logits_scale: float = field(0.0, at_least=0)
+
+  def __post_init__(self):
+    hyperparameters.check(self)
+    weight_tokens.check_allocation(
+      self.allocation, self.generate_bias + 2 * self.generate_norm
+    )
+    for size in (self.key_query, self.value, self.inner):
+      transformer.inner_width(size, 1, self.heads)
+    has_plain_convs = self.kernel_size == 3 and self.stride == 1
+    _check_needs(
+      self,
+      trained_layers=(
+        abs(self.trained_layers) <= self.depth,
+        f'depth >= {abs(self.trained_layers)}, not depth={self.depth}',
+      ),
+      net=(
+        self.net not in backbones.BACKBONES
+        or (has_plain_convs and self.activation == 'relu'),
+        "kernel_size=3, stride=1 and activation='relu', which it has by itself",
+      ),
+      generate_norm=(self.norm != 'none', "a norm, not norm='none'"),
+      shared=(
+        self.shared != 'none' or self.features != 0,
+        'features >= 1 or -1, or the samples are without features',
+      ),
+      logits_nonlinear=(
+        self.logits_features != 'passthrough',
+        "a convolution: logits_features 'default' or 'mix'",
+      ),
+      logits_features=(
+        self.net != 'strided',
+        "net='maxpool', whose last layer reads flattened activations",
+      ),
+      shared_dropout=(
+        self.shared != 'none',
+        "shared features, not shared='none'",
+      ),
+      decoder=(
+        self.generator == 'joint',
+        "generator='joint'; 'separate' has a decoder anyway",
+      ),
+      skip_last_nonlinearity=(
+        self.inner > 0,
+        'a feed-forward net, and inner=0 has none',
+      ),
+    )
 
 
-class Settings(NamedTuple):
-  """The arguments of `hypertransformer.make`, by the same names."""
+@dataclasses.dataclass(frozen=True)
+class Config(GeneratorConfig):
+  """Hyperparameters of `hypertransformer`."""
 
-  way: int
-  net: str
-  channels: int
-  depth: int
-  kernel_size: int
-  stride: int
-  activation: str
-  norm: str
-  trained_layers: int
-  allocation: str
-  generate_bias: bool
-  generate_norm: bool
-  add_learned: bool
-  separate_norm: bool
-  features: int
-  logits_features: str
-  logits_nonlinear: bool
-  shared: str
-  shared_dim: int
-  shared_padding: str
-  embedding: int
-  generator: str
-  decoder: bool
-  layers: int
-  heads: int
-  key_query: float
-  value: float
-  inner: float
-  attention: str
-  nonlinearity: str
-  skip_last_nonlinearity: bool
-  dropout: float
-  shared_dropout: float
-  feature_dropout: float
-  remove_labelled: float
-  remove_unlabelled: float
-  block_scale: float
-  logits_scale: float
-  label_smoothing: float
-  l2_reg_weight: float
-  variation_weight: float
-  shared_head_weight: float
-  shared_head_classes: int
-  warmup_steps: int
-  head: str
-  stage: str
+  label_smoothing: float = field(0.0, at_least=0, below=1)  # of all losses
+  # Weight of the sum of squares of all kernels in the loss.
+  l2_reg_weight: float = field(0.0, at_least=0)
+  # Weight of |generated|^2 / |learned|^2 of each convolution in the loss; with
+  # add_learned.
+  variation_weight: float = field(0.0, at_least=0)
+  # Weight of the cross-entropy of a linear layer that predicts from the shared
+  # features which training class an image of the support is.
+  shared_head_weight: float = field(0.0, at_least=0)
+  shared_head_classes: int = field(0, at_least=0)  # number of training classes
+  # W > 0 trains layer after layer at first: each convolution but the last has
+  # a learned linear head on its mean query activations, and the weight of the
+  # loss moves from head to head until step W.
+  warmup_steps: int = field(0, at_least=0)
+  # 'written': the logits layer is generated. 'prototypes': queries are compared
+  # with the class means of the last activations by squared distance, times
+  # logits_scale where it is not 0.
+  head: Literal['written', 'prototypes'] = 'written'
+  # 'shared': only the shared features and their head are trained, for
+  # `init_from.shared` of a later run; `adapt` takes class means of them.
+  stage: Literal['all', 'shared'] = 'all'
+
+  def __post_init__(self):
+    super().__post_init__()
+    written = self.head == 'written'
+    has_logits = (
+      written,
+      "head='written': prototypes have no generated layer of logits",
+    )
+    can_classify = (
+      self.shared != 'none' and self.shared_head_classes > 0,
+      'shared features and shared_head_classes, the number of training '
+      f'classes, not shared={self.shared!r} and shared_head_classes='
+      f'{self.shared_head_classes}',
+    )
+    _check_needs(
+      self,
+      logits_features=has_logits,
+      logits_nonlinear=has_logits,
+      variation_weight=(
+        self.add_learned,
+        'add_learned=True: it compares generated with learned weights',
+      ),
+      shared_head_weight=can_classify,
+      stage=can_classify,
+      warmup_steps=(
+        self.depth >= 2,
+        'depth >= 2: it trains a head on each convolution but the last',
+      ),
+      separate_norm=(
+        self.norm != 'none' and not self.generate_norm and written,
+        'learned norms, whose activations generate the next layer: a norm, '
+        "generate_norm=False and head='written'",
+      ),
+    )
 
 
-def check(s):
-  """Raises `core.BadInput`, listing the choices, for wrong settings."""
-  for name, known in (
-    ('net', NETS),
-    ('logits_features', LOGITS_FEATURES),
-    ('shared', SHARED),
-    ('shared_padding', PADDINGS),
-    ('generator', GENERATORS),
-    ('stage', STAGES),
-    ('head', HEADS),
-  ):
-    if getattr(s, name) not in known:
-      raise core.BadInput(
-        f'{name}={getattr(s, name)!r} is unknown; choose one of '
-        f'{", ".join(known)}'
+@dataclasses.dataclass(frozen=True)
+class ContinualConfig(GeneratorConfig):
+  """Hyperparameters of `continual`."""
+
+  # 'continual', or a baseline: 'reset' starts every task from zero weight
+  # slices, 'constant' is ConstPN, 'merged' MergedHT.
+  kind: Literal['continual', 'reset', 'constant', 'merged'] = 'continual'
+  # The loss takes all classes so far, or the query's task ('batches': parts of
+  # the support of one task); 'class' and 'task' are both measured.
+  scenario: Literal['class', 'task', 'batches'] = 'class'
+  # T of training: the labels that kind='merged' tells apart, and the parts of
+  # the support of scenario='batches'.
+  tasks: int = field(5, at_least=1)
+  # g > 0 generates differences: theta_t = theta_(t-1) + g HT(S_t, theta_(t-1))
+  # from the second task on (ours, not the paper's). 0 generates every network
+  # anew.
+  change: float = field(0.0, at_least=0)
+  # 'batch' would tell by its statistics from which task the queries come.
+  norm: backbones.Norm = 'layer'
+  # Initial value of the learned factor of squared distances.
+  logits_scale: float = field(0.1, at_least=0)
+
+  def __post_init__(self):
+    super().__post_init__()
+    uses_batch = self.norm == 'batch' or self.shared.endswith('-bn')
+    _check_needs(
+      self,
+      scenario=(
+        self.scenario != 'batches' or self.kind != 'merged',
+        "another kind than 'merged', which needs tasks",
+      ),
+      change=(
+        self.kind == 'continual' and not self.add_learned,
+        f"kind='continual' and add_learned=False, not kind={self.kind!r} and "
+        f'add_learned={self.add_learned}',
+      ),
+      kind=(
+        self.kind != 'merged' or not uses_batch,
+        f'another norm than {self.norm!r} and shared than {self.shared!r}: '
+        'batch statistics would use later tasks',
+      ),
+    )
+    self.network()  # refuses what does not go with its head
+
+  def network(self) -> Config:
+    """Return the config of the HyperTransformer that generates each CNN."""
+    inherited = {
+      each.name: getattr(self, each.name)
+      for each in dataclasses.fields(GeneratorConfig)
+    }
+    network = Config(**inherited, head='prototypes')
+    if self.kind == 'merged':
+      return dataclasses.replace(network, way=self.way * self.tasks)
+    if self.kind == 'constant':
+      # All of the CNN is learned, and nothing is left that reads features.
+      return dataclasses.replace(
+        network,
+        trained_layers=self.depth,
+        shared='none',
+        features=1,
+        shared_dropout=0.0,
       )
-  for name, smallest in MINIMUM.items():
-    if getattr(s, name) < smallest:
-      raise core.BadInput(
-        f'{name}={getattr(s, name)}; expected at least {smallest}'
-      )
-  for name in RATES:
-    if getattr(s, name) >= 1:
-      raise core.BadInput(f'{name}={getattr(s, name)}; expected below 1')
-  for name in SHARES:
-    if getattr(s, name) > 1:
-      raise core.BadInput(f'{name}={getattr(s, name)}; expected at most 1')
-  for name in ('key_query', 'value'):
-    if getattr(s, name) <= 0:
-      raise core.BadInput(f'{name}={getattr(s, name)}; expected above 0')
-  weight_tokens.check_allocation(
-    s.allocation, s.generate_bias + 2 * s.generate_norm
-  )
-  transformer.check(
-    heads=s.heads, attention=s.attention, activation=s.nonlinearity
-  )
-  for size in (s.key_query, s.value, s.inner):
-    transformer.inner_width(size, 1, s.heads)
-  _check_together(s)
+    return network
 
 
-def _check_together(s):
-  if abs(s.trained_layers) > s.depth:
-    raise core.BadInput(
-      f'trained_layers={s.trained_layers}; expected -depth..depth, '
-      f'depth={s.depth}'
-    )
-  if s.generate_norm and s.norm == 'none':
-    raise core.BadInput("generate_norm=True needs a norm, not norm='none'")
-  if s.features == 0 and s.shared == 'none':
-    raise core.BadInput(
-      "features=0 with shared='none' leaves the samples without features; set "
-      f'features >= 1 or shared to one of {", ".join(SHARED[1:])}'
-    )
-  own = s.logits_features != 'default' or s.logits_nonlinear
-  if own and s.head == 'prototypes':
-    raise core.BadInput(
-      f'logits_features={s.logits_features!r} and logits_nonlinear='
-      f"{s.logits_nonlinear} are of the last layer, which head='prototypes' "
-      "does not write; leave them at 'default' and False"
-    )
-  if s.logits_nonlinear and s.logits_features == 'passthrough':
-    raise core.BadInput(
-      'logits_nonlinear=True is of a convolution, and logits_features='
-      "'passthrough' has none; choose 'default' or 'mix'"
-    )
-  if s.skip_last_nonlinearity and not s.inner:
-    raise core.BadInput(
-      'skip_last_nonlinearity=True is of the feed-forward net, and inner=0 '
-      'has none: set it to False'
-    )
-  if s.shared_dropout and s.shared == 'none':
-    raise core.BadInput(
-      f'shared_dropout={s.shared_dropout} drops shared features, and '
-      "shared='none' has none: set it to 0"
-    )
-  if s.logits_features != 'default' and s.net != 'maxpool':
-    raise core.BadInput(
-      f"logits_features={s.logits_features!r} needs net='maxpool', whose last "
-      'layer reads flattened activations'
-    )
-  if s.decoder and s.generator == 'separate':
-    raise core.BadInput(
-      "generator='separate' has a decoder anyway; set decoder=False"
-    )
-  if s.variation_weight and not s.add_learned:
-    raise core.BadInput(
-      f'variation_weight={s.variation_weight} compares written with learned '
-      'weights; set add_learned=True'
-    )
-  needs_head = s.shared_head_weight or s.stage == 'shared'
-  if needs_head and (s.shared == 'none' or not s.shared_head_classes):
-    raise core.BadInput(
-      'a head on the shared features needs shared features and '
-      'shared_head_classes, the number of training classes, not '
-      f'shared={s.shared!r} and shared_head_classes={s.shared_head_classes}'
-    )
-  if s.warmup_steps and s.depth < 2:
-    raise core.BadInput(
-      f'warmup_steps={s.warmup_steps} trains a head on each convolution but '
-      f'the last, and depth={s.depth}'
-    )
-  learned_norm = s.norm != 'none' and not s.generate_norm
-  if s.separate_norm and not (learned_norm and s.head == 'written'):
-    raise core.BadInput(
-      'separate_norm=True needs learned norms, whose activations write the '
-      "next layer: a norm, generate_norm=False and head='written'"
-    )
+def _check_needs(config: GeneratorConfig, **needs: tuple[bool, str]) -> None:
+  """Refuse fields that are not at their default and lack what they need.
+
+  Args:
+    config: hyperparameters.
+    **needs: by field, whether the need is met, and the need in words.
+  """
+  defaults = hyperparameters.defaults(type(config))
+  for name, (is_met, words) in needs.items():
+    value = getattr(config, name)
+    if value != defaults[name] and not is_met:
+      raise core.BadInput(f'{name}={value!r} needs {words}')

@@ -1,4 +1,4 @@
-"""What a sequence of tasks leaves behind: accuracy, forgetting, transfer.
+"""Accuracy, forgetting and transfer of a sequence of tasks.
 
 A[t, tau] is measured on the queries of task tau after task t >= tau.
 """
@@ -8,9 +8,13 @@ import jax.numpy as jnp
 
 from hyperudl.ops import losses
 
+Matrices = dict[str, jax.Array]  # scenario -> f32[T, tau]
 
-def matrices(way, logits, y):
-  """A[t, tau] of cross-entropies and of accuracies.
+
+def matrices(
+  way: int, logits: jax.Array, y: jax.Array
+) -> tuple[Matrices, Matrices]:
+  """Return A[t, tau] of cross-entropies and of accuracies.
 
   Args:
     way: N.
@@ -23,35 +27,37 @@ def matrices(way, logits, y):
   """
   count, tasks = logits.shape[:2]
   number = jnp.arange(tasks)
-  flat = logits.reshape(count, tasks, y.shape[1], -1)
-  own = jnp.moveaxis(logits[:, number, :, number], 0, 1)
-  fits, right = {}, {}
-  for name, found, target in (
-    ('class', flat, y + way * number[:, None]),
-    ('task', own, y),
+  by_class = logits.reshape(count, tasks, y.shape[1], -1)
+  by_task = jnp.moveaxis(logits[:, number, :, number], 0, 1)
+  entropies, accuracies = {}, {}
+  for scenario, scores, target in (
+    ('class', by_class, y + way * number[:, None]),
+    ('task', by_task, y),
   ):
     each = lambda function: jax.vmap(jax.vmap(function), (0, None))
-    fits[name] = each(losses.cross_entropy)(found, target)
-    right[name] = each(losses.accuracy)(found, target)
-  return fits, right
+    entropies[scenario] = each(losses.cross_entropy)(scores, target)
+    accuracies[scenario] = each(losses.accuracy)(scores, target)
+  return entropies, accuracies
 
 
-def summary(name, matrix):
-  """Metrics of A f32[T, T] of one scenario, and A itself.
+def summarize(scenario: str, matrix: jax.Array) -> dict[str, jax.Array]:
+  """Return metrics of A f32[T, T] of one scenario, and A itself.
 
   Args:
-    name: of the scenario.
+    scenario: part of the metrics' names.
     matrix: A; only its lower triangle counts.
   """
   diagonal, last = jnp.diagonal(matrix), matrix[-1]
-  found = {
-    f'matrix_{name}': jnp.tril(matrix),
-    f'accuracy_{name}': jnp.mean(last),
-    f'accuracy_{name}_when_met': jnp.mean(diagonal),
+  metrics = {
+    f'matrix_{scenario}': jnp.tril(matrix),
+    f'accuracy_{scenario}': jnp.mean(last),
+    f'accuracy_{scenario}_when_met': jnp.mean(diagonal),
   }
   if matrix.shape[0] > 1:
-    # The best before the last task, of what had been met by then.
+    # The best before the last task, among the tasks met by then.
     best = jnp.max(jnp.tril(matrix)[:-1], axis=0)[:-1]
-    found[f'forgetting_{name}'] = jnp.mean(best - last[:-1])
-    found[f'backward_transfer_{name}'] = jnp.mean(last[:-1] - diagonal[:-1])
-  return found
+    metrics[f'forgetting_{scenario}'] = jnp.mean(best - last[:-1])
+    metrics[f'backward_transfer_{scenario}'] = jnp.mean(
+      last[:-1] - diagonal[:-1]
+    )
+  return metrics

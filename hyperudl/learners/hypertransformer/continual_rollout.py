@@ -1,34 +1,30 @@
-"""CNNs written for a sequence of tasks, and the prototypes that they leave.
+"""Generates a CNN for each task of a sequence, and stores class prototypes.
 
-`learners/continual.py` says what is written from what.
+`learners/continual.py` has the equations.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hyperudl import core
-from hyperudl.learners.hypertransformer import config
-from hyperudl.learners.hypertransformer import episode_network
+from hyperudl.learners import hypertransformer
+from hyperudl.learners.hypertransformer import config as config_lib
+from hyperudl.learners.hypertransformer import target_network
+from hyperudl.learners.hypertransformer import weight_generator
 from hyperudl.ops import losses
 
 
-class Run(NamedTuple):
-  """Static choices; see `learners/continual.py`."""
+def in_order(
+  config: config_lib.ContinualConfig, support: core.Examples
+) -> core.Examples:
+  """Return the supports in their order, with a leading axis T.
 
-  s: config.Settings
-  way: int
-  kind: str
-  scenario: str
-  tasks: int
-  change: float
-
-
-def in_order(r, support):
-  """The supports in their order, with a leading axis T."""
-  if r.scenario != 'batches':
+  Raises:
+    core.BadInput: for a support of the wrong form.
+  """
+  if config.scenario != 'batches':
     if support.x.ndim != 5:
       raise core.BadInput(
         'continual learning takes sequences of tasks: set episode.tasks, or '
@@ -36,85 +32,107 @@ def in_order(r, support):
       )
     return core.Examples(support.x, support.y)
   rows = support.y.shape[0]
-  if support.x.ndim != 4 or rows % (r.way * r.tasks):
+  if support.x.ndim != 4 or rows % (config.way * config.tasks):
     raise core.BadInput(
       f"scenario='batches' deals the support of one task to learner.tasks="
-      f'{r.tasks} parts: set episode.tasks=0, and episode.shot and unlabelled '
-      f'to multiples of {r.tasks}, or the {rows} rows cannot be dealt evenly'
+      f'{config.tasks} parts: set episode.tasks=0, and episode.shot and '
+      f'unlabelled to multiples of {config.tasks}, or the {rows} rows cannot '
+      'be dealt evenly'
     )
   # Rows come class by class, then unlabelled ones in random order.
-  order = jnp.arange(rows).reshape(-1, r.tasks).T
+  order = jnp.arange(rows).reshape(-1, config.tasks).T
   return core.Examples(support.x[order], support.y[order])
 
 
-def adapt(r, params, support, key, train):
-  """The CNNs theta_1..T, stacked, and the prototypes of every step."""
-  parts = in_order(r, support)
+def adapt(
+  config: config_lib.ContinualConfig,
+  params: core.PyTree,
+  support: core.Examples,
+  key: jax.Array,
+  *,
+  train: bool,
+) -> dict[str, core.PyTree]:
+  """Generate the CNNs theta_1..T and the prototypes after every task.
+
+  Args:
+    config: hyperparameters.
+    params: of the learner.
+    support: of all tasks.
+    key: PRNG key of dropout.
+    train: whether it acts.
+
+  Returns:
+    {'cnns': parameters with a leading axis T, 'prototypes': f32[T, T, N, D],
+    those of task tau (second axis) after task t, 'scale': f32[]}.
+  """
+  network = config.network()
+  parts = in_order(config, support)
   keys = jax.random.split(key, parts.y.shape[0])
-  if r.kind == 'merged':
-    cnns = _merged(r, params, parts, keys, train)
-  else:
-    cnns = _in_turn(r, params, parts, keys, train)
   means = lambda cnn, part: losses.class_means(
-    episode_network.embed(r.s, cnn, part.x), part.y, r.way
+    target_network.embed(network, cnn, part.x), part.y, config.way
   )
-  if r.kind == 'merged':
-    # It sees all supports, so it may compare with what it makes of them now.
+  if config.kind == 'merged':
+    cnns = _merged(config, params, parts, keys, train)
+    # It has all supports, so it may compare with their features of now.
     all_parts = lambda cnn: jax.lax.map(lambda part: means(cnn, part), parts)
     prototypes = jax.lax.map(all_parts, cnns)
   else:
-    own = jax.lax.map(lambda pair: means(*pair), (cnns, parts))
-    if r.scenario == 'batches':
-      rows = jnp.sum(jax.nn.one_hot(parts.y, r.way), axis=1)[..., None]
-      seen = jnp.maximum(jnp.cumsum(rows, axis=0), 1.0)
-      own = jnp.cumsum(rows * own, axis=0) / seen
-    prototypes = jnp.broadcast_to(own, (own.shape[0], *own.shape))
-  return {'cnns': cnns, 'prototypes': prototypes, 'scale': _scale(r, params)}
+    cnns = _in_turn(config, params, parts, keys, train)
+    stored = jax.lax.map(lambda pair: means(*pair), (cnns, parts))
+    if config.scenario == 'batches':
+      rows = jnp.sum(jax.nn.one_hot(parts.y, config.way), axis=1)[..., None]
+      counts = jnp.maximum(jnp.cumsum(rows, axis=0), 1.0)
+      stored = jnp.cumsum(rows * stored, axis=0) / counts
+    prototypes = jnp.broadcast_to(stored, (stored.shape[0], *stored.shape))
+  scale = hypertransformer.distance_scale(network, params)
+  return {'cnns': cnns, 'prototypes': prototypes, 'scale': scale}
 
 
-def _scale(r, params):
-  return jnp.exp(params['log_scale']) if r.s.logits_scale else jnp.float32(1.0)
-
-
-def _in_turn(r, params, parts, keys, train):
-  """theta_1..T, each written from its own support and the one before."""
-  write = functools.partial(episode_network.write, r.s, params)
+def _in_turn(config, params, parts, keys, train):
+  """theta_1..T, each generated from its own support and the one before."""
+  generate = functools.partial(
+    weight_generator.generate, config.network(), params
+  )
   first = jax.tree.map(lambda leaf: leaf[0], parts)
-  shapes = jax.eval_shape(lambda: write(first, keys[0], train))
-  start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+  shapes = jax.eval_shape(lambda: generate(first, keys[0], train))
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+  is_carried = config.kind == 'continual'
 
-  carried, changed = r.kind == 'continual', jnp.array([1.0, r.change])
-
-  def step(before, inputs):
+  def step(previous, inputs):
     part, key, number = inputs
-    mix = None
-    if carried and r.change:  # the first network is written as it is
-      mix = jnp.where(number == 0, jnp.array([0.0, 1.0]), changed)
-    cnn = write(part, key, train, previous=before if carried else None, mix=mix)
+    conditioning = weight_generator.Conditioning(
+      previous if is_carried else None
+    )
+    if is_carried and config.change:  # the first network is added to zeros
+      scale = jnp.where(number == 0, 1.0, config.change)
+      conditioning = conditioning._replace(residual_scale=scale)
+    cnn = generate(part, key, train, conditioning)
     return cnn, cnn
 
   numbers = jnp.arange(parts.y.shape[0])
-  return jax.lax.scan(step, start, (parts, keys, numbers))[1]
+  return jax.lax.scan(step, zeros, (parts, keys, numbers))[1]
 
 
-def _merged(r, params, parts, keys, train):
-  """theta_1..T, each written from all supports so far."""
+def _merged(config, params, parts, keys, train):
+  """theta_1..T, each generated from all supports so far (MergedHT)."""
   count, rows = parts.y.shape
-  if count > r.tasks:
+  if count > config.tasks:
     raise core.BadInput(
-      f"kind='merged' tells the classes of learner.tasks={r.tasks} tasks "
+      f"kind='merged' tells the classes of learner.tasks={config.tasks} tasks "
       f'apart, and got {count}: it cannot meet more than it was made for'
     )
   number = jnp.repeat(jnp.arange(count), rows)
   y = parts.y.reshape(-1)
-  y = jnp.where(y < 0, -1, y + r.way * number)
+  y = jnp.where(y < 0, -1, y + config.way * number)
   support = core.Examples(parts.x.reshape(-1, *parts.x.shape[2:]), y)
+  network = config.network()
 
-  def write(inputs):
+  def generate(inputs):
     t, key = inputs
     later = (number > t).astype(jnp.float32)
-    return episode_network.write(
-      r.s, params, support, key, train, removed=later
+    conditioning = weight_generator.Conditioning(removed=later)
+    return weight_generator.generate(
+      network, params, support, key, train, conditioning
     )
 
-  return jax.lax.map(write, (jnp.arange(count), keys))
+  return jax.lax.map(generate, (jnp.arange(count), keys))

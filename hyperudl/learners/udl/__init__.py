@@ -1,19 +1,20 @@
-"""UDL: a hypernetwork writes a CNN, and label-free gradient steps refine it.
+"""UDL: a hypernetwork generates a CNN that unsupervised gradient steps adapt.
 
 After UDL-MetaTrainingHyperNetwork, HyperFast (arXiv:2402.14335), MT3
 (arXiv:2103.16201) and HyperTransformer (arXiv:2201.04182); here:
-  theta = theta_0 + s * T(support, unlabelled, q(z | images))      emission
-  w_c   = mean of f_theta(x_i) over class c + s * T_c              head
+  theta = theta_0 + s * T(support, unlabelled, q(z | images))      generated
+  w_c   = mean of f_theta(x_i) over class c + s * T_c              prototypes
   v    <- v - gate * alpha_k * g / (|g| + e),  g = d L_in / d v    K steps
   L_in  = a ELBO + b SSL + critic, on the unlabelled images
   w     = soft k-means of the unlabelled features around w, if `cluster`
   logits = tau cos(f_(theta + v)(x), w)
-v: see `variables.py`; by default the scale and bias of each norm. `gate` reads
-predictions and ELBO statistics of a frozen `vae`; alpha, a and b are signed and
-learned, so the outer loop decides how much of each label-free step is good.
+v: see `fast_weights`; by default an increment to scale and bias of each norm.
+`gate` reads predictions and ELBO statistics of a frozen `vae`; alpha, a and b
+are signed and learned, so the outer loop decides how much of each unsupervised
+step is good.
 
-phase 'base': K = 0. 'inner': everything of 'base' is frozen
-(`init_from.base`), and only what the inner loop owns is trained on
+phase 'base': K = 0. 'inner': all of 'base' is frozen (`init_from.base`), and
+only the parameters of the inner loop are trained, on
   mean CE(v_K) / (stop(CE(v_0)) + .2)
 so the unadapted model is the K = 0 control by construction. 'joint' trains
 all at once on w_0 CE(v_0) + (1 - w_0) CE(v_K), where CE(v_K) may at first be
@@ -21,202 +22,174 @@ the mean over all steps (multi-step loss, arXiv:1810.09502).
 Expected: see docs/results/first.md and udl.md.
 """
 
+import dataclasses
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl import learners
-from hyperudl.learners import vae as vae_learner
-from hyperudl.learners.udl import config
+from hyperudl.learners import vae
+from hyperudl.learners.udl import cluster_setting
 from hyperudl.learners.udl import evaluate
+from hyperudl.learners.udl import fast_weights
+from hyperudl.learners.udl import gates
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import inner_losses
-from hyperudl.learners.udl import steps as stepping
+from hyperudl.learners.udl import target_network
+from hyperudl.learners.udl.config import Config as Config
 from hyperudl.ops import losses
 
+SUPPORTS = frozenset({'emit_from'})
 RELATIVE = 0.2  # floor of the relative outer loss, nats
 
 
-def make(
-  way,
-  *,
-  phase='joint',
-  setting='classes',
-  adapt='film',
-  inner_steps=3,
-  elbo='features',
-  ssl='geometry',
-  critic='predictions',
-  gate='predictions+elbo',
-  cluster=3,
-  inner_rate=0.3,
-  inner_rates='learned',
-  inner_weight=0.1,
-  inner_norm='unit',
-  meta_grad='full',
-  direction='learned',
-  start='identity',
-  multi_step=0,
-  unadapted_weight=0.25,
-  auxiliary_weight=0.1,
-  single=False,
-  ensemble=0,
-  finetune_steps=0,
-  finetune_rate=1e-3,
-  **network,
-):
-  """The `udl` learner.
+def check_run(config: core.PyTree) -> None:
+  """Refuse clusters that the scored queries would name."""
+  if config.learner.setting == 'clusters':
+    cluster_setting.refuse_transductive(config)
 
-  Args:
-    way: N.
-    phase: 'base', 'inner' or 'joint' (see the module's docstring).
-    setting: 'classes', or 'clusters': without any label, see `anonymous.py`.
-    adapt: v, one or several of `variables.PARTS` joined by +.
-    inner_steps: K >= 0.
-    elbo: 'features' (mounted on the CNN's features), 'images' (of the frozen
-      vae, through 'transform' or 'encoder') or 'none'.
-    ssl: 'none', or one or several of `label_free.SSL` joined by +.
-    critic: 'predictions', 'predictions+elbo' or 'none'.
-    gate: 'elbo', 'predictions', 'predictions+elbo' or 'none'.
-    cluster: iterations of a soft k-means of the unlabelled features around
-      the prototypes, after the steps; its scale, its weight of unlabelled
-      images and its gate are learned.
-    inner_rate: initial alpha, for 'transform' in units of `canonical.RATES`.
-    inner_rates: 'learned' (with their signs), 'positive' or 'fixed'.
-    inner_weight: initial weight of ELBO and SSL in the inner loss; learned
-      unless inner_rates='fixed'.
-    inner_norm: of inner gradients, 'unit', 'clip' or 'none'.
-    meta_grad: 'full', 'first_order' (stop the outer gradient at the inner
-      gradients: the critic and the weights of the losses then get no outer
-      gradient) or 'none' (joint training; steps at test time alone).
-    direction: of the steps: 'learned', or as placebos in an evaluation of what
-      was trained with it 'flipped' or 'random' (as long as the true ones).
-    start: of v: 'identity'; 'learned', the same for every episode (with
-      inner_steps=0 the control that looks at no image); 'amortised', where a
-      network sends it that reads the posterior moments of labelled and
-      unlabelled images (with inner_steps=0 a feed-forward adaptation); or
-      'chosen' by the inner loss among `stepping.POINTS` learned ones.
-    multi_step: outer steps over which the weight of the steps before the last
-      falls from uniform to nothing; 0 for the last step alone.
-    unadapted_weight: w_0 of phase 'joint', in [0, 1].
-    auxiliary_weight: weight of ELBO and SSL at v_0 in the outer loss.
-    single: measure in evaluations also `accuracy_single`, where each query is
-      answered after adapting to itself alone: moved, noisy copies of it take
-      the place of all unlabelled images, which must not be none (after MT3).
-      As slow as it sounds.
-    ensemble: measure in evaluations also `accuracy_ensemble`, the mean of the
-      probabilities of this many networks, each written for and adapted with a
-      bootstrapped, moved copy of the support (HyperFast); 0 for none.
-    finetune_steps, finetune_rate: measure also `accuracy_finetuned`: the
-      unadapted network after so many Adam steps of all its weights on the
-      labelled images (HyperFast); 0 steps for none.
-    **network: how the CNN is written, see `writing.make_writer`.
 
-  Raises:
-    ValueError: for an unknown choice, a number out of range, or a loss and a
-      variable between which there is no gradient.
-  """
-  options = inner_losses.Options(
-    adapt,
-    inner_steps,
-    elbo,
-    ssl,
-    critic,
-    gate,
-    inner_rate,
-    inner_rates,
-    inner_weight,
-    inner_norm,
-    meta_grad,
-    direction,
-  )
-  writer = hypernetwork.make_writer(way, **network)
-  config.check_writer(writer, adapt)
-  s = config.Settings(
-    phase,
-    setting,
-    writer,
-    options,
-    cluster,
-    start,
-    multi_step,
-    unadapted_weight,
-    auxiliary_weight,
-    config.Extras(single, ensemble, finetune_steps, finetune_rate),
-  )
-  config.check(s)
-  if phase == 'base':
-    s = s._replace(inner=options._replace(steps=0), cluster=0, start='identity')
+def make(config: Config) -> core.Learner:
+  """Make the `udl` learner. Its task is a `target_network.Network`."""
+  if config.phase == 'base':
+    config = dataclasses.replace(
+      config, inner_steps=0, cluster=0, start='identity'
+    )
   return learners.make_learner(
-    lambda key, episode: _init(s, key, episode),
-    lambda params, support, key, *, train: _adapt(s, params, support, key),
-    lambda params, task, x, context: inner_loop.predict(s, params, task, x),
-    lambda params, episode, key, step: _loss(s, params, episode, key, step),
-    lambda params, episode, key: evaluate.measure(s, params, episode, key),
+    partial(_init, config),
+    partial(_adapt, config),
+    partial(_predict, config),
+    partial(_loss, config),
+    partial(evaluate.evaluate, config),
   )
 
 
-make.__signature__ = learners.spelled_out(make, hypernetwork.make_writer)
-
-
-def _init(s, key, episode):
-  keys = jax.random.split(key, 3)
-  support, w = episode.support, s.writer
-  upstream = vae_learner.make(w.way, latent=w.latent, hidden=w.hidden)
-  params = {'frozen': {'vae': upstream.init(keys[0], episode)}}
-  base = hypernetwork.init(w, keys[1], support)
-  if s.phase == 'inner':
+def _init(config, key, episode):
+  """The parameters: 'frozen', those of the phase, and 'inner'."""
+  keys, support = jax.random.split(key, 3), episode.support
+  upstream = vae.Config(
+    way=config.way, latent=config.vae_latent, hidden=config.vae_hidden
+  )
+  params = {'frozen': {'vae': vae.init(upstream, keys[0], episode)}}
+  base = hypernetwork.init(config, keys[1], support)
+  if config.phase == 'inner':
     params['frozen']['base'] = base
   else:
     params.update(base)
-  if inner_loop.moves(s):
-    features = hypernetwork.width(w, base['cnn'], support.x)
-    start = inner_loop.start_of(s, params, jnp.zeros((w.way, features)))
-    inner = inner_losses.init(
-      s.inner, keys[2], start, w.way, features, support.x
-    )
-    if s.cluster:
-      zero = lambda: jnp.zeros((), jnp.float32)
-      inner['cluster'] = {'log_scale': zero(), 'log_mass': zero()}
-    if s.start != 'identity':
-      inner['start'] = stepping.init_opening(
-        s.start, keys[2], start, w.latent, s.inner.rate
-      )
-    params['inner'] = inner
+  if inner_loop.has_unsupervised_adaptation(config):
+    params['inner'] = _init_inner(config, keys[2], params, support.x)
   return params
 
 
-def _adapt(s, params, support, key):
-  support = inner_loop.visible(s, support)
-  task = inner_loop.written(s, params, support)
-  task, *_ = inner_loop.refined(s, params, support, task, key)
-  return inner_loop.settled(s, task)
+def _init_inner(config, key, params, x):
+  """The parameters of the inner loop; `params` and `x` are for shapes."""
+  names = ('elbo', 'critic', 'gate', *inner_losses.SSL)
+  keys = dict(zip(names, jax.random.split(key, len(names))))
+  scalar = lambda value: jnp.asarray(value, jnp.float32)
+  features = target_network.architecture(config, x.shape[1:]).features
+  pixels = inner_losses.small_images(x[:1]).shape[1]
+  network = target_network.Network(
+    hypernetwork.base_params(params)['cnn'],
+    jnp.zeros((config.way, features)),
+    jnp.zeros(()),
+  )
+  v = fast_weights.identity(config, params, network)
+  active = inner_losses.active(config)
+  inner = {
+    name: each.init(keys[name], config, features, pixels)
+    for name, each in active.items()
+    if each.init is not None
+  }
+  if config.inner_steps and config.inner_norm == 'unit':
+    inner['log_epsilon'] = jax.tree.map(lambda _: scalar(-3.0), v)
+  if config.inner_steps and config.inner_rates == 'learned':
+    inner['rates'] = fast_weights.rates(config, v)
+    inner['weights'] = {
+      name: scalar(config.inner_weight)
+      for name, each in active.items()
+      if each.is_weighted
+    }
+  if config.gate != 'none':
+    inner['gate'] = gates.init(keys['gate'], config)
+  if config.cluster:
+    inner['cluster'] = {'log_scale': scalar(0.0), 'log_mass': scalar(0.0)}
+  if config.start == 'learned':
+    inner['start'] = v
+  return inner
 
 
-def _loss(s, params, episode, key, step):
-  y, support = episode.query.y, inner_loop.visible(s, episode.support)
-  task = inner_loop.written(s, params, support)
-  logits = inner_loop.answer(s, params, task, episode)
+def _adapt(config, params, support, key, *, train):
+  del train
+  support = hypernetwork.visible_support(config, support)
+  network = hypernetwork.generate(config, params, support)
+  network, _ = inner_loop.adapt(config, params, network, support, key)
+  return network._replace(features=None)
+
+
+def _predict(config, params, network, x, context):
+  del params, context
+  return target_network.classify(config, network, x)
+
+
+def _loss(config, params, episode, key, step):
+  y = episode.query.y
+  support = hypernetwork.visible_support(config, episode.support)
+  network = hypernetwork.generate(config, params, support)
+  logits = target_network.query_logits(config, network, episode)
   unadapted = losses.cross_entropy(logits, y)
-  metrics = {'accuracy_unadapted': losses.accuracy(logits, y)}
-  if not inner_loop.moves(s):
-    return unadapted, {'accuracy': metrics['accuracy_unadapted']}
-  task_k, trace, steps = inner_loop.refined(s, params, support, task, key)
-  logits = inner_loop.answer(s, params, task_k, episode)
-  adapted = inner_loop.outer_loss(s, params, logits, steps, episode, step)
-  metrics = {**metrics, **trace, 'accuracy': losses.accuracy(logits, y)}
-  metrics['gain_step'] = metrics['accuracy'] - metrics['accuracy_unadapted']
+  before = losses.accuracy(logits, y)
+  if not inner_loop.has_unsupervised_adaptation(config):
+    return unadapted, {'accuracy': before}
+  adapted_network, trace = inner_loop.adapt(
+    config, params, network, support, key
+  )
+  logits = target_network.query_logits(config, adapted_network, episode)
+  adapted = losses.cross_entropy(logits, y)
+  accuracy = losses.accuracy(logits, y)
+  if config.multi_step:
+    networks = inner_loop.networks_after(
+      config, params, network, support, trace
+    )
+    adapted = _multi_step(config, networks, adapted, episode, step)
+  metrics = {
+    **trace.metrics,
+    'accuracy_unadapted': before,
+    'accuracy': accuracy,
+    'gain_step': accuracy - before,
+  }
   for name, weight in params['inner'].get('weights', {}).items():
     metrics[f'weight_{name}'] = weight
-  if s.phase == 'inner':
-    value = adapted / (jax.lax.stop_gradient(unadapted) + RELATIVE)
-  elif s.inner.meta_grad == 'none':
-    value = unadapted
-  else:
-    value = s.unadapted_weight * unadapted
-    value += (1 - s.unadapted_weight) * adapted
-  if s.auxiliary_weight and s.inner.steps:
-    extra = inner_loop.auxiliary(s, params, support, task, key)
-    metrics['auxiliary'] = extra
-    value += s.auxiliary_weight * extra
+  value = _combine(config, unadapted, adapted)
+  if config.auxiliary_weight and config.inner_steps:
+    metrics['auxiliary'] = trace.auxiliary
+    value += config.auxiliary_weight * trace.auxiliary
   return value, metrics
+
+
+def _combine(config, unadapted, adapted):
+  """The outer loss without auxiliary losses, of two cross-entropies."""
+  if config.phase == 'inner':
+    return adapted / (jax.lax.stop_gradient(unadapted) + RELATIVE)
+  if config.meta_grad == 'none':
+    return unadapted
+  weight = config.unadapted_weight
+  return weight * unadapted + (1 - weight) * adapted
+
+
+def _multi_step(config, networks, last, episode, step):
+  """The cross-entropy `last` of v_K, at first with those after each step."""
+  if not networks[:-1]:
+    return last
+  earlier = [
+    losses.cross_entropy(
+      target_network.query_logits(config, network, episode),
+      episode.query.y,
+    )
+    for network in networks[:-1]
+  ]
+  mean = (sum(earlier) + last) / len(networks)
+  fraction = jnp.maximum(0.0, 1 - step / config.multi_step)
+  return fraction * mean + (1 - fraction) * last

@@ -1,108 +1,135 @@
-"""The static choices of `udl`, and which of them go together."""
+"""The hyperparameters of `udl`, and which of them go together."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal
 
+from hyperudl.core import hyperparameters
+from hyperudl.core.hyperparameters import field
 from hyperudl.learners.udl import fast_weights
-from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_losses
-from hyperudl.learners.udl import steps
-from hyperudl.ops import cluster_metrics
+from hyperudl.nets import backbones
 
-SETTINGS = ('classes', 'clusters')
-PHASES = ('base', 'inner', 'joint')
 NORMS = ('layer', 'group', 'batch', 'domain')
 
 
-class Extras(NamedTuple):
-  """What an evaluation measures besides; see `learners.udl.make`."""
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Hyperparameters of `udl`."""
 
-  single: bool = False
-  ensemble: int = 0
-  finetune_steps: int = 0
-  finetune_rate: float = 0.0
+  way: int = field(5, at_least=1)  # N, from episode.way
+  # Which parameters are trained, see the docstring of `udl`.
+  phase: Literal['base', 'inner', 'joint'] = 'joint'
+  # 'clusters': without any label, see `cluster_setting`.
+  setting: Literal['classes', 'clusters'] = 'classes'
 
+  # The target network and the hypernetwork that generates it.
+  backbone: backbones.Backbone = 'conv_stride2'
+  channels: tuple[int, ...] = field((32, 32, 64), at_least=1)  # of its blocks
+  # 'batch': by the images at hand, which is transductive; 'domain': labelled
+  # images by their own statistics, all others by those of the unlabelled ones.
+  norm: Literal[NORMS] = 'domain'  # type: ignore[valid-type]
+  # 'none': learned weights and class means as prototypes (an ablation).
+  emit: Literal['all', 'none'] = 'all'
+  # Tokens of the weights, see `ops/weight_tokens.py`.
+  allocation: Literal['output', 'spatial'] = 'output'
+  strength: float = 0.1  # initial size s of the generated weight updates
+  width: int = field(64, at_least=1)  # of the transformer, a multiple of heads
+  layers: int = field(2, at_least=0)
+  heads: int = field(4, at_least=1)
+  trunk: tuple[int, ...] = field((16, 32, 32), at_least=1)  # of image tokens
+  # Whether image tokens read the posterior of the frozen vae.
+  condition: Literal['posterior', 'none'] = 'posterior'
+  vae_latent: int = field(24, at_least=1)  # of the frozen vae
+  vae_hidden: tuple[int, ...] = field((256, 128), at_least=1)
 
-class Settings(NamedTuple):
-  """See `learners.udl.make`."""
+  # The unsupervised inner loop.
+  adapt: str = 'film'  # v, one or several of `fast_weights.PARTS` joined by +
+  inner_steps: int = field(3, at_least=0)  # K
+  # ELBO 'features': mounted on the CNN's features; 'images': of the frozen vae,
+  # through 'transform' or 'encoder'.
+  elbo: inner_losses.Elbo = 'features'
+  ssl: str = 'geometry'  # 'none', or self-supervised losses joined by +
+  critic: inner_losses.Critic = 'predictions'  # a learned loss
+  gate: Literal['none', 'elbo', 'predictions', 'predictions+elbo'] = (
+    'predictions+elbo'
+  )
+  # Iterations of a soft k-means of the unlabelled features around the
+  # prototypes, after the steps.
+  cluster: int = field(3, at_least=0)
+  # Initial alpha; for 'transform' in units of `input_transform.RATES`.
+  inner_rate: float = 0.3
+  inner_rates: Literal['learned', 'fixed'] = 'learned'  # with their signs
+  # Initial weight of ELBO and SSL, learned unless inner_rates='fixed'.
+  inner_weight: float = 0.1
+  inner_norm: Literal['none', 'clip', 'unit'] = 'unit'  # of inner gradients
+  # 'first_order': stop the outer gradient at the inner gradients (critic and
+  # weights of losses then get none); 'none': steps at test time alone.
+  meta_grad: Literal['full', 'first_order', 'none'] = 'full'
+  # Controls in an evaluation: steps backwards, or in random directions.
+  direction: Literal['learned', 'flipped', 'random'] = 'learned'
+  # Initial v. 'learned': one for all episodes; with inner_steps=0 the control
+  # that looks at no image.
+  start: Literal['identity', 'learned'] = 'identity'
 
-  phase: str
-  setting: str
-  writer: hypernetwork.Writer
-  inner: inner_losses.Options
-  cluster: int
-  start: str
-  multi_step: int
-  unadapted_weight: float
-  auxiliary_weight: float
-  extras: Extras
+  # The outer loss.
+  # Outer steps over which the weight of the steps before the last falls to 0.
+  multi_step: int = field(0, at_least=0)
+  unadapted_weight: float = field(0.25, at_least=0, at_most=1)  # w_0 of 'joint'
+  auxiliary_weight: float = field(0.1, at_least=0)  # of ELBO and SSL at v_0
 
+  # What evaluations measure besides.
+  single: bool = False  # accuracy_single, adapting to each query alone; slow
+  ensemble: int = field(0, at_least=0)  # accuracy_ensemble, of so many networks
+  # accuracy_finetuned, after so many Adam steps of all weights (HyperFast).
+  finetune_steps: int = field(0, at_least=0)
+  finetune_rate: float = field(1e-3, above=0)
 
-def check_writer(writer, adapt):
-  """Raises ValueError for a network that cannot be written."""
-  width, heads = writer.settings['width'], writer.settings['heads']
-  norm = writer.cnn.norm
-  if width < 1 or width % heads:
-    raise ValueError(
-      'width must be >= 1 and a multiple of heads, not '
-      f'width={width}, heads={heads}'
-    )
-  if norm not in NORMS:
-    raise ValueError(f'norm must be one of {NORMS}, not {norm!r}')
-  if writer.condition not in hypernetwork.CONDITIONS:
-    raise ValueError(
-      f'condition must be one of {hypernetwork.CONDITIONS}, not '
-      f'{writer.condition!r}'
-    )
-  idle = {'tokens', 'hyper', 'encoder'} & set(fast_weights.parse(adapt))
-  if idle and not writer.emit:
-    raise ValueError(f"emit='none' has no {idle.pop()!r} to adapt")
-  if 'encoder' in idle and writer.condition != 'posterior':
-    raise ValueError(
-      f'condition={writer.condition!r} reads no posterior, so that '
-      "adapt='encoder' would do nothing: set condition='posterior'"
-    )
-
-
-def check(s):
-  """Raises ValueError for choices that are unknown or do not go together."""
-  if s.phase not in PHASES or s.setting not in SETTINGS:
-    raise ValueError(
-      f'phase must be one of {PHASES} and setting of {SETTINGS}, not '
-      f'{s.phase!r} and {s.setting!r}'
-    )
-  if not 0 <= s.unadapted_weight <= 1 or s.auxiliary_weight < 0:
-    raise ValueError(
-      'unadapted_weight must be in [0, 1] and auxiliary_weight >= 0, not '
-      f'{s.unadapted_weight} and {s.auxiliary_weight}'
-    )
-  if s.cluster < 0 or s.multi_step < 0:
-    raise ValueError(
-      f'cluster and multi_step must be >= 0, not {s.cluster} and {s.multi_step}'
-    )
-  inner_losses.check(s.inner)
-  chosen = s.start == 'chosen' and not s.inner.steps
-  if s.start not in steps.STARTS or chosen:
-    raise ValueError(
-      f'start must be one of {steps.STARTS}, and with inner_steps=0 not '
-      f"'chosen', for there is no loss then; got {s.start!r}"
-    )
-  _check_extras(s)
-
-
-def _check_extras(s):
-  extras = s.extras
-  if extras.ensemble < 0 or extras.finetune_steps < 0:
-    raise ValueError(
-      'ensemble and finetune_steps must be >= 0, not '
-      f'{extras.ensemble} and {extras.finetune_steps}'
-    )
-  if extras.finetune_rate <= 0:
-    raise ValueError(f'finetune_rate must be > 0, not {extras.finetune_rate}')
-  if s.setting == 'clusters':
-    cluster_metrics.permutations(s.writer.way)
-    if extras.single or extras.ensemble or extras.finetune_steps:
+  def __post_init__(self):
+    hyperparameters.check(self)
+    backbones.make(self.backbone, self.channels, self.norm)
+    if self.width % self.heads:
       raise ValueError(
-        'single=True answers query by query, ensembles and fine-tuning need '
-        "names, and setting='clusters' has clusters without any: set "
-        'single=False, ensemble=0 and finetune_steps=0'
+        f'width = {self.width} must be a multiple of heads = {self.heads}'
       )
+    self._check_adapted()
+    unnamed = self.single or self.ensemble or self.finetune_steps
+    if self.setting == 'clusters' and unnamed:
+      raise ValueError(
+        'single = True adapts to one query, ensemble and finetune_steps need '
+        "names of classes, and setting = 'clusters' has clusters without any: "
+        'set single=False, ensemble=0 and finetune_steps=0'
+      )
+
+  def _check_adapted(self):
+    parts = fast_weights.parse(self.adapt)
+    inner_losses.active(self)  # refuses unknown names
+    unused = {'hyper', 'encoder'} & set(parts)
+    if unused and self.emit == 'none':
+      raise ValueError(f"emit = 'none' has no {unused.pop()!r} to adapt")
+    if 'encoder' in unused and self.condition == 'none':
+      raise ValueError(
+        "condition = 'none' reads no posterior, so that adapt = 'encoder' "
+        "would do nothing: set condition='posterior'"
+      )
+    if self.inner_steps:
+      self._check_reach(parts)
+
+  def _check_reach(self, parts):
+    """An ELBO of a network that v does not touch would do nothing."""
+    active = inner_losses.active(self).values()
+    reached = {
+      part for loss in active for part in fast_weights.REACH[loss.needs]
+    }
+    if self.elbo == 'images' and not {'transform', 'encoder'} & set(parts):
+      raise ValueError(
+        "elbo = 'images' has no gradient with respect to adapt = "
+        f'{self.adapt!r}: the frozen vae never reads the adapted network. Use '
+        "elbo='features', or adapt='transform' or 'encoder'"
+      )
+    for part in parts:
+      if part not in reached:
+        raise ValueError(
+          f'no inner loss reaches adapt = {part!r}: elbo = {self.elbo!r}, ssl '
+          f'= {self.ssl!r}, critic = {self.critic!r}; choose '
+          "elbo='features', another ssl or a critic, or inner_steps=0"
+        )

@@ -1,48 +1,45 @@
-"""The adapted variable v of `udl`: what its label-free steps change.
+"""The adapted variable v of `udl`, which the inner loop changes.
 
 v is a dict of parts, all zeros at v_0, under which nothing changes:
 
 * film: an increment to scale and bias of every norm of the CNN;
-* weights: an increment to every number of the CNN;
+* weights: an increment to every weight of the CNN;
 * head: an increment to the prototypes;
-* transform: the input canonicaliser (`nets/canonical.py`) of unlabelled
-  images and queries;
-* tokens: an increment to the two tokens that describe the sets of images;
+* transform: the `input_transform` of unlabelled images and queries;
 * encoder: an increment to the posterior layer of the frozen vae;
-* hyper: an increment to every parameter of the generator.
+* hyper: an increment to every parameter of the hypernetwork.
 
-The last four change what the generator reads or does, so the CNN is written
-anew from them at every step.
+The last three change the inputs or the weights of the hypernetwork, so the CNN
+is generated anew at every step.
 """
+
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
+from hyperudl.learners.udl import hypernetwork
+from hyperudl.learners.udl import target_network
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import input_transform
 
-PARTS = (
-  'film',
-  'weights',
-  'head',
-  'transform',
-  'tokens',
-  'encoder',
-  'hyper',
-)
-REWRITING = ('transform', 'tokens', 'encoder', 'hyper')
+if TYPE_CHECKING:
+  from hyperudl.learners.udl.config import Config
+
+PARTS = ('film', 'weights', 'head', 'transform', 'encoder', 'hyper')
+REGENERATING = ('transform', 'encoder', 'hyper')
 # Parts that the gradient of a loss on ... reaches.
 REACH = {
   'images': ('transform', 'encoder'),
   'features': tuple(part for part in PARTS if part != 'head'),
+  'views': tuple(part for part in PARTS if part != 'head'),
   'predictions': PARTS,
 }
-# One number per step and element; the others have one per step and leaf.
-_ELEMENTWISE = ('film', 'tokens')
 
 
-def parse(adapt):
-  """'film+head' -> ('film', 'head').
+def parse(adapt: str) -> tuple[str, ...]:
+  """Return the parts of v: 'film+head' -> ('film', 'head').
 
   Raises:
     ValueError: for an unknown part or one that is named twice.
@@ -56,62 +53,88 @@ def parse(adapt):
   return parts
 
 
-def rewrites(adapt):
-  """Whether the network has to be written anew for every value of v."""
-  return any(part in REWRITING for part in parse(adapt))
-
-
-def identity(adapt, base, vae, head):
-  """v_0: a dict of float32 zeros.
+def identity(
+  config: 'Config', params: core.PyTree, network: target_network.Network
+) -> dict[str, core.PyTree]:
+  """Return v_0: a dict of float32 zeros.
 
   Args:
-    adapt: see `parse`.
-    base: from `writing.init`.
-    vae: 'net' parameters of the frozen vae.
-    head: f32[N, D], for the shape.
+    config: of the learner.
+    params: of the learner, for shapes.
+    network: to be adapted, for shapes.
   """
-  cnn = base['cnn'].values()
-  size = sum(block['scale'].size + block['bias'].size for block in cnn)
-  width = base['generator']['labels'].shape[-1]
-  make = {
-    'film': lambda: jnp.zeros((size,), jnp.float32),
-    'weights': lambda: _zeros(base['cnn']),
-    'head': lambda: jnp.zeros(head.shape, jnp.float32),
+  layers = network.weights.values()
+  film = sum(layer['scale'].size + layer['bias'].size for layer in layers)
+  like = {
+    'film': lambda: jnp.zeros((film,)),
+    'weights': lambda: network.weights,
+    'head': lambda: network.prototypes,
     'transform': input_transform.identity,
-    'tokens': lambda: jnp.zeros((2, width), jnp.float32),
-    'encoder': lambda: _zeros(vae['posterior']),
-    'hyper': lambda: _zeros(base['generator']),
+    'encoder': lambda: params['frozen']['vae']['net']['posterior'],
+    'hyper': lambda: hypernetwork.base_params(params)['generator'],
   }
-  return {part: make[part]() for part in parse(adapt)}
+  zeros = lambda leaf: jnp.zeros(leaf.shape, jnp.float32)
+  parts = parse(config.adapt)
+  return jax.tree.map(zeros, {part: like[part]() for part in parts})
 
 
-def _zeros(tree):
-  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), tree)
+def rates(config: 'Config', v: dict[str, core.PyTree]) -> core.PyTree:
+  """Return initial step sizes of K steps: a pytree like v.
 
-
-def rates(value, steps, rate):
-  """Initial step sizes for `inner.descend`: a pytree like `value`.
-
-  Args:
-    value: v_0.
-    steps: K >= 1.
-    rate: of a gradient of length one; for the transform in units of
-      `canonical.RATES`.
+  One number per step and element for 'film', else per step and leaf.
   """
-  made = {}
-  for part, leaf in value.items():
-    mode = 'element' if part in _ELEMENTWISE else 'step'
-    made[part] = gradient_descent.make_rates(leaf, steps, rate, mode)
-  if 'transform' in value:
-    made['transform'] = {
-      name: made['transform'][name] * unit
+  sizes = {}
+  for part, leaves in v.items():
+    mode = 'element' if part == 'film' else 'step'
+    sizes[part] = gradient_descent.make_rates(
+      leaves, config.inner_steps, config.inner_rate, mode
+    )
+  if 'transform' in v:
+    sizes['transform'] = {
+      name: sizes['transform'][name] * unit
       for name, unit in input_transform.RATES.items()
     }
-  return made
+  return sizes
 
 
-def film(weights, increment):
-  """`weights` with the flat f32[F] added to every scale and bias."""
+@target_network.trace_once
+def apply(
+  config: 'Config',
+  params: core.PyTree,
+  network: target_network.Network,
+  support: core.Examples,
+  v: dict[str, core.PyTree],
+) -> target_network.Network:
+  """Return the network under v, with its features of the support.
+
+  Args:
+    config: of the learner.
+    params: of the learner.
+    network: under v_0.
+    support: from which the network was generated.
+    v: the adapted variable.
+  """
+  generated = network
+  if any(part in REGENERATING for part in v):
+    generated = hypernetwork.generate(
+      config,
+      _add_to_params(params, v),
+      transform_unlabelled(v.get('transform'), support),
+    )
+    if config.setting == 'clusters':  # which would lose their names
+      generated = generated._replace(prototypes=network.prototypes)
+  weights = _add(generated.weights, v.get('weights'))
+  if 'film' in v:
+    weights = add_film(weights, v['film'])
+  prototypes = _add(generated.prototypes, v.get('head'))
+  generated = generated._replace(
+    weights=weights, prototypes=prototypes, transform=v.get('transform')
+  )
+  return target_network.with_features(config, generated, support)
+
+
+def add_film(weights: core.PyTree, increment: jax.Array) -> core.PyTree:
+  """Return CNN weights with a flat f32[F] added to every scale and bias."""
   new, start = {}, 0
   for name in sorted(weights):
     new[name] = dict(weights[name])
@@ -122,35 +145,41 @@ def film(weights, increment):
   return new
 
 
-def see(value, x):
-  """Images f32[n, H, W, C] as the network sees them under v."""
-  return (
-    input_transform.apply(value['transform'], x) if 'transform' in value else x
-  )
+def transform_unlabelled(
+  transform: core.PyTree, support: core.Examples
+) -> core.Examples:
+  """Return the support with its unlabelled images transformed.
 
-
-def see_unlabelled(value, support):
-  """The support with its -1 rows, and `context['cond']`, seen under v."""
-  if 'transform' not in value:
+  Args:
+    transform: parameters of `input_transform`, or None.
+    support: rows with y = -1 change, and `context['cond']`.
+  """
+  if transform is None:
     return support
   unlabelled = (support.y < 0)[:, None, None, None]
-  x = jnp.where(unlabelled, see(value, support.x), support.x)
+  changed = input_transform.apply(transform, support.x)
   context = dict(support.context or {})
   if 'cond' in context:
-    context['cond'] = see(value, context['cond'])
+    context['cond'] = input_transform.apply(transform, context['cond'])
+  x = jnp.where(unlabelled, changed, support.x)
   return support._replace(x=x, context=context or None)
 
 
-def add(tree, increment):
-  """Leafwise sum; `tree` itself where there is no increment."""
-  if increment is None:
-    return tree
-  return jax.tree.map(jnp.add, tree, increment)
+def with_encoder(params: core.PyTree, v: dict[str, core.PyTree]) -> core.PyTree:
+  """Return the learner's parameters with the vae's encoder under v."""
+  frozen = params['frozen']
+  net = dict(frozen['vae']['net'])
+  net['posterior'] = _add(net['posterior'], v.get('encoder'))
+  return {**params, 'frozen': {**frozen, 'vae': {**frozen['vae'], 'net': net}}}
 
 
-def network(value, weights, head):
-  """(CNN weights, head f32[N, D]) with the increments of v."""
-  weights = add(weights, value.get('weights'))
-  if 'film' in value:
-    weights = film(weights, value['film'])
-  return weights, add(head, value.get('head'))
+def _add_to_params(params, v):
+  base = hypernetwork.base_params(params)
+  generator = _add(base['generator'], v.get('hyper'))
+  frozen = {'vae': with_encoder(params, v)['frozen']['vae']}
+  return {**base, 'generator': generator, 'frozen': frozen}
+
+
+def _add(tree, increment):
+  """The sum of two pytrees; the first alone where there is no increment."""
+  return tree if increment is None else jax.tree.map(jnp.add, tree, increment)

@@ -1,169 +1,45 @@
-"""The learned critic of the inner loop of `udl`, its gate, and what they see.
+"""Gates of the unsupervised adaptation of `udl`: how far it may go.
 
-Parameters are plain dicts made by `init_*`; everything works on the images
-of one episode and a mask f32[n] of the rows that count.
+A small network reads how the images of the inner loop differ from what is
+known, by the ELBO of a frozen autoencoder, by predictions, or by both.
 """
+
+from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hyperudl.learners.udl import unsupervised
+from hyperudl import core
+from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import target_network
+from hyperudl.nets import mlp
 from hyperudl.nets import vae as vae_net
 from hyperudl.ops import losses
 
+if TYPE_CHECKING:
+  from hyperudl.learners.udl.config import Config
+
 ELBO_INPUTS = 13
 PREDICTION_INPUTS = 8
+OPEN = 0.7310586  # of a fresh gate, sigmoid(1)
 
 
-# The learned critic: a loss that the outer loop shapes (SCA, Antoniou and
-# Storkey 2019, arXiv:1905.10295).
+class Gates(NamedTuple):
+  """Factors of the adaptation, all 1 without gates."""
+
+  step: jax.Array  # f32[] in (0, 1), of all step sizes
+  mass: jax.Array  # f32[] in (0, 1), weight of an unlabelled image in k-means
+  scale: jax.Array  # f32[] in (0.2, 1.7), of the cosines in k-means; 1 at first
 
 
-def critic_inputs(logits, mask):
-  """What the critic sees of predictions: f32[n, N + 2].
-
-  Sorted probabilities, entropy, entropy of the mean prediction: nothing that
-  depends on which class is which.
-  """
-  log_p = jax.nn.log_softmax(logits)
-  p = jnp.exp(log_p)
-  overall = losses.marginal_entropy(p, mask)
-  return jnp.concatenate(
-    [
-      jnp.sort(p, axis=-1)[:, ::-1],
-      losses.entropy(log_p)[:, None],
-      jnp.broadcast_to(overall, (p.shape[0], 1)),
-    ],
-    axis=-1,
-  )
-
-
-def init_critic(key, inputs, hidden=32):
-  """Parameters of a perceptron f32[inputs] -> f32[]."""
-  first, second = jax.random.split(key)
+def init(key: jax.Array, config: 'Config', hidden: int = 16) -> core.PyTree:
+  """Return parameters of the gates, which begin at sigmoid(1) = .73."""
+  inputs = PREDICTION_INPUTS * ('predictions' in config.gate)
+  inputs += ELBO_INPUTS * ('elbo' in config.gate)
+  outputs = len(Gates._fields)
   return {
-    'first': unsupervised.dense(first, inputs, hidden),
-    'last': jax.random.normal(second, (hidden,)) / hidden,
-  }
-
-
-def critic(params, inputs, mask):
-  """Mean over the rows of tanh perceptrons of f32[n, inputs]: f32[]."""
-  values = (
-    jnp.tanh(unsupervised.apply_dense(params['first'], inputs)) @ params['last']
-  )
-  return losses.masked_mean(values, mask)
-
-
-# ELBO statistics of images under the frozen autoencoder.
-
-
-def elbo_inputs(terms, support, moments):
-  """ELBO terms of each image relative to the population and the support.
-
-  Args:
-    terms: of the images, from `VAE.__call__`.
-    support: the same of the labelled images, with its own 'mask'.
-    moments: population moments, see `learners/vae.py`.
-
-  Returns:
-    f32[n, 6], squashed into (-2, 2).
-  """
-  r, q = vae_net.standardise(terms, moments)
-  r_support, q_support = _support_level(support, moments)
-  stacked = jnp.stack([r, q, r * r, q * q, r - r_support, q - q_support], -1)
-  return 2 * jnp.tanh(stacked / 3)
-
-
-def _support_level(support, moments):
-  r, q = vae_net.standardise(support, moments)
-  return (
-    losses.masked_mean(r, support['mask']),
-    losses.masked_mean(q, support['mask']),
-  )
-
-
-def elbo_gate_inputs(terms, support, moments, population, mask):
-  """13 numbers that say how the images differ from what is known.
-
-  Args:
-    terms, support, moments: as in `elbo_inputs`.
-    population: (mean f32[L], log-variance f32[L]) of posterior means.
-    mask: f32[n], rows that count.
-
-  Returns:
-    f32[13], squashed into (-2, 2).
-  """
-  r, q = vae_net.standardise(terms, moments)
-  r_support, q_support = _support_level(support, moments)
-  center, log_spread = population
-  spread = jnp.exp(log_spread)
-  mean = losses.masked_mean(terms['mean'], mask)
-  support_mean = losses.masked_mean(support['mean'], support['mask'])
-  distance = lambda m: jnp.mean(jnp.square(mean - m) / spread)
-  variance = losses.masked_variance(terms['mean'], mask)
-  ratio = jnp.mean(jnp.log(variance / spread + 1e-3))
-  sd = lambda v: jnp.sqrt(losses.masked_variance(v, mask) + 1e-6)
-  average = lambda v: losses.masked_mean(v, mask)
-  values = jnp.stack(
-    [
-      average(r),
-      average(q),
-      sd(r),
-      sd(q),
-      average(r) - r_support,
-      average(q) - q_support,
-      r_support,
-      q_support,
-      losses.signed_log(distance(center)),
-      losses.signed_log(distance(support_mean)),
-      ratio,
-      jnp.square(ratio),
-      average(jnp.square(r)),
-    ]
-  )
-  return 2 * jnp.tanh(values / 3)
-
-
-def prediction_gate_inputs(features, logits, labelled, mask, labelled_mask):
-  """8 numbers on predictions and features, without any autoencoder.
-
-  Args:
-    features: f32[n, D] of the unlabelled images.
-    logits: f32[n, N] of these.
-    labelled: f32[m, D], features of labelled images.
-    mask, labelled_mask: f32[n] and f32[m], rows that count.
-
-  Returns:
-    f32[8], squashed into (-2, 2).
-  """
-  log_p = jax.nn.log_softmax(logits)
-  p = jnp.exp(log_p)
-  likely = jnp.sort(p, axis=-1)
-  entropies = losses.entropy(log_p)
-  features, labelled = losses.unit(features), losses.unit(labelled)
-  spread = lambda x, m: jnp.mean(losses.masked_variance(x, m)) + 1e-6
-  center = losses.masked_mean(features, mask)
-  reference = losses.masked_mean(labelled, labelled_mask)
-  values = jnp.stack(
-    [
-      losses.masked_mean(likely[:, -1], mask),
-      jnp.sqrt(losses.masked_variance(likely[:, -1], mask) + 1e-6),
-      losses.masked_mean(likely[:, -1] - likely[:, -2], mask),
-      losses.masked_mean(entropies, mask),
-      jnp.sqrt(losses.masked_variance(entropies, mask) + 1e-6),
-      losses.marginal_entropy(p, mask),
-      losses.squared_distances(center[None], reference[None])[0, 0],
-      jnp.log(spread(features, mask) / spread(labelled, labelled_mask)),
-    ]
-  )
-  return 2 * jnp.tanh(values / 2)
-
-
-def init_gate(key, inputs, outputs, hidden=16):
-  """Gate parameters; the gate starts open at sigmoid(1) = .73."""
-  return {
-    'first': unsupervised.dense(key, inputs, hidden),
+    'first': mlp.init_dense(key, inputs, hidden),
     'last': {
       'kernel': jnp.zeros((hidden, outputs), jnp.float32),
       'bias': jnp.ones((outputs,), jnp.float32),
@@ -171,7 +47,137 @@ def init_gate(key, inputs, outputs, hidden=16):
   }
 
 
-def gate(params, inputs):
-  """How far the inner loop may go: f32[inputs] -> f32[outputs] in (0, 1)."""
-  hidden = jax.nn.silu(unsupervised.apply_dense(params['first'], inputs))
-  return jax.nn.sigmoid(unsupervised.apply_dense(params['last'], hidden))
+def compute(
+  config: 'Config',
+  params: core.PyTree,
+  network: target_network.Network,
+  inputs: inner_losses.Inputs,
+  terms: dict[str, jax.Array],
+  support_terms: dict[str, jax.Array],
+) -> Gates:
+  """Compute the gates of one episode.
+
+  Args:
+    config: of the learner.
+    params: of the learner.
+    network: under v_0.
+    inputs: of the losses under v_0.
+    terms: of the frozen vae's ELBO of the images of the inner loop.
+    support_terms: of the support.
+  """
+  if config.gate == 'none':
+    return Gates(*jnp.ones(len(Gates._fields)))
+  mask = inputs.images.mask
+  labelled = (inputs.images.support.y >= 0).astype(jnp.float32)
+  values = []
+  if 'elbo' in config.gate:
+    moments = params['frozen']['vae']['moments']
+    values.append(elbo_inputs(moments, terms, support_terms, mask, labelled))
+  if 'predictions' in config.gate:
+    values.append(
+      prediction_inputs(
+        inputs.features, network.features, inputs.logits, mask, labelled
+      )
+    )
+  gate = params['inner']['gate']
+  first, last = gate['first'], gate['last']
+  hidden = jnp.concatenate(values) @ first['kernel'] + first['bias']
+  step, mass, scale = jax.nn.sigmoid(
+    jax.nn.silu(hidden) @ last['kernel'] + last['bias']
+  )
+  return Gates(step, mass, jnp.exp(2 * (scale - OPEN)))
+
+
+def elbo_inputs(
+  moments: dict[str, jax.Array],
+  terms: dict[str, jax.Array],
+  support_terms: dict[str, jax.Array],
+  mask: jax.Array,
+  labelled: jax.Array,
+) -> jax.Array:
+  """Compare images with clean ones and with the labelled ones.
+
+  Args:
+    moments: of the frozen vae over clean images, see `learners/vae.py`.
+    terms: of n images, see `vae.elbo_terms`.
+    support_terms: of the S rows of the support.
+    mask: f32[n], images that count.
+    labelled: f32[S], rows that count.
+
+  Returns:
+    f32[13] in (-2, 2).
+  """
+  variance = jnp.exp(moments['latent_log_variance'])
+  population = vae_net.read_moments(moments)
+  scores = vae_net.standardise(terms, population)
+  labelled_scores = vae_net.standardise(support_terms, population)
+  scores = losses.signed_log(scores)
+  labelled_scores = losses.signed_log(labelled_scores)
+  mean_score = losses.masked_mean(scores, mask)
+  std = jnp.sqrt(losses.masked_variance(scores, mask) + 1e-6)
+  labelled_score = losses.masked_mean(labelled_scores, labelled)
+  latents = terms['mean']
+  mean = losses.masked_mean(latents, mask)
+  labelled_mean = losses.masked_mean(support_terms['mean'], labelled)
+  others = jnp.stack([moments['latent_mean'], labelled_mean])
+  distances = jnp.mean(jnp.square(mean - others) / variance, axis=1)
+  ratio = losses.masked_variance(latents, mask) / variance
+  ratio = jnp.mean(jnp.log(ratio + 1e-3))
+  squared_error = losses.masked_mean(jnp.square(scores[:, 0]), mask)
+  values = jnp.concatenate(
+    [
+      mean_score,
+      std,
+      mean_score - labelled_score,
+      labelled_score,
+      losses.signed_log(distances),
+      jnp.stack([ratio, jnp.square(ratio), squared_error]),
+    ]
+  )
+  return 2 * jnp.tanh(values / 3)
+
+
+def prediction_inputs(
+  features: jax.Array,
+  support_features: jax.Array,
+  logits: jax.Array,
+  mask: jax.Array,
+  labelled: jax.Array,
+) -> jax.Array:
+  """Describe predictions and features, without any autoencoder.
+
+  Args:
+    features: f32[n, D], of the images.
+    support_features: f32[S, D].
+    logits: f32[n, N], of the images.
+    mask: f32[n], images that count.
+    labelled: f32[S], rows that count.
+
+  Returns:
+    f32[8] in (-2, 2).
+  """
+  log_p = jax.nn.log_softmax(logits)
+  p = jnp.exp(log_p)
+  ordered = jnp.sort(p, axis=-1)
+  margin = ordered[:, -1] - ordered[:, -2]
+  scores = jnp.stack([ordered[:, -1], margin, losses.entropy(log_p)], axis=1)
+  mean_score = losses.masked_mean(scores, mask)
+  std = jnp.sqrt(losses.masked_variance(scores, mask) + 1e-6)
+  means, variances = [], []
+  for x, rows in ((features, mask), (support_features, labelled)):
+    x = losses.unit(x)
+    means.append(losses.masked_mean(x, rows))
+    variances.append(jnp.mean(losses.masked_variance(x, rows)) + 1e-6)
+  values = jnp.stack(
+    [
+      mean_score[0],
+      std[0],
+      mean_score[1],
+      mean_score[2],
+      std[2],
+      losses.marginal_entropy(p, mask),
+      losses.squared_distances(means[0][None], means[1][None])[0, 0],
+      jnp.log(variances[0] / variances[1]),
+    ]
+  )
+  return 2 * jnp.tanh(values / 2)

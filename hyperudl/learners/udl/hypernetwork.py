@@ -1,324 +1,281 @@
-"""Writing a CNN for an episode: base weights plus the generator's emission."""
+"""The hypernetwork of `udl`: a transformer that generates CNN weights.
 
+Tokens: one per support image, one per unlabelled image, two that describe the
+posterior distributions of these two sets, one per slice of every kernel and one
+per class. After the encoder each slice token is mapped to its slice
+(HyperTransformer, arXiv:2201.04182), a class token to an update of that class's
+prototype (HyperFast, arXiv:2402.14335). There is no positional encoding: images
+of one set may come in any order and number. Weight updates are added to learned
+base weights.
+"""
+
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyperudl.learners.udl import generator
-from hyperudl.nets import conv
+from hyperudl import core
+from hyperudl.learners.udl import cluster_setting
+from hyperudl.learners.udl import target_network
+from hyperudl.nets import backbones
+from hyperudl.nets import transformer
 from hyperudl.nets import vae as vae_net
 from hyperudl.ops import losses
-from hyperudl.ops import principal_components
+from hyperudl.ops import weight_tokens
 
-EMIT = ('all', 'none')
-CONDITIONS = ('posterior', 'pca', 'none')
-
-
-class Writer(NamedTuple):
-  """Static sizes of everything that takes part in the emission."""
-
-  way: int
-  cnn: conv.ConvNet
-  settings: dict  # of `generator.Generator`
-  shared: bool  # whether image tokens read the trunk of the frozen vae
-  emit: bool  # False: the base weights and prototypes alone
-  condition: str  # one of `CONDITIONS`
-  latent: int  # of the frozen vae
-  hidden: tuple  # of the frozen vae
+if TYPE_CHECKING:
+  from hyperudl.learners.udl.config import Config
 
 
-def make_writer(
-  way,
-  *,
-  channels=(32, 32, 64),
-  width=64,
-  layers=2,
-  heads=4,
-  trunk=(16, 32, 32),
-  share_trunk=False,
-  condition='posterior',
-  emit='all',
-  allocation='output',
-  strength=0.1,
-  norm='domain',
-  vae_latent=24,
-  vae_hidden=(256, 128),
-):
-  """The `Writer` of these settings.
+class Kernel(NamedTuple):
+  """A kernel of the CNN and the slices in which it is generated."""
 
-  Args:
-    way: N.
-    channels: filters of the emitted CNN's stride-2 3x3 convolutions.
-    width, layers, heads: of the transformer.
-    trunk: channels of the feature extractor of the image tokens; () = none.
-    share_trunk: image tokens read the layer of the frozen vae's encoder that
-      its posterior reads, in place of a `trunk` of their own.
-    condition: what the generator reads of each image beside its features:
-      'posterior' of the frozen vae, 'pca' (`components.principal_scores` of the
-      images of the episode, after HyperFast) or 'none'.
-    emit: 'all', or 'none': a learned CNN and prototypes in place of emitted
-      ones (an ablation).
-    allocation: 'output' or 'spatial' (see `emit`).
-    strength: initial size s of the emission.
-    norm: of the CNN: 'layer', 'group', 'batch' (statistics of the images at
-      hand, which is transductive) or 'domain' (labelled images by their own
-      statistics, all others by those of the unlabelled images, which is not).
-    vae_latent, vae_hidden: sizes of the upstream `vae`.
+  name: str  # of its layer
+  shape: tuple[int, ...]
+  count: int  # slices, one token each
+  size: int  # entries of a slice
 
-  Raises:
-    ValueError: for an unknown `emit`.
+
+class Generator(nn.Module):
+  """Generates updates to every layer of a CNN and to the prototypes.
+
+  Attributes:
+    config: of the learner.
+    kernels: of the CNN.
+    features: D, width of the CNN's features.
+    trunk: features of the image tokens, or None.
   """
-  if emit not in EMIT:
-    raise ValueError(f'emit must be one of {EMIT}, not {emit!r}')
-  cnn = conv.ConvNet(
-    channels=tuple(channels), stride=2, pool=False, norm=norm, head=None
-  )
-  settings = {
-    'width': width,
-    'layers': layers,
-    'heads': heads,
-    'trunk': tuple(trunk),
-    'allocation': allocation,
-    'strength': strength,
-  }
-  hidden = tuple(vae_hidden)
-  return Writer(
-    way,
-    cnn,
-    settings,
-    share_trunk,
-    emit == 'all',
-    condition,
-    vae_latent,
-    hidden,
+
+  config: 'Config'
+  kernels: tuple[Kernel, ...]
+  features: int
+  trunk: nn.Module | None
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    y: jax.Array,
+    posterior: tuple[jax.Array, jax.Array],
+    mask: jax.Array,
+  ) -> dict[str, core.PyTree]:
+    """Return weight updates for one episode.
+
+    Args:
+      x: f32[n, H, W, C], labelled and unlabelled images.
+      y: i32[n] in [-1, N).
+      posterior: (mean, log-variance) f32[n, L] of the images.
+      mask: f32[n]; rows with 0 are ignored.
+
+    Returns:
+      {layer: {'kernel', 'scale', 'bias'}} (only 'kernel' for allocation
+      'spatial') and {'head': f32[N, D]}.
+    """
+    config = self.config
+    labels = self._embedding('labels', config.way + 1)
+    images = self._image_tokens(x, posterior) + labels[y]
+    slots = [self._embedding(f'slots_{k.name}', k.count) for k in self.kernels]
+    head = self._embedding('slot_head', 1) + labels[: config.way]
+    sets = self._set_tokens(y, posterior, mask)
+    tokens = jnp.concatenate([*slots, head, sets, images])
+    ignored = jnp.zeros(tokens.shape[0] - x.shape[0])
+    encoder = transformer.Encoder(
+      layers=config.layers, heads=config.heads, inner=2.0, norm='pre'
+    )
+    tokens = encoder(tokens, jnp.concatenate([ignored, 1.0 - mask]))
+    return self._updates(tokens)
+
+  def _embedding(self, name, count):
+    normal = lambda key, shape: 0.5 * jax.random.normal(key, shape)
+    return self.param(name, normal, (count, self.config.width))
+
+  def _image_tokens(self, x, posterior):
+    width = self.config.width
+    statistics = jnp.concatenate(posterior, axis=-1)
+    tokens = nn.Dense(width, name='from_posterior')(statistics)
+    if self.trunk is not None:
+      tokens += nn.Dense(width, name='from_trunk')(self.trunk(x))
+    return tokens
+
+  def _set_tokens(self, y, posterior, mask):
+    """Moments of the aggregate posterior of each set, and log(1 + rows)."""
+    mean, log_variance = posterior
+    tokens = []
+    for name, members in (
+      ('labelled', mask * (y >= 0)),
+      ('unlabelled', mask * (y < 0)),
+    ):
+      moments = [
+        losses.masked_mean(mean, members),
+        losses.masked_mean(jnp.exp(log_variance), members),
+        losses.masked_variance(mean, members),
+        jnp.log1p(jnp.sum(members))[None],
+      ]
+      dense = nn.Dense(self.config.width, name=f'from_{name}_set')
+      tokens.append(dense(jnp.concatenate(moments)))
+    return jnp.stack(tokens)
+
+  def _updates(self, tokens):
+    counts = [*(kernel.count for kernel in self.kernels), self.config.way]
+    *slots, head, _ = jnp.split(tokens, list(itertools.accumulate(counts)))
+    slices = [
+      nn.Dense(kernel.size, name=f'write_{kernel.name}')(slot)
+      for kernel, slot in zip(self.kernels, slots)
+    ]
+    initial = lambda _: jnp.asarray(self.config.strength, jnp.float32)
+    *scales, head_scale = [
+      self.param(f'strength_{name}', initial)
+      for name in (*(kernel.name for kernel in self.kernels), 'head')
+    ]
+    extras = _extras(self.config)
+    layers = [
+      weight_tokens.assemble(rows, k.shape, self.config.allocation, extras)
+      for k, rows in zip(self.kernels, slices)
+    ]
+    updates = {}
+    for kernel, scale, layer in zip(self.kernels, scales, layers):
+      # In units of the He initialisation of that layer.
+      std = {'kernel': math.sqrt(2 / math.prod(kernel.shape[:3]))}
+      updates[kernel.name] = {
+        k: scale * std.get(k, 1.0) * leaf for k, leaf in layer.items()
+      }
+    head = nn.Dense(self.features, name='write_head')(head)
+    return {**updates, 'head': head_scale * head}
+
+
+def _extras(config):
+  """What slices hold behind a kernel: a place there is in 'output' alone."""
+  return ('scale', 'bias') if config.allocation == 'output' else ()
+
+
+@functools.cache
+def make_generator(config: 'Config', image_shape: tuple[int, ...]) -> Generator:
+  """Return the `Generator` for images of one shape (H, W, C)."""
+  architecture = target_network.architecture(config, image_shape)
+  allocation, extra = config.allocation, len(_extras(config))
+  kernels = []
+  for spec in architecture.specs:
+    shape = spec.kernel_shape
+    count, size = weight_tokens.slices_shape(shape, allocation, extra)
+    kernels.append(Kernel(spec.name, shape, count, size))
+  trunk = None
+  if config.trunk:
+    trunk = backbones.make(
+      'conv_stride2', config.trunk, 'layer', features='mean'
+    )
+  return Generator(
+    config, tuple(kernels), architecture.features, trunk, parent=None
   )
 
 
-def init(writer, key, support):
-  """Trainable parameters: 'cnn' (base weights), 'generator', 'log_scale'."""
+def visible_support(config: 'Config', support: core.Examples) -> core.Examples:
+  """Return the support with the labels that the setting allows."""
+  if config.setting == 'clusters':
+    return cluster_setting.mask_labels(support)
+  return support
+
+
+def base_params(params: core.PyTree) -> core.PyTree:
+  """Return 'cnn', 'generator' and 'log_scale', wherever the phase has them."""
+  return params['frozen'].get('base', params)
+
+
+def init(config: 'Config', key: jax.Array, support: core.Examples) -> dict:
+  """Return trainable 'cnn' (base weights), 'generator' and 'log_scale'."""
   cnn_key, generator_key = jax.random.split(key)
   x, y = support.x, support.y
-  cnn = writer.cnn.init(cnn_key, x[:1])['params']
-  posterior = (jnp.zeros((x.shape[0], writer.latent)),) * 2
-  features = jnp.zeros((x.shape[0], writer.hidden[-1]))
-  net = _generator(writer, cnn, width(writer, cnn, x))
-  variables = net.init(
-    generator_key,
-    x,
-    y,
-    posterior,
-    jnp.ones(x.shape[0]),
-    features if writer.shared else None,
+  cnn = target_network.architecture(config, x.shape[1:]).module
+  posterior = (jnp.zeros((x.shape[0], config.vae_latent)),) * 2
+  variables = make_generator(config, x.shape[1:]).init(
+    generator_key, x, y, posterior, jnp.ones(x.shape[0])
   )
   return {
-    'cnn': cnn,
+    'cnn': cnn.init(cnn_key, x[:1])['params'],
     'generator': variables['params'],
     'log_scale': jnp.log(jnp.asarray(10.0, jnp.float32)),
   }
 
 
-class Reference(NamedTuple):
-  """The images whose statistics normalise others, for norm='domain'."""
+def generate(
+  config: 'Config', params: core.PyTree, support: core.Examples
+) -> target_network.Network:
+  """Generate the target network of one episode.
 
-  x: jax.Array  # f32[m, H, W, C]
-  labelled: jax.Array  # f32[m], whether a row is of the clean domain
-  present: jax.Array  # f32[m], whether it counts
-
-
-def reference_of(support):
-  """The `Reference` of a support: its rows, or `context['cond']` for -1."""
-  x, labelled = support.x, (support.y >= 0).astype(jnp.float32)
-  others = (support.context or {}).get('cond')
-  if others is None:
-    return Reference(x, labelled, jnp.ones_like(labelled))
-  one = jnp.ones(others.shape[0])
-  return Reference(
-    jnp.concatenate([x, others]),
-    jnp.concatenate([labelled, 0 * one]),
-    jnp.concatenate([labelled, one]),
-  )
-
-
-class Seen(NamedTuple):
-  """What the CNN of an episode makes of the rows of a support, in one pass."""
-
-  features: jax.Array  # f32[m, D]
-  statistics: dict | None  # see `statistics`; None without norm='domain'
-
-
-def statistics(writer, weights, reference):
-  """What normalises other images under CNN weights: {block: two f32[2, C]}.
+  Prototypes are class means of the support's features under the generated
+  weights, plus their updates; in the setting 'clusters' k-means centroids.
 
   Args:
-    writer: `Writer` with norm='domain'.
-    weights: of its CNN.
-    reference: `Reference`.
-  """
-  member = _sides(reference.labelled)
-  part = member * reference.present[:, None]
-  return _passed(writer, weights, reference.x, (member, part)).statistics
-
-
-def look(writer, weights, x, labelled):
-  """`Seen` of images f32[m, H, W, C], each normalised among those of its side.
-
-  Args:
-    writer: `Writer`.
-    weights: of its CNN.
-    x: the rows of a support.
-    labelled: f32[m], which of them are of the clean domain.
-  """
-  if writer.cnn.norm != 'domain':
-    return Seen(writer.cnn.apply({'params': weights}, x), None)
-  member = _sides(labelled)
-  return _passed(writer, weights, x, (member, member))
-
-
-def _passed(writer, weights, x, domains):
-  features, found = writer.cnn.apply(
-    {'params': weights}, x, domains, mutable=['statistics']
-  )
-  used = {name: each['used'] for name, each in found['statistics'].items()}
-  return Seen(features, used)
-
-
-def embed(writer, weights, x, labelled=None, known=None):
-  """Features f32[n, D] of images under CNN weights.
-
-  Args:
-    writer: `Writer`.
-    weights: of its CNN.
-    x: f32[n, H, W, C].
-    labelled: f32[n], rows of the clean domain; None for none. With
-      norm='domain' they are normalised apart from the others.
-    known: `statistics` to use in place of those of x: no image of x then
-      matters to another.
-  """
-  if writer.cnn.norm != 'domain':
-    return writer.cnn.apply({'params': weights}, x)
-  if labelled is None:
-    labelled = jnp.zeros(x.shape[0])
-  member = _sides(labelled)
-  domains = member, member if known is None else known
-  return writer.cnn.apply({'params': weights}, x, domains)
-
-
-def _sides(labelled):
-  return jnp.stack([labelled, 1 - labelled], axis=1)
-
-
-def width(writer, weights, x):
-  """D, the number of features."""
-  shape = jax.eval_shape(lambda: embed(writer, weights, x[:1]))
-  return shape.shape[-1]
-
-
-def logits(base, features, head):
-  """tau cos(features, head): f32[n, D], f32[N, D] -> f32[n, N]."""
-  scale = jnp.exp(base['log_scale'])
-  return scale * losses.unit(features) @ losses.unit(head).T
-
-
-def encode(writer, vae, x):
-  """Posterior of images under the vae's parameters: two f32[n, L]."""
-  net, variables = _vae(writer, vae, x)
-  return net.apply(variables, x, method='encode')
-
-
-def reconstruct(writer, vae, x):
-  """ELBO terms of images at the posterior mean; see `VAE.__call__`."""
-  net, variables = _vae(writer, vae, x)
-  return net.apply(variables, x, jnp.zeros((x.shape[0], writer.latent)))
-
-
-def write(writer, base, vae, support, shift=None):
-  """The CNN and head for one episode.
-
-  Args:
-    writer: `Writer`.
-    base: from `init`.
-    vae: parameters of the frozen vae.
+    config: of the learner.
+    params: of the learner.
     support: Examples; `context` may hold 'emit_from' (Examples with a leading
-      axis: the mean of what they emit is taken) or 'cond' (images in place of
-      the unlabelled rows), see the design of placebos.
-    shift: f32[2, width] added to the tokens of the sets, or None.
-
-  Returns:
-    (weights: block -> {'kernel', 'scale', 'bias'}, head f32[N, D], `Seen` of
-    the support). The head is anchored at the class means of the support's own
-    features.
+      axis: the weight updates are the mean of those that they give) or 'cond'
+      (images in place of the unlabelled rows), for controls.
   """
+  base = base_params(params)
+  weights, updates = base['cnn'], None
+  if config.emit == 'all':
+    updates = _weight_updates(config, params, support)
+    weights = {
+      layer: {k: v + updates[layer].get(k, 0.0) for k, v in leaves.items()}
+      for layer, leaves in weights.items()
+    }
+  network = target_network.with_features(
+    config, target_network.Network(weights, None, base['log_scale']), support
+  )
+  if config.setting == 'clusters':
+    prototypes = cluster_setting.init_centroids(network.features, config.way)
+  else:
+    prototypes = losses.class_means(network.features, support.y, config.way)
+    if updates is not None:
+      prototypes = prototypes + updates['head']
+  return network._replace(prototypes=prototypes)
+
+
+def _weight_updates(config, params, support):
   context = support.context or {}
   x, y = support.x, support.y
-  labelled = (y >= 0).astype(jnp.float32)
-  emit = lambda *rows: _corrections(writer, base, vae, *rows, shift)
-  if not writer.emit:
-    weights = base['cnn']
-    seen = look(writer, weights, x, labelled)
-    return weights, losses.class_means(seen.features, y, writer.way), seen
   if 'emit_from' in context:
     others = context['emit_from']
-    every = jax.vmap(lambda x, y: emit(x, y, jnp.ones(y.shape)))(
-      others.x, others.y
-    )
-    corrections = jax.tree.map(lambda leaf: leaf.mean(axis=0), every)
-  elif 'cond' in context:
-    rows = context['cond'].shape[0]
-    corrections = emit(
-      jnp.concatenate([x, context['cond']]),
-      jnp.concatenate([y, jnp.full((rows,), -1, y.dtype)]),
-      jnp.concatenate([(y >= 0).astype(jnp.float32), jnp.ones(rows)]),
-    )
-  else:
-    corrections = emit(x, y, jnp.ones(y.shape))
-  weights = {
-    name: {k: v + corrections[name].get(k, 0.0) for k, v in block.items()}
-    for name, block in base['cnn'].items()
-  }
-  seen = look(writer, weights, x, labelled)
-  prototypes = losses.class_means(seen.features, y, writer.way)
-  return weights, prototypes + corrections['head'], seen
+    updates = jax.vmap(
+      lambda x, y: _generate_from(config, params, x, y, jnp.ones(y.shape))
+    )(others.x, others.y)
+    return jax.tree.map(lambda leaf: leaf.mean(axis=0), updates)
+  mask = jnp.ones(y.shape)
+  if 'cond' in context:
+    others = context['cond']
+    x = jnp.concatenate([x, others])
+    mask = (y >= 0).astype(jnp.float32)
+    mask = jnp.concatenate([mask, jnp.ones(others.shape[0])])
+    y = jnp.concatenate([y, jnp.full(others.shape[:1], -1, y.dtype)])
+  return _generate_from(config, params, x, y, mask)
 
 
-def filters(weights):
-  """First-layer kernels as images f32[cout, k, k, 1] scaled to [0, 1]."""
-  kernel = weights['block0']['kernel'].mean(axis=2, keepdims=True)
-  kernel = jnp.moveaxis(kernel, -1, 0)
-  low, high = kernel.min(), kernel.max()
-  return (kernel - low) / (high - low + 1e-6)
+def _generate_from(config, params, x, y, mask):
+  generator = make_generator(config, x.shape[1:])
+  variables = {'params': base_params(params)['generator']}
+  posterior = (jnp.zeros((x.shape[0], config.vae_latent), x.dtype),) * 2
+  if config.condition == 'posterior':
+    net, vae_variables = frozen_vae(config, params, x.shape[1:])
+    posterior = net.apply(vae_variables, x, method='encode')
+  return generator.apply(variables, x, y, posterior, mask)
 
 
-def _vae(writer, vae, x):
-  net = vae_net.VAE(tuple(x.shape[1:]), writer.latent, writer.hidden)
-  return net, {'params': vae['net']}
+def frozen_vae(
+  config: 'Config', params: core.PyTree, image_shape: tuple[int, ...]
+) -> tuple[vae_net.VAE, core.PyTree]:
+  """Return the frozen autoencoder and its variables."""
+  net = vae_net.VAE(image_shape, config.vae_latent, config.vae_hidden)
+  return net, {'params': params['frozen']['vae']['net']}
 
 
-def _trunk(writer, vae, x):
-  net, variables = _vae(writer, vae, x)
-  return net.apply(variables, x, method='trunk')
-
-
-def _generator(writer, cnn, features):
-  kernels = tuple((name, cnn[name]['kernel'].shape) for name in sorted(cnn))
-  return generator.Generator(
-    kernels=kernels, features=features, way=writer.way, **writer.settings
-  )
-
-
-def _corrections(writer, base, vae, x, y, mask, shift):
-  net = _generator(writer, base['cnn'], width(writer, base['cnn'], x))
-  posterior = _condition(writer, vae, x, mask)
-  features = _trunk(writer, vae, x) if writer.shared else None
-  variables = {'params': base['generator']}
-  return net.apply(variables, x, y, posterior, mask, features, shift)
-
-
-def _condition(writer, vae, x, mask):
-  """What the generator reads of each image: two f32[n, L]."""
-  if writer.condition == 'posterior':
-    return encode(writer, vae, x)
-  zeros = jnp.zeros((x.shape[0], writer.latent), x.dtype)
-  if writer.condition == 'none':
-    return zeros, zeros
-  return principal_components.principal_scores(x, mask, writer.latent), zeros
+def elbo_terms(
+  config: 'Config', params: core.PyTree, x: jax.Array
+) -> dict[str, jax.Array]:
+  """Compute ELBO terms of images at posterior means; see `VAE.__call__`."""
+  net, variables = frozen_vae(config, params, x.shape[1:])
+  return net.apply(variables, x, jnp.zeros((x.shape[0], config.vae_latent)))

@@ -1,294 +1,300 @@
-"""The label-free inner loop of `udl`: on what loss v moves, and how far.
+"""The unsupervised losses of the inner loop of `udl`, as one table.
 
-Every loss is computed through the adapted variable v (`variables.py`), or
-`check` refuses the pair: an ELBO of a network that v does not touch would be
-an exact no-op.
+A loss is a function (parameters, `Inputs`) -> f32[] and an entry of `LOSSES`;
+configs, parameters, checks and the outer loop read everything from there.
 """
 
 from collections.abc import Callable
+import functools
 import math
+from typing import TYPE_CHECKING
+from typing import Literal
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hyperudl.learners.udl import fast_weights
-from hyperudl.learners.udl import gates
-from hyperudl.learners.udl import unsupervised
-from hyperudl.ops import gradient_descent
+from hyperudl import core
+from hyperudl.learners.udl import target_network
+from hyperudl.nets import mlp
 from hyperudl.ops import losses
 
-CHOICES = {
-  'elbo': ('none', 'features', 'images'),
-  'critic': ('none', 'predictions', 'predictions+elbo'),
-  'gate': ('none', 'elbo', 'predictions', 'predictions+elbo'),
-  'rates': ('learned', 'positive', 'fixed'),
-  'norm': gradient_descent.NORMS,
-  'meta_grad': ('full', 'first_order', 'none'),
-  'direction': ('learned', 'flipped', 'random'),
-}
-# What a self-supervised loss is computed on.
-SSL = {
-  'geometry': 'features',
-  'byol': 'features',
-  'infonce': 'features',
-  'displacement': 'features',
-  'entropy': 'predictions',
-  'certainty': 'predictions',
-}
+if TYPE_CHECKING:
+  from hyperudl.learners.udl.config import Config
+
 BETA = 0.25  # KL weight of the ELBO on features
 LATENT = 16  # of the ELBO on features
-GATES = 3  # of the steps, of the clustering and of its sharpness
+PIXEL_VARIANCE = 0.1  # of its decoder's likelihood
 
 
-class Options(NamedTuple):
-  """Static choices; see `udl.make` for their meaning."""
+class Images(NamedTuple):
+  """The images of an episode that the inner loop adapts to."""
 
-  adapt: str
-  steps: int
-  elbo: str
-  ssl: str
-  critic: str
-  gate: str
-  rate: float
-  rates: str
-  weight: float
-  norm: str
-  meta_grad: str
-  direction: str
+  x: jax.Array  # f32[n, H, W, C]
+  mask: jax.Array  # f32[n], rows that count in the losses
+  unlabelled: jax.Array  # f32[n], rows that are in no prototype
+  is_clean: jax.Array  # f32[n], rows of the domain of labelled images
+  support: core.Examples  # of the same episode
+  are_support: bool  # whether the images are the rows of the support
 
 
-class View(NamedTuple):
-  """What the loop sees of one episode."""
+class Inputs(NamedTuple):
+  """What a loss may read; the first six are the same at every step."""
 
-  start: dict  # v_0
-  write: Callable  # v -> (CNN weights, head f32[N, D])
-  embed: Callable  # (weights, x) -> features f32[n, D], rows as in `x`
-  embed_support: Callable  # weights -> features f32[m, D] of `support`
-  classify: Callable  # (features, head) -> logits f32[n, N]
-  reconstruct: Callable  # (v, x) -> ELBO terms under the frozen vae
-  moments: dict  # of ELBO terms over clean training images
-  population: tuple  # (mean, log-variance) f32[L] of posterior means
-  support: jax.Array  # f32[m, H, W, C], rows of the support
-  labelled: jax.Array  # f32[m], which of them are labelled
-  x: jax.Array  # f32[n, H, W, C], images of the inner loss
-  mask: jax.Array  # f32[n], rows of x that count in the losses
-  unlabelled: jax.Array  # f32[n], rows of x that are in no prototype
-
-
-class Look(NamedTuple):
-  """The network of one v, and what it makes of the images of a `View`."""
-
-  weights: dict  # of the CNN
-  head: jax.Array  # f32[N, D]
-  images: jax.Array  # f32[n, H, W, C], as v shows them
-  features: jax.Array  # f32[n, D]
+  images: Images
+  targets: jax.Array  # f32[n, P], the images, small
+  reference: jax.Array  # f32[n, L], posterior means of the frozen vae
+  noise: jax.Array  # f32[n, LATENT], standard normal
+  first_view: jax.Array  # f32[n, H, W, C], see `draw_view`
+  second_view: jax.Array  # f32[n, H, W, C]
+  # Of the network under v:
+  features: jax.Array | None = None  # f32[n, D]
+  logits: jax.Array | None = None  # f32[n, N]
+  first_features: jax.Array | None = None  # f32[n, D], of the views
+  second_features: jax.Array | None = None  # f32[n, D]
+  elbo_terms: dict | None = None  # of the frozen vae under v
 
 
-def look(view, value):
-  """`Look` under v, by a pass through the network."""
-  weights, head = view.write(value)
-  images = fast_weights.see(value, view.x)
-  return Look(weights, head, images, view.embed(weights, images))
+class InnerLoss(NamedTuple):
+  """An inner loss; its parameters are trained by the outer loop."""
+
+  # (key, config, D, pixels P of a target) -> parameters; None without any.
+  init: Callable[..., core.PyTree] | None
+  value: Callable[[core.PyTree, Inputs], jax.Array]
+  # What it is computed on: 'features', 'views' (two of each image),
+  # 'predictions' or 'images' (ELBO terms of the frozen vae).
+  needs: str
+  # Whether it is also a part of the outer loss, at v_0, so that the networks of
+  # its own become meaningful.
+  auxiliary: bool
+  is_weighted: bool = True  # whether it has a weight in the inner loss
 
 
-def ssl_names(options):
-  """'geometry+byol' -> ('geometry', 'byol'); 'none' -> ()."""
-  return () if options.ssl == 'none' else tuple(options.ssl.split('+'))
+def init_feature_elbo(
+  key: jax.Array, config: 'Config', features: int, pixels: int, hidden: int = 64
+) -> core.PyTree:
+  """Return a posterior on f32[D] features and a decoder to small images."""
+  del config
+  keys = jax.random.split(key, 3)
+  return {
+    'posterior': mlp.init_dense(keys[0], features, 2 * LATENT, 0.1),
+    'hidden': mlp.init_dense(keys[1], LATENT, hidden),
+    'pixels': mlp.init_dense(keys[2], hidden, pixels, 0.1),
+  }
 
 
-def weighted(options):
-  """Names of the inner losses that have a weight: all but the critic."""
-  return (*ssl_names(options), *(('elbo',) if options.elbo != 'none' else ()))
+def feature_elbo(params: core.PyTree, inputs: Inputs) -> jax.Array:
+  """Compute the negative ELBO of small images given features, nats a pixel."""
+  mean, log_variance = jnp.split(
+    _dense(params['posterior'], inputs.features), 2, axis=-1
+  )
+  log_variance = jnp.clip(log_variance, -6.0, 6.0)
+  latent = mean + jnp.exp(0.5 * log_variance) * inputs.noise
+  hidden = jax.nn.silu(_dense(params['hidden'], latent))
+  image = jax.nn.sigmoid(_dense(params['pixels'], hidden))
+  error = jnp.sum(jnp.square(inputs.targets - image), -1) / (2 * PIXEL_VARIANCE)
+  kl = losses.kl_standard_normal(mean, log_variance)
+  nats = losses.masked_mean(error + BETA * kl, inputs.images.mask)
+  return nats / inputs.targets.shape[1]
 
 
-def check(options):
-  """Refuses unknown choices and losses that do not reach the variable.
+def image_elbo(params: None, inputs: Inputs) -> jax.Array:
+  """Compute the negative ELBO of the frozen vae, nats a pixel."""
+  del params
+  terms = inputs.elbo_terms
+  nats = losses.masked_mean(terms['nll'] + terms['kl'], inputs.images.mask)
+  return nats / math.prod(terms['image'].shape[1:])
+
+
+def geometry(params: None, inputs: Inputs) -> jax.Array:
+  """Compare pairwise cosines of features with those of the frozen vae."""
+  del params
+  return losses.geometry(inputs.features, inputs.reference, inputs.images.mask)
+
+
+def init_byol(
+  key: jax.Array, config: 'Config', features: int, pixels: int, hidden: int = 64
+) -> core.PyTree:
+  """Return projector and predictor of BYOL (arXiv:2006.07733) on features."""
+  del config, pixels
+  sizes = (features, hidden, hidden, hidden)
+  keys = jax.random.split(key, 4)
+  layers = [mlp.init_dense(k, n, hidden) for k, n in zip(keys, sizes)]
+  return {'project': tuple(layers[:2]), 'predict': tuple(layers[2:])}
+
+
+def byol(params: core.PyTree, inputs: Inputs) -> jax.Array:
+  """Compute the symmetric BYOL loss of the features of two views."""
+
+  def perceptron(layers, x):
+    return _dense(layers[1], jax.nn.relu(_dense(layers[0], x)))
+
+  pair = (inputs.first_features, inputs.second_features)
+  first, second = [perceptron(params['project'], x) for x in pair]
+  from_first, from_second = [
+    perceptron(params['predict'], x) for x in (first, second)
+  ]
+  mask = inputs.images.mask
+  return 0.5 * (
+    losses.byol(from_first, second, mask)
+    + losses.byol(from_second, first, mask)
+  )
+
+
+def certainty(params: None, inputs: Inputs) -> jax.Array:
+  """Compute the mean entropy of predictions (TENT, arXiv:2006.10726, eq. 1)."""
+  del params
+  entropies = losses.entropy(jax.nn.log_softmax(inputs.logits))
+  return losses.masked_mean(entropies, inputs.images.mask)
+
+
+def init_critic(
+  key: jax.Array, config: 'Config', features: int, pixels: int, hidden: int = 32
+) -> core.PyTree:
+  """Return a perceptron from `critic_inputs` to one number."""
+  del features, pixels
+  first, second = jax.random.split(key)
+  return {
+    'first': mlp.init_dense(first, config.way + 2, hidden),
+    'last': jax.random.normal(second, (hidden,)) / hidden,
+  }
+
+
+def critic_inputs(logits: jax.Array, mask: jax.Array) -> jax.Array:
+  """Return f32[n, N + 2] that does not depend on the order of the classes.
+
+  Sorted probabilities, entropy, and the entropy of the mean prediction.
+
+  Args:
+    logits: f32[n, N].
+    mask: f32[n], rows of the mean.
+  """
+  log_p = jax.nn.log_softmax(logits)
+  p = jnp.exp(log_p)
+  overall = jnp.broadcast_to(losses.marginal_entropy(p, mask), (p.shape[0], 1))
+  entropies = losses.entropy(log_p)[:, None]
+  ordered = jnp.sort(p, axis=-1)[:, ::-1]
+  return jnp.concatenate([ordered, entropies, overall], axis=-1)
+
+
+def critic(params: core.PyTree, inputs: Inputs) -> jax.Array:
+  """Compute a loss that the outer loop learns (SCA, arXiv:1905.10295).
+
+  It is the mean over rows of a tanh perceptron of `critic_inputs`.
+  """
+  mask = inputs.images.mask
+  first, x = params['first'], critic_inputs(inputs.logits, mask)
+  hidden = x @ first['kernel'] + first['bias']
+  return losses.masked_mean(jnp.tanh(hidden) @ params['last'], mask)
+
+
+# All inner losses. Configs choose elbo='NAME' of 'elbo_NAME', critic='NAME' of
+# 'critic_NAME', and any of the others by ssl='NAME+NAME'.
+LOSSES = {
+  'elbo_features': InnerLoss(
+    init_feature_elbo, feature_elbo, 'features', auxiliary=True
+  ),
+  'elbo_images': InnerLoss(None, image_elbo, 'images', auxiliary=True),
+  'geometry': InnerLoss(None, geometry, 'features', auxiliary=True),
+  'byol': InnerLoss(init_byol, byol, 'views', auxiliary=True),
+  'certainty': InnerLoss(None, certainty, 'predictions', auxiliary=False),
+  'critic_predictions': InnerLoss(
+    init_critic, critic, 'predictions', auxiliary=False, is_weighted=False
+  ),
+}
+
+
+def _choices(prefix):
+  return tuple(n.removeprefix(prefix) for n in LOSSES if n.startswith(prefix))
+
+
+# Types of the fields `elbo` and `critic` of configs, and the names of `ssl`.
+Elbo = Literal[('none', *_choices('elbo_'))]  # type: ignore[valid-type]
+Critic = Literal[('none', *_choices('critic_'))]  # type: ignore[valid-type]
+SSL = tuple(name for name in LOSSES if '_' not in name)
+
+
+@functools.cache
+def active(config: 'Config') -> dict[str, InnerLoss]:
+  """Return the losses of a config by the names of their parameters and weights.
 
   Raises:
-    ValueError: saying what to choose instead.
+    ValueError: for an unknown name in `ssl` or one that stands there twice.
   """
-  parts = fast_weights.parse(options.adapt)
-  for field, choices in CHOICES.items():
-    value = getattr(options, field)
-    if value not in choices:
-      raise ValueError(f'{field} must be one of {choices}, not {value!r}')
-  names = ssl_names(options)
-  if any(n not in SSL for n in names) or len(set(names)) < len(names):
+  chosen = [] if config.ssl == 'none' else config.ssl.split('+')
+  if set(chosen) - set(SSL) or len(set(chosen)) < len(chosen):
     raise ValueError(
-      f"ssl must be 'none', one of {tuple(SSL)} or several joined by +, not "
-      f'{options.ssl!r}'
+      f"ssl must be 'none', one of {SSL} or several joined by +, not "
+      f'{config.ssl!r}'
     )
-  if options.steps < 0:
-    raise ValueError(f'inner_steps must be >= 0, not {options.steps}')
-  if options.steps:
-    _check_reach(options, parts)
+  keys = {name: name for name in chosen}
+  keys |= {f'elbo_{config.elbo}': 'elbo', f'critic_{config.critic}': 'critic'}
+  return {keys[name]: loss for name, loss in LOSSES.items() if name in keys}
 
 
-def _check_reach(options, parts):
-  losses_on = {SSL[name] for name in ssl_names(options)}
-  losses_on |= {options.elbo} - {'none'}
-  losses_on |= {'predictions'} if options.critic != 'none' else set()
-  if options.elbo == 'images' and not set(parts) & set(
-    fast_weights.REACH['images']
-  ):
-    raise ValueError(
-      f"elbo='images' has no gradient with respect to adapt="
-      f'{options.adapt!r}: the frozen vae never sees the adapted network. Use '
-      "elbo='features', or adapt='transform' or 'encoder'"
-    )
-  for part in parts:
-    if not any(part in fast_weights.REACH[on] for on in losses_on):
-      raise ValueError(
-        f'no inner loss reaches adapt={part!r}: elbo={options.elbo!r}, '
-        f'ssl={options.ssl!r}, critic={options.critic!r}; choose '
-        "elbo='features', another ssl or a critic, or inner_steps=0"
-      )
-
-
-def init(options, key, start, way, features, x):
-  """Parameters that the inner loop owns.
-
-  Args:
-    options: `Options`.
-    key: PRNG key.
-    start: v_0.
-    way: N.
-    features: D.
-    x: f32[n, H, W, C], for shapes.
-  """
-  names = ('elbo', 'critic', 'gate', *SSL)
-  keys = dict(zip(names, jax.random.split(key, len(names))))
-  scalar = lambda value: jnp.asarray(value, jnp.float32)
-  params = {}
-  if options.steps:
-    params.update(_init_steps(options, start, scalar))
-  if options.elbo == 'features':
-    pixels = unsupervised.small_images(x[:1]).shape[1]
-    params['elbo'] = unsupervised.init_feature_elbo(
-      keys['elbo'], features, pixels, LATENT
-    )
-  for name, make in (
-    ('byol', unsupervised.init_byol),
-    ('infonce', unsupervised.init_projector),
-    ('displacement', unsupervised.init_displacement),
-  ):
-    if name in ssl_names(options):
-      params[name] = make(keys[name], features)
-  if options.critic != 'none':
-    inputs = way + 2 + (6 if options.critic == 'predictions+elbo' else 0)
-    params['critic'] = gates.init_critic(keys['critic'], inputs)
-  if options.gate != 'none':
-    inputs = gates.PREDICTION_INPUTS * ('predictions' in options.gate)
-    inputs += gates.ELBO_INPUTS * ('elbo' in options.gate)
-    params['gate'] = gates.init_gate(keys['gate'], inputs, GATES)
-  return params
-
-
-def _init_steps(options, start, scalar):
-  params = {}
-  if options.norm == 'unit':
-    params['log_epsilon'] = jax.tree.map(lambda _: scalar(-3.0), start)
-  if options.rates != 'fixed':
-    rates = fast_weights.rates(start, options.steps, options.rate)
-    if options.rates == 'positive':
-      rates = jax.tree.map(jnp.log, rates)
-    params['rates'] = rates
-    params['weights'] = {
-      name: scalar(options.weight) for name in weighted(options)
-    }
-  return params
-
-
-def known_terms(view):
-  """ELBO terms of the rows of the support; 'mask' says which are labelled."""
-  terms = view.reconstruct(view.start, view.support)
-  return {**terms, 'mask': view.labelled}
-
-
-def make_losses(options, params, view, key):
-  """The inner losses of one episode, unweighted.
-
-  Args:
-    options: `Options`.
-    params: from `init`.
-    view: `View`.
-    key: PRNG key of the ELBO's noise and of the views; fixed over the steps.
-
-  Returns:
-    (v, `Look` under this v or None) -> {name: f32[]} with the configured ones
-    of 'elbo', the names in `SSL`, and 'critic'. All share one pass through the
-    network.
-  """
+def draw(images: Images, reference: jax.Array, key: jax.Array) -> Inputs:
+  """Draw the inputs that stay the same over the steps."""
   noise_key, views_key = jax.random.split(key)
-  elbo = _make_elbo(options, params, view, noise_key)
-  of_views = _make_of_views(options, params, view, views_key)
-  names = ssl_names(options)
-  reference = view.reconstruct(view.start, view.x)['mean']
-
-  def evaluate(value, seen=None):
-    weights, head, images, features = seen or look(view, value)
-    logits = view.classify(features, head)
-    terms = of_views(value, weights)
-    if options.elbo != 'none':
-      terms['elbo'] = elbo(value, features, images)
-    if 'geometry' in names:
-      terms['geometry'] = losses.geometry(features, reference, view.mask)
-    if 'entropy' in names:
-      terms['entropy'] = unsupervised.balanced_entropy(logits, view.mask)
-    if 'certainty' in names:
-      terms['certainty'] = unsupervised.mean_entropy(logits, view.mask)
-    if options.critic != 'none':
-      terms['critic'] = _critic(options, params, view, value, logits, images)
-    return terms
-
-  return evaluate
+  first_key, second_key = jax.random.split(views_key)
+  # Targets do not depend on v, or a transform that blanks images would win.
+  return Inputs(
+    images,
+    small_images(images.x),
+    reference,
+    jax.random.normal(noise_key, (images.x.shape[0], LATENT)),
+    draw_view(first_key, images.x),
+    draw_view(second_key, images.x),
+  )
 
 
-def _make_elbo(options, params, view, key):
-  """(v, features, images that v shows) -> f32[], nats a pixel."""
-  noise = jax.random.normal(key, (view.x.shape[0], LATENT))
-  # The image before v is the target: a v that blanks its output cannot cheat.
-  targets = unsupervised.small_images(view.x)
-
-  def elbo(value, features, seen):
-    if options.elbo == 'features':
-      return unsupervised.feature_elbo(
-        params['elbo'], features, targets, noise, BETA, view.mask
-      )
-    terms = view.reconstruct(value, seen)
-    total = terms['nll'] + terms['kl']
-    return losses.masked_mean(total, view.mask) / math.prod(view.x.shape[1:])
-
-  return elbo
+@target_network.trace_once
+def evaluate(
+  config: 'Config', params: core.PyTree, inputs: Inputs
+) -> dict[str, jax.Array]:
+  """Compute the active losses, unweighted: {name: f32[]}."""
+  return {
+    name: loss.value(params.get(name), inputs)
+    for name, loss in active(config).items()
+  }
 
 
-def _make_of_views(options, params, view, key):
-  """(v, CNN weights) -> the losses on two views of every image."""
-  names = ssl_names(options)
-  if not {'byol', 'infonce', 'displacement'} & set(names):
-    return lambda value, weights: {}
-  first, second, moved = unsupervised.views(key, view.x)
-
-  def of_views(value, weights):
-    see = lambda x: view.embed(weights, fast_weights.see(value, x))
-    pair = see(first), see(second)
-    terms = {}
-    for name in {'byol', 'infonce'} & set(names):
-      terms[name] = getattr(unsupervised, name)(params[name], *pair, view.mask)
-    if 'displacement' in names:
-      terms['displacement'] = unsupervised.displacement(
-        params['displacement'], *pair, moved, view.mask
-      )
-    return terms
-
-  return of_views
+def total(
+  config: 'Config', params: core.PyTree, values: dict[str, jax.Array]
+) -> jax.Array:
+  """Return the weighted sum f32[] of the values of `evaluate`."""
+  initial = dict.fromkeys(values, config.inner_weight)
+  weights = params.get('weights', initial)
+  return sum(
+    values[name] * (weights[name] if loss.is_weighted else 1.0)
+    for name, loss in active(config).items()
+  )
 
 
-def _critic(options, params, view, value, logits, seen):
-  inputs = gates.critic_inputs(logits, view.mask)
-  if options.critic == 'predictions+elbo':
-    terms = view.reconstruct(value, seen)
-    extra = gates.elbo_inputs(terms, known_terms(view), view.moments)
-    inputs = jnp.concatenate([inputs, extra], axis=-1)
-  return gates.critic(params['critic'], inputs, view.mask)
+def auxiliary(config: 'Config', values: dict[str, jax.Array]) -> jax.Array:
+  """Return the sum f32[] of the values that are auxiliary outer losses."""
+  active_losses = active(config).items()
+  return sum(values[name] for name, loss in active_losses if loss.auxiliary)
+
+
+def small_images(x: jax.Array) -> jax.Array:
+  """Average images f32[n, H, W, C] over 2x2 pixels and flatten them."""
+  n, height, width, channels = x.shape
+  x = x[:, : height // 2 * 2, : width // 2 * 2]
+  x = x.reshape(n, height // 2, 2, width // 2, 2, channels)
+  return x.mean(axis=(2, 4)).reshape(n, -1)
+
+
+def draw_view(key: jax.Array, x: jax.Array) -> jax.Array:
+  """Draw f32[n, H, W, C] images moved by up to two pixels, with faint noise.
+
+  It is in none of the shift families, so agreement of two views does not teach
+  invariance to what the inner loop should notice.
+  """
+  move_key, noise_key = jax.random.split(key)
+  offset = jax.random.randint(move_key, (2,), -2, 3)
+  moved = jnp.roll(x, offset, axis=(1, 2))
+  return moved + 0.05 * jax.random.normal(noise_key, x.shape)
+
+
+def _dense(layer, x):
+  return x @ layer['kernel'] + layer['bias']

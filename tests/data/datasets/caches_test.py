@@ -35,10 +35,10 @@ def test_hypertransformer_channels_first(tmp_path):
 
 
 def save_chunk(path, blocks):
-  held = np.empty(len(blocks), object)
+  array = np.empty(len(blocks), object)
   for index, block in enumerate(blocks):
-    held[index] = block
-  np.save(path, held, allow_pickle=True)
+    array[index] = block
+  np.save(path, array, allow_pickle=True)
 
 
 def test_hypertransformer_chunks(tmp_path):
@@ -77,10 +77,10 @@ def test_hypertransformer_chunks(tmp_path):
 def test_published_caches_have_their_published_split(
   tmp_path, name, count, sizes
 ):
-  numbers = np.arange(2, count + 2)
+  codes = np.arange(2, count + 2)
   images = np.zeros((count, 1, 2, 4), np.uint8)
-  images[..., 0, 0] = numbers[:, None] % 256
-  images[..., 0, 1] = numbers[:, None] // 256
+  images[..., 0, 0] = codes[:, None] % 256
+  images[..., 0, 1] = codes[:, None] // 256
   np.save(tmp_path / f'{name}.npy', images)
   keys = list(range(count))
   if name == 'omniglot':  # as its training script shuffles them
@@ -92,6 +92,6 @@ def test_published_caches_have_their_published_split(
   for split, size in zip(class_table.SPLITS, sizes):
     dataset = image_sets.load(tmp_path, split, name)
     low, high = dataset.images[:, 0, :2, 0].astype(int).T
-    found = low + high * 256 - 2
-    assert sorted(found.tolist()) == sorted(keys[start : start + size])
+    numbers = low + high * 256 - 2
+    assert sorted(numbers.tolist()) == sorted(keys[start : start + size])
     start += size

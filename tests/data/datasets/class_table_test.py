@@ -70,26 +70,6 @@ def test_string_labels_follow_the_order_of_class_names(tmp_path):
   assert dataset.counts.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize(
-  'kind, values, expected',
-  [
-    (bool, [False, True], [0, 255]),
-    (np.float32, [0.0, 0.5, 1.0], [0, 128, 255]),
-    (np.float64, [0.25, 1 + 1e-9], [64, 255]),
-    (np.float16, [0.0, 1.0], [0, 255]),
-    (np.int64, [0, 7, 255], [0, 7, 255]),
-  ],
-)
-def test_other_number_types_become_uint8(tmp_path, kind, values, expected):
-  images = np.resize(np.array(values, kind), (4, 3, 6, 6))
-  image_sets.save(tmp_path, images=images)
-  dataset = image_sets.load(tmp_path)
-  assert dataset.images.dtype == np.uint8
-  assert np.array_equal(
-    dataset.images.ravel(), np.resize(expected, images.size)
-  )
-
-
 def spoil(value, kind=np.float32):
   images = (image_sets.pixels(4) / 255).astype(kind)
   images[1, 2, 3, 4] = value
@@ -240,7 +220,7 @@ def test_names_may_repeat_in_different_alphabets(tmp_path):
   assert image_sets.load(tmp_path).alphabets == ('A', 'A', 'B', 'B')
 
 
-def test_a_class_in_two_splits_under_two_names_is_found(tmp_path):
+def test_a_class_in_two_splits_under_two_names_is_refused(tmp_path):
   images = image_sets.pixels(4)
   images[3] = images[1]
   split = np.array(['train', 'train', 'valid', 'test'])

@@ -13,7 +13,7 @@ from tests.testing import image_sets
 REAL = str(pathlib.Path(__file__).parents[4] / 'shared/data')
 
 
-def test_the_split_of_the_file_is_kept(tmp_path):
+def test_the_split_of_the_file_is_used(tmp_path):
   split = np.array(['train'] * 5 + ['valid'] * 2 + ['test'] * 3)
   images = image_sets.pixels()
   image_sets.save(tmp_path, images=images, split=split)
@@ -25,13 +25,13 @@ def test_the_split_of_the_file_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize('split_by', ['auto', 'class'])
-def test_without_a_split_classes_are_dealt(tmp_path, split_by):
+def test_without_a_split_classes_are_split_by_a_seed(tmp_path, split_by):
   image_sets.save(tmp_path, images=image_sets.pixels(25))
   names = [
     image_sets.load(tmp_path, split, split_by=split_by).class_names
     for split in class_table.SPLITS
   ]
-  assert [len(own) for own in names] == [16, 4, 5]
+  assert [len(part) for part in names] == [16, 4, 5]
   assert len(set().union(*names)) == 25
   other = image_sets.load(
     tmp_path, 'train', split_by=split_by, seed=1
@@ -43,20 +43,20 @@ def test_without_a_split_classes_are_dealt(tmp_path, split_by):
   )
 
 
-def test_without_a_split_whole_alphabets_are_dealt(tmp_path):
+def test_without_a_split_whole_alphabets_are_split(tmp_path):
   alphabets = np.repeat(list('ABCDE'), 4)
   image_sets.save(tmp_path, images=image_sets.pixels(20), alphabets=alphabets)
-  own = [
+  parts = [
     set(image_sets.load(tmp_path, split).alphabets)
     for split in class_table.SPLITS
   ]
-  assert [len(names) for names in own] == [3, 1, 1]
-  assert len(set().union(*own)) == 5
+  assert [len(alphabets) for alphabets in parts] == [3, 1, 1]
+  assert len(set().union(*parts)) == 5
   mixed = image_sets.load(tmp_path, 'train', split_by='class').alphabets
   assert len(mixed) == 13 and set(mixed) == set('ABCDE')
 
 
-def test_split_by_image_keeps_all_classes_and_parts_their_images(tmp_path):
+def test_split_by_image_splits_the_images_of_every_class(tmp_path):
   images = image_sets.pixels(3, 25)
   image_sets.save(
     tmp_path, images=images, split=np.array(['train', 'train', 'test'])
@@ -70,13 +70,13 @@ def test_split_by_image_keeps_all_classes_and_parts_their_images(tmp_path):
     [5] * 3,
   ]
   for index in range(3):
-    seen = np.concatenate(
+    together = np.concatenate(
       [image_sets.rows(part, index)[..., 0] for part in parts]
     )
-    assert {row.tobytes() for row in seen} == {
+    assert {row.tobytes() for row in together} == {
       row.tobytes() for row in images[index]
     }
-  # The classes are not all dealt alike.
+  # The classes are not all split alike.
   first = [
     [row.tobytes() for row in images[index]].index(
       image_sets.rows(parts[2], index)[0].tobytes()
@@ -91,7 +91,7 @@ def test_fewer_classes_are_some_of_more(tmp_path):
   names = [
     image_sets.load(tmp_path, classes=count).class_names for count in (5, 12, 0)
   ]
-  assert [len(own) for own in names] == [5, 12, 30]
+  assert [len(chosen) for chosen in names] == [5, 12, 30]
   assert set(names[0]) < set(names[1]) < set(names[2])
   assert image_sets.load(tmp_path, classes=5, seed=1).class_names != names[0]
   assert list(names[1]) == sorted(names[1])
@@ -120,7 +120,7 @@ def test_colours_are_resized_apart(tmp_path):
 @pytest.mark.parametrize(
   'options, words',
   [
-    ({'split': 'val'}, "split 'val'; expected one of train, valid, test, all"),
+    ({'split': 'val'}, "split='val'; expected one of train, valid, test, all"),
     ({'split_by': 'images'}, "data.split_by='images'; expected one of auto"),
     ({'image_size': -1}, 'data.image_size=-1; expected 0 or more'),
     ({'classes': -2}, 'data.classes=-2'),
@@ -146,7 +146,7 @@ def test_too_few_to_split(tmp_path):
   assert "class 0 ('class0000'): 2 images cannot be split in three" in message
 
 
-def test_a_split_without_classes_says_which_there_are(tmp_path):
+def test_an_empty_split_is_refused_with_the_sizes_of_the_others(tmp_path):
   image_sets.save(
     tmp_path,
     images=image_sets.pixels(3),
@@ -154,41 +154,6 @@ def test_a_split_without_classes_says_which_there_are(tmp_path):
   )
   words = "no class in split valid; it has {'train': 1, 'test': 2}"
   assert words in image_sets.refusal(tmp_path, 'valid')
-
-
-def test_an_unknown_name_lists_what_is_there(tmp_path):
-  for name in ('omniglot_background', 'cifar10'):
-    image_sets.save(tmp_path, name, images=image_sets.pixels(3))
-  (tmp_path / 'birds').mkdir()
-  (tmp_path / 'README.md').write_text('text')
-  message = image_sets.refusal(tmp_path, name='omniglt')
-  assert 'which has: birds, cifar10, glyphs, omniglot_background.' in message
-  assert "Did you mean 'omniglot_background'?" in message
-  assert 'Did you mean' not in image_sets.refusal(tmp_path, name='zzz')
-  assert 'launch/data_omniglot.sh' in image_sets.refusal(
-    tmp_path, name='omniglot'
-  )
-  assert 'is not a folder' in image_sets.refusal(tmp_path / 'nowhere')
-
-
-def test_glyphs_come_from_their_own_module(tmp_path, monkeypatch):
-  from hyperudl.data.datasets import glyphs
-
-  images = image_sets.pixels(5)
-  content = {
-    'images': images,
-    'class_names': np.array(list('abcde')),
-    'alphabets': np.array(['A'] * 5),
-    'split': np.array(['train', 'train', 'valid', 'test', 'test']),
-  }
-  calls = []
-  monkeypatch.setattr(
-    glyphs, 'load', lambda dir, *, progress: calls.append(dir) or content
-  )
-  dataset = image_sets.load(tmp_path / 'new', 'test', 'glyphs')
-  assert dataset.class_names == ('d', 'e')
-  assert np.array_equal(dataset.images[..., 0], images[3:].reshape(8, 6, 6))
-  assert calls == [str(tmp_path / 'new')]
 
 
 @pytest.mark.skipif(
@@ -203,14 +168,14 @@ def test_glyphs_come_from_their_own_module(tmp_path, monkeypatch):
   ],
 )
 def test_real_sets(name, split_by, classes, shape):
-  seen = []
+  parts = []
   for split, count in zip(class_table.SPLITS, classes):
     dataset = datasets.load(name, split, REAL, split_by=split_by)
     assert len(dataset.counts) == count == len(dataset.class_names)
     assert dataset.images.shape == (dataset.counts.sum(), *shape)
-    seen.append(dataset)
+    parts.append(dataset)
   total = np.load(os.path.join(REAL, f'{name}.npz'))['images']
-  assert sum(len(part.images) for part in seen) == len(total) * len(total[0])
+  assert sum(len(part.images) for part in parts) == len(total) * len(total[0])
   if split_by == 'auto':
-    names = [set(part.class_names) for part in seen]
+    names = [set(part.class_names) for part in parts]
     assert not names[0] & names[1] and not names[0] & names[2]

@@ -1,4 +1,4 @@
-"""The cache of the built-in set: whole, fresh and ours, or not used."""
+"""The cache of the built-in set is used only if it is whole and fresh."""
 
 import hashlib
 import json
@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 
 from hyperudl.data.datasets import glyphs
+from hyperudl.data.datasets import glyphs_cache
 
 
 @pytest.fixture(scope='module')
 def images():
-  """Pixels that are quicker to come by than the true ones."""
+  """Random pixels, which are faster to make than the true ones."""
   shape = (1623, 20, 28, 28)
   return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 @pytest.fixture
-def drawn(images, monkeypatch):
-  """The numbers of each call that `load` makes to `generate`."""
+def drawings(images, monkeypatch):
+  """A list with an entry for each call of `generate`."""
   calls = []
 
-  def generate(*, progress=None, **numbers):
-    calls.append(numbers)
+  def generate(*, progress=None):
+    calls.append('generate')
     if progress:
       progress(glyphs.CLASSES, glyphs.CLASSES)
     return images.copy()
@@ -42,19 +43,19 @@ def messages(caplog):
 def test_the_true_pixels_pass_through_the_cache_without_a_warning(
   tmp_path, caplog
 ):
-  first, second = glyphs.load(tmp_path), glyphs.load(tmp_path)
+  first, second = glyphs_cache.load(tmp_path), glyphs_cache.load(tmp_path)
   np.testing.assert_array_equal(first['images'], second['images'])
   digest = hashlib.sha256(second['images']).hexdigest()
   assert digest == glyphs.CHECKSUM
   assert not messages(caplog)
 
 
-def test_cache_round_trip(tmp_path, drawn, images, caplog):
+def test_cache_round_trip(tmp_path, drawings, images, caplog):
   folder = tmp_path / 'not' / 'there'
   calls = []
-  first = glyphs.load(folder, progress=lambda *call: calls.append(call))
-  second = glyphs.load(folder)
-  assert drawn == [glyphs.NUMBERS]
+  first = glyphs_cache.load(folder, progress=lambda *call: calls.append(call))
+  second = glyphs_cache.load(folder)
+  assert len(drawings) == 1
   assert calls == [(1623, 1623)]
   assert set(first) == {'images', 'class_names', 'alphabets', 'split'}
   for name, array in first.items():
@@ -95,7 +96,7 @@ def rewrite(**changes):
     truncate(1000),
     truncate(0),
     lambda path: path.write_text('not an archive'),
-    lambda path: np.savez(path, recipe=glyphs._recipe()),
+    lambda path: np.savez(path, recipe=glyphs_cache.recipe_text()),
     rewrite(images=np.zeros((1623, 20, 28, 28), np.uint8)),
     rewrite(images=np.zeros((1623, 19, 28, 28), np.uint8)),
     rewrite(recipe={'version': 'older'}),
@@ -104,58 +105,58 @@ def rewrite(**changes):
   ],
 )
 def test_a_damaged_or_stale_cache_is_drawn_anew(
-  tmp_path, drawn, images, caplog, damage
+  tmp_path, drawings, images, caplog, damage
 ):
   path = tmp_path / 'glyphs.npz'
-  glyphs.load(tmp_path)
+  glyphs_cache.load(tmp_path)
   damage(path)
-  np.testing.assert_array_equal(glyphs.load(tmp_path)['images'], images)
+  np.testing.assert_array_equal(glyphs_cache.load(tmp_path)['images'], images)
   (warning,) = messages(caplog)
   assert str(path) in warning
-  glyphs.load(tmp_path)
-  assert len(drawn) == 2  # once for the first load, once for the damage
+  glyphs_cache.load(tmp_path)
+  assert len(drawings) == 2  # once for the first load, once for the damage
   assert len(messages(caplog)) == 1
 
 
-def test_someone_elses_file_of_that_name_is_kept(tmp_path, drawn, caplog):
+def test_another_set_of_that_name_is_not_replaced(tmp_path, drawings, caplog):
   path = tmp_path / 'glyphs.npz'
   np.savez(path, images=np.zeros((2, 3, 4, 4), np.uint8))
   before = path.read_bytes()
-  assert len(glyphs.load(tmp_path)['images']) == 1623
+  assert len(glyphs_cache.load(tmp_path)['images']) == 1623
   assert path.read_bytes() == before
   (warning,) = messages(caplog)
   assert 'another data set' in warning
 
 
-def test_an_unwritable_directory_does_without_cache(tmp_path, drawn, caplog):
+def test_an_unwritable_directory_does_without_cache(tmp_path, drawings, caplog):
   # A file where the directory should be stops even the superuser.
   (tmp_path / 'file').write_text('')
-  loaded = glyphs.load(tmp_path / 'file')
+  loaded = glyphs_cache.load(tmp_path / 'file')
   assert len(loaded['images']) == 1623
   (warning,) = messages(caplog)
-  assert 'Cannot cache' in warning
+  assert 'Glyphs are not cached' in warning
 
 
 def test_a_full_disk_leaves_no_partial_file(
-  tmp_path, drawn, caplog, monkeypatch
+  tmp_path, drawings, caplog, monkeypatch
 ):
   def fail(source, target):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(os, 'replace', fail)
-  assert len(glyphs.load(tmp_path)['images']) == 1623
+  assert len(glyphs_cache.load(tmp_path)['images']) == 1623
   (warning,) = messages(caplog)
   assert 'No space left' in warning
   assert os.listdir(tmp_path) == []
 
 
 def test_pixels_of_another_cpu_are_used_with_both_checksums_named(
-  tmp_path, drawn, images, caplog, monkeypatch
+  tmp_path, drawings, images, caplog, monkeypatch
 ):
   monkeypatch.setattr(glyphs, 'CHECKSUM', 'f' * 64)
   for _ in range(2):  # drawn, then read from the cache
-    np.testing.assert_array_equal(glyphs.load(tmp_path)['images'], images)
-  assert len(drawn) == 1
+    np.testing.assert_array_equal(glyphs_cache.load(tmp_path)['images'], images)
+  assert len(drawings) == 1
   digest = hashlib.sha256(images.tobytes()).hexdigest()
   warnings = messages(caplog)
   assert len(warnings) == 2

@@ -21,7 +21,7 @@ def nearest_neighbour(images, *, shot=1, query=8, episodes=300):
   """Accuracy in percent of the cosine between pixels, 5-way."""
   draw = np.random.default_rng(7)
   truth = np.repeat(np.arange(5), query)
-  right = []
+  correct = []
   for _ in range(episodes):
     classes = draw.choice(len(images), 5, replace=False)
     rows = np.stack([draw.permutation(images.shape[1]) for _ in classes])
@@ -30,8 +30,8 @@ def nearest_neighbour(images, *, shot=1, query=8, episodes=300):
     chosen /= np.linalg.norm(chosen, axis=-1, keepdims=True)
     support = chosen[:, :shot].reshape(5 * shot, -1)
     queries = chosen[:, shot:].reshape(5 * query, -1)
-    right.append((queries @ support.T).argmax(1) // shot == truth)
-  return 100 * np.mean(right)
+    correct.append((queries @ support.T).argmax(1) // shot == truth)
+  return 100 * np.mean(correct)
 
 
 # The pixels.
@@ -49,10 +49,11 @@ def test_pixels_have_the_committed_checksum(images):
 
 
 def test_a_seed_gives_the_same_pixels_and_another_others(images):
-  again = glyphs.generate(0, drawers=3)
+  again = glyphs.generate(glyphs.Recipe(drawers=3))
   calls = []
   other = glyphs.generate(
-    1, drawers=3, progress=lambda *call: calls.append(call)
+    glyphs.Recipe(seed=1, drawers=3),
+    progress=lambda *call: calls.append(call),
   )
   # The first drawers do not depend on how many there are.
   np.testing.assert_array_equal(again, images[:, :3])
@@ -65,9 +66,9 @@ def test_a_seed_gives_the_same_pixels_and_another_others(images):
 def test_every_image_has_ink_and_most_of_it_inside_the_frame(images):
   full = images > 127
   assert full.any((2, 3)).all()
-  share = full.mean((2, 3))
-  assert share.max() < 0.4  # strokes, not blots
-  assert 0.08 < share.mean() < 0.13
+  ink = full.mean((2, 3))
+  assert ink.max() < 0.4  # strokes, not blots
+  assert 0.08 < ink.mean() < 0.13
   inside = full[:, :, 1:-1, 1:-1].sum((2, 3)) / full.sum((2, 3))
   assert (inside > 0.95).mean() > 0.97
 
@@ -87,28 +88,29 @@ def test_pixels_are_about_as_hard_as_omniglots(images):
   assert 67 < nearest_neighbour(images, shot=5, episodes=100) < 77
 
 
-def test_hard_knobs_make_pixels_harder_and_soft_ones_easier(images):
+def test_larger_strengths_make_pixels_harder(images):
   usual = nearest_neighbour(images[:, :9])
-  hard = nearest_neighbour(glyphs.generate(elastic=1.5, affine=1.25, drawers=9))
-  soft = nearest_neighbour(glyphs.generate(elastic=0.5, affine=0.5, drawers=9))
+  hard = nearest_neighbour(glyphs.generate(glyphs.Recipe(0, 1.5, 1.25, 9)))
+  soft = nearest_neighbour(glyphs.generate(glyphs.Recipe(0, 0.5, 0.5, 9)))
   assert 30 < hard < usual - 6
   assert soft > usual + 10
 
 
-def test_each_knob_alone_moves_strokes_that_only_the_pen_changes_without_it():
-  still = glyphs.generate(elastic=0, affine=0, drawers=3).astype(int)
+def test_each_strength_moves_strokes_and_without_only_the_pen_differs():
+  still = glyphs.generate(glyphs.Recipe(0, 0, 0, 3)).astype(int)
   by_pen = np.take_along_axis(
     still, still.sum((2, 3)).argsort(1)[:, :, None, None], axis=1
   )
-  # Without knobs a wider pen covers all that a narrower one does.
+  # Without bends and warps a wider pen covers all that a narrower one does.
   assert (np.diff(by_pen, axis=1) >= 0).all()
-  for knobs in ({'elastic': 1, 'affine': 0}, {'elastic': 0, 'affine': 1}):
-    moved = glyphs.generate(drawers=3, **knobs).astype(int)
+  for elastic, affine in ((1, 0), (0, 1)):
+    recipe = glyphs.Recipe(0, elastic, affine, 3)
+    moved = glyphs.generate(recipe).astype(int)
     assert (np.abs(moved - still).mean((2, 3)) > 1).mean() > 0.99
 
 
-def test_a_drawer_keeps_one_hand_within_an_alphabet(images):
-  alphabets = glyphs._describe()['alphabets']
+def test_a_drawer_has_one_style_within_an_alphabet(images):
+  alphabets = glyphs.describe_classes()['alphabets']
   ink = images.mean((2, 3))
   ink = ink / ink.mean(1, keepdims=True)  # the class's own ink taken out
   latin, math = (ink[alphabets == name] for name in ('LATIN', 'MATH'))
@@ -119,10 +121,10 @@ def test_a_drawer_keeps_one_hand_within_an_alphabet(images):
 
 
 def test_ink_is_the_distance_to_the_line_found_by_brute_force():
-  skeleton = glyphs._read_skeletons()[0][100]
-  image = glyphs._draw(
-    skeleton, np.zeros((1, 5)), np.zeros((1, 56)), 0, 0, glyphs._make_basis()
-  )[0]
+  skeleton = glyphs.read_skeletons()[0][100]
+  recipe = glyphs.Recipe(elastic=0, affine=0)
+  style, noise = np.zeros((1, 5)), np.zeros((1, 56))
+  image = glyphs.draw_character(skeleton, style, noise, recipe)[0]
   # Forwards: the line's points are shrunk by exp(-.13) about the centre.
   points = (np.argwhere(skeleton) + 0.5) / 64 - 0.5
   points = points * np.exp(-0.13) * 28
@@ -136,7 +138,7 @@ def test_ink_is_the_distance_to_the_line_found_by_brute_force():
 def test_warp_is_the_inverse_of_turn_shear_stretch_and_shift():
   draw = np.random.default_rng(0)
   style, noise = draw.normal(size=(1, 5)), draw.normal(size=(1, 6))
-  rows, columns, scale = glyphs._warp(style, noise, 1.25)
+  rows, columns, scale = glyphs.warp_grid(style, noise, 1.25)
   r, h, a, s, _ = style[0]
   angle = 1.25 * (0.12 * r + 0.06 * noise[0, 0])
   shear = 1.25 * (0.14 * h + 0.05 * noise[0, 1])
@@ -154,7 +156,7 @@ def test_warp_is_the_inverse_of_turn_shear_stretch_and_shift():
 
 
 def test_normals_are_standard_and_streams_are_unrelated():
-  first, second = (glyphs._normals(3, i, (200_000,)) for i in (0, 1))
+  first, second = (glyphs.standard_normals(3, i, (200_000,)) for i in (0, 1))
   for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
     assert abs(np.mean(first**power) - moment) < 0.06
   assert abs(np.corrcoef(first, second)[0, 1]) < 0.01
@@ -174,14 +176,14 @@ def test_normals_are_standard_and_streams_are_unrelated():
 )
 def test_a_number_out_of_range_is_refused_by_name(name, value):
   with pytest.raises(core.BadInput, match=name):
-    glyphs.generate(**{name: value})
+    glyphs.generate(glyphs.Recipe(**{name: value}))
 
 
 # The characters and their splits.
 
 
 def test_skeletons_are_thin_lines_of_distinct_characters():
-  skeletons, codes, alphabets = glyphs._read_skeletons()
+  skeletons, codes, alphabets = glyphs.read_skeletons()
   assert len(skeletons) == len(set(codes.tolist())) == 1623
   assert (skeletons.sum((1, 2)) >= 18).all()
   # 3x3 inked pixels are wider than a line, save where eight lines meet.
@@ -192,7 +194,7 @@ def test_skeletons_are_thin_lines_of_distinct_characters():
 
 
 def test_splits_share_no_alphabet_and_are_large_enough():
-  described = glyphs._describe()
+  described = glyphs.describe_classes()
   split, alphabets = described['split'], described['alphabets']
   members = {
     name: set(alphabets[split == name]) for name in ('train', 'valid', 'test')

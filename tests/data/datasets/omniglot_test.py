@@ -75,9 +75,9 @@ def test_omniglot_from_both_zip_files(tmp_path):
   parts = [
     image_sets.load_converted(tmp_path, split) for split in class_table.SPLITS
   ]
-  own = [set(part.alphabets) for part in parts]
-  assert own[2] == {'Alphabet4', 'Alphabet5'}
-  assert len(own[1]) == 1 and len(own[0]) == 3 and not own[0] & own[1]
+  train, valid, test = (set(part.alphabets) for part in parts)
+  assert test == {'Alphabet4', 'Alphabet5'}
+  assert len(valid) == 1 and len(train) == 3 and not train & valid
   archive = np.load(tmp_path / 'out' / 'set.npz')
   assert archive['images'].shape == (12, 3, 28, 28)
 
@@ -119,7 +119,7 @@ def test_another_seed_chooses_other_valid_alphabets(tmp_path):
 
 def test_omniglot_damaged_or_missing(tmp_path):
   (tmp_path / 'zips').mkdir()
-  assert 'data_omniglot.sh' in image_sets.refused(
+  assert 'data/omniglot.sh' in image_sets.refused(
     tmp_path, 'omniglot', tmp_path / 'zips'
   )
   path = write_omniglot(tmp_path / 'zips', 'background', range(3))
@@ -156,14 +156,16 @@ def test_a_class_may_be_left_out_of_all_splits(tmp_path):
   zips = write_omniglot(tmp_path / 'zips', 'background', range(3))
   split = tmp_path / 'split.txt'
   split.write_text('Alphabet0 test\nAlphabet1 train\nAlphabet2 none\n')
-  told = image_sets.converted(tmp_path, 'omniglot', zips, f'--split={split}')
-  assert 'none: 2 classes' in told
-  found = {
+  out = image_sets.converted(tmp_path, 'omniglot', zips, f'--split={split}')
+  assert 'none: 2 classes' in out
+  alphabets = {
     name: set(image_sets.load_converted(tmp_path, split=name).alphabets)
     for name in ('train', 'test', 'all')
   }
-  assert found['train'] == {'Alphabet1'} and found['test'] == {'Alphabet0'}
-  assert found['all'] == {'Alphabet0', 'Alphabet1', 'Alphabet2'}
+  assert alphabets['train'] == {'Alphabet1'} and alphabets['test'] == {
+    'Alphabet0'
+  }
+  assert alphabets['all'] == {'Alphabet0', 'Alphabet1', 'Alphabet2'}
   with pytest.raises(core.BadInput, match='no class in split valid'):
     image_sets.load_converted(tmp_path, split='valid')
 
@@ -175,7 +177,7 @@ def test_a_class_may_be_left_out_of_all_splits(tmp_path):
     ('Alphabet0 tset\n', 'split.txt:1: expected the name of an alphabet'),
     ('Alphabet0 test\nAlphabet0 train\n', 'split.txt:2: expected the name'),
     ('test\n', 'split.txt:1: expected the name'),
-    (b'\xff\xfe', 'not UTF-8 text'),
+    (b'\xff\xfe', 'give UTF-8 text'),
     (None, 'No such file'),
   ],
 )

@@ -1,66 +1,64 @@
-"""Which class is whose: ranges of classes."""
+"""Splits by ranges of classes and by published lists."""
 
 import random
 
-from absl import flags
 import numpy as np
 import pytest
 
 from configs import protonet as protonet_config
 from hyperudl import core
-from hyperudl import evaluate
 from hyperudl.core import config as config_lib
 from hyperudl.data.datasets import splits
 from hyperudl.data.episodes import spec
 from tests.testing import image_sets
 
-OWN = ('train',) * 6 + ('valid',) * 2 + ('test',) * 2
+SPLIT = ('train',) * 6 + ('valid',) * 2 + ('test',) * 2
 
 
 def ranges(text, shuffle=0):
-  return splits.by_ranges(text, OWN, shuffle, 'set.npz')
+  return splits.by_ranges(text, SPLIT, shuffle, 'set.npz')
 
 
-def numbers(found, split):
-  return [i for i, s in enumerate(found) if s == split]
+def numbers(assigned, split):
+  return [i for i, s in enumerate(assigned) if s == split]
 
 
 def test_three_lists_are_train_valid_and_test():
-  found = ranges('8-9,0/2-4/1')
-  assert numbers(found, 'train') == [0, 8, 9]
-  assert numbers(found, 'valid') == [2, 3, 4]
-  assert numbers(found, 'test') == [1]
-  assert numbers(found, None) == [5, 6, 7]
+  assigned = ranges('8-9,0/2-4/1')
+  assert numbers(assigned, 'train') == [0, 8, 9]
+  assert numbers(assigned, 'valid') == [2, 3, 4]
+  assert numbers(assigned, 'test') == [1]
+  assert numbers(assigned, None) == [5, 6, 7]
 
 
-def test_one_list_trains_and_leaves_the_others_what_it_does_not_take():
-  found = ranges('1-2,6')
-  assert numbers(found, 'train') == [1, 2, 6]
-  assert numbers(found, 'valid') == [7]
-  assert numbers(found, 'test') == [8, 9]
+def test_one_list_is_train_and_is_taken_from_valid_and_test():
+  assigned = ranges('1-2,6')
+  assert numbers(assigned, 'train') == [1, 2, 6]
+  assert numbers(assigned, 'valid') == [7]
+  assert numbers(assigned, 'test') == [8, 9]
 
 
 def test_classes_are_numbered_after_the_shuffle_of_the_published_scripts():
   order = list(range(10))
   random.seed(2022)
   random.shuffle(order)
-  found = ranges('0-3/4-5/6-9', shuffle=2022)
-  assert numbers(found, 'train') == sorted(order[:4])
-  assert numbers(found, 'test') == sorted(order[6:])
+  assigned = ranges('0-3/4-5/6-9', shuffle=2022)
+  assert numbers(assigned, 'train') == sorted(order[:4])
+  assert numbers(assigned, 'test') == sorted(order[6:])
 
 
 def test_cub_is_split_as_published():
-  found = splits.published('cub', 200)
-  ranges = splits.by_ranges('0-199:2/1-199:4/3-199:4', found, 0, 'cub')
-  assert found == ranges
+  published = splits.published('cub', 200)
+  ranges = splits.by_ranges('0-199:2/1-199:4/3-199:4', published, 0, 'cub')
+  assert published == ranges
 
 
 def test_every_second_class():
   # CUB's split: even numbers train, 1, 5, 9 valid and 3, 7 test.
-  found = ranges('0-9:2/1-9:4/3-9:4')
-  assert numbers(found, 'train') == [0, 2, 4, 6, 8]
-  assert numbers(found, 'valid') == [1, 5, 9]
-  assert numbers(found, 'test') == [3, 7]
+  assigned = ranges('0-9:2/1-9:4/3-9:4')
+  assert numbers(assigned, 'train') == [0, 2, 4, 6, 8]
+  assert numbers(assigned, 'valid') == [1, 5, 9]
+  assert numbers(assigned, 'test') == [3, 7]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_a_bad_range_is_refused(text, words):
 
 def test_ranges_choose_what_is_loaded(tmp_path):
   images = image_sets.pixels(10)
-  image_sets.save(tmp_path, images=images, split=np.array(OWN))
+  image_sets.save(tmp_path, images=images, split=np.array(SPLIT))
   names = lambda split: (
     image_sets.load(tmp_path, split, classes='1-2/5/8-9').class_names
   )
@@ -106,30 +104,6 @@ def test_a_number_is_no_range(classes, count):
   assert splits.is_count(classes) == count
 
 
-def test_ranges_are_those_of_the_run_and_not_of_another_set():
-  config = protonet_config.get_config('omniglot,classes=0-3/4/5').unlock()
-  config.data.shuffle_classes = 2022
-  other, tag = evaluate.override(config, {}, evaluate_flags('mnist'))
-  assert (other.data.classes, other.data.shuffle_classes) == ('', 0)
-  assert tag == 'mnist'
-  same, _ = evaluate.override(config, {}, evaluate_flags())
-  assert same.data.classes == '0-3/4/5'
-  asked, _ = evaluate.override(
-    config, {'data.classes': '7/8/9'}, evaluate_flags('mnist', tag='some')
-  )
-  assert asked.data.classes == '7/8/9'
-
-
-def evaluate_flags(dataset='', tag=''):
-  values = flags.FlagValues()
-  for name in ('dataset', 'data_dir', 'tag'):
-    flags.DEFINE_string(name, '', '', flag_values=values)
-  for name in ('way', 'shot', 'episodes'):
-    flags.DEFINE_integer(name, 0, '', flag_values=values)
-  values(['evaluate', f'--dataset={dataset}', f'--tag={tag}'])
-  return values
-
-
 def test_a_shuffle_needs_ranges():
   config = protonet_config.get_config('omniglot,classes=64').unlock()
   config.data.shuffle_classes = 2022
@@ -139,9 +113,11 @@ def test_a_shuffle_needs_ranges():
   config_lib.validate(config)
 
 
-@pytest.mark.parametrize('choice', spec._AUGMENT)
+@pytest.mark.parametrize(
+  'choice', ['none', 'rot90', 'images', 'episode', 'episode+images']
+)
 def test_every_augmentation_can_be_configured(choice):
   config = protonet_config.get_config('omniglot').unlock()
   config.data.augment = choice
   config_lib.validate(config)
-  assert spec.read(config, train=True).augment == choice
+  assert spec.read(config, train=True).data.augment == choice

@@ -52,29 +52,29 @@ def test_prepared_omniglot(tmp_path):
   )  # ink is bright on black
 
 
-def spoil(folder, what):
+def spoil(folder, fault):
   shard = folder / 'tiny_digits-train.array_record-00000-of-00001'
   info = folder / 'dataset_info.json'
-  if what == 'missing':
+  if fault == 'missing':
     shard.unlink()
-  elif what == 'cut':
+  elif fault == 'cut':
     shard.write_bytes(shard.read_bytes()[:70000])
-  elif what == 'byte':
+  elif fault == 'byte':
     data = bytearray(shard.read_bytes())
     data[500] ^= 0xFF
     shard.write_bytes(data)
-  elif what == 'tfrecord':
+  elif fault == 'tfrecord':
     info.write_text(info.read_text().replace('array_record', 'tfrecord'))
-  elif what == 'metadata':
+  elif fault == 'metadata':
     info.write_text(info.read_text()[:30])
-  elif what == 'features':
+  elif fault == 'features':
     (folder / 'features.json').unlink()
-  elif what == 'unprepared':
+  elif fault == 'unprepared':
     info.unlink()
 
 
 @pytest.mark.parametrize(
-  'what, words, data_dir',
+  'fault, words, data_dir',
   [
     ('missing', '1.0.0 (train): cannot be read', 'x_array_record'),
     ('cut', '1.0.0 (train): cannot be read', 'x_array_record'),
@@ -86,10 +86,10 @@ def spoil(folder, what):
   ],
 )
 def test_an_unreadable_prepared_set_says_the_command(
-  tmp_path, what, words, data_dir
+  tmp_path, fault, words, data_dir
 ):
   folder = unpack(tmp_path / 'x', 'tiny_digits') / '1.0.0'
-  spoil(folder, what)
+  spoil(folder, fault)
   line = image_sets.refused(tmp_path, 'tfds', folder)
   assert words in line
   command = (
@@ -115,9 +115,9 @@ def test_only_a_tfds_conversion_imports_tensorflow_datasets(tmp_path):
   )
   program = (
     'import sys\n'
-    'from hyperudl.data import arrays, convert\n'
+    'from hyperudl.data import convert, datasets\n'
     'assert convert.main(sys.argv) == 0\n'
-    f'arrays.load("set", "train", {str(tmp_path)!r})\n'
+    f'datasets.load("set", "train", {str(tmp_path)!r})\n'
     'assert "tensorflow_datasets" not in sys.modules\n'
     'assert "tensorflow" not in sys.modules\n'
   )

@@ -70,10 +70,12 @@ def test_filters_are_those_of_scipy():
   rng = np.random.default_rng(0)
   kernel = rng.uniform(size=(5, 5))
   x = images(12, 2, 2)
-  found = corruptions._filter(jnp.asarray(x), jnp.asarray(kernel, jnp.float32))
+  filtered = corruptions.correlate(
+    jnp.asarray(x), jnp.asarray(kernel, jnp.float32)
+  )
   weights = kernel[None, :, :, None]
   expected = ndimage.correlate(x.astype(float), weights, mode='nearest')
-  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  np.testing.assert_allclose(filtered, expected, rtol=1e-4)
 
 
 def test_saturation_keeps_the_gray_where_nothing_is_clipped():
@@ -82,9 +84,9 @@ def test_saturation_keeps_the_gray_where_nothing_is_clipped():
   for seed in range(12):
     y = np.asarray(APPLY(jax.random.key(seed), x, group='saturation')[0])
     np.testing.assert_allclose(
-      corruptions._gray(y), corruptions._gray(x), atol=1e-4
+      corruptions.to_gray(y), corruptions.to_gray(x), atol=1e-4
     )
-    gap = lambda v: np.asarray(v - corruptions._gray(v)).std()
+    gap = lambda v: np.asarray(v - corruptions.to_gray(v)).std()
     factor = gap(y) / gap(x)
     assert factor < 0.41 or 1.99 < factor < 4.01
     seen.add(factor > 1)

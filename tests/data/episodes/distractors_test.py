@@ -1,10 +1,10 @@
-"""Classes that only unlabelled rows have."""
+"""Distractors: classes that only unlabelled rows have."""
 
 import numpy as np
 import pytest
 
 from hyperudl import core
-from hyperudl.data.episodes import spec
+from hyperudl.data import episodes
 from tests.testing import episodes as helpers
 
 
@@ -32,13 +32,13 @@ def test_distractors_are_other_classes_among_the_unlabelled(proportions):
   assert plain.support.x.shape[1] == 3 * 2 + 3 * 3
 
 
-def test_the_place_of_a_distractor_does_not_tell():
+def test_distractors_come_at_random_places():
   episode = helpers.draw(distractors=2, unlabelled=3, query=1)
-  share = (episode.extra['unlabelled_y'] >= 3).mean(axis=0)
-  assert np.abs(share - 0.4).max() < 0.25
+  fraction = (episode.extra['unlabelled_y'] >= 3).mean(axis=0)
+  assert np.abs(fraction - 0.4).max() < 0.25
 
 
-def test_distractors_turn_as_a_class():
+def test_rot90_turns_a_distractor_as_one_class():
   episode = helpers.draw(
     distractors=2, unlabelled=3, query=1, augment='rot90', train=True
   )
@@ -53,14 +53,14 @@ def test_distractors_turn_as_a_class():
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'distractors': -1}, 'episode.distractors=-1'),
+    ({'distractors': -1}, 'episode.distractors = -1'),
     ({'distractors': 1, 'unlabelled': 0}, 'set episode.unlabelled >= 1'),
     ({'distractors': 1, 'transductive': True}, 'transductive=False'),
     ({'distractors': 4}, r'\(episode.way=3 \+ episode.distractors=4\) takes 7'),
-    ({'distractors': 1, 'unlabelled': 8, 'way': 1}, 'the smallest class has 7'),
+    ({'distractors': 1, 'unlabelled': 8, 'way': 2}, 'the smallest class has 7'),
   ],
 )
 def test_impossible_distractors_are_refused(settings, message):
   with pytest.raises(core.BadInput, match=message):
-    rules = spec.read(helpers.make_config(**settings), True)
-    spec.check(rules._replace(query=1), helpers.DATASET, 'the set')
+    config = helpers.make_config(**{'query': 1, **settings})
+    episodes.check_fits(config, helpers.DATASET, 'the set')

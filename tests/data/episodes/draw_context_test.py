@@ -1,4 +1,4 @@
-"""Draws of episodes: random proportions, placebos, and what is refused."""
+"""Draws of episodes: random proportions, control images, refused configs."""
 
 import functools
 
@@ -7,33 +7,33 @@ import pytest
 
 from hyperudl import core
 from hyperudl.data import episodes
-from tests.testing import episodes as helper
+from tests.testing import episodes as helpers
 
 
 def capped_dirichlet(rng, total, capacity, concentrations):
-  """The rule of the data layer by loops, one image at a time."""
-  share = rng.dirichlet([rng.choice(concentrations)] * len(capacity))
-  held = rng.multinomial(total, share)
-  while (held > capacity).any():
-    excess = int(np.maximum(held - capacity, 0).sum())
-    held = np.minimum(held, capacity)
-    room = np.where(held < capacity, share, 0)
+  """Class counts with a cap, by loops, one image at a time."""
+  weights = rng.dirichlet([rng.choice(concentrations)] * len(capacity))
+  counts = rng.multinomial(total, weights)
+  while (counts > capacity).any():
+    excess = int(np.maximum(counts - capacity, 0).sum())
+    counts = np.minimum(counts, capacity)
+    room = np.where(counts < capacity, weights, 0)
     for _ in range(excess):
-      held[rng.choice(len(held), p=room / room.sum())] += 1
-  return held
+      counts[rng.choice(len(counts), p=room / room.sum())] += 1
+  return counts
 
 
 @pytest.mark.parametrize('name', ['dirichlet', 'dirichlet_0.7'])
 def test_dirichlet_counts_have_their_distribution_and_caps(name):
   # Query and unlabelled rows take 15 of the 6 + 5 + 40 left by the support.
-  dataset = helper.make_dataset([6 + 2, 5 + 2, 40 + 2])
-  config = helper.make_config(proportions=name)
+  dataset = helpers.make_dataset([6 + 2, 5 + 2, 40 + 2])
+  config = helpers.make_config(proportions=name)
   keys = episodes.train_keys(3, 0, 3000)
   episode = episodes.make_draw(config, dataset, train=False)(keys)
-  episode = helper.to_numpy(episode)
+  episode = helpers.to_numpy(episode)
   assert episode.query.y.shape == (3000, 9)
   assert episode.extra['unlabelled_y'].shape == (3000, 6)
-  helper.assert_rows_and_labels_agree(episode, dataset)
+  helpers.assert_rows_and_labels_agree(episode, dataset)
   y = [episode.query.y, episode.extra['unlabelled_y']]
   y = np.take_along_axis(
     episode.extra['class_ids'], np.concatenate(y, axis=1), axis=1
@@ -49,17 +49,17 @@ def test_dirichlet_counts_have_their_distribution_and_caps(name):
   np.testing.assert_allclose(counts.mean(0), expected.mean(0), atol=0.3)
   np.testing.assert_allclose(counts.std(0), expected.std(0), atol=0.3)
   for c in range(3):
-    share = [
+    frequencies = [
       np.bincount(n[:, c], minlength=16) / 3000 for n in (counts, expected)
     ]
-    np.testing.assert_allclose(*share, atol=0.045)
+    np.testing.assert_allclose(*frequencies, atol=0.045)
   # Queries and unlabelled rows follow the same proportions.
   halves = [(y[:, part] == 2).mean(axis=1) for part in (slice(9), slice(9, 15))]
   assert np.corrcoef(halves)[0, 1] > 0.3
 
 
-def test_placebos_replace_the_unlabelled_images():
-  episode = helper.draw(
+def test_controls_come_beside_the_unlabelled_images():
+  episode = helpers.draw(
     shift='noise', inner_data='noise', cond_data='other', emit_from='mean'
   )
   context = episode.support.context
@@ -68,40 +68,37 @@ def test_placebos_replace_the_unlabelled_images():
   noise = context['inner']
   assert noise.min() == 0 and noise.max() == 1
   assert abs((noise == 0).mean() - 0.159) < 0.03
-  others = context['emit_from']
-  assert others.x.shape == (60, 64, 12, 3, 3, 1)
-  assert others.y.shape == (60, 64, 12)
-  assert (others.y == episode.support.y[:, None]).all()
-  found = helper.class_of(
-    helper.rows_of(others.x[:2, :, :6], helper.OTHERS)[..., 0], helper.OTHERS
-  )
-  assert len(np.unique(found.reshape(128, 6), axis=0)) > 20
+  supports = context['emit_from']
+  assert supports.x.shape == (60, 64, 12, 3, 3, 1)
+  assert supports.y.shape == (60, 64, 12)
+  assert (supports.y == episode.support.y[:, None]).all()
+  rows = helpers.rows_of(supports.x[:2, :, :6], helpers.TRAINING_SET)[..., 0]
+  classes = helpers.class_of(rows, helpers.TRAINING_SET)
+  assert len(np.unique(classes.reshape(128, 6), axis=0)) > 20
 
 
-def test_other_placebos_are_another_episode():
-  episode = helper.draw(inner_data='other', emit_from='other')
+def test_other_data_are_those_of_another_episode():
+  episode = helpers.draw(inner_data='other', emit_from='other')
   context = episode.support.context
   assert set(context) == {'inner', 'emit_from'}
-  rows = helper.rows_of(context['inner'])[..., 0]
+  rows = helpers.rows_of(context['inner'])[..., 0]
   assert all(len(set(r)) == len(r) for r in rows)
-  classes = np.sort(helper.class_of(rows), axis=1)
+  classes = np.sort(helpers.class_of(rows), axis=1)
   assert (classes >= 0).all()
-  # Two of each of three classes, drawn without regard to the own classes.
+  # Two of each of three classes, drawn without regard to those of the episode.
   assert (classes[:, ::2] == classes[:, 1::2]).all()
-  own = np.sort(episode.extra['class_ids'], axis=1)
-  assert 0 < (classes[:, ::2] == own).all(axis=1).mean() < 0.2
-  emit = context['emit_from']
-  assert emit.x.shape == (60, 1, 12, 3, 3, 1)
-  assert (
-    helper.class_of(
-      helper.rows_of(emit.x, helper.OTHERS)[..., 0], helper.OTHERS
-    )
-    >= 0
-  ).all()
+  support_classes = np.sort(episode.extra['class_ids'], axis=1)
+  assert 0 < (classes[:, ::2] == support_classes).all(axis=1).mean() < 0.2
+  supports = context['emit_from']
+  assert supports.x.shape == (60, 1, 12, 3, 3, 1)
+  rows = helpers.rows_of(supports.x, helpers.TRAINING_SET)[..., 0]
+  assert (helpers.class_of(rows, helpers.TRAINING_SET) >= 0).all()
 
 
-def test_other_placebos_have_a_shift_of_their_own():
-  episode = helper.draw(shift='polarity', inner_data='other', cond_data='other')
+def test_other_data_have_another_shift():
+  episode = helpers.draw(
+    shift='polarity', inner_data='other', cond_data='other'
+  )
   context = episode.support.context
   np.testing.assert_array_equal(context['inner'], context['cond'])
   brightest = [
@@ -110,8 +107,8 @@ def test_other_placebos_have_a_shift_of_their_own():
   assert abs(np.corrcoef(brightest)[0, 1]) < 0.5
 
 
-def test_none_is_no_image_at_all():
-  context = helper.draw(inner_data='none').support.context
+def test_without_inner_data_there_is_no_image():
+  context = helpers.draw(inner_data='none').support.context
   assert set(context) == {'inner'}
   assert context['inner'].shape == (60, 0, 3, 3, 1)
 
@@ -135,46 +132,46 @@ def test_none_is_no_image_at_all():
       {'query': 4, 'proportions': 'dirichlet'},
       'takes 24 images, the 3 smallest classes together have 22',
     ),
-    ({'way': 0}, 'episode.way=0: it must be at least 1'),
-    ({'unlabelled': -1}, 'episode.unlabelled=-1: it must be at least 0'),
-    ({'proportions': 'even'}, "'even': choose one of balanced, dirichlet"),
-    ({'inner_data': 'fake'}, "inner_data='fake': choose one of true, noise"),
-    ({'emit_from': 'all'}, "emit_from='all': choose one of own, mean, other"),
-    ({'augment': 'flip'}, "data.augment='flip': choose one of none, rot90"),
+    ({'way': 1}, 'episode.way = 1 is below its minimum 2'),
+    ({'unlabelled': -1}, 'episode.unlabelled = -1 is below its minimum 0'),
+    ({'proportions': 'even'}, "'even' is none of balanced, dirichlet"),
+    ({'inner_data': 'fake'}, "inner_data = 'fake' is none of true, noise"),
+    ({'emit_from': 'all'}, "emit_from = 'all' is none of own, mean, other"),
+    ({'augment': 'flip'}, "data.augment = 'flip' is none of none, rot90"),
     ({'shift': 'snow'}, "unknown shift 'snow'"),
   ],
 )
-def test_what_does_not_fit_is_said_before_tracing(config, message):
-  config = helper.make_config(**config)
+def test_a_config_that_does_not_fit_is_refused_before_tracing(config, message):
+  config = helpers.make_config(**config)
   with pytest.raises(core.BadInput, match=message):
-    episodes.check_fits(config, helper.DATASET, 'the split')
+    episodes.check_fits(config, helpers.DATASET, 'the split')
   with pytest.raises(core.BadInput):
-    episodes.make_draw(config, helper.DATASET, train=True)
+    episodes.make_draw(config, helpers.DATASET, train=True)
 
 
-def test_what_just_fits_is_drawn():
+def test_a_config_that_just_fits_is_drawn():
   for config in (
     {'way': 6, 'query': 3},
     {'query': 3, 'unlabelled': 0, 'proportions': 'dirichlet_0.7', 'shot': 4},
   ):
     episodes.check_fits(
-      helper.make_config(**config), helper.DATASET, 'the split'
+      helpers.make_config(**config), helpers.DATASET, 'the split'
     )
-    x = helper.draw(**config).query.x
-    assert (helper.class_of(helper.rows_of(x)[..., 0]) >= 0).all()
+    x = helpers.draw(**config).query.x
+    assert (helpers.class_of(helpers.rows_of(x)[..., 0]) >= 0).all()
 
 
-def test_misfits_between_sets_are_refused():
-  oblong = helper.DATASET._replace(images=np.zeros((80, 2, 3, 1), np.uint8))
+def test_a_data_set_that_does_not_fit_the_config_is_refused():
+  oblong = helpers.DATASET._replace(images=np.zeros((80, 2, 3, 1), np.uint8))
   with pytest.raises(core.BadInput, match='square images, got 2x3'):
-    episodes.make_draw(helper.make_config(augment='rot90'), oblong, train=True)
-  config = helper.make_config(emit_from='mean')
+    episodes.make_draw(helpers.make_config(augment='rot90'), oblong, train=True)
+  config = helpers.make_config(emit_from='mean')
   make = functools.partial(
-    episodes.make_draw, config, helper.DATASET, train=False
+    episodes.make_draw, config, helpers.DATASET, train=False
   )
   with pytest.raises(core.BadInput, match="emit_from='mean' needs the train"):
     make()
   with pytest.raises(core.BadInput, match=r'data\.image_size'):
-    make(others=oblong)
+    make(training_set=oblong)
   with pytest.raises(core.BadInput, match=r'training set: episode\.way=3'):
-    make(others=helper.make_dataset([9, 9]))
+    make(training_set=helpers.make_dataset([9, 9]))

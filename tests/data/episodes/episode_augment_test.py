@@ -1,4 +1,4 @@
-"""Augmentation of whole episodes: what it is, and what it is held for."""
+"""Augmentation of whole episodes against numpy and scipy."""
 
 import jax
 import jax.numpy as jnp
@@ -7,22 +7,19 @@ import pytest
 from scipy import ndimage
 
 from hyperudl import core
-from hyperudl.data import episodes
+from hyperudl.core import config as config_lib
 from hyperudl.data.episodes import augment
-from hyperudl.data.episodes import episode_augment
-from hyperudl.data.episodes import spec
 from tests.testing import episodes as helpers
 
-NONE = episode_augment.Rates(**helpers.NO_AUGMENT)
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 1), dtype=np.float32)
 CLASSES = np.array([0, 1, 2, 0, 1, 2])
 
 
 def transform(key, images=IMAGES, classes=CLASSES, **changes):
-  rates = NONE._replace(**changes)
+  config = config_lib.EpisodeAugmentConfig(**changes)
   return np.asarray(
-    episode_augment.transform(
-      jax.random.key(key), jnp.asarray(images), jnp.asarray(classes), rates
+    augment.augment_episode(
+      jax.random.key(key), jnp.asarray(images), jnp.asarray(classes), config
     )
   )
 
@@ -38,28 +35,28 @@ def test_without_probabilities_nothing_happens():
   np.testing.assert_array_equal(transform(0, per_label=True), IMAGES)
 
 
-@pytest.mark.parametrize('name', episode_augment.PROBABILITIES)
-def test_an_episode_is_changed_alike_and_as_often_as_said(name):
+@pytest.mark.parametrize('name', augment.PROBABILITIES)
+def test_all_images_change_alike_with_the_given_probability(name):
   same = np.repeat(IMAGES[:1], 6, axis=0)
   changed = [transform(key, same, **{name: 0.5}) for key in range(24)]
   for images in changed:
     np.testing.assert_allclose(images, images[:1].repeat(6, axis=0), atol=1e-6)
     assert images.min() >= 0 and images.max() <= 1
-  share = np.mean([np.abs(images - same).max() > 1e-6 for images in changed])
-  assert 0.2 < share < 0.8
+  rate = np.mean([np.abs(images - same).max() > 1e-6 for images in changed])
+  assert 0.2 < rate < 0.8
 
 
-def test_with_per_label_each_class_has_its_own_change():
+def test_with_per_label_each_class_changes_alike():
   same = np.repeat(IMAGES[:1], 6, axis=0)
-  found = transform(1, same, rotate=1.0, per_label=True)
-  np.testing.assert_array_equal(found[:3], found[3:])
-  assert np.abs(found[0] - found[1]).max() > 0.05
+  images = transform(1, same, rotate=1.0, per_label=True)
+  np.testing.assert_array_equal(images[:3], images[3:])
+  assert np.abs(images[0] - images[1]).max() > 0.05
   # Support and queries in separate calls.
   apart = transform(1, same[:2], CLASSES[4:], rotate=1.0, per_label=True)
-  np.testing.assert_allclose(apart, found[4:], atol=1e-6)
+  np.testing.assert_allclose(apart, images[4:], atol=1e-6)
 
 
-def test_changes_are_what_their_names_say():
+def test_transforms_are_those_of_numpy_and_scipy():
   np.testing.assert_allclose(transform(0, negate=1.0), 1 - IMAGES, atol=1e-6)
   box = ndimage.uniform_filter(IMAGES, (0, 3, 3, 0), mode='constant')
   np.testing.assert_allclose(transform(0, smooth=1.0), stretch(box), atol=1e-5)
@@ -82,9 +79,9 @@ def test_contrast_bends_pixels_about_the_mean_of_their_image():
   mean = pixels.mean(axis=(1, 2), keepdims=True)
   strengths = []
   for key in range(8):
-    found = transform(key, contrast=1.0)
+    images = transform(key, contrast=1.0)
     gaps = {
-      a: np.abs(found - stretch(mean + np.tanh(a * (pixels - mean)) / a)).max()
+      a: np.abs(images - stretch(mean + np.tanh(a * (pixels - mean)) / a)).max()
       for a in np.linspace(0.5, 2.5, 801)
     }
     strengths.append(min(gaps, key=gaps.get))
@@ -97,8 +94,11 @@ def test_rolling_is_cut_to_whole_pixels():
   # Up to .3 of 8 pixels is 2.4: less than one pixel, 42% of the draws, is none
   # (rounded, it would be 21%).
   run = jax.jit(
-    lambda key: episode_augment.transform(
-      key, jnp.asarray(IMAGES[:1]), CLASSES[:1], NONE._replace(roll=1.0)
+    lambda key: augment.augment_episode(
+      key,
+      jnp.asarray(IMAGES[:1]),
+      CLASSES[:1],
+      config_lib.EpisodeAugmentConfig(roll=1.0),
     )
   )
   places = []
@@ -112,34 +112,36 @@ def test_rolling_is_cut_to_whole_pixels():
     ]
   places = np.array(places)
   assert places.shape == (200, 2) and set(places.ravel()) == {-2, -1, 0, 1, 2}
-  share = (places == 0).mean(axis=0)
-  assert (np.abs(share - 0.42) < 0.11).all()
+  unmoved = (places == 0).mean(axis=0)
+  assert (np.abs(unmoved - 0.42) < 0.11).all()
 
 
-def test_whole_episodes_come_before_single_images():
+def test_episodes_are_augmented_before_single_images():
   rates = (('negate', 1.0),)
   images = helpers.draw(train=True, augment='images')
   idle = helpers.draw(train=True, augment='episode+images')
   np.testing.assert_allclose(idle.query.x, images.query.x, atol=1e-6)
-  found = helpers.draw(
+  negated = helpers.draw(
     train=True, augment='episode+images', episode_augment=rates
   )
-  config = helpers.make_config(augment='episode+images', episode_augment=rates)
-  rules = spec.read(config, True)
+  config = config_lib.DataConfig(
+    augment='episode+images',
+    episode_augment=config_lib.EpisodeAugmentConfig(negate=1.0),
+  )
   keys = jax.random.split(jax.random.key(0))
   pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), np.uint8)
-  got = episodes._augmented(rules, keys[0], keys[1], pixels, np.arange(5))
+  augmented = augment.apply(config, *keys, pixels, np.arange(5))
   negative = 1 - pixels.astype(np.float32) / 255
-  want = augment.augment_images(keys[1], jnp.asarray(negative))
-  np.testing.assert_allclose(got, want, atol=1e-6)
-  assert np.abs(found.query.x - images.query.x).max() > 0.05
+  expected = augment.augment_images(keys[1], jnp.asarray(negative))
+  np.testing.assert_allclose(augmented, expected, atol=1e-6)
+  assert np.abs(negated.query.x - images.query.x).max() > 0.05
 
 
 def test_evaluations_are_augmented_on_request():
   settings = {'augment': 'episode', 'episode_augment': (('negate', 1.0),)}
   plain = helpers.draw()
-  found = helpers.draw(augment_tests=True, **settings)
-  np.testing.assert_allclose(found.query.x, 1 - plain.query.x, atol=1e-6)
+  images = helpers.draw(augment_tests=True, **settings)
+  np.testing.assert_allclose(images.query.x, 1 - plain.query.x, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_evaluations_are_augmented_on_request():
     ({'augment': 'rot90', 'augment_individually': True}, "choose 'images'"),
   ],
 )
-def test_rates_without_effect_are_refused_in_training(settings, message):
+def test_settings_without_effect_are_refused_in_training(settings, message):
   with pytest.raises(core.BadInput, match=message):
     helpers.draw(train=True, **settings)
   # An evaluation may choose less than the training had.
@@ -168,15 +170,18 @@ def test_episodes_are_augmented_in_training_alone():
   np.testing.assert_allclose(other.support.x, 1 - plain.support.x, atol=1e-6)
 
 
-def test_a_rate_is_a_probability():
+def test_a_probability_above_one_is_refused():
   with pytest.raises(core.BadInput, match=r'episode_augment\.roll=1.5'):
     helpers.draw(episode_augment=(('roll', 1.5),))
 
 
-def test_a_class_is_a_shape_under_jit():
+def test_whole_episodes_are_augmented_under_jit():
   run = jax.jit(
-    lambda key: episode_augment.transform(
-      key, jnp.asarray(IMAGES), CLASSES, NONE._replace(rotate=1.0)
+    lambda key: augment.augment_episode(
+      key,
+      jnp.asarray(IMAGES),
+      CLASSES,
+      config_lib.EpisodeAugmentConfig(rotate=1.0),
     )
   )
   assert run(jax.random.key(0)).shape == IMAGES.shape

@@ -1,4 +1,4 @@
-"""The reference's draw, in which a query may be an image of the support."""
+"""Draws of HyperTransformer, where a query may be an image of the support."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,19 @@ from hyperudl import core
 from tests.testing import episodes as helpers
 
 
-def shares(**settings):
-  """(share of queries that are in the support, rows of both)."""
+def overlap(**settings):
+  """(fraction of queries in the support, rows of both, episode)."""
   episode = helpers.draw(unlabelled=0, shot=3, query=2, **settings)
   support = helpers.rows_of(episode.support.x)[..., 0]
   query = helpers.rows_of(episode.query.x)[..., 0]
-  both = [np.isin(q, s).mean() for q, s in zip(query, support)]
-  return np.array(both), support, query, episode
+  fraction = [np.isin(q, s).mean() for q, s in zip(query, support)]
+  return np.array(fraction), support, query, episode
 
 
-def test_queries_are_drawn_on_their_own():
-  share, support, query, episode = shares(support_query='reference')
+def test_queries_are_drawn_independently_of_the_support():
+  fraction, support, query, episode = overlap(support_query='reference')
   # 3 of the 7 to 12 images of a class are in the support: a third, about.
-  assert 0.2 < share.mean() < 0.5
+  assert 0.2 < fraction.mean() < 0.5
   ids, y = episode.extra['class_ids'], episode.query.y
   classes = helpers.class_of(query)
   np.testing.assert_array_equal(
@@ -27,7 +27,7 @@ def test_queries_are_drawn_on_their_own():
   )
   for rows in (*support, *query):
     assert len(set(rows)) == len(rows)
-  assert shares()[0].max() == 0
+  assert overlap()[0].max() == 0
 
 
 @pytest.mark.parametrize('proportions', ['balanced', 'dirichlet'])
@@ -38,11 +38,11 @@ def test_the_support_holds_no_image_twice(proportions):
   assert all(len(set(rows)) == len(rows) for rows in support)
   query = helpers.rows_of(episode.query.x)[..., 0]
   assert all(len(set(rows)) == len(rows) for rows in query)
-  # Queries meet labelled and unlabelled images alike.
-  met = lambda part: np.mean(
+  # Labelled and unlabelled images are among the queries alike.
+  overlaps = lambda part: np.mean(
     [np.isin(q, s).mean() for q, s in zip(query, part)]
   )
-  assert met(support[:, :9]) > 0.1 and met(support[:, 9:]) > 0.1
+  assert overlaps(support[:, :9]) > 0.1 and overlaps(support[:, 9:]) > 0.1
   ids, y = episode.extra['class_ids'], episode.extra['unlabelled_y']
   np.testing.assert_array_equal(
     helpers.class_of(support[:, 9:]),
@@ -51,11 +51,11 @@ def test_the_support_holds_no_image_twice(proportions):
 
 
 def test_the_support_is_that_of_disjoint_episodes():
-  one, other = shares(support_query='reference')[1], shares()[1]
+  one, other = overlap(support_query='reference')[1], overlap()[1]
   np.testing.assert_array_equal(one, other)
 
 
-def test_fewer_images_are_enough_where_they_may_come_twice():
+def test_reference_draws_need_fewer_images_of_a_class():
   sizes = {'shot': 6, 'query': 7, 'unlabelled': 0}
   helpers.draw(support_query='reference', **sizes)
   with pytest.raises(core.BadInput, match='takes 13 images per class'):
@@ -87,6 +87,6 @@ def test_a_joint_draw_is_divided_whatever_the_class():
 @pytest.mark.parametrize(
   'settings', [{'unlabelled': 1}, {'proportions': 'dirichlet'}], ids=str
 )
-def test_a_joint_draw_is_of_labelled_images_alone(settings):
+def test_a_joint_draw_needs_labelled_images_alone(settings):
   with pytest.raises(core.BadInput, match='divides labelled images at random'):
     helpers.draw(support_query='joint', **{'unlabelled': 0, **settings})

@@ -6,21 +6,29 @@ import numpy as np
 import pytest
 
 from configs import contrastive as contrastive_config
-from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.data.language import glyphvqa
+from hyperudl.data.language import glyphvqa_world
+from hyperudl.data.language import task_set
 from hyperudl.learners import contrastive
+from tests.testing import errors
 
 DIR = 'data_numpy_dir'
 
 
-@pytest.fixture(name='made')
-def made_scenes(monkeypatch):
+def load(answers):
+  return glyphvqa.load(
+    'train', DIR, task_set.LanguageConfig('tiny', answers=answers)
+  )
+
+
+@pytest.fixture(name='captioned')
+def captioned_tasks(monkeypatch):
   """(world, scenes, mixed tasks) of ten letters, too many to be asked for."""
-  monkeypatch.setitem(glyphvqa.SIZES, 'tiny', glyphvqa.Size(10, 4, 400, 32))
-  world = glyphvqa.World(DIR, 'tiny', 0)
-  tasks = glyphvqa.load('train', DIR, size='tiny', answers='mixed')
-  return world, world.scenes('train')[0], tasks
+  size = glyphvqa_world.Size(10, 4, 400, 32)
+  monkeypatch.setitem(glyphvqa_world.SIZES, 'tiny', size)
+  world = glyphvqa_world.World(DIR, 'tiny', 0)
+  return world, world.scenes('train')[0], load('mixed')
 
 
 def config_of(**language):
@@ -35,14 +43,14 @@ def text_of(tasks, ids):
   return ' '.join(tasks.words[i - 1] for i in ids if i)
 
 
-def test_captions_say_which_letter_is_where(made):
-  world, scenes, tasks = made
+def test_captions_say_which_letter_is_where(captioned):
+  world, scenes, tasks = captioned
   captions = tasks.captions
   assert captions.strings.shape[:3] == (4 + 4 + 4, 5, 10)
   subjects = [(a, v) for a in range(3) for v in range(4)]
-  said = 0
+  count = 0
   for (attribute, value), strings, labels in zip(subjects, *captions):
-    name = world.values[glyphvqa.ATTRIBUTES[attribute]][value]
+    name = world.values[glyphvqa_world.ATTRIBUTES[attribute]][value]
     for number, form in enumerate(strings):
       for letter, ids in zip(world.values['letter'], form):
         words = text_of(tasks, ids).split()
@@ -52,37 +60,37 @@ def test_captions_say_which_letter_is_where(made):
       tile = np.flatnonzero(scene[:, attribute] == value)
       if label >= 0:
         assert scene[tile[0], 3] == label
-        said += 1
-  assert said > 1000
+        count += 1
+  assert count > 1000
 
 
-def test_nothing_is_said_of_pairs_that_are_held_out(made):
-  world, scenes, tasks = made
-  trained = {world.pairs[pair] for pair in world.of_split['train']}
-  left, attributes = 0, [0] * 4 + [1] * 4 + [2] * 4
+def test_no_caption_is_of_a_pair_that_is_held_out(captioned):
+  world, scenes, tasks = captioned
+  trained = {world.pairs[pair] for pair in world.pairs_of_split['train']}
+  held_out, attributes = 0, [0] * 4 + [1] * 4 + [2] * 4
   for place, labels in zip(attributes, tasks.captions.labels):
     letters = set(labels[labels >= 0].tolist())
-    kept = {
+    allowed = {
       letter
       for letter in range(10)
-      if ('letter', letter, glyphvqa.ATTRIBUTES[place]) in trained
+      if ('letter', letter, glyphvqa_world.ATTRIBUTES[place]) in trained
     }
-    assert letters == kept
-    left += 10 - len(kept)
-  assert left > 0
+    assert letters == allowed
+    held_out += 10 - len(allowed)
+  assert held_out > 0
   assert len(scenes) == tasks.captions.labels.shape[1]
 
 
-def test_an_episode_has_a_caption_of_each_query_and_knows_which_are_true(made):
-  _, _, tasks = made
+def test_an_episode_has_a_caption_of_each_query_and_where_it_is_true(captioned):
+  _, _, tasks = captioned
   draw = episodes.make_draw(config_of(captions=True), tasks, train=True)
   episode = jax.device_get(draw(episodes.train_keys(0, 0, 4)))
-  found = episode.extra['captions']
-  assert found['true'].shape == (4, 12, 12)
+  extra = episode.extra['captions']
+  assert extra['true'].shape == (4, 12, 12)
   rows = {image.tobytes(): i for i, image in enumerate(tasks.images)}
   pixels = np.rint(255 * episode.query.x).astype(np.uint8)
   forms, several = set(), 0
-  for image, strings, true in zip(pixels, found['strings'], found['true']):
+  for image, strings, true in zip(pixels, extra['strings'], extra['true']):
     numbers = [rows[one.tobytes()] for one in image]
     for caption, ids in enumerate(strings):
       (subject, form, letter), *_ = np.argwhere(
@@ -99,25 +107,27 @@ def test_an_episode_has_a_caption_of_each_query_and_knows_which_are_true(made):
   assert 'captions' not in test(episodes.eval_keys('test', 0, 2)).extra
 
 
-def test_captions_where_there_are_none_are_refused(made):
-  del made
+def test_captions_where_there_are_none_are_refused(captioned):
+  del captioned
   config = config_of(captions=True)
-  bare = glyphvqa.load('train', DIR, size='tiny', answers='bare')
-  with pytest.raises(core.BadInput, match='the training set has none'):
-    episodes.make_draw(config, bare, train=True)
+  bare = load('bare')
+  message = errors.refusal(episodes.make_draw, config, bare, train=True)
+  assert 'the training set has none' in message
   config.learner.name, config.language.asked = 'hypernet', 0
-  with pytest.raises(core.BadInput, match='captions is of the loss of contr'):
-    episodes.check_fits(config, bare, 'train')
+  message = errors.refusal(episodes.check_fits, config, bare, 'train')
+  assert 'captions = True is for the loss of contrastive' in message
 
 
-def test_the_contrast_leaves_out_other_truths_and_images_without_caption():
+def test_the_contrast_leaves_out_other_true_captions_and_images_without_one():
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(4, 4))
   true = np.eye(4, dtype=bool)
-  true[2, 2] = False  # nothing can be said of the third image
+  true[2, 2] = False  # no caption is true of the third image
   true[0, 1] = True  # the caption of the second is true of the first
-  value, accuracy = contrastive.contrast(jnp.asarray(logits), jnp.asarray(true))
-  losses, right = [], []
+  value, accuracy = contrastive.caption_contrast(
+    jnp.asarray(logits), jnp.asarray(true)
+  )
+  losses, hits = [], []
   for i in (0, 1, 3):
     captions = [j for j in (0, 1, 3) if j == i or not true[i, j]]
     images = [j for j in range(4) if j == i or not true[j, i]]
@@ -126,14 +136,16 @@ def test_the_contrast_leaves_out_other_truths_and_images_without_caption():
       + np.log(np.exp(logits[images, i]).sum())
       - 2 * logits[i, i]
     )
-    right.append(logits[i, i] == logits[i, captions].max())
+    hits.append(logits[i, i] == logits[i, captions].max())
   np.testing.assert_allclose(value, np.mean(losses) / 2, rtol=1e-5)
-  np.testing.assert_allclose(accuracy, np.mean(right))
+  np.testing.assert_allclose(accuracy, np.mean(hits))
 
 
-def test_the_loss_is_that_of_the_answers_and_that_of_the_captions(made):
-  _, _, tasks = made
-  learner = contrastive.make(4, width=10, hidden=(6,), inner=4)
+def test_the_loss_is_that_of_the_answers_and_that_of_the_captions(captioned):
+  _, _, tasks = captioned
+  learner = contrastive.make(
+    contrastive.Config(4, width=10, hidden=(6,), inner=4)
+  )
   draw = episodes.make_draw(config_of(captions=True), tasks, train=True)
   episode = jax.tree.map(
     lambda leaf: leaf[0], draw(episodes.train_keys(0, 0, 1))
@@ -158,6 +170,8 @@ def test_the_loss_is_that_of_the_answers_and_that_of_the_captions(made):
   ]
   every = task._replace(answers=jnp.stack(strings), mask=jnp.ones(len(strings)))
   logits = learner.predict(params, every, episode.query.x, None)
-  among, _ = contrastive.contrast(logits, episode.extra['captions']['true'])
-  np.testing.assert_allclose(both, alone + among, rtol=1e-5)
+  contrast, _ = contrastive.caption_contrast(
+    logits, episode.extra['captions']['true']
+  )
+  np.testing.assert_allclose(both, alone + contrast, rtol=1e-5)
   assert metrics.keys() - fewer.keys() == {'accuracy_captions'}

@@ -9,28 +9,33 @@ import pytest
 from configs import contrastive as contrastive_config
 from configs import hyperclip as clip_config
 from configs import hypernet as hypernet_config
-from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.data.language import glyphvqa
 from hyperudl.data.language import glyphvqa_words
+from hyperudl.data.language import glyphvqa_world
 from hyperudl.data.language import task_set
 from hyperudl.evaluation import evaluator
 from hyperudl.ops import losses
+from tests.testing import errors
 
 DIR = 'data_numpy_dir'
 
 
+LEVELS = ('wording', 'semantic')
+
+
 @functools.cache
-def load(split, level='wording', answers='bare'):
-  return glyphvqa.load(split, DIR, size='tiny', level=level, answers=answers)
+def load(split, level='wording', answers='bare', seed=0):
+  config = task_set.LanguageConfig('tiny', level, answers, seed)
+  return glyphvqa.load(split, DIR, config)
 
 
 @functools.cache
 def world():
-  return glyphvqa.World(DIR, 'tiny', 0)
+  return glyphvqa_world.World(DIR, 'tiny', 0)
 
 
-def test_values_of_a_scene_are_all_different_and_seen_in_its_pixels():
+def test_values_of_a_scene_are_all_different_and_visible_in_its_pixels():
   values, pixels = world().scenes('train')
   assert values.shape == (1500, 4, 4) and pixels.shape == (1500, 28, 28, 3)
   for attribute in range(4):
@@ -52,21 +57,24 @@ def test_answers_are_those_of_the_tile_that_the_question_means():
   checked = 0
   for number, (pair, _) in enumerate(w.tasks('train', 'wording')):
     attribute, value, asked = w.pairs[pair]
-    a, b = (glyphvqa.ATTRIBUTES.index(x) for x in (attribute, asked))
+    a, b = (glyphvqa_world.ATTRIBUTES.index(x) for x in (attribute, asked))
     for row, y in zip(tasks.support[number][:5], tasks.support_y[number][:5]):
       (tile,) = np.flatnonzero(values[row, :, a] == value)
       assert values[row, tile, b] == y
       checked += 1
-    named = str(w.values[attribute][value])
-    assert named in tasks.names[number]
-    bare = ' '.join(w.prompts(w.pairs[pair], 'bare'))
-    assert f' {named} ' not in f' {bare} '
-    assert named in w.prompts(w.pairs[pair], 'full')[0]
+    name = str(w.values[attribute][value])
+    assert name in tasks.names[number]
+    bare, full = (
+      glyphvqa_words.statements(w.values, w.pairs[pair], full=full)
+      for full in (False, True)
+    )
+    assert f' {name} ' not in f' {" ".join(bare)} '
+    assert name in full[0]
   assert checked > 500
 
 
-@pytest.mark.parametrize('level', glyphvqa.LEVELS)
-def test_what_is_held_out_is_in_no_training_string(level):
+@pytest.mark.parametrize('level', LEVELS)
+def test_held_out_pairs_and_wordings_are_in_no_training_string(level):
   w = world()
   pairs = {s: {p for p, _ in w.tasks(s, level)} for s in ('train', 'test')}
   wordings = {s: {q for _, q in w.tasks(s, level)} for s in ('train', 'test')}
@@ -87,38 +95,27 @@ def test_what_is_held_out_is_in_no_training_string(level):
     asked = w.pairs[pair][2]
     start = glyphvqa_words.STATEMENTS[asked].split(' {}')[0]
     for text in texts:
-      both = w.referent(w.pairs[pair]) in text
-      said = (
+      has_referent = glyphvqa_words.referent(w.values, w.pairs[pair]) in text
+      has_attribute = (
         text.startswith(start) or f'the {glyphvqa_words.NAMED[asked]}' in text
       )
-      assert not (both and said), (text, w.pairs[pair])
+      assert not (has_referent and has_attribute), (text, w.pairs[pair])
 
 
 def test_valid_and_test_have_scenes_and_drawers_of_their_own():
   w = world()
   _, train = w.scenes('train')
   _, test = w.scenes('test')
-  seen = {image.tobytes() for image in train}
-  assert not any(image.tobytes() in seen for image in test)
+  known = {image.tobytes() for image in train}
+  assert not any(image.tobytes() in known for image in test)
   assert len(test) == 500
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
-  again = glyphvqa.load('train', DIR, size='tiny')
+  again = glyphvqa.load('train', DIR, task_set.LanguageConfig('tiny'))
   jax.tree.map(np.testing.assert_array_equal, load('train'), again)
-  other = glyphvqa.load('train', DIR, size='tiny', seed=1)
+  other = load('train', seed=1)
   assert (other.images != again.images).any()
-
-
-def test_records_have_the_shape_of_meta_vqa():
-  tasks = load('test')
-  found = glyphvqa.records(tasks)
-  assert list(found) == list(tasks.names)
-  record = found[tasks.names[3]]
-  assert set(record) == {'support', 'query', 'answers'}
-  image, answer = record['query'][2]
-  assert image == f'scene_{tasks.query[3][2]:06d}'
-  assert answer == tasks.answer_names[3][tasks.query_y[3][2]]
 
 
 @pytest.mark.parametrize(
@@ -126,8 +123,16 @@ def test_records_have_the_shape_of_meta_vqa():
   [{'size': 'huge'}, {'level': 'words'}, {'answers': 'all'}],
 )
 def test_an_unknown_choice_is_refused(choice):
-  with pytest.raises(core.BadInput, match='expected one of'):
-    glyphvqa.load('train', DIR, **choice)
+  ((name, value),) = choice.items()
+  message = errors.refusal(task_set.LanguageConfig, **choice)
+  assert message.startswith(f'config.language.{name} = {value!r} is none of ')
+
+
+def test_an_unknown_split_is_refused():
+  message = errors.refusal(
+    glyphvqa.load, 'training', DIR, task_set.LanguageConfig('tiny')
+  )
+  assert "split='training'; expected one of train, valid, test" in message
 
 
 def config_of(**changes):
@@ -146,16 +151,16 @@ def test_an_evaluation_asks_each_task_once_with_its_own_images():
   chosen = episode.extra['task'].argmax(axis=1)
   np.testing.assert_array_equal(chosen, tasks.ids)
   for number in (0, 5, count - 1):
-    own = {tasks.images[r].tobytes() for r in tasks.query[number] if r >= 0}
-    shown = np.rint(np.asarray(episode.query.x[number]) * 255).astype(np.uint8)
-    assert {image.tobytes() for image in shown} <= own
-    assert len({image.tobytes() for image in shown}) == len(shown)
+    pool = {tasks.images[r].tobytes() for r in tasks.query[number] if r >= 0}
+    drawn = np.rint(np.asarray(episode.query.x[number]) * 255).astype(np.uint8)
+    assert {image.tobytes() for image in drawn} <= pool
+    assert len({image.tobytes() for image in drawn}) == len(drawn)
 
 
 def test_wordings_of_one_question_are_one_group_of_the_evaluation():
   tasks = load('test', 'semantic')
   wordings = [w.split() for w in tasks.names]
-  assert len(np.unique(tasks.groups)) == len(world().of_split['test'])
+  assert len(np.unique(tasks.groups)) == len(world().pairs_of_split['test'])
   for group in np.unique(tasks.groups):
     here = np.flatnonzero(tasks.groups == group)
     assert len(here) == len(glyphvqa_words.WORDINGS)
@@ -207,18 +212,17 @@ def test_a_task_of_few_images_has_queries_in_training():
   # 12 images for 16 support rows and 8 queries.
   np.testing.assert_array_equal((episode.support.y >= 0).sum(axis=1), 8)
   np.testing.assert_array_equal((episode.query.y >= 0).sum(axis=1), 4)
-  known = episode.support.x[0][episode.support.y[0] >= 0]
-  asked = episode.query.x[0][episode.query.y[0] >= 0]
-  shown = np.concatenate([known, asked])
-  assert len({image.tobytes() for image in shown}) == 12
+  support = episode.support.x[0][episode.support.y[0] >= 0]
+  query = episode.query.x[0][episode.query.y[0] >= 0]
+  images = np.concatenate([support, query])
+  assert len({image.tobytes() for image in images}) == 12
 
 
-@pytest.mark.parametrize('level', glyphvqa.LEVELS)
+@pytest.mark.parametrize('level', LEVELS)
 def test_every_split_has_the_same_number_of_ways(level):
   for split in ('train', 'valid', 'test'):
     for seed in range(3):
-      tasks = glyphvqa.load(split, DIR, size='tiny', level=level, seed=seed)
-      assert tasks.mask.shape[1] == 4
+      assert load(split, level, seed=seed).mask.shape[1] == 4
 
 
 def test_an_episode_of_tasks_has_no_task_twice():
@@ -254,42 +258,42 @@ def test_images_are_asked_about_by_other_tasks():
     config.episode.query, config.language.asked = 6, 9
   draw = episodes.make_draw(config, tasks, train=True)
   episode = jax.device_get(draw(episodes.train_keys(0, 0, 3)))
-  asked, known = episode.extra['asked'], set()
+  asked, pairs = episode.extra['asked'], set()
   assert asked['y'].shape == (3, 9, 24)
   rows = {tasks.images[i].tobytes(): i for i in range(len(tasks.images))}
   pixels = np.rint(255 * episode.query.x).astype(np.uint8)
   strings = {task.tobytes(): i for i, task in enumerate(tasks.answers)}
   for one in range(3):
-    seen = [scenes[rows[image.tobytes()]] for image in pixels[one]]
+    queries = [scenes[rows[image.tobytes()]] for image in pixels[one]]
     for answers, y in zip(asked['answers'][one], asked['y'][one]):
       pair = tasks.groups[strings[answers.tobytes()]]
       attribute, value, wanted = w.pairs[pair]
-      a, b = (glyphvqa.ATTRIBUTES.index(x) for x in (attribute, wanted))
-      for scene, label in zip(seen, y):
+      a, b = (glyphvqa_world.ATTRIBUTES.index(x) for x in (attribute, wanted))
+      for scene, label in zip(queries, y):
         (tile,) = np.flatnonzero(scene[:, a] == value) if label >= 0 else [-1]
         assert label == (scene[tile, b] if label >= 0 else -1)
         assert (label >= 0) == (value in scene[:, a])
-      known.add(pair)
-  assert len(known) > 8
+      pairs.add(pair)
+  assert len(pairs) > 8
   # Evaluations and other learners have none of it.
   test = episodes.make_draw(config, tasks, train=False)
   assert 'asked' not in test(episodes.eval_keys('test', 0, 2)).extra
   config.learner.name = 'hypernet'
-  with pytest.raises(core.BadInput, match='is of the loss of contrastive'):
-    episodes.check_fits(config, tasks, 'train')
+  message = errors.refusal(episodes.check_fits, config, tasks, 'train')
+  assert 'asked = 9 is for the loss of contrastive, not of hypernet' in message
 
 
-def test_tasks_without_a_table_know_the_answers_of_their_own_images():
+def test_tasks_without_labels_get_those_of_their_own_images():
   tasks = load('train')
   own = task_set.with_labels(tasks._replace(labels=None, label_rows=None))
   whole = task_set.with_labels(tasks)
   assert whole is tasks
-  found = own.labels[own.label_rows]
-  known = found >= 0
+  labels = own.labels[own.label_rows]
+  known = labels >= 0
   rows = np.concatenate([tasks.support, tasks.query], axis=1)
   np.testing.assert_array_equal(known.sum(axis=1), (rows >= 0).sum(axis=1))
   every = tasks.labels[tasks.label_rows]
-  np.testing.assert_array_equal(found[known], every[known])
+  np.testing.assert_array_equal(labels[known], every[known])
   assert (every >= 0).sum() > known.sum()
 
 
@@ -304,11 +308,11 @@ def test_tasks_in_another_order_are_the_same_tasks():
   for new, old in enumerate(order):
     assert moved.names[new] == tasks.names[old]
     assert moved.answer_names[new] == tasks.answer_names[old]
-  kept = {'images', 'total', 'words', 'labels', 'captions'}
-  kept |= {'names', 'answer_names'}
-  for name in {*tasks._fields} - kept - {'latents'}:
-    found, wanted = getattr(moved, name), getattr(tasks, name)
-    np.testing.assert_array_equal(found, wanted[order], name)
+  unmoved = {'images', 'total', 'words', 'labels', 'captions'}
+  unmoved |= {'names', 'answer_names'}
+  for name in {*tasks._fields} - unmoved - {'latents'}:
+    values, expected = getattr(moved, name), getattr(tasks, name)[order]
+    np.testing.assert_array_equal(values, expected, name)
   np.testing.assert_array_equal(moved.latents, latents[:, order])
 
 
@@ -326,13 +330,14 @@ def test_tasks_that_are_evaluated_together_are_of_all_kinds():
   ('field', 'value'),
   [('way', 5), ('unlabelled', 2), ('proportions', 'dirichlet')],
 )
-def test_what_is_not_for_tasks_with_language_is_refused(field, value):
-  with pytest.raises(core.BadInput, match=f'config.episode.{field}'):
-    episodes.check_fits(config_of(**{field: value}), load('test'), 'test')
+def test_a_setting_that_is_not_for_tasks_with_language_is_refused(field, value):
+  config = config_of(**{field: value})
+  message = errors.refusal(episodes.check_fits, config, load('test'), 'test')
+  assert message.startswith(f'config.episode.{field} = {value!r}')
 
 
 @pytest.mark.parametrize('field', ['shot', 'query'])
-def test_more_rows_than_any_task_brings_are_told(field, caplog):
+def test_more_rows_than_any_task_has_are_reported(field, caplog):
   tasks = load('test')
   rows = tasks.support if field == 'shot' else tasks.query
   config = config_of(**{field: rows.shape[1] // tasks.mask.shape[1]})

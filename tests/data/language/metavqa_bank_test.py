@@ -5,17 +5,15 @@ import os
 import numpy as np
 import pytest
 
-from hyperudl import core
 from hyperudl.data.language import metavqa
+from tests.testing import errors
 
 WIDTH = 5
 
 
 def refusal(*arguments):
-  with pytest.raises(core.BadInput) as caught:
-    metavqa.read_features(*arguments)
-  message = str(caught.value)
-  assert '\n' not in message and len(message) < 600
+  message = errors.refusal(metavqa.read_features, *arguments)
+  assert len(message) < 600
   return message
 
 
@@ -102,7 +100,7 @@ def test_a_bad_npy_bank_is_refused(tmp_path, bank, words):
   assert message.startswith(path) and words in message
 
 
-def test_the_first_entry_gives_the_width_where_nobody_does(tmp_path):
+def test_without_a_width_the_first_entry_gives_it(tmp_path):
   path = str(tmp_path / 'bank.npy')
   np.save(path, {'cat': ones(1, 4), 'dog': ones(2, 4)})
   assert metavqa.read_features(path)['dog'].shape == (2, 4)

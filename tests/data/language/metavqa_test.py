@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from hyperudl import core
 from hyperudl.data.language import metavqa
 from hyperudl.data.language import metavqa_build
+from tests.testing import errors
 
 WIDTH = 5
 BANKS = ('image_features', 'question_features', 'answer_features')
@@ -78,14 +78,6 @@ def write(folder, files, banks=None, form='npy'):
   return str(folder)
 
 
-def refusal(function, *arguments, **options):
-  with pytest.raises(core.BadInput) as caught:
-    function(*arguments, **options)
-  message = str(caught.value)
-  assert '\n' not in message and len(message) < 600
-  return message
-
-
 def assert_equal(one, other):
   for name, left, right in zip(one._fields, one, other):
     assert type(left) is type(right), name
@@ -98,45 +90,45 @@ def assert_equal(one, other):
 @pytest.mark.parametrize('split, number', [('train', 6), ('test', 3)])
 def test_features_and_tasks_come_back(tmp_path, files, split, number):
   banks = make_banks(files)
-  found = metavqa.load(write(tmp_path, files, banks), split)
+  loaded = metavqa.load(write(tmp_path, files, banks), split)
   tasks = files[f'meta_{split}.json']
-  assert found.names == tuple(tasks) and len(tasks) == number
+  assert loaded.names == tuple(tasks) and len(tasks) == number
   most = max(len(task['answers']) for task in tasks.values())
-  assert found.mask.shape == (number, most) and found.mask.dtype == bool
-  assert found.answers.shape == (number, most, WIDTH)
+  assert loaded.mask.shape == (number, most) and loaded.mask.dtype == bool
+  assert loaded.answers.shape == (number, most, WIDTH)
   images = [p[0] for t in tasks.values() for p in t['support'] + t['query']]
-  assert len(found.images) == len(set(images)) < len(images)
+  assert len(loaded.images) == len(set(images)) < len(images)
   for row, (name, task) in enumerate(tasks.items()):
     ways = len(task['answers'])
-    assert found.answer_names[row] == tuple(task['answers'])
-    assert found.mask[row].tolist() == [i < ways for i in range(most)]
+    assert loaded.answer_names[row] == tuple(task['answers'])
+    assert loaded.mask[row].tolist() == [i < ways for i in range(most)]
     assert np.array_equal(
-      found.answers[row, :ways], banks['answer_features'][name]
+      loaded.answers[row, :ways], banks['answer_features'][name]
     )
-    assert not found.answers[row, ways:].any()
+    assert not loaded.answers[row, ways:].any()
     assert np.array_equal(
-      found.question[row], banks['question_features'][name][0]
+      loaded.question[row], banks['question_features'][name][0]
     )
     for part in ('support', 'query'):
-      places = getattr(found, part)[row]
-      labels = getattr(found, f'{part}_y')[row]
+      places = getattr(loaded, part)[row]
+      labels = getattr(loaded, f'{part}_y')[row]
       count = len(task[part])
       assert (places[count:] == -1).all() and (labels[count:] == -1).all()
       for place, label, (image, answer) in zip(places, labels, task[part]):
         assert task['answers'][label] == answer
         assert np.array_equal(
-          found.images[place], banks['image_features'][image][0]
+          loaded.images[place], banks['image_features'][image][0]
         )
-  kinds = [array.dtype for array in found[:7]]
+  kinds = [array.dtype for array in loaded[:7]]
   assert kinds == [np.float32, *[np.int32] * 4, *[np.float32] * 2]
-  assert min((found.support >= 0).sum(1)) < found.support.shape[1]
+  assert min((loaded.support >= 0).sum(1)) < loaded.support.shape[1]
 
 
-def test_both_forms_and_both_namings_give_the_same(tmp_path, files):
+def test_both_formats_and_both_namings_give_the_same_tasks(tmp_path, files):
   folders = [tmp_path / name for name in ('npy', 'npz', 'original', 'half')]
   for folder in folders:
     folder.mkdir()
-  theirs = {
+  original_names = {
     name: {
       q: {'train': t['support'], 'test': t['query'], 'answers': t['answers']}
       for q, t in tasks.items()
@@ -147,7 +139,7 @@ def test_both_forms_and_both_namings_give_the_same(tmp_path, files):
   banks = make_banks(files)
   write(folders[0], files, banks)
   write(folders[1], files, banks, 'npz')
-  write(folders[2], {**files, **theirs}, banks)
+  write(folders[2], {**files, **original_names}, banks)
   for split in ('train', 'valid', 'test'):
     npy, npz, original = (
       metavqa.load(str(folder), split) for folder in folders[:3]
@@ -184,12 +176,12 @@ def test_tasks_with_many_answers_are_dropped(tmp_path, files, caplog):
   few = tuple(name for name in tasks if len(tasks[name]['answers']) <= 3)
   assert 0 < len(few) < len(tasks)
   with caplog.at_level('INFO', logger='absl'):
-    found = metavqa.load(folder, 'train', ways=3)
-  assert found.names == few and found.mask.shape == (len(few), 3)
+    loaded = metavqa.load(folder, 'train', ways=3)
+  assert loaded.names == few and loaded.mask.shape == (len(few), 3)
   dropped = len(tasks) - len(few)
   assert f'dropped {dropped} of {len(tasks)} train tasks' in caplog.text
   assert metavqa.load(folder, 'train', ways=4).names == tuple(tasks)
-  message = refusal(metavqa.load, folder, 'train', ways=1)
+  message = errors.refusal(metavqa.load, folder, 'train', ways=1)
   assert 'none of which is left with ways=1' in message
 
 
@@ -202,7 +194,7 @@ def first(files, split='train'):
   return question, files[f'meta_{split}.json'][question]
 
 
-def test_what_is_missing_is_counted(tmp_path, files):
+def test_missing_entries_are_counted(tmp_path, files):
   question, task = first(files)
   tasks = files['meta_train.json']
   images = list(
@@ -213,28 +205,30 @@ def test_what_is_missing_is_counted(tmp_path, files):
   assert images[0] == task['support'][0][0]
   last = list(tasks)[-1]
 
-  def told(change):
+  def refusal(change):
     folder = tmp_path / str(len(os.listdir(tmp_path)))
     folder.mkdir()
     content, banks = dict(files), make_banks(files)
     content['templates.json'] = dict(files['templates.json'])
     change(banks, content['templates.json'])
-    message = refusal(metavqa.load, write(folder, content, banks), 'train')
+    message = errors.refusal(
+      metavqa.load, write(folder, content, banks), 'train'
+    )
     return message.removeprefix(f'{folder}{os.sep}')
 
   def no_images(banks, templates):
     del banks['image_features'][images[3]], banks['image_features'][images[5]]
 
-  assert told(no_images) == (
+  assert refusal(no_images) == (
     f'image_features.npy: images without exactly one row: 2 of {len(images)}, '
     f'first {images[3]!r}; add what is missing'
   )
   double = lambda banks, _: banks['image_features'].update(
     {images[4]: ones(2, WIDTH)}
   )
-  assert f'row: 1 of {len(images)}, first {images[4]!r}' in told(double)
+  assert f'row: 1 of {len(images)}, first {images[4]!r}' in refusal(double)
   gone = lambda banks, _: banks['question_features'].pop(last)
-  assert told(gone) == (
+  assert refusal(gone) == (
     'question_features.npy: questions without exactly one row: 1 of 6, first '
     f'{last!r}; add what is missing'
   )
@@ -243,38 +237,40 @@ def test_what_is_missing_is_counted(tmp_path, files):
     banks['answer_features'][question] = ones(len(task['answers']) - 1, WIDTH)
     del banks['answer_features'][last]
 
-  assert told(fewer_answers) == (
+  assert refusal(fewer_answers) == (
     'answer_features.npy: questions without exactly one row per answer: 2 of 6,'
     f' first {question!r}; add what is missing'
   )
   bare = lambda _, templates: templates.pop(last)
-  assert told(bare) == (
+  assert refusal(bare) == (
     f'templates.json: questions without a template: 1 of 6, first {last!r}; '
     'add what is missing'
   )
   twice = lambda _, templates: templates.update({last: '{} or {}'})
-  assert told(twice).startswith(f"templates.json: {last!r} has '{{}} or {{}}'")
+  assert refusal(twice).startswith(
+    f"templates.json: {last!r} has '{{}} or {{}}'"
+  )
   other = lambda banks, _: banks.update(
     question_features={name: ones(1, WIDTH + 1) for name in all_tasks(files)}
   )
-  assert 'question_features.npy' in told(other)
-  assert f'{WIDTH + 1} features; expected {WIDTH} as in the others' in told(
+  assert 'question_features.npy' in refusal(other)
+  assert f'{WIDTH + 1} features; expected {WIDTH} as in the others' in refusal(
     other
   )
 
 
-def test_files_that_are_not_there_or_twice(tmp_path, files):
+def test_missing_and_duplicate_files_are_refused(tmp_path, files):
   folder = write(tmp_path, files)
-  message = refusal(metavqa.load, folder, 'training')
+  message = errors.refusal(metavqa.load, folder, 'training')
   assert message == "split='training': expected one of train, valid, test"
   save_npz(tmp_path / 'answer_features.npz', {'x': ones(1, WIDTH)})
-  message = refusal(metavqa.load, folder, 'train')
+  message = errors.refusal(metavqa.load, folder, 'train')
   assert 'has 2 of answer_features.npz and answer_features.npy' in message
   for end in ('npz', 'npy'):
     os.remove(tmp_path / f'answer_features.{end}')
-  message = refusal(metavqa.load, folder, 'train')
+  message = errors.refusal(metavqa.load, folder, 'train')
   assert 'has 0 of answer_features.npz and answer_features.npy' in message
   for name in ('templates.json', 'meta_train.json'):
     os.remove(tmp_path / name)
-    message = refusal(metavqa.load, folder, 'test')
+    message = errors.refusal(metavqa.load, folder, 'test')
     assert f'{name}: cannot be read (No such file' in message

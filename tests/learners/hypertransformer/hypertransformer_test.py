@@ -1,4 +1,7 @@
-"""HyperTransformer: the laws of what it writes, and of its loss."""
+"""HyperTransformer: laws of the generated network and of the loss.
+
+Tests `weight_generator`, `target_network` and the checks of `config`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +10,22 @@ import optax
 import pytest
 
 from hyperudl import core
-from hyperudl.learners import hypertransformer
+from hyperudl import learners
+from hyperudl.nets import backbones
 from hyperudl.nets import conv
 from hyperudl.ops import weight_tokens
+from tests.testing import errors
 from tests.testing import hypertransformer as helper
+from tests.testing import laws
+
+LAWS = {
+  'hypertransformer': laws.Laws(
+    slow='compiling and training it takes too long for every run',
+    learning_rate=0.005,
+    steps=300,
+    reason='it is trained with smaller and more steps than others',
+  )
+}
 
 
 def _tasks_close(one, other):
@@ -22,7 +37,7 @@ def _tasks_close(one, other):
 
 
 @pytest.mark.parametrize('name', helper.SETTINGS)
-def test_the_task_has_the_shapes_of_the_network_that_eats_it(name):
+def test_the_task_has_the_shapes_of_the_network_that_takes_it(name):
   settings = {**helper.TINY, **helper.SETTINGS[name]}
   params, run = helper.build(name)
   _, metrics, task, logits, _ = run(params, helper.episode_of(unlabelled=1))
@@ -87,7 +102,7 @@ def test_only_unlabelled_rows_read_the_row_without_label():
   assert np.abs(one - other).max() > 0.01
 
 
-def test_with_all_convolutions_learned_only_the_logits_are_written():
+def test_with_all_convolutions_learned_only_the_logits_are_generated():
   params, run = helper.build('logits only')
   assert set(params['writer']) == {'head_features', 'head', 'logits_scale'}
   one = run(params, helper.episode_of(seed=0)).task
@@ -100,8 +115,7 @@ def test_with_all_convolutions_learned_only_the_logits_are_written():
 
 @pytest.mark.parametrize('trained, learned', [(1, 'block0'), (-1, 'block1')])
 def test_learned_layers_are_the_first_or_the_last(trained, learned):
-  settings = {**helper.TINY, 'trained_layers': trained}
-  learner = hypertransformer.make(helper.WAY, **settings)
+  learner = helper.make(trained_layers=trained)
   params = jax.eval_shape(learner.init, jax.random.key(0), helper.episode_of())
   assert {n for n, layer in params['net'].items() if 'kernel' in layer} == {
     learned
@@ -110,11 +124,12 @@ def test_learned_layers_are_the_first_or_the_last(trained, learned):
 
 
 def test_bias_and_norm_are_the_entries_behind_the_kernel():
-  params, run = helper.build('everything written')
+  params, run = helper.build('everything generated')
   assert 'net' not in params
   block = run(params, helper.episode_of()).task['block0']
-  extra = jnp.stack([block['conv_bias'], block['scale'], block['bias']])
-  slices = weight_tokens.disassemble(block['kernel'], 'output', extra)
+  slices = weight_tokens.disassemble(
+    block, 'output', ('conv_bias', 'scale', 'bias')
+  )
   assert slices.shape == (4, 9 + 3)
   # The encoder ends in a layer norm over its 6 + 12 entries; undoing its
   # scale and bias entry by entry gives back what has unit variance.
@@ -123,6 +138,28 @@ def test_bias_and_norm_are_the_entries_behind_the_kernel():
   raw = (slices - norm['bias'][6:]) / norm['scale'][6:]
   assert np.abs(raw).max() < np.sqrt(18)
   assert 0.5 < np.mean(np.square(raw)) < 1.5
+
+
+@pytest.mark.parametrize('net', ['conv', 'conv_stride2'])
+def test_a_backbone_that_is_a_chain_can_be_generated(net):
+  learner, episode = helper.make(net=net), helper.episode_of()
+  params = helper.random_params(
+    jax.eval_shape(learner.init, jax.random.key(0), episode)
+  )
+  adapt = lambda params, support: learner.adapt(
+    params, support, jax.random.key(0), train=False
+  )
+  task = jax.jit(adapt)(params, episode.support)
+  wanted = jax.eval_shape(
+    backbones.make(net, (4, 4), 'batch', helper.WAY).init,
+    jax.random.key(0),
+    episode.query.x,
+  )['params']
+  shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
+  assert shapes(task) == shapes(wanted)
+  other = jax.jit(adapt)(params, helper.episode_of(seed=1).support)
+  gap = task['block1']['kernel'] - other['block1']['kernel']
+  assert np.abs(gap).max() > 0.01
 
 
 def test_the_scale_of_the_logits_is_a_factor():
@@ -143,15 +180,14 @@ def test_only_batch_statistics_let_queries_see_each_other(norm, transductive):
   params, run = helper.build('logits only')
   episode = helper.episode_of()
   task = run(params, episode).task
-  settings = {**helper.TINY, 'depth': 1, 'norm': norm}
-  learner = hypertransformer.make(helper.WAY, **settings)
+  learner = helper.make(depth=1, norm=norm)
   predict = jax.jit(lambda x: learner.predict(params, task, x, None))
   one = predict(episode.query.x)[0]
   other = predict(episode.query.x.at[1:].multiply(0.1))[0]
   assert (np.abs(one - other).max() > 1e-3) == transductive
 
 
-def test_regularisers_are_what_their_formulas_say():
+def test_regularisers_equal_their_formulas():
   params, run = helper.build('logits only')
   episode = helper.episode_of()
   result = run(params, episode)
@@ -167,8 +203,7 @@ def test_regularisers_are_what_their_formulas_say():
 
 
 def test_dropout_acts_in_training_only():
-  settings = {**helper.TINY, **helper.SETTINGS['logits only']}
-  learner = hypertransformer.make(helper.WAY, **settings)
+  learner = helper.make(**helper.SETTINGS['logits only'])
   params, _ = helper.build('logits only')
   support = helper.episode_of().support
 
@@ -201,7 +236,9 @@ def test_25_steps_lower_the_loss_on_a_fixed_episode():
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'net': 'resnet'}, 'maxpool, strided'),
+    ({'net': 'vgg'}, 'maxpool, strided'),
+    ({'net': 'resnet12'}, 'is no chain of layers'),
+    ({'net': 'conv', 'stride': 2}, 'needs kernel_size=3, stride=1'),
     ({'shared': '5-layer'}, 'none, 2-layer, 3-layer'),
     ({'shared_padding': 'same'}, 'SAME, VALID'),
     ({'allocation': 'input'}, 'output, spatial'),
@@ -212,16 +249,17 @@ def test_25_steps_lower_the_loss_on_a_fixed_episode():
     ({'nonlinearity': 'tanh'}, 'relu, gelu, lrelu'),
     ({'logits_features': 'none'}, 'default, passthrough, mix'),
     ({'logits_features': 'mix', 'net': 'strided'}, "needs net='maxpool'"),
-    ({'trained_layers': -5}, 'depth=4'),
+    ({'trained_layers': -5}, 'trained_layers=-5 needs depth'),
     ({'generate_norm': True, 'norm': 'none'}, 'needs a norm'),
     ({'features': 0, 'shared': 'none'}, 'without features'),
-    ({'dropout': 1.0}, 'dropout=1.0'),
-    ({'embedding': 0}, 'embedding=0'),
+    ({'dropout': 1.0}, 'dropout = 1.0 must be below 1'),
+    ({'embedding': 0}, 'embedding = 0 is below its minimum 1'),
     ({'inner': 33, 'heads': 2}, 'not a multiple'),
-    ({'value': 0.0}, 'value=0.0'),
+    ({'value': 0.0}, 'value = 0.0 must be above 0'),
   ],
   ids=str,
 )
 def test_wrong_settings_are_refused_in_make(settings, message):
-  with pytest.raises(ValueError, match=message):
-    hypertransformer.make(helper.WAY, **settings)
+  assert message in errors.refusal(
+    learners.make, 'hypertransformer', helper.WAY, settings
+  )

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from hyperudl.learners import hypertransformer
-from hyperudl.learners.hypertransformer import episode_network
-from hyperudl.learners.hypertransformer import generator_losses
+from hyperudl.learners.hypertransformer import feature_extractors
+from hyperudl.learners.hypertransformer import losses
 from tests.testing import hypertransformer as helper
 
 
@@ -45,24 +45,23 @@ def test_the_shared_head_knows_training_classes_by_their_number():
   np.testing.assert_allclose(
     run(uniform, episode).metrics['shared_loss'], np.log(7), rtol=1e-5
   )
-  # A head that always answers class 3 is right for a third of what is known.
+  # A head that always predicts class 3 is correct for a third of known rows.
   uniform['shared']['head']['bias'][3] = 50
   labels = np.asarray(episode.support.y)
-  share = (labels == 2).sum() / (labels >= 0).sum()
-  found = run(uniform, episode).metrics['shared_accuracy']
-  np.testing.assert_allclose(found, share, rtol=1e-5)
+  fraction = (labels == 2).sum() / (labels >= 0).sum()
+  accuracy = run(uniform, episode).metrics['shared_accuracy']
+  np.testing.assert_allclose(accuracy, fraction, rtol=1e-5)
   episode = episode._replace(extra={'class_ids': jnp.array([6, 7, 3])})
   assert np.isnan(run(params, episode).value)
 
 
 def test_every_cross_entropy_is_of_smoothed_labels():
   settings = {
-    **helper.TINY,
     **helper.SETTINGS['separate'],
     **dict.fromkeys(('remove_labelled', 'remove_unlabelled'), 0.0),
     'label_smoothing': 0.3,
   }
-  learner = hypertransformer.make(helper.WAY, **settings)
+  learner = helper.make(**settings)
   episode, key = helper.episode_of(unlabelled=1), jax.random.key(1)
   params = helper.random_params(
     jax.eval_shape(lambda: learner.init(key, episode))
@@ -80,10 +79,14 @@ def test_every_cross_entropy_is_of_smoothed_labels():
     0.7 * np.eye(logits.shape[1])[y] + 0.3 / logits.shape[1],
   ).mean()
   dense = lambda head, x: x @ head['kernel'] + head['bias']
-  s = hypertransformer.settings_of(helper.WAY, **settings)
+  config = hypertransformer.Config(
+    way=helper.WAY, **{**helper.TINY, **settings}
+  )
   pixels = lambda part: 2 * part.x - 1
   known = np.asarray(episode.support.y) >= 0
-  features = episode_network.shared_features(s, params, pixels(episode.support))
+  features = feature_extractors.shared_features(
+    config, params, episode.support.x
+  )
   ids = np.array([6, 0, 3])[np.asarray(episode.support.y)[known]]
   shared = smoothed(dense(params['shared']['head'], features)[known], ids)
   np.testing.assert_allclose(m['shared_loss'], shared, rtol=1e-4)
@@ -110,33 +113,33 @@ def test_every_cross_entropy_is_of_smoothed_labels():
   ],
 )
 def test_warm_up_moves_from_layer_to_layer(step, weights):
-  found = generator_losses.warmup_weights(jnp.int32(step), 90, 3)
-  np.testing.assert_allclose(found, weights, atol=1e-6)
+  np.testing.assert_allclose(
+    losses.warmup_weights(jnp.int32(step), 90, 3), weights, atol=1e-6
+  )
 
 
 def test_shared_features_are_dropped_in_their_own_stage():
-  settings = {**helper.TINY, 'stage': 'shared', 'shared_head_classes': 7}
   episode = helper.episode_of()
-  learner = hypertransformer.make(helper.WAY, **settings, shared_dropout=0.5)
+  learner = helper.make(
+    stage='shared', shared_head_classes=7, shared_dropout=0.5
+  )
   params = learner.init(jax.random.key(0), episode)
-  losses = {
+  values = {
     float(learner.loss(params, episode, jax.random.key(k), 0)[0])
     for k in range(3)
   }
-  assert len(losses) == 3
+  assert len(values) == 3
   task = learner.adapt(params, episode.support, jax.random.key(0), train=True)
   still = learner.adapt(params, episode.support, jax.random.key(1), train=True)
   np.testing.assert_array_equal(task, still)
 
 
 def test_the_stage_of_shared_features_trains_nothing_else():
-  learner = hypertransformer.make(
-    helper.WAY, **helper.TINY, stage='shared', shared_head_classes=7
-  )
+  learner = helper.make(stage='shared', shared_head_classes=7)
   episode = helper.episode_of()
   params = learner.init(jax.random.key(0), episode)
   assert set(params) == {'shared'}
-  whole = hypertransformer.make(helper.WAY, **helper.TINY)
+  whole = helper.make()
   later = jax.eval_shape(whole.init, jax.random.key(0), episode)
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   assert shapes(params['shared']['features']) == shapes(

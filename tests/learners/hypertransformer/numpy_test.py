@@ -50,7 +50,7 @@ def _numpy_slices(layer, h, shared, y, slices_shape, last_bias=True):
   return out[:tokens, 6 : 6 + size]
 
 
-def test_the_written_network_is_what_numpy_writes():
+def test_the_generated_network_equals_numpy():
   params, run = helper.build()
   episode = helper.episode_of(unlabelled=2)
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)

@@ -1,15 +1,15 @@
-"""HyperTransformer: what its less common settings mean."""
+"""HyperTransformer: its less common settings."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hyperudl import core
+from hyperudl import learners
 from hyperudl.learners import hypertransformer
-from hyperudl.learners.hypertransformer import config
 from hyperudl.learners.hypertransformer import weight_generator
+from tests.testing import errors
 from tests.testing import hypertransformer as helper
 
 
@@ -19,59 +19,58 @@ def close(one, other, **options):
   )
 
 
-def test_learned_weights_are_added_to_written_ones():
+def test_learned_weights_are_added_to_generated_ones():
   params, run = helper.build('separate')
   episode = helper.episode_of(unlabelled=1)
   before = run(params, episode)
-  # The last layer: what it adds changes no activation that writes a layer.
+  # The last layer: its weights change no activation that generates a layer.
   moved = jax.tree.map(np.copy, params)
   moved['net']['head']['kernel'] += 0.5
   after = run(moved, episode)
   gap = after.task['head']['kernel'] - before.task['head']['kernel']
   np.testing.assert_allclose(gap, 0.5, rtol=1e-5)
-  own = params['net']['block0']['kernel']
-  written = before.task['block0']['kernel'] - own
-  ratio = np.sum(written**2) / np.sum(own**2)
-  own = params['net']['block1']['kernel']
-  written = before.task['block1']['kernel'] - own
-  ratio += np.sum(written**2) / np.sum(own**2)
+  ratio = 0.0
+  for name in ('block0', 'block1'):
+    learned = params['net'][name]['kernel']
+    generated = before.task[name]['kernel'] - learned
+    ratio += np.sum(generated**2) / np.sum(learned**2)
   np.testing.assert_allclose(before.metrics['variation'], ratio, rtol=1e-4)
 
 
-def test_shares_of_rows_are_hidden_in_training_alone():
+def test_random_rows_are_removed_in_training_alone():
   y = jnp.array([0] * 40 + [-1] * 40)
 
-  class Hide(nn.Module):
-    settings: config.Settings
-
-    @nn.compact
-    def __call__(self, train):
-      return (
-        weight_generator.Writer(self.settings, parent=None)
-        .bind({}, rngs={'dropout': self.make_rng('dropout')})
-        ._removed(y, None, train)
-      )
-
-  def shares(labelled, unlabelled, count=300):
-    s = hypertransformer.settings_of(
-      helper.WAY, remove_labelled=labelled, remove_unlabelled=unlabelled
+  def fractions(labelled, unlabelled, count=300):
+    config = hypertransformer.Config(
+      way=helper.WAY, remove_labelled=labelled, remove_unlabelled=unlabelled
     )
-    draw = lambda key: Hide(s).apply({}, True, rngs={'dropout': key})
-    hidden = jax.vmap(draw)(jax.random.split(jax.random.key(0), count))
-    assert Hide(s).apply({}, False, rngs={'dropout': jax.random.key(0)}) is None
-    hidden = np.asarray(hidden)
-    return hidden[:, :40].mean(axis=1), hidden[:, 40:].mean(axis=1)
+    draw = lambda key: weight_generator.draw_removed(config, key, y)
+    removed = jax.vmap(draw)(jax.random.split(jax.random.key(0), count))
+    removed = np.asarray(removed)
+    return removed[:, :40].mean(axis=1), removed[:, 40:].mean(axis=1)
 
-  known, free = shares(0.0, 1.0)
-  assert known.max() == 0
+  labelled, unlabelled = fractions(0.0, 1.0)
+  assert labelled.max() == 0
   # q ~ U(0, 1): mean 1/2, variance 1/12 and that of 40 draws, E q (1-q) / 40.
-  assert abs(free.mean() - 0.5) < 0.06
-  assert abs(free.var() - (1 / 12 + 1 / 6 / 40)) < 0.02
-  known, free = shares(0.4, 0.0)
-  assert free.max() == 0 and 0.15 < known.mean() < 0.25
+  assert abs(unlabelled.mean() - 0.5) < 0.06
+  assert abs(unlabelled.var() - (1 / 12 + 1 / 6 / 40)) < 0.02
+  labelled, unlabelled = fractions(0.4, 0.0)
+  assert unlabelled.max() == 0 and 0.15 < labelled.mean() < 0.25
+  # The tasks of two keys differ in training, and not at test time.
+  learner, episode = helper.make(remove_labelled=1.0), helper.episode_of()
+  params, _ = helper.build()
+  adapt = jax.jit(
+    lambda key, train: learner.adapt(params, episode.support, key, train=train)[
+      'head'
+    ]['kernel'],
+    static_argnums=1,
+  )
+  tasks = lambda train: [adapt(jax.random.key(k), train) for k in (0, 1)]
+  assert np.abs(np.subtract(*tasks(True))).max() > 1e-3
+  np.testing.assert_array_equal(*tasks(False))
 
 
-def test_norms_of_their_own_for_support_and_queries():
+def test_support_and_queries_may_have_separate_norms():
   params, run = helper.build('decoder')
   episode = helper.episode_of()
   before = run(params, episode)
@@ -82,7 +81,7 @@ def test_norms_of_their_own_for_support_and_queries():
   close(block(before), block(after), rtol=1e-5)
   kernel = lambda result: result.task['block1']['kernel']
   assert np.abs(kernel(after) - kernel(before)).max() > 1e-3
-  # With those of the queries alone, what is written stays.
+  # Those of the queries alone do not change the generated weights.
   moved = jax.tree.map(np.copy, params)
   moved['net']['block0']['scale'] *= 3
   again = run(moved, episode)
@@ -92,17 +91,15 @@ def test_norms_of_their_own_for_support_and_queries():
   assert np.abs(again.logits - before.logits).max() > 1e-3
 
 
-def test_prototypes_are_class_means_of_the_written_network():
+def test_prototypes_are_class_means_of_the_generated_network():
   params, run = helper.build('prototypes')
   episode = helper.episode_of(unlabelled=1)
   result = run(params, episode)
-  block = helper.block_of('prototypes')
-  embed = lambda x: block.apply(
-    {'params': result.task['cnn']['block0']}, 2 * x - 1
-  ).reshape(len(x), -1)
-  features, queries = embed(episode.support.x), embed(episode.query.x)
-  y = np.asarray(episode.support.y)
-  means = np.stack([np.asarray(features)[y == c].mean(0) for c in range(3)])
+  embed = lambda x: helper.block_features(
+    helper.block_of('prototypes'), result.task['cnn']['block0'], x
+  )
+  queries = embed(episode.query.x)
+  means = helper.class_means(embed(episode.support.x), episode.support.y)
   np.testing.assert_allclose(
     result.task['prototypes'], means, rtol=1e-4, atol=1e-5
   )
@@ -111,7 +108,7 @@ def test_prototypes_are_class_means_of_the_written_network():
   np.testing.assert_allclose(result.logits, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_a_network_may_be_written_from_other_supports():
+def test_a_network_may_be_generated_from_other_supports():
   episode = helper.episode_of()
   other = helper.episode_of(seed=5).support
   stack = lambda *all: jax.tree.map(lambda *rows: jnp.stack(rows), *all)
@@ -122,31 +119,26 @@ def test_a_network_may_be_written_from_other_supports():
     return episode._replace(support=support)
 
   params, run = helper.build('prototypes')
-  own, foreign = (
-    run(params, episode),
-    run(params, episode._replace(support=other)),
-  )
+  same = run(params, episode)
+  foreign = run(params, episode._replace(support=other))
   mean = run(params, with_others(episode.support, other)).task
   kernel = lambda task: task['cnn']['block0']['kernel']
-  wanted = (kernel(own.task) + kernel(foreign.task)) / 2
+  wanted = (kernel(same.task) + kernel(foreign.task)) / 2
   np.testing.assert_allclose(kernel(mean), wanted, rtol=1e-4, atol=1e-5)
-  assert np.abs(kernel(own.task) - kernel(foreign.task)).max() > 1e-2
-  # Prototypes are of the own support under that network.
+  assert np.abs(kernel(same.task) - kernel(foreign.task)).max() > 1e-2
+  # Prototypes are of the episode's support under that network.
   replaced = run(params, with_others(other)).task
   np.testing.assert_allclose(kernel(replaced), kernel(foreign.task), atol=1e-5)
-  embed = lambda x: (
-    helper.block_of('prototypes')
-    .apply({'params': replaced['cnn']['block0']}, 2 * x - 1)
-    .reshape(len(x), -1)
+  features = helper.block_features(
+    helper.block_of('prototypes'), replaced['cnn']['block0'], episode.support.x
   )
-  features, y = np.asarray(embed(episode.support.x)), episode.support.y
-  means = np.stack([features[np.asarray(y) == c].mean(0) for c in range(3)])
+  means = helper.class_means(features, episode.support.y)
   np.testing.assert_allclose(
     replaced['prototypes'], means, rtol=1e-4, atol=1e-5
   )
   params, run = helper.build()
-  with pytest.raises(core.BadInput, match=r"needs learner\.head='prototypes'"):
-    run(params, with_others(other))
+  message = errors.refusal(run, params, with_others(other))
+  assert "needs learner.head='prototypes'" in message
 
 
 @pytest.mark.parametrize(
@@ -154,27 +146,28 @@ def test_a_network_may_be_written_from_other_supports():
   [
     ({'generator': 'both'}, 'joint, separate'),
     ({'generator': 'separate', 'decoder': True}, 'has a decoder anyway'),
-    ({'variation_weight': 0.1}, 'set add_learned=True'),
+    ({'variation_weight': 0.1}, 'needs add_learned=True'),
     ({'shared_head_weight': 0.1}, 'number of training classes'),
     ({'stage': 'shared'}, 'number of training classes'),
     ({'stage': 'shared', 'shared': 'none'}, 'needs shared features'),
     ({'stage': 'first'}, 'all, shared'),
-    ({'warmup_steps': 5, 'depth': 1}, 'depth=1'),
-    ({'warmup_steps': -5}, 'warmup_steps=-5'),
-    ({'remove_labelled': 1.5}, 'expected at most 1'),
+    ({'warmup_steps': 5, 'depth': 1}, 'needs depth >= 2'),
+    ({'warmup_steps': -5}, 'warmup_steps = -5 is below its minimum 0'),
+    ({'remove_labelled': 1.5}, 'is above its maximum 1'),
     ({'separate_norm': True, 'norm': 'none'}, 'needs learned norms'),
     ({'head': 'linear'}, 'written, prototypes'),
-    ({'head': 'prototypes', 'logits_features': 'mix'}, 'of the last layer'),
-    ({'head': 'prototypes', 'logits_nonlinear': True}, 'of the last layer'),
+    ({'head': 'prototypes', 'logits_features': 'mix'}, "needs head='written'"),
+    ({'head': 'prototypes', 'logits_nonlinear': True}, "needs head='written'"),
     (
       {'logits_features': 'passthrough', 'logits_nonlinear': True},
-      'is of a convolution',
+      'needs a convolution',
     ),
     ({'skip_last_nonlinearity': True, 'inner': 0.0}, 'inner=0 has none'),
-    ({'shared': 'none', 'shared_dropout': 0.1}, "shared='none' has none"),
+    ({'shared': 'none', 'shared_dropout': 0.1}, 'needs shared features'),
   ],
   ids=str,
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):
-  with pytest.raises(ValueError, match=message):
-    hypertransformer.make(helper.WAY, **settings)
+  assert message in errors.refusal(
+    learners.make, 'hypertransformer', helper.WAY, settings
+  )

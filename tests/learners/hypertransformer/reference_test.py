@@ -8,8 +8,8 @@ import pytest
 
 from configs import hypertransformer as hypertransformer_config
 from hyperudl import core
+from hyperudl import learners
 from hyperudl.core import config as config_lib
-from hyperudl.learners import hypertransformer
 from hyperudl.nets import transformer
 from hyperudl.training import optimizers
 from tests.testing import hypertransformer as helper
@@ -22,16 +22,16 @@ def _support(way, size, shot=1):
 
 
 def _count(way, size, **settings):
-  """Numbers of parameters and written weights; widths and tokens by layer."""
-  learner = hypertransformer.make(way, **settings)
+  """Numbers of parameters, generated weights; widths and tokens by layer."""
+  learner = learners.make('hypertransformer', way, settings)
   support = _support(way, size)
   params = jax.eval_shape(
     learner.init, jax.random.key(0), core.Episode(support, support)
   )
   layers = [f'block{i}' for i in range(4)] + ['head']
-  written = [params['writer'][name] for name in layers]
-  widths = [w['encoder']['out0']['kernel'].shape[1] for w in written]
-  tokens = [w['weights'].shape[0] for w in written]
+  generators = [params['writer'][name] for name in layers]
+  widths = [g['encoder']['out0']['kernel'].shape[1] for g in generators]
+  tokens = [g['weights'].shape[0] for g in generators]
   adapt = lambda params: learner.adapt(
     params, support, jax.random.key(0), train=False
   )
@@ -84,30 +84,27 @@ def test_sizes_are_those_of_the_reference_scripts():
 def test_sequences_are_as_long_as_those_of_the_reference(
   way, size, shot, channels, lengths
 ):
-  learner = hypertransformer.make(way, channels=channels)
+  learner = learners.make('hypertransformer', way, {'channels': channels})
   support, key = _support(way, size, shot), jax.random.key(0)
   params = jax.eval_shape(learner.init, key, core.Episode(support, support))
-  found = []
+  lengths_of_sequences = []
 
   def spy(call, args, kwargs, context):
     is_encoder = isinstance(context.module, transformer.Encoder)
     if is_encoder and context.method_name == '__call__':
-      found.append(args[0].shape[0])
+      lengths_of_sequences.append(args[0].shape[0])
     return call(*args, **kwargs)
 
   with nn.intercept_methods(spy):
     jax.eval_shape(
       lambda p: learner.adapt(p, support, key, train=False), params
     )
-  assert found == [lengths[0]] * 4 + [lengths[1]]
+  assert lengths_of_sequences == [lengths[0]] * 4 + [lengths[1]]
 
 
 @pytest.mark.parametrize('depth', [3, 4])
 def test_the_strided_networks_of_the_reference(depth):
-  settings = {**helper.TINY, 'net': 'strided', 'stride': 2, 'depth': depth}
-  learner = hypertransformer.make(
-    helper.WAY, **settings, logits_features='default'
-  )
+  learner = helper.make(net='strided', stride=2, depth=depth)
   episode = helper.episode_of(size=32)
   params = jax.eval_shape(learner.init, jax.random.key(0), episode)
   adapt = lambda p: learner.adapt(
@@ -132,9 +129,9 @@ def test_the_strided_networks_of_the_reference(depth):
   ids=str,
 )
 def test_the_width_of_the_last_layers_tokens(settings, parts):
-  # Embedding, then the features: own ones and the shared four; or the slice of
-  # 36 weights and a bias, where that is wider.
-  learner = hypertransformer.make(helper.WAY, **{**helper.TINY, **settings})
+  # Embedding, then layer features and the four shared ones; or the slice of 36
+  # weights and a bias, where that is wider.
+  learner = helper.make(**settings)
   params = jax.eval_shape(learner.init, jax.random.key(0), helper.episode_of())
   width = params['writer']['head']['encoder']['out0']['kernel'].shape[1]
   assert width == 6 + max(37, parts + 4)
@@ -181,7 +178,8 @@ def test_the_reference_configs_are_the_published_scripts(
   assert config.eval.episodes == 1024
   ranges = '0-1149/1150-1199/1200-1622' if variant == 'omniglot' else ''
   assert config.data.classes == ranges
-  learner = hypertransformer.make(way, **config_lib.learner_settings(config))
+  settings = config_lib.learner_settings(config)
+  learner = learners.make('hypertransformer', way, settings)
   _takes_a_step(learner, config, variant)
 
 
@@ -206,6 +204,6 @@ def _takes_a_step(learner, config, variant):
 
   params = jax.eval_shape(learner.init, key, episode)
   state = jax.eval_shape(optimizer.init, params)
-  found, _ = jax.eval_shape(update, params, state, episode, key)
+  updated, _ = jax.eval_shape(update, params, state, episode, key)
   sizes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
-  assert sizes(found) == sizes(params)
+  assert sizes(updated) == sizes(params)

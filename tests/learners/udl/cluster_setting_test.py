@@ -1,4 +1,4 @@
-"""`udl` on clusters: found without labels, named for scores alone."""
+"""`udl` on clusters: formed without labels, named for scores alone."""
 
 import jax
 import jax.numpy as jnp
@@ -6,34 +6,33 @@ import numpy as np
 import pytest
 
 from hyperudl import core
-from hyperudl.learners import udl
+from hyperudl.learners.udl import cluster_setting
 from tests.testing import udl as helper
 
 
 def test_clusters_form_around_the_prototypes_of_unlabelled_images_alone():
   learner = helper.tiny_udl(inner_steps=0, cluster=2, gate='none')
-  params = helper.fresh(learner)
+  params = helper.random_params(learner)
   adapt, _ = helper.compiled(learner)
-  written, _ = helper.compiled(helper.tiny_udl(phase='base'))
-  base = {k: v for k, v in params.items() if k != 'inner'}
-  key = jax.random.key(1)
-  unit = lambda head: head / jnp.linalg.norm(head, axis=1, keepdims=True)
+  generate, _ = helper.compiled(helper.tiny_udl(phase='base'))
+  base, key = helper.without_inner(params), jax.random.key(1)
+  unit = lambda rows: rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
 
-  def turned(support):
-    before = unit(written(base, support, key)['head'])
-    after = unit(adapt(params, support, key)['head'])
+  def distance(support):
+    before = unit(generate(base, support, key).prototypes)
+    after = unit(adapt(params, support, key).prototypes)
     return float(jnp.abs(after - before).max())
 
   data = helper.episode()
-  assert turned(data.support) > 1e-3
+  assert distance(data.support) > 1e-3
   labelled = core.Examples(
     data.support.x[: helper.WAY], data.support.y[: helper.WAY]
   )
-  assert turned(labelled) < 1e-5
+  assert distance(labelled) < 1e-5
 
 
 def clusters_episode(unlabelled=9):
-  """Three clear classes, of which the learner is told nothing."""
+  """Three clear classes, whose labels the learner does not read."""
   rng = np.random.default_rng(0)
   middle = rng.uniform(size=(helper.WAY, 10, 10, 1))
 
@@ -59,13 +58,13 @@ def test_clusters_are_made_without_labels_and_named_for_scores_alone():
     support=data.support._replace(y=(data.support.y + 1) % helper.WAY)
   )
   np.testing.assert_array_equal(
-    helper.answer(learner, params, data),
-    helper.answer(learner, params, renamed),
+    helper.logits(learner, params, data),
+    helper.logits(learner, params, renamed),
   )
   metrics = jax.jit(learner.evaluate)(params, data, jax.random.key(1))
   for name in ('accuracy', 'ari', 'nmi', 'accuracy_kmeans_pixels'):
     np.testing.assert_allclose(metrics[name], 1.0, rtol=1e-5)
-  # Other classes of the support: other names, so all answers are wrong.
+  # Other classes of the support: other names, so all predictions are wrong.
   extra = {'unlabelled_y': (data.extra['unlabelled_y'] + 1) % helper.WAY}
   wrong = renamed._replace(extra=extra)
   metrics = jax.jit(learner.evaluate)(params, wrong, jax.random.key(1))
@@ -86,6 +85,14 @@ def test_clusters_can_be_trained_through_their_alignment():
     assert sum(float(jnp.abs(leaf).sum()) for leaf in leaves) > 0
 
 
-def test_clusters_of_too_many_classes_cannot_be_named():
-  with pytest.raises(ValueError, match='1 to 7 classes'):
-    udl.make(20, setting='clusters')
+def test_clusters_of_many_classes_can_be_named():
+  """The Hungarian algorithm has no limit; all permutations would be 10^18."""
+  y = jnp.arange(20)
+  episode = core.Episode(
+    core.Examples(jnp.zeros((20, 1, 1, 1)), y),
+    core.Examples(jnp.zeros((20, 1, 1, 1)), y),
+    {'unlabelled_y': y[:0]},
+  )
+  logits = 5 * jax.nn.one_hot((y + 7) % 20, 20)
+  named = cluster_setting.name(logits, logits, episode, 20)
+  np.testing.assert_array_equal(named.argmax(axis=1), y)

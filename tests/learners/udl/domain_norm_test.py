@@ -9,9 +9,9 @@ from hyperudl import core
 from hyperudl.learners import udl
 from hyperudl.nets import conv
 from hyperudl.ops import normalization
-from tests.testing import tiny_sizes
+from tests.testing import udl as helper
 
-WAY = 3
+WAY = helper.WAY
 
 
 def test_moments_by_loops():
@@ -80,17 +80,16 @@ def episode_of(unlabelled=4, cond=False):
   )
 
 
-def answers(episode, **settings):
+def classifier(episode, **settings):
   """Query logits before (K = 0) or after the steps, as a function of x."""
-  tiny = {**tiny_sizes.TINY['udl'], 'norm': 'domain', **settings}
-  learner = udl.make(WAY, **tiny)
+  learner = helper.tiny_udl(norm='domain', **settings)
   params = jax.jit(learner.init)(jax.random.key(1), episode)
   adapt = lambda params: learner.adapt(
     params, episode.support, jax.random.key(2), train=False
   )
   task = jax.jit(adapt)(params)
-  answer = jax.jit(lambda x: learner.predict(params, task, x, None))
-  return lambda x: np.asarray(answer(x))
+  predict = jax.jit(lambda x: learner.predict(params, task, x, None))
+  return lambda x: np.asarray(predict(x))
 
 
 @pytest.mark.parametrize(
@@ -108,10 +107,10 @@ def answers(episode, **settings):
 )
 def test_no_query_matters_to_another(settings, options):
   episode = episode_of(**options)
-  answer = answers(episode, **settings)
-  together = answer(episode.query.x)
+  classify = classifier(episode, **settings)
+  together = classify(episode.query.x)
   assert np.isfinite(together).all()
-  alone = np.concatenate([answer(x[None]) for x in episode.query.x])
+  alone = np.concatenate([classify(x[None]) for x in episode.query.x])
   np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
@@ -126,22 +125,21 @@ def test_a_shift_of_scale_that_both_share_is_undone():
   unlabelled = (episode.support.y < 0)[:, None, None, None]
   support = episode.support
   shifted = support._replace(x=jnp.where(unlabelled, dim(support.x), support.x))
-  plain = answers(episode, **settings)(episode.query.x)
-  other = answers(episode._replace(support=shifted), **settings)
+  plain = classifier(episode, **settings)(episode.query.x)
+  other = classifier(episode._replace(support=shifted), **settings)
   np.testing.assert_allclose(other(dim(episode.query.x)), plain, atol=0.05)
   assert np.abs(other(episode.query.x) - plain).max() > 0.2
 
 
 @pytest.mark.parametrize('cond', [False, True])
-def test_queries_are_answered_as_beside_the_unlabelled_images(cond):
-  """One pass of queries and reference, where queries are part of no domain."""
+def test_queries_are_classified_as_beside_the_unlabelled_images(cond):
+  """One pass of queries and others, where queries are part of no domain."""
   episode = episode_of(cond=cond)
-  tiny = {**tiny_sizes.TINY['udl'], 'norm': 'domain', 'inner_steps': 0}
-  learner = udl.make(WAY, **tiny, cluster=0)
+  config = helper.tiny_config(norm='domain', inner_steps=0, cluster=0)
+  learner = udl.make(config)
   params = learner.init(jax.random.key(1), episode)
   task = learner.adapt(params, episode.support, jax.random.key(2), train=False)
-  got = learner.predict(params, task, episode.query.x, None)
-  assert 'reference' not in task  # its images need no pass any more
+  logits = learner.predict(params, task, episode.query.x, None)
   support, query = episode.support, episode.query
   y, others = support.y, (support.context or {}).get('cond', support.x[:0])
   # Of the support's -1 rows only where no other images stand for them.
@@ -155,12 +153,10 @@ def test_queries_are_answered_as_beside_the_unlabelled_images(cond):
     jnp.concatenate([asked, sides(clean)]),
     jnp.concatenate([nobody, sides(clean) * present[:, None]]),
   )
-  net = conv.ConvNet(
-    tiny['channels'], stride=2, pool=False, norm='domain', head=None
-  )
+  net = conv.ConvNet(config.channels, stride=2, pool=False, norm='domain')
   x = jnp.concatenate([query.x, support.x, others])
-  features = net.apply({'params': task['weights']}, x, domains)
+  features = net.apply({'params': task.weights}, x, domains)
   unit = lambda rows: rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
   scale = jnp.exp(params['log_scale'])
-  wanted = scale * unit(features[: len(query.y)]) @ unit(task['head']).T
-  np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+  wanted = scale * unit(features[: len(query.y)]) @ unit(task.prototypes).T
+  np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)

@@ -1,32 +1,40 @@
-"""What several parts of `udl` see of the support is computed once."""
+"""The inner loop: its images, its steps, and passes that are computed once."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hyperudl.benchmark import flops
-from hyperudl.learners import hyperldm_film
+from hyperudl.learners import udl
+from hyperudl.learners.udl import fast_weights
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_loop
-from tests.testing import tiny_sizes
-from tests.testing import udl
+from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import target_network
+from tests.testing import udl as helper
 
 
-def loss_of(learner):
-  data = udl.episode()
+def loss_and_params(learner):
+  data = helper.episode()
   hidden = {'unlabelled_y': data.query.y[: (data.support.y < 0).sum()]}
   data = data._replace(extra=hidden)
-  params = udl.fresh(learner)
-  own = {k: v for k, v in params.items() if k != 'frozen'}
+  params = helper.random_params(learner)
+  trained = {k: v for k, v in params.items() if k != 'frozen'}
 
-  def loss(own):
-    return learner.loss({**params, **own}, data, jax.random.key(2), 0)[0]
+  def loss(trained):
+    return learner.loss({**params, **trained}, data, jax.random.key(2), 0)[0]
 
-  return jax.value_and_grad(loss), own
+  return loss, trained
 
 
-def in_passes_of_their_own(monkeypatch):
-  monkeypatch.setattr(inner_loop, '_as_is', lambda view, support: False)
+def use_separate_passes(monkeypatch):
+  select = inner_loop.select_images
+  monkeypatch.setattr(
+    inner_loop,
+    'select_images',
+    lambda support: select(support)._replace(are_support=False),
+  )
 
 
 @pytest.mark.parametrize(
@@ -34,64 +42,148 @@ def in_passes_of_their_own(monkeypatch):
   [
     {'norm': 'domain', 'ssl': 'geometry+byol'},
     pytest.param(
-      {'norm': 'layer', 'adapt': 'tokens', 'gate': 'predictions'},
+      {'norm': 'layer', 'adapt': 'hyper', 'gate': 'predictions'},
       marks=pytest.mark.slow,
     ),
     {'norm': 'domain', 'setting': 'clusters', 'cluster': 2},
   ],
 )
-def test_the_loss_is_that_of_passes_of_their_own(changes, monkeypatch):
-  learner = udl.tiny_udl(**changes)
-  loss, own = loss_of(learner)
-  shared, shared_slopes = jax.jit(loss)(own)
-  in_passes_of_their_own(monkeypatch)
-  apart, slopes = jax.jit(lambda own: loss(own))(own)
-  np.testing.assert_allclose(shared, apart, rtol=1e-5)
-  for a, b in zip(jax.tree.leaves(shared_slopes), jax.tree.leaves(slopes)):
+def test_the_loss_is_that_of_separate_passes(changes, monkeypatch):
+  learner = helper.tiny_udl(**changes)
+  loss, trained = loss_and_params(learner)
+  value, gradients = jax.jit(jax.value_and_grad(loss))(trained)
+  use_separate_passes(monkeypatch)
+  separate = jax.jit(jax.value_and_grad(lambda trained: loss(trained)))
+  expected, expected_gradients = separate(trained)
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+  for a, b in zip(*map(jax.tree.leaves, (gradients, expected_gradients))):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_an_update_computes_less_by_it(monkeypatch):
+def test_support_features_are_computed_once_per_update(monkeypatch):
   """Counted before XLA merges equal passes, whose gradients it does not."""
-  loss, own = loss_of(udl.tiny_udl(norm='domain'))
-  shared = flops.count(loss, own)
-  in_passes_of_their_own(monkeypatch)
-  assert shared < 0.85 * flops.count(lambda own: loss(own), own)
+  loss, trained = loss_and_params(helper.tiny_udl(norm='domain'))
+  shared = flops.count(jax.value_and_grad(loss), trained)
+  use_separate_passes(monkeypatch)
+  separate = flops.count(jax.value_and_grad(lambda t: loss(t)), trained)
+  assert shared < 0.85 * separate
 
 
 @pytest.mark.parametrize('cond', [False, True])
-def test_queries_are_normalised_as_by_a_pass_of_the_reference(cond):
-  """After steps too; with other images for the generator, by those."""
-  learner = udl.tiny_udl(norm='domain')
-  context = {'cond': udl.episode().query.x[:3]} if cond else None
-  data = udl.episode(context=context)
-  adapt, _ = udl.compiled(learner)
-  task = adapt(udl.fresh(learner), data.support, jax.random.key(1))
-  writer = hypernetwork.make_writer(udl.WAY, norm='domain', **tiny_sizes.UDL)
-  reference = hypernetwork.reference_of(data.support)
-  expected = hypernetwork.statistics(writer, task['weights'], reference)
-  for a, b in zip(
-    jax.tree.leaves(task['statistics']), jax.tree.leaves(expected)
-  ):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-  assert set(task) == {'weights', 'head', 'statistics'}
-
-
-def test_other_weights_are_normalised_by_what_they_make_of_the_reference():
-  sizes = tiny_sizes.TINY['hyperldm_film']
-  settings = hyperldm_film.settings_of(udl.WAY, **sizes)
-  learner = hyperldm_film.make(udl.WAY, **sizes)
-  params, support = udl.fresh(learner), udl.episode().support
-  task = inner_loop.written(settings.udl, params, support)
-  assert 'seen' not in hyperldm_film._written(settings, params, support)[0]
-  new = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, task['weights'])
-  found = inner_loop.settled(
-    settings.udl, inner_loop.replaced(task, weights=new)
-  )['statistics']
-  old = inner_loop.settled(settings.udl, task)['statistics']
-  expected = hypernetwork.statistics(
-    settings.udl.writer, new, hypernetwork.reference_of(support)
+def test_queries_are_normalised_as_by_a_pass_of_the_unlabelled_images(cond):
+  """After steps too; with other images for the hypernetwork, by those."""
+  config = helper.tiny_config(norm='domain')
+  learner = udl.make(config)
+  others = helper.episode().query.x[:3]
+  context = {'cond': others} if cond else None
+  support = helper.episode(context=context).support
+  params = helper.random_params(learner)
+  task = jax.jit(lambda p, s, k: learner.adapt(p, s, k, train=False))(
+    params, support, jax.random.key(1)
   )
-  for a, b, c in zip(*map(jax.tree.leaves, (found, expected, old))):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    assert np.abs(a - c).max() > 1e-3
+  clean, shifted = support.x[: helper.WAY], support.x[helper.WAY :]
+  x = jnp.concatenate([clean, others if cond else shifted])
+  is_clean = (jnp.arange(len(x)) < helper.WAY).astype(jnp.float32)
+  _, expected = target_network.embed(config, task.weights, x, is_clean)
+  leaves = map(jax.tree.leaves, (task.statistics, expected))
+  for a, b in zip(*leaves, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loop_adapts_to_the_unlabelled_rows():
+  images = inner_loop.select_images(helper.episode().support)
+  np.testing.assert_array_equal(images.mask, [0] * helper.WAY + [1] * 4)
+  np.testing.assert_array_equal(images.is_clean, [1] * helper.WAY + [0] * 4)
+  labelled = inner_loop.select_images(helper.episode(unlabelled=0).support)
+  np.testing.assert_array_equal(labelled.mask, [1] * helper.WAY)
+  np.testing.assert_array_equal(labelled.unlabelled, [0] * helper.WAY)
+
+
+def descend(config, gate=1.0):
+  """(params, network, support) -> (v_K, trace) of the inner loop."""
+
+  def run(params, network, support):
+    images = inner_loop.select_images(support)
+    terms = hypernetwork.elbo_terms(config, params, images.x)
+    key = jax.random.key(2)
+    inputs = inner_losses.draw(images, terms['mean'], key)
+    v = fast_weights.identity(config, params, network.prototypes)
+    return inner_loop.descend(config, params, network, inputs, v, gate, key)
+
+  return run
+
+
+def test_the_gate_scales_the_whole_step():
+  config = helper.tiny_config(inner_steps=1)
+  run = lambda gate: helper.on_network(config, descend(config, gate))()
+  (whole, trace), (half, _) = run(1.0), run(0.5)
+  np.testing.assert_allclose(
+    2 * half['film'], whole['film'], rtol=1e-4, atol=1e-6
+  )
+  assert trace.update_norm[0] > 0
+
+
+def test_random_directions_are_as_long_as_the_true_gradients():
+  settings = {'inner_steps': 1, 'inner_norm': 'none', 'inner_rates': 'fixed'}
+
+  def step(direction):
+    config = helper.tiny_config(direction=direction, **settings)
+    return helper.on_network(config, descend(config))()[0]['film']
+
+  true, random = step('learned'), step('random')
+  size = jnp.linalg.norm
+  np.testing.assert_allclose(size(random), size(true), rtol=1e-4)
+  assert float(jnp.vdot(true, random) / size(true) ** 2) < 0.9
+
+
+def test_without_an_outer_gradient_there_is_none_through_any_step():
+  config = helper.tiny_config(meta_grad='none')
+
+  def gradient(params, network, support):
+    def total(params):
+      v, trace = descend(config)(params, network, support)
+      return jnp.sum(v['film']) + jnp.sum(trace.values['film'])
+
+    return jax.grad(total)(params)
+
+  for leaf in jax.tree.leaves(helper.on_network(config, gradient)()):
+    assert float(jnp.abs(leaf).max()) == 0
+
+
+def test_noise_in_place_of_all_images_counts_like_noise_as_context():
+  config = helper.tiny_config(elbo='none', cluster=2)  # the rest draws nothing
+  params = dict(helper.random_params(udl.make(config)))
+  zero = jnp.zeros(())
+  params['inner'] = {
+    **params['inner'],
+    'cluster': {'log_scale': zero, 'log_mass': zero},
+  }
+  shape = helper.episode().support.x.shape
+  noise = jax.random.uniform(jax.random.key(5), shape)
+
+  def adapt_three_times(params, network, support):
+    adapt = lambda support, images=None: inner_loop.adapt(
+      config, params, network, support, jax.random.key(1), images
+    )[0]._replace(features=None, statistics=None)
+    images = inner_loop.select_images(support)
+    images = images._replace(x=noise, are_support=False)
+    context = {'inner': noise[helper.WAY :]}
+    return (
+      adapt(support, images),
+      adapt(support._replace(context=context)),
+      adapt(support),
+    )
+
+  run = helper.on_network(config, adapt_three_times, params)
+  on_noise, on_context, on_images = run()
+  for a, b in zip(*map(jax.tree.leaves, (on_noise, on_context))):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  gap = jnp.abs(on_noise.prototypes - on_images.prototypes).max()
+  assert float(gap) > 1e-4
+
+
+def test_fixed_rates_and_weights_are_no_parameters():
+  params = helper.random_params(helper.tiny_udl(inner_rates='fixed'))
+  assert not {'rates', 'weights'} & set(params['inner'])
+  learned = helper.random_params(helper.tiny_udl())['inner']
+  assert set(learned['weights']) == {'elbo', 'geometry'}

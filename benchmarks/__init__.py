@@ -1,1 +1,0 @@
-"""Peers in plain torch, for comparison only: `pip install -e .[bench]`."""

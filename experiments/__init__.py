@@ -1,0 +1,1 @@
+"""Training runs and tables behind the pages of docs/results."""

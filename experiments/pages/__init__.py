@@ -1,0 +1,15 @@
+"""The table of experiments: every results page by name, in `PAGES`."""
+
+from experiments.pages import gradient
+from experiments.pages import guidance
+from experiments.pages import hypertransformer
+from experiments.pages import metric
+from experiments.pages import udl
+
+PAGES = {
+  **gradient.PAGES,
+  **metric.PAGES,
+  **hypertransformer.PAGES,
+  **guidance.PAGES,
+  **udl.PAGES,
+}

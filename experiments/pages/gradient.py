@@ -1,0 +1,88 @@
+"""The page of gradient-based learners: MAML and its relatives."""
+
+from experiments import page
+from experiments.page import Page
+from experiments.page import Row
+
+_CALIBRATION = {
+  'accuracy': 'accuracy, %',
+  'nll': 'NLL',
+  'brier': 'Brier',
+  'ece': 'ECE',
+  'temperature': 'T',
+  'nll_scaled': 'NLL / T',
+  'ece_scaled': 'ECE / T',
+  'auroc_entropy': 'AUROC entropy',
+  'auroc_disagreement': 'AUROC disagreement',
+}
+# On all classes of --target; only where one is given.
+_TARGET = ['--dataset={target}', '--episodes=1000', '--split=all']
+_CROSS = {
+  '{target}-all': _TARGET,
+  '{target}-uncertainty-all': [*_TARGET, '--uncertainty'],
+}
+_SAMPLES = {
+  '{target}-samples-uncertainty-all': [
+    *_TARGET,
+    '--uncertainty',
+    '--config.learner.test_samples=100',
+    '--config.learner.average=probabilities',
+    '--tag={target}-samples',
+  ]
+}
+_RATE = '--config.optimizer.learning_rate=5e-3'
+
+
+def _maml():
+  """Five ways: {row: flags}.
+
+  MAML and first order take one step in training and three in tests, as
+  published for Omniglot, Meta-SGD one in both, MAML++ and ANIL five. The
+  learning rate is the better of 1e-3 and 5e-3 after a short training of MAML.
+  """
+  steps = '--config.steps=6000'
+  single = [_RATE, *page.overrides(inner_steps=1, inner_rate=0.4)]
+  one = [*single, '--config.learner.test_steps=3']
+  return {
+    'maml': ['--config.steps=8000', *one],
+    # The multi-step loss over the published tenth of the training.
+    'mamlpp': ['--config.steps=2000', _RATE, '--config.learner.multi_step=200'],
+    'fomaml': [steps, *one],
+    'anil': [steps, _RATE],
+    'metasgd': [steps, *single],
+  }
+
+
+def _rows():
+  """48,000 episodes, half an hour on one core; MAML 64,000, MAML++ 16,000."""
+  five = '{dataset},way=5,shot=1'
+  both = {**page.test(), **_CROSS}
+  rows = {
+    name: Row(f'maml.py:{name},{five}', flags, both)
+    for name, flags in _maml().items()
+  }
+  rows['maml'] = rows['maml']._replace(seeds=3)
+  warm = ['--config.steps=6000', _RATE]
+  warm += page.overrides(warmup_steps=600, switch_steps=1500)
+  warm.append('--config.eval.select_after=2100')
+  rows['hypermaml'] = Row(f'hypermaml.py:{five}', warm, both, seeds=3)
+  rows['bayeshmaml'] = Row(
+    f'bayeshmaml.py:{five}',
+    [*warm, '--config.learner.kl_steps=6000'],
+    {**both, **_SAMPLES},
+  )
+  # Five steps of .1, the published ones for 20 ways.
+  multi_step = {'maml': [], 'mamlpp': ['--config.learner.multi_step=500']}
+  for name, flags in multi_step.items():
+    rows[f'{name}-8-20way'] = Row(
+      f'maml.py:{name},{{dataset}},way=20,shot=1,batch=4,query=2',
+      [
+        *('--config.steps=3000', _RATE, *flags),
+        '--config.learner.channels=8,8,8,8',
+      ],
+      page.test(),
+    )
+  return rows
+
+
+PAGES = {'gradient': Page(_rows(), scores=_CALIBRATION, scored='uncertainty')}

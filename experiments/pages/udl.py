@@ -1,0 +1,285 @@
+"""The pages of `udl`: variants of the unsupervised inner loop.
+
+Every variant shares the `vae` and the frozen phase `base` of its seed. Most
+pages share runs too: what one has trained is not trained for another. Shifts:
+`training` are those of phase `base`; `adaptation` only phase `inner` meets;
+nobody trains on `shear` and `final`.
+"""
+
+from experiments import page
+from experiments.page import Page
+from experiments.page import Row
+
+_ALL = ('none', 'training', 'adaptation', 'shear', 'final')
+_NO_VAE = {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'}
+_NO_STEPS = {'inner_steps': 0, 'elbo': 'none', 'ssl': 'none', 'critic': 'none'}
+# Phase `inner`: what differs from `configs/udl.py:inner`.
+_INNER = {
+  'default': {},
+  'no_vae': _NO_VAE,
+  'cluster_alone': _NO_STEPS,
+  'steps_alone': {'cluster': 0},
+  'no_critic': {'critic': 'none'},
+  'no_elbo': {'elbo': 'none'},
+  'no_ssl': {'ssl': 'none'},
+  'no_gate': {'gate': 'none'},
+  'byol': {'ssl': 'byol'},
+  'steps_1': {'inner_steps': 1},
+  'steps_5': {'inner_steps': 5},
+  # Film that is the same for all episodes.
+  'constant_film': {**_NO_STEPS, 'cluster': 0, 'start': 'learned'},
+  # Nothing is trained: gradient steps on the entropy at a fixed rate.
+  'tent': {
+    'elbo': 'none',
+    'ssl': 'certainty',
+    'critic': 'none',
+    'gate': 'none',
+    'cluster': 0,
+    'inner_rates': 'fixed',
+    'meta_grad': 'none',
+  },
+  'adapt_film_transform_no_vae': {'adapt': 'film+transform', **_NO_VAE},
+}
+# K = 0 all the way, from scratch: as many steps as both phases together.
+_LONGER = '--config.steps=4800'
+_BASE = {
+  'longer_base': [_LONGER],
+  'no_emission': page.overrides(emit='none'),
+  'batch_statistics': page.overrides(norm='batch'),
+  # The generator reads the images' features alone.
+  'no_conditioning': page.overrides(condition='none'),
+}
+# Both losses at once on one network, and steps at test time alone (TTT).
+_JOINT = {
+  'ttt': [
+    *(_LONGER, '--config.data.shift=training'),
+    *page.overrides(meta_grad='none', auxiliary_weight=1.0),
+    *page.overrides(inner_rates='fixed', elbo='none', ssl='byol'),
+    *page.overrides(critic='none', gate='none', cluster=0),
+  ]
+}
+_ADAPTED = {
+  'accuracy_unadapted': 'unadapted, %',
+  'accuracy': 'adapted, %',
+  'accuracy - accuracy_unadapted': 'gain, %',
+  'accuracy - accuracy_placebo': 'over noise control, %',
+  'ari': 'ARI, %',
+  'ari - ari_unadapted': 'gain in ARI, %',
+  **{
+    f'accuracy - accuracy_kmeans_{kind}': f'over k-means {kind}, %'
+    # Scales of soft k-means; what plain k-means is of without any label.
+    for kind in ('0.5', '1', '2', 'pixels', 'posterior', 'features')
+  },
+}
+_ENSEMBLE = {
+  'accuracy_ensemble - accuracy': 'ensemble over adapted, %',
+  'accuracy_finetuned - accuracy_unadapted': 'fine-tuned over unadapted, %',
+}
+_GENERATED_FOR = {
+  'accuracy_unadapted': 'unadapted, %',
+  'accuracy_unadapted - default:accuracy_unadapted': 'difference, %',
+  'accuracy': 'adapted, %',
+  'accuracy - default:accuracy': 'difference adapted, %',
+}
+
+
+def _shifted(*flags, tag='', shifts=_ALL, proportions='dirichlet', **options):
+  """Return evaluations named `[TAG-]SHIFT-PROPORTIONS-SPLIT`."""
+  return page.merged(
+    page.test(
+      f'--config.data.shift={shift}',
+      f'--config.episode.proportions={proportions}',
+      *flags,
+      tag=f'{tag}{shift}-{proportions}',
+      **options,
+    )
+    for shift in shifts
+  )
+
+
+def _rows(names, evaluations, seeds=1, settings=()):
+  """Return the rows of a page: what is built on, then the variants.
+
+  Args:
+    names: of the variants.
+    evaluations: of each of them.
+    seeds: int.
+    settings: flags of every training but that of the vae.
+  """
+  settings = list(settings)
+  vae = [*settings, page.upstream('vae')]
+  rows = {
+    'vae': Row('vae.py:{dataset}', ['--config.steps=3000']),
+    'base': Row('udl.py:base,{dataset}', vae),
+  }
+  for name in names:
+    if name in _INNER:
+      phase = 'inner'
+      flags = [
+        *settings,
+        page.upstream('base'),
+        *page.overrides(**_INNER[name]),
+      ]
+    else:
+      phase = 'base' if name in _BASE else 'joint'
+      flags = [*vae, *(_BASE | _JOINT)[name]]
+    rows[name] = Row(f'udl.py:{phase},{{dataset}}', flags, evaluations)
+  return {name: row._replace(seeds=seeds) for name, row in rows.items()}
+
+
+def _over(*scores):
+  """Titles of the differences to a variant, or to a number of one."""
+  return {
+    f'accuracy - {score}': f'over {score.removesuffix(":accuracy")}, %'
+    for score in scores
+  }
+
+
+def _page(rows, folder, *against, **layout):
+  """Make a page of variants, compared with others of the same folder."""
+  layout = {'families': True, 'bootstrap': True, 'by_result': True} | layout
+  scores = _ADAPTED | layout.pop('scores', {}) | _over(*against)
+  return Page(rows, folder, scores, **layout)
+
+
+def _main(folder, **options):
+  names = ('default', 'no_vae', 'cluster_alone')
+  rows = _rows(names, _shifted(), seeds=3, **options)
+  return _page(rows, folder, 'default:accuracy', 'cluster_alone:accuracy')
+
+
+def _settings():
+  """Pages of other settings, one seed: {name: page}."""
+  names = ('default', 'no_vae', 'cluster_alone')
+  two = ('none', 'shear')
+  clusters = [
+    '--config.learner.setting=clusters',
+    *('--config.episode.unlabelled=12', '--config.episode.query=7'),
+    '--config.data.shift=none',
+  ]
+  distractors = '--config.episode.distractors=5'
+  none = ['--config.episode.unlabelled=0']
+  unknown = _shifted(distractors, tag='distractors-', shifts=two)
+  return {
+    # Without any label.
+    'udl-clusters': _page(
+      _rows(names, _shifted(shifts=['none']), settings=clusters),
+      'udl-clusters',
+      'default:accuracy',
+    ),
+    # Five more classes among the unlabelled images, in training and test.
+    'udl-distractors': _page(
+      _rows(names, _shifted(shifts=two), settings=[distractors]),
+      'udl-distractors',
+      'default:accuracy',
+    ),
+    # The networks of the page `udl` meet them for the first time.
+    'udl-new-distractors': _page(
+      _rows(names, unknown), 'udl', 'default:accuracy'
+    ),
+    # No unlabelled image: the steps see the support alone, a negative control.
+    'udl-few-shot': _page(
+      _rows(['default'], _shifted(shifts=two), settings=none), 'udl-few-shot'
+    ),
+  }
+
+
+def _generated_for():
+  """Weights generated for other episodes, compared with their own."""
+  shifts = ('none', 'training', 'shear')
+  other = (
+    _shifted(
+      f'--config.episode.emit_from={source}', tag=f'{source}-', shifts=shifts
+    )
+    for source in ('mean', 'other')
+  )
+  rows = _rows(
+    ['default'], page.merged([_shifted(shifts=shifts), *other]), seeds=3
+  )
+  rows['default'] = rows['default']._replace(reference='default')
+  return Page(
+    rows,
+    'udl',
+    _GENERATED_FOR,
+    both=True,
+    bootstrap=True,
+    columns=tuple(f'{shift}-dirichlet-test' for shift in shifts),
+  )
+
+
+def _others():
+  """Other ways to adapt or condition, and options of HyperFast: seed 0."""
+  names = ('default', 'longer_base', 'tent', 'ttt', 'batch_statistics')
+  names += ('constant_film', 'no_emission', 'no_conditioning')
+  compared = ('default:accuracy', 'default:accuracy_unadapted')
+  hyperfast = _shifted(
+    *page.overrides(ensemble=8, finetune_steps=50),
+    tag='hyperfast-',
+    shifts=('none', 'training'),
+  )
+  return {
+    'udl-others': _page(_rows(names, _shifted()), 'udl', *compared),
+    'udl-hyperfast': _page(
+      _rows(['default'], hyperfast), 'udl', scores=_ENSEMBLE
+    ),
+  }
+
+
+def _ablations():
+  """One factor at a time: validation classes, 600 episodes, seed 0."""
+  names = ('default', 'steps_alone', 'no_critic', 'no_elbo', 'no_ssl')
+  names += ('no_gate', 'byol', 'steps_1', 'steps_5', 'constant_film', 'tent')
+  names += ('ttt', 'no_emission', 'no_conditioning')
+  evaluations = _shifted(shifts=_ALL[:-1], episodes=600, split='valid')
+  compared = ('default:accuracy', 'default:accuracy_unadapted')
+  return _page(_rows(names, evaluations), 'udl', *compared)
+
+
+def _layer():
+  """Norms that see each image alone, the default before norm=domain."""
+  norm = page.overrides(norm='layer')
+  names = ('default', 'longer_base', 'tent', 'constant_film')
+  valid = _shifted(shifts=_ALL[:-1], episodes=600, split='valid')
+  transform = ('default', 'adapt_film_transform_no_vae')
+  compared, folder = 'default:accuracy', 'udl-layer'
+  return {
+    'udl-layer': _main(folder, settings=norm),
+    'udl-layer-others': _page(
+      _rows(names, _shifted(), settings=norm), folder, compared
+    ),
+    # An input transform beside film.
+    'udl-layer-transform': _page(
+      _rows(transform, valid, settings=norm), folder, compared
+    ),
+  }
+
+
+def _mt3():
+  """MT3 against joint training on corrupted colour images."""
+  shifts = ('none', 'color_training', 'color_adaptation', 'color_heldout')
+  evaluations = page.merged(
+    page.test(f'--config.data.shift={shift}', tag=f'{shift}-balanced')
+    for shift in shifts
+  )
+  rows = {
+    name: Row(f'mt3.py:{word}{{dataset}}', [], evaluations)
+    for name, word in (('mt3', ''), ('joint', 'joint,'))
+  }
+  return _page(rows, 'mt3', 'joint:accuracy_unadapted')
+
+
+def _balanced():
+  evaluations = _shifted(proportions='balanced')
+  return _page(_rows(['default'], evaluations, seeds=3), 'udl')
+
+
+PAGES = {
+  'udl': _main('udl'),
+  'udl-balanced': _balanced(),
+  **_others(),
+  'udl-generated-for': _generated_for(),
+  **_settings(),
+  'udl-ablations': _ablations(),
+  **_layer(),
+  'mt3': _mt3(),
+}

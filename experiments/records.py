@@ -1,0 +1,194 @@
+"""Records of results: what a page is made of, also where the runs are gone.
+
+A file of JSON lines, one for each result of each training seed: `runs` (page
+and data set), `row`, `seed`, `result`, `settings` (config and flags of the
+training and of the evaluation), `minutes` of training, and the line that
+`hyperudl.evaluate` wrote (means over test episodes with their intervals).
+Beside these `matrix_*`, means over episodes of what sequences of tasks have
+([tasks, tasks]); paired differences, such as `accuracy - maml:accuracy` (see
+`page.Operand`); and, with ` @ FAMILY` behind it, the gain under one family of
+shifts. Where a page wants intervals over seeds from all episodes, one more line
+has the seed `all` and lists its `seeds`.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+
+import numpy as np
+
+from experiments import page as page_lib
+from hyperudl import core
+from hyperudl.data.episodes import shifts
+from hyperudl.evaluation import statistics
+from hyperudl.storage import filesystem
+from hyperudl.storage import metrics
+
+ALL = 'all'  # in place of a seed
+GAIN = 'accuracy - accuracy_unadapted'
+# Of two results to be paired, with what a line leaves unsaid.
+_SAME = {
+  'episodes': None,
+  'shift': None,
+  'proportions': None,
+  'support_query': 'disjoint',
+  'augment': 'none',
+}
+
+
+def load(
+  path: str, runs: str, settings: Mapping[tuple[str, str], str]
+) -> tuple[dict, dict]:
+  """Return two {(row, seed, result): record} of a file; empty without one.
+
+  Args:
+    path: of the file.
+    runs: page and data set that the records must be of.
+    settings: (row, result) -> text of the page; empty: any.
+
+  Returns:
+    The records of the page, and those made with other settings or for another
+    --target, which stay in the file until a run replaces them.
+
+  Raises:
+    core.BadInput: the file holds something else.
+  """
+  records, others = {}, {}
+  lines = pathlib.Path(path).read_text() if pathlib.Path(path).exists() else ''
+  for number, line in enumerate(lines.splitlines(), 1):
+    try:
+      record = json.loads(line)
+      key = (record['row'], record['seed'], record['result'])
+      stored = record['runs']
+    except (ValueError, KeyError, TypeError):
+      raise core.BadInput(
+        f'{path}:{number} is no record of a result; restore or delete the file'
+      ) from None
+    if stored != runs:
+      raise core.BadInput(
+        f'{path} has records of {stored}, not of {runs}: choose another --out'
+      )
+    text = settings.get(key[::2], '') if settings else record.get('settings')
+    (records if record.get('settings') == text else others)[key] = record
+  return records, others
+
+
+def write(path: str, records: Mapping[tuple, dict]) -> None:
+  """Write all records, sorted; a kill leaves the former file or this one."""
+  lines = [json.dumps(records[key]) + '\n' for key in ordered(records)]
+  filesystem.replace(str(path), ''.join(lines).encode())
+
+
+def ordered(records: Mapping[tuple, dict]) -> list[tuple]:
+  """Return the keys by row, seed (`all` last) and result."""
+  return sorted(records, key=lambda key: (key[0], str(key[1]), key[2]))
+
+
+class Runs:
+  """The evaluations of a page's runs, in the folder where they lie."""
+
+  def __init__(self, page: page_lib.Page, folder: pathlib.Path):
+    self.page, self.folder = page, folder
+
+  def record(self, about: dict, key: tuple[str, int, str]) -> dict | None:
+    """Return the record of one seed's result, or None where there is none.
+
+    Args:
+      about: `runs` and `settings` of the record.
+      key: (row, seed, result).
+    """
+    line, arrays = self._read(*key)
+    if line is None:
+      return None
+    record = {**about, **dict(zip(('row', 'seed', 'result'), key))}
+    rows = metrics.read_jsonl(self._workdir(*key[:2]) / 'train.jsonl')
+    # Without what lay between a stop and a resume.
+    seconds = statistics.training_seconds(rows)[-1]
+    record['minutes'] = round(seconds / 60, 1)
+    record |= {name: _rounded(value) for name, value in line.items()}
+    for name, array in arrays.items():
+      if name.startswith('matrix_'):
+        record[name] = np.round(array.mean(axis=0), 4).tolist()
+    for score in [*self.page.differences(key[0]), *self._gains(line, arrays)]:
+      values = self._values(*key, score)
+      if values is not None:
+        interval = statistics.mean_ci95(values, arrays.get('group'))
+        _add(record, score, interval)
+    return record
+
+  def record_over_seeds(
+    self, about: dict, row: str, seeds: list[int], result: str
+  ) -> dict:
+    """Return the record of several seeds, by a bootstrap of all episodes."""
+    record = {**about, 'row': row, 'seed': ALL, 'result': result}
+    record['seeds'] = seeds
+    line, arrays = self._read(row, seeds[0], result)
+    scores = [*self.page.scores, *self.page.differences(row), 'accuracy']
+    for score in dict.fromkeys([*scores, *self._gains(line, arrays)]):
+      values = [self._values(row, seed, result, score) for seed in seeds]
+      if all(each is not None for each in values):
+        # All seeds meet the same episodes in the same order.
+        count = min(map(len, values))
+        values = np.stack([each[:count] for each in values])
+        _add(record, score, statistics.seeds_ci95(values))
+    return record
+
+  def _workdir(self, row, seed):
+    return self.folder / f'{row}-{seed}'
+
+  def _read(self, row, seed, result):
+    """(the last line or None, per-episode arrays) of a result."""
+    path = self._workdir(row, seed) / 'eval' / f'{result}.jsonl'
+    lines = metrics.read_jsonl(path)
+    arrays = path.with_name(f'{result}_episodes.npz')
+    if not lines or not arrays.exists():
+      return None, {}
+    with np.load(arrays) as stored:
+      return lines[-1], dict(stored)
+
+  def _gains(self, line, arrays):
+    """Names of the gains by family; none where there is one family."""
+    if not self.page.families or not {GAIN.split()[-1], 'family'} <= set(
+      arrays
+    ):
+      return []
+    families = dict.fromkeys(shifts.families(line['shift']))
+    return [f'{GAIN} @ {name}' for name in families if len(families) > 1]
+
+  def _values(self, row, seed, result, score):
+    """f64[episodes] of a number or a paired difference; None: not measured."""
+    score, _, family = score.partition(' @ ')
+    number, other = page_lib.parse(score)
+    _, arrays = self._read(row, seed, result)
+    if number not in arrays:
+      return None
+    values = arrays[number].astype(np.float64)
+    if other:
+      subtracted = self._subtracted(row, seed, result, other)
+      if subtracted is None:
+        return None
+      values = values - subtracted
+    if family:
+      values = values[arrays['family'] == shifts.family_index(family)]
+    return values
+
+  def _subtracted(self, row, seed, result, other):
+    key = (row, seed, result)
+    if other.row:
+      key = (other.row, seed, self.page.column_of(result))
+      if key == (row, seed, result):
+        return None  # itself
+    line, arrays = self._read(*key)
+    conditions = lambda line: [line.get(*pair) for pair in _SAME.items()]
+    mine, _ = self._read(row, seed, result)
+    if other.number not in arrays or conditions(line) != conditions(mine):
+      return None
+    return arrays[other.number].astype(np.float64)
+
+
+def _add(record, score, interval):
+  record[score], record[f'{score}_ci95'] = map(_rounded, interval)
+
+
+def _rounded(value):
+  return round(value, 5) if isinstance(value, float) else value

@@ -1,0 +1,172 @@
+"""The trainings and evaluations of a results page, as jobs."""
+
+import argparse
+import functools
+import importlib
+import pathlib
+import sys
+
+from ml_collections import config_dict
+
+from experiments import jobs
+from experiments import page as page_lib
+from experiments import pages
+from hyperudl import core
+from hyperudl.core import config as config_lib
+from hyperudl.training import setup
+
+
+def page_of(arguments: argparse.Namespace) -> page_lib.Page:
+  """Return the page with the names of its data sets."""
+  page = pages.PAGES[arguments.page]
+  return page_lib.fill(page, arguments.dataset, arguments.target)
+
+
+def folder(arguments: argparse.Namespace) -> pathlib.Path:
+  """Return the folder of the page's runs on this data set."""
+  trial = f'-{arguments.steps}' if arguments.steps else ''
+  name = pages.PAGES[arguments.page].folder or arguments.page
+  return arguments.runs / name / f'{arguments.dataset}{trial}'
+
+
+def order(arguments: argparse.Namespace) -> list[tuple[int, str]]:
+  """Return (seed, row) pairs: all rows of a seed, then the next one."""
+  rows = pages.PAGES[arguments.page].rows
+  if arguments.seeds:
+    return [(seed, row) for seed in arguments.seeds for row in arguments.rows]
+  return [
+    (seed, row)
+    for seed in range(max(rows[row].seeds for row in arguments.rows))
+    for row in arguments.rows
+    if seed < rows[row].seeds
+  ]
+
+
+def config_of(
+  arguments: argparse.Namespace, row: str, seed: int
+) -> config_dict.ConfigDict:
+  """Return the config of one training."""
+  name, _, variant = page_of(arguments).rows[row].config.partition('.py:')
+  config = importlib.import_module(f'configs.{name}').get_config(variant)
+  with config.unlocked():
+    for flag in _flags(arguments, row, seed):
+      field, _, text = flag.removeprefix('--config.').partition('=')
+      config_lib.set_field(config, field, text)
+  return config
+
+
+def difference(
+  arguments: argparse.Namespace, row: str, seed: int
+) -> core.BadInput | None:
+  """Return the error that says how a run is not of the page's config."""
+  workdir = folder(arguments) / f'{row}-{seed}'
+  try:
+    config = config_of(arguments, row, seed)
+    stored = setup.read_config(workdir)
+    with config.unlocked():
+      for name, path in stored.init_from.items():
+        # The folder of all runs may have been moved.
+        wanted = config.init_from.get(name, '')
+        if pathlib.Path(path).name == pathlib.Path(wanted).name:
+          config.init_from[name] = path
+    setup.check_workdir(config, workdir)
+  except core.BadInput as error:
+    return error
+  return None
+
+
+def jobs_of(
+  arguments: argparse.Namespace, records: dict[tuple, dict]
+) -> dict[tuple, jobs.Job]:
+  """Return a job for each training and evaluation that may be missing.
+
+  Args:
+    arguments: of `run.py`.
+    records: (row, seed, result) -> record; with --recorded they are not
+      measured again where the run is gone.
+
+  Returns:
+    (row, seed) or (row, seed, result) -> job, all rows of a seed first; a row
+    is evaluated once it is trained.
+
+  Raises:
+    core.BadInput: a finished run is of other settings.
+  """
+  made, rows = {}, page_of(arguments).rows
+  for seed, row in order(arguments):
+    evaluations = rows[row].evaluations
+    workdir = folder(arguments) / f'{row}-{seed}'
+    recorded = all((row, seed, name) in records for name in evaluations)
+    if arguments.recorded and recorded and not workdir.exists():
+      continue
+    _add_training(arguments, made, row, seed)
+    for name, flags in evaluations.items():
+      work = functools.partial(_evaluate, arguments, workdir, name, flags)
+      made[row, seed, name] = jobs.Job(work, {(row, seed)})
+  return made
+
+
+def _add_training(arguments, made, row, seed):
+  """One training, and before it what it starts from."""
+  if (row, seed) in made:
+    return
+  _check_finished(arguments, row, seed)
+  upstream = page_lib.upstream_rows(page_of(arguments).rows[row])
+  for other in upstream:
+    _add_training(arguments, made, other, seed)
+  work = functools.partial(_train, arguments, row, seed)
+  made[row, seed] = jobs.Job(work, {(other, seed) for other in upstream})
+
+
+def _flags(arguments, row, seed):
+  """Flags of one training."""
+  flags = pages.PAGES[arguments.page].rows[row].flags
+  steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
+  return [
+    f'--config.seed={seed}',
+    *[flag.format(folder=folder(arguments), seed=seed) for flag in flags],
+    *steps,
+  ]
+
+
+def _check_finished(arguments, row, seed):
+  """Whether a training is done; core.BadInput if it has other settings."""
+  if not (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
+    return False
+  error = difference(arguments, row, seed)
+  if error:
+    raise error
+  return True
+
+
+def _train(arguments, row, seed):
+  """One training, or nothing if it is done."""
+  if _check_finished(arguments, row, seed):
+    return
+  call(
+    'train',
+    f'--config=configs/{page_of(arguments).rows[row].config}',
+    f'--workdir={folder(arguments) / f"{row}-{seed}"}',
+    f'--config.data.dir={arguments.data_dir}',
+    *_flags(arguments, row, seed),
+  )
+
+
+def _evaluate(arguments, workdir, name, flags):
+  """One result, unless it is there."""
+  if (workdir / 'eval' / f'{name}.jsonl').exists():
+    return
+  call(
+    'evaluate',
+    f'--workdir={workdir}',
+    '--once',
+    f'--data_dir={arguments.data_dir}',
+    *flags,
+  )
+
+
+def call(module: str, *flags: str) -> None:
+  """Run a main of hyperudl; end with its exit code if it fails."""
+  code = jobs.call([sys.executable, '-m', f'hyperudl.{module}', *flags])
+  if code:
+    sys.exit(code)

@@ -1,0 +1,98 @@
+"""Caches the drawn image set `glyphs` in a file."""
+
+from collections.abc import Callable
+import dataclasses
+import hashlib
+import io
+import json
+import os
+
+from absl import logging
+import numpy as np
+
+from hyperudl import core
+from hyperudl.data.datasets import glyphs
+from hyperudl.storage import filesystem
+
+
+def load(
+  dir: str, *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, np.ndarray]:
+  """Return the built-in set, drawn on the first call and cached in a directory.
+
+  A cache that is damaged or of another version is drawn anew, a directory that
+  cannot be written goes without cache; a warning reports both.
+
+  Args:
+    dir: where `glyphs.npz` is or will be; made if it does not exist.
+    progress: called as progress(characters done, characters) while drawing.
+
+  Returns:
+    dict(images: uint8[1623, 20, 28, 28]; class_names, alphabets: str[1623];
+    split: str[1623], one of train, valid, test).
+  """
+  path = os.path.join(dir, 'glyphs.npz')
+  images, problem, writable = _read(path)
+  if problem:
+    logging.warning('%s %s; drawing the glyphs anew.', path, problem)
+  cached = images is not None
+  if not cached:
+    logging.info('Drawing the built-in glyphs: once, a few seconds.')
+    images = glyphs.generate(progress=progress)
+  digest = _digest(images)
+  if digest != glyphs.CHECKSUM:
+    logging.warning(
+      'The pixels of glyphs have SHA-256 %s, not %s as released: this CPU or '
+      'these versions of NumPy and SciPy round differently. Results will be '
+      'alike, not bit for bit equal.',
+      digest,
+      glyphs.CHECKSUM,
+    )
+  arrays = {'images': images, **glyphs.describe_classes()}
+  if not cached and writable:
+    _write(path, {**arrays, 'recipe': recipe_text(), 'sha256': digest})
+  return arrays
+
+
+def recipe_text() -> str:
+  """Return all that the pixels depend on as one line of text."""
+  recipe = dataclasses.asdict(glyphs.Recipe())
+  return json.dumps({'version': glyphs.CHECKSUM, **recipe})
+
+
+def _digest(images):
+  return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+
+
+def _read(path):
+  """Return (images or None, what is wrong or '', may the file be written)."""
+  if not os.path.lexists(path):
+    return None, '', True
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      if 'recipe' not in file:
+        return None, 'is another data set, and stays as it is', False
+      if str(file['recipe']) != recipe_text():
+        return None, 'is of another version', True
+      images, digest = file['images'], str(file['sha256'])
+  except Exception as error:  # zipfile, zlib, struct, ... each has its own
+    return None, f'cannot be read ({filesystem.reason(error)})', True
+  if _digest(images) != digest:
+    return None, 'is damaged (its pixels do not match its checksum)', True
+  return images, '', True
+
+
+def _write(path, arrays):
+  """Write an .npz that is whole or not there, or warn why not."""
+  content = io.BytesIO()
+  np.savez(content, **arrays)
+  try:
+    with filesystem.writing(path):
+      os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    filesystem.replace(path, content.getvalue())
+  except core.Unwritable as error:
+    logging.warning(
+      'Glyphs are not cached: %s. They stay in memory and are drawn again by '
+      'the next run.',
+      error,
+    )

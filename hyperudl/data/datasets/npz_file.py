@@ -1,0 +1,97 @@
+"""Writes an image set as a .npz file and describes it."""
+
+import contextlib
+import os
+import zipfile
+
+import numpy as np
+import pooch
+
+from hyperudl.data.datasets import class_table
+from hyperudl.data.datasets import npy
+from hyperudl.storage import filesystem
+
+
+def write(table: class_table.Table, path: str) -> None:
+  """Write a set as a `.npz` file, all of it or nothing, and its checksum.
+
+  The same set always gives the same bytes. Big sets are stored uncompressed,
+  because training then leaves them on disk.
+
+  Args:
+    table: the set.
+    path: ending in .npz; the checksum goes to `<path>.sha256`.
+
+  Raises:
+    core.Unwritable: the disk is full or the folder cannot be written.
+  """
+  part = f'{path}.part'
+  with filesystem.writing(path):
+    try:
+      os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+      with zipfile.ZipFile(part, 'w') as archive:
+        _write_images(archive, table)
+        for field in class_table.STRINGS:
+          if getattr(table, field):
+            strings = np.array(getattr(table, field), dtype=str)
+            _write_array(archive, field, strings)
+      os.replace(part, path)
+      with open(f'{path}.sha256', 'w', encoding='ascii') as stream:
+        stream.write(f'{pooch.file_hash(path)}  {os.path.basename(path)}\n')
+    finally:
+      with contextlib.suppress(OSError):
+        os.remove(part)
+
+
+def _write_images(archive, table):
+  counts = [len(block) for block in table.blocks]
+  size = table.blocks[0].shape[1:]
+  if size[-1] == 1:
+    size = size[:-1]
+  shape = (sum(counts), *size)
+  if len(set(counts)) == 1:
+    shape = (len(counts), counts[0], *size)
+  else:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    _write_array(archive, 'labels', labels)
+  big = sum(block.nbytes for block in table.blocks) >= npy.MAP_BYTES
+  method = zipfile.ZIP_STORED if big else zipfile.ZIP_DEFLATED
+  with _open_member(archive, 'images', method) as stream:
+    header = {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    for block in table.blocks:
+      stream.write(np.ascontiguousarray(block).data)
+
+
+def _write_array(archive, name, array):
+  with _open_member(archive, name, zipfile.ZIP_DEFLATED) as stream:
+    np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _open_member(archive, name, method):
+  info = zipfile.ZipInfo(f'{name}.npy')  # its fixed date keeps bytes the same
+  info.compress_type = method
+  return archive.open(info, 'w', force_zip64=True)
+
+
+def describe(table: class_table.Table, path: str) -> str:
+  """Return a report of several lines about a set and its file at `path`."""
+  rows = [len(block) for block in table.blocks]
+  height, width, channels = table.blocks[0].shape[1:]
+  lines = [
+    f'{len(rows)} classes, {sum(rows)} images ({min(rows)} to {max(rows)} per '
+    f'class), {height}x{width}x{channels}, from {table.where}'
+  ]
+  if table.alphabets:
+    lines.append(f'{len(set(table.alphabets))} alphabets')
+  if table.split:
+    for split in (*class_table.SPLITS, class_table.UNUSED):
+      part = [n for n, other in zip(rows, table.split) if other == split]
+      if part or split != class_table.UNUSED:
+        lines.append(f'{split}: {len(part)} classes, {sum(part)} images')
+  else:
+    lines.append('no split: data.split_by says how training splits it')
+  megabytes = os.path.getsize(path) / 1e6
+  lines.append(f'wrote {path} ({megabytes:.1f} MB)')
+  lines.append(f'sha256 {pooch.file_hash(path)}')
+  return '\n'.join(lines) + '\n'

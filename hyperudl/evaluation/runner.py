@@ -1,0 +1,262 @@
+"""Evaluates checkpoints of a run, once or as they come, and reports results."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+import time
+from typing import Any
+
+from absl import logging
+
+from hyperudl import core
+from hyperudl.core import config as config_lib
+from hyperudl.core import distributed
+from hyperudl.core.config import ConfigDict
+from hyperudl.evaluation import evaluator as evaluator_lib
+from hyperudl.storage import checkpoints
+from hyperudl.storage import filesystem
+from hyperudl.storage import metrics
+from hyperudl.storage import selection
+from hyperudl.storage import tensorboard
+from hyperudl.storage.filesystem import StrPath
+from hyperudl.training import setup
+
+SPLITS = ('train', 'valid', 'test', 'all')
+
+# Of a result, in the line that is printed: percent, then as they are.
+_PERCENT = (
+  *('accuracy', 'accuracy_unadapted', 'gain_step', 'gain_data'),
+  'accuracy_pixels',
+)
+_PLAIN = ('nll', 'ece', 'auroc_entropy')
+
+
+def format_row(name: str, step: int, row: Mapping[str, Any]) -> str:
+  """Return the printed line of a result."""
+  parts = [f'{name} step {step}:']
+  for key in (*_PERCENT, *_PLAIN):
+    if key in row and f'{key}_ci95' in row:
+      scale, unit = (100, '%') if key in _PERCENT else (1, '')
+      mean, half = scale * row[key], scale * row[f'{key}_ci95']
+      parts.append(f'{key} {mean:.2f}+-{half:.2f}{unit}')
+  return '  '.join(parts) + f'  ({row["episodes"]} episodes)'
+
+
+def _report(workdir, name, step, row, values, save_predictions):
+  """Write a result and the numbers of its episodes, and print its line."""
+  arrays = {
+    key: array
+    for key, array in values.items()
+    if save_predictions or key not in ('probabilities', 'y')
+  }
+  metrics.write_evaluation(workdir, name, step, row, arrays)
+  logging.info('%s', format_row(name, step, row))
+
+
+def evaluate_once(
+  workdir: StrPath,
+  config: ConfigDict,
+  step: str,
+  split: str,
+  tag: str = '',
+  save_predictions: bool = False,
+  stop: Any = (),
+) -> dict[str, Any] | None:
+  """Evaluate one checkpoint and append a line.
+
+  Args:
+    workdir: of the run.
+    config: of the run, with overrides applied.
+    step: 'latest', 'best', 'best_ensemble' or a number. The line of an
+      ensemble has the best step, and all of them as `ensemble`.
+    split: one of SPLITS.
+    tag: '' or the name of the overrides.
+    save_predictions: keep the probabilities of every query.
+    stop: becomes true when the evaluation should end.
+
+  Returns:
+    The row, or None if it was stopped.
+  """
+  name = f'{tag}-{split}' if tag else split
+  metrics.evaluation_path(workdir, name)  # a bad name fails now
+  evaluator = distributed.run_on_all(
+    lambda: evaluator_lib.Evaluator(config, split, config.eval.episodes)
+  )
+  is_ensemble = step == 'best_ensemble'
+  steps, results = _run_steps(workdir, evaluator, step, stop)
+  if None in results:
+    return None
+  values = evaluator_lib.ensemble(results) if is_ensemble else results[0]
+  row = evaluator_lib.summarise(config, values)
+  if is_ensemble:
+    row['ensemble'] = steps
+  distributed.run_on_primary(
+    lambda: _report(workdir, name, steps[0], row, values, save_predictions)
+  )
+  return row
+
+
+def _run_steps(workdir, evaluator, step, stop):
+  """Return (steps, [metrics of each]), several for 'best_ensemble'."""
+  shapes = evaluator.param_shapes()
+  names = [step]
+  if step == 'best_ensemble':
+    tasks = evaluator.config.episode.tasks
+    if tasks:
+      raise core.BadInput(
+        '--step=best_ensemble averages predictions of one task, and this run '
+        f'has sequences of {tasks}: choose best or a number'
+      )
+    names = selection.best_steps(workdir) or ['best']
+  distributed.assert_equal_across_processes(
+    len(names), 'the checkpoints to evaluate'
+  )
+  steps, results = [], []
+  for name in names:
+    checkpoint = distributed.run_on_all(
+      lambda name=name: selection.restore_step(workdir, name)
+    )
+    distributed.assert_equal_across_processes(
+      checkpoint.step, f'the checkpoint that they read as {name!r}'
+    )
+    params = setup.fit_params(checkpoint, shapes)
+    results.append(evaluator.run(params, stop))
+    steps.append(checkpoint.step)
+    if results[-1] is None:
+      break
+  return steps, results
+
+
+def poll(
+  workdir: StrPath,
+  splits: Sequence[str],
+  save_predictions: bool = False,
+  stop: Any = (),
+  adjust: Callable[[ConfigDict], ConfigDict] = lambda config: config,
+  show_features: Callable | None = None,
+) -> None:
+  """Evaluate every new checkpoint until the trainer is done.
+
+  Args:
+    workdir: of the run; it may not exist yet.
+    splits: which to evaluate; the best by 'valid' are saved in `best/`.
+    save_predictions: keep the probabilities of every query.
+    stop: becomes true when the evaluation should end.
+    adjust: config of the run -> config to evaluate with.
+    show_features: (writer, step, episode, visuals, metrics), draws the
+      features of an episode in TensorBoard.
+  """
+  path = pathlib.Path(workdir)
+  while not (path / 'config.json').exists() and not stop:
+    time.sleep(0.5)
+  if stop:
+    return
+  with filesystem.acquire_lock(workdir, '.evaluator.lock'):
+    config = adjust(setup.read_config(workdir))
+    evaluators = [
+      evaluator_lib.Evaluator(config, split, config.eval.episodes)
+      for split in splits
+    ]
+    shapes = evaluators[0].param_shapes()
+    done = set.intersection(
+      *(metrics.evaluated_steps(workdir, split) for split in splits)
+    )
+    ended = (path / 'DONE').exists
+    new = selection.poll(workdir, None, ended, lambda: bool(stop), done)
+    writer = tensorboard.open_writer(workdir, 'eval')
+    try:
+      for checkpoint in new:
+        step, params = checkpoint.step, setup.fit_params(checkpoint, shapes)
+        _show(writer, step, evaluators[-1], params, show_features)
+        for evaluator in evaluators:
+          target = (workdir, writer, evaluator, checkpoint, params)
+          if _evaluate_new(*target, save_predictions, stop) is None:
+            return
+    finally:
+      tensorboard.close_writer(writer)
+
+
+def _evaluate_new(
+  workdir, writer, evaluator, checkpoint, params, save_predictions, stop
+):
+  """Write the result of a checkpoint on a split; return None if stopped."""
+  config, split, step = evaluator.config, evaluator.split, checkpoint.step
+  if step in metrics.evaluated_steps(workdir, split):
+    return {}
+  values = evaluator.run(params, stop)
+  if values is None:
+    return None
+  row = evaluator_lib.summarise(config, values)
+  # Before the row: a kill in between repeats both, and loses none.
+  if split == 'valid':
+    policy = checkpoints.Policy.from_config(config)
+    selection.keep_best(workdir, checkpoint, row['accuracy'], policy)
+  _report(workdir, split, step, row, values, save_predictions)
+  numbers = {f'{split}/{k}': v for k, v in row.items() if isinstance(v, float)}
+  tensorboard.write_scalars(writer, step, numbers)
+  return row
+
+
+def _show(writer, step, evaluator, params, show_features):
+  """Draw an episode and the learner's own visuals in TensorBoard."""
+  episode, visuals = evaluator.visuals(params)
+  if episode.support.x.ndim == 4:
+    for name in ('support', 'query'):
+      images = getattr(episode, name).x
+      tensorboard.write_images(writer, step, f'episode/{name}', images, 5)
+  if show_features and 'points/query' in visuals:
+    values = evaluator.first_metrics(params)
+    show_features(writer, step, episode, visuals, values)
+  for name, value in visuals.items():
+    kind, _, title = name.partition('/')
+    if kind == 'histogram':
+      tensorboard.write_histogram(writer, step, title, value)
+    elif kind == 'image':
+      images = value.reshape(-1, *value.shape[-3:])
+      tensorboard.write_images(writer, step, f'learner/{title}', images, 8)
+
+
+def override(
+  config: ConfigDict,
+  changes: Mapping[str, str],
+  options: Mapping[str, Any],
+) -> tuple[ConfigDict, str]:
+  """Return the run's config with the changes of a command line, and its tag.
+
+  Args:
+    config: of the run, from `setup.read_config`.
+    changes: {'data.shift': 'none', ...} from --config.x.y=v.
+    options: `dataset` and its folder `data_dir`, `way` and `shot` of the
+      episodes, `episodes`, their number, and `tag`, the name of the result, by
+      default made of dataset, way and shot. Those without a value change
+      nothing.
+
+  Raises:
+    core.BadInput: for changes that need a tag, or a field that does not exist.
+  """
+  config = config.copy_and_resolve_references()
+  parts = []
+  with config.unlocked():
+    for field, text in changes.items():
+      config_lib.set_field(config, field, text)
+    if dataset := options.get('dataset'):
+      if dataset != config.data.dataset and 'data.classes' not in changes:
+        # Ranges and numbers of classes were those of the run's own set.
+        config.data.classes, config.data.shuffle_classes = '', 0
+      config.data.dataset = dataset
+      parts.append(dataset)
+    config.data.dir = options.get('data_dir') or config.data.dir
+    for field in ('way', 'shot'):
+      if value := options.get(field):
+        config.episode[field] = value
+        parts.append(f'{value}{field}')
+    config.eval.episodes = options.get('episodes') or config.eval.episodes
+  harmless = {'eval.episodes', 'eval.batch', 'data.dir'}
+  tag = options.get('tag')
+  if set(changes) - harmless and not tag:
+    raise core.BadInput(
+      f'--config.{next(iter(changes))} changes what is evaluated; give the '
+      'result a name with --tag=NAME'
+    )
+  return config, tag or '-'.join(parts)

@@ -1,0 +1,179 @@
+"""The target network of `udl`: a CNN with weights and prototypes of an episode.
+
+It classifies by the cosine of features f and prototypes w,
+  logits = tau cos(f(x), w).
+With norm='domain' each of two domains is normalised by its own statistics:
+labelled images, which are clean, and all others, which may be shifted. Queries
+take those of the unlabelled images, so no query matters to another.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hyperudl import core
+from hyperudl.learners.udl import cluster_setting
+from hyperudl.nets import backbones
+from hyperudl.ops import input_transform
+from hyperudl.ops import losses
+
+if TYPE_CHECKING:
+  from hyperudl.learners.udl.config import Config
+
+
+# Decorates functions of (config, arrays) that are called several times in an
+# episode: they are traced once for all calls with the same shapes.
+trace_once = functools.partial(jax.jit, static_argnums=0, inline=True)
+
+
+class Network(NamedTuple):
+  """A target network, generated for one episode and perhaps adapted."""
+
+  weights: core.PyTree  # {layer: {'kernel', 'scale', 'bias'}}
+  prototypes: jax.Array  # f32[N, D]
+  log_scale: jax.Array  # f32[], of tau
+  # {layer: {'used': two f32[2, C]}}, by which norm='domain' normalises queries.
+  statistics: core.PyTree = None
+  features: jax.Array | None = None  # f32[S, D], of the support
+  # Parameters of `input_transform` for unlabelled images and queries, or None.
+  transform: core.PyTree = None
+
+
+class Architecture(NamedTuple):
+  """The module of a target network and the sizes that depend on images."""
+
+  module: nn.Module
+  specs: backbones.Specs
+  features: int  # D
+
+
+@functools.cache
+def architecture(
+  config: 'Config', image_shape: tuple[int, ...]
+) -> Architecture:
+  """Return the `Architecture` for images of one shape (H, W, C)."""
+  module, specs = backbones.make_with_specs(
+    config.backbone, config.channels, config.norm, input_shape=image_shape
+  )
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  key = jax.eval_shape(jax.random.key, 0)
+  features, _ = jax.eval_shape(module.init_with_output, key, image)
+  return Architecture(module, specs, features.shape[-1])
+
+
+@trace_once
+def embed(
+  config: 'Config',
+  weights: core.PyTree,
+  x: jax.Array,
+  is_clean: jax.Array | None = None,
+  is_counted: jax.Array | None = None,
+  statistics: core.PyTree = None,
+) -> tuple[jax.Array, core.PyTree]:
+  """Compute features of images.
+
+  The other arguments are for norm='domain'.
+
+  Args:
+    config: of the learner.
+    weights: of the CNN.
+    x: f32[n, H, W, C].
+    is_clean: f32[n], rows of the domain of labelled images; None for none.
+    is_counted: f32[n], rows that statistics are computed from; None for all.
+    statistics: to use in place of those of x.
+
+  Returns:
+    (f32[n, D], the statistics that were used or None).
+  """
+  module = architecture(config, x.shape[1:]).module
+  if config.norm != 'domain':
+    return module.apply({'params': weights}, x), None
+  if is_clean is None:
+    is_clean = jnp.zeros(x.shape[0])
+  domain = jnp.stack([is_clean, 1 - is_clean], axis=1)
+  counted = domain if is_counted is None else domain * is_counted[:, None]
+  domains = domain, counted if statistics is None else statistics
+  features, state = module.apply(
+    {'params': weights}, x, domains, mutable=['statistics']
+  )
+  return features, state['statistics']
+
+
+def with_features(
+  config: 'Config', network: Network, support: core.Examples
+) -> Network:
+  """Return a network with its features and statistics of a support.
+
+  Args:
+    config: of the learner.
+    network: other features and statistics are replaced.
+    support: `context['cond']` may hold images that stand in for the unlabelled
+      rows in the statistics.
+  """
+  x, is_clean = support.x, (support.y >= 0).astype(jnp.float32)
+  features, statistics = embed(config, network.weights, x, is_clean)
+  others = (support.context or {}).get('cond')
+  if config.norm == 'domain' and (
+    others is not None or network.transform is not None
+  ):
+    is_counted = None
+    if others is not None:
+      one = jnp.ones(others.shape[0])
+      x = jnp.concatenate([x, others])
+      is_counted = jnp.concatenate([is_clean, one])
+      is_clean = jnp.concatenate([is_clean, 0 * one])
+    shifted = apply_transform(network.transform, x)
+    x = jnp.where(is_clean[:, None, None, None] > 0, x, shifted)
+    _, statistics = embed(config, network.weights, x, is_clean, is_counted)
+  return network._replace(features=features, statistics=statistics)
+
+
+def apply_transform(transform: core.PyTree, x: jax.Array) -> jax.Array:
+  """Return images f32[n, H, W, C] as a `Network.transform` changes them."""
+  return x if transform is None else input_transform.apply(transform, x)
+
+
+@functools.partial(jax.jit, inline=True)
+def similarity_logits(network: Network, features: jax.Array) -> jax.Array:
+  """Compute tau cos(features, prototypes): f32[n, D] -> f32[n, N]."""
+  prototypes = losses.unit(network.prototypes)
+  return jnp.exp(network.log_scale) * losses.unit(features) @ prototypes.T
+
+
+def query_features(
+  config: 'Config', network: Network, x: jax.Array
+) -> jax.Array:
+  """Compute features f32[n, D] of images f32[n, H, W, C] of no support."""
+  x = apply_transform(network.transform, x)
+  return embed(config, network.weights, x, None, None, network.statistics)[0]
+
+
+def classify(config: 'Config', network: Network, x: jax.Array) -> jax.Array:
+  """Compute logits f32[n, N] of images f32[n, H, W, C] of no support."""
+  return similarity_logits(network, query_features(config, network, x))
+
+
+def query_logits(
+  config: 'Config', network: Network, episode: core.Episode
+) -> jax.Array:
+  """Compute logits f32[m, N]; clusters get names by the support's classes."""
+  logits = classify(config, network, episode.query.x)
+  if config.setting == 'classes':
+    return logits
+  support_logits = classify(config, network, episode.support.x)
+  return cluster_setting.name(support_logits, logits, episode, config.way)
+
+
+def query_metrics(
+  config: 'Config', network: Network, episode: core.Episode
+) -> dict[str, jax.Array]:
+  """Compute metrics of the query predictions in the config's setting."""
+  logits = classify(config, network, episode.query.x)
+  if config.setting == 'classes':
+    return losses.classification_metrics(logits, episode.query.y)
+  support_logits = classify(config, network, episode.support.x)
+  return cluster_setting.metrics(support_logits, logits, episode, config.way)

@@ -1,0 +1,102 @@
+"""Draws one test episode with the predictions of the newest checkpoint."""
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from hyperudl import core
+from hyperudl.core.config import ConfigDict
+from hyperudl.evaluation import evaluator as evaluator_lib
+from hyperudl.storage import checkpoints
+from hyperudl.storage import selection
+from hyperudl.storage.filesystem import StrPath
+from hyperudl.training import setup
+
+COLUMNS = 10
+
+
+def draw(workdir: StrPath, shift: str = '') -> Figure:
+  """Draw an episode with predictions, before and after adaptation if there is.
+
+  Args:
+    workdir: of a run.
+    shift: of the queries, see `shifts.families`; '' for that of the run.
+
+  Raises:
+    core.BadInput: if there is no run or no checkpoint.
+  """
+  config = setup.read_config(workdir)
+  if config.episode.tasks:
+    raise core.BadInput(
+      f'{workdir} trains on sequences of tasks; --kind=episode draws one task'
+    )
+  with config.unlocked():
+    config.data.shift = shift or config.data.shift
+  checkpoint = selection.restore_step(workdir, 'latest')
+  episode, values, visuals = evaluate_first(config, checkpoint)
+  if episode.query.x.ndim != 4:
+    raise core.BadInput(
+      f'{workdir} works on features, and --kind=episode draws images'
+    )
+  predictions = {'queries': values['probabilities'].argmax(axis=-1)}
+  if 'accuracy_unadapted' in values:
+    with config.unlocked():
+      config.episode.inner_data = 'none'
+    _, values, _ = evaluate_first(config, checkpoint)
+    before = {'queries before': values['probabilities'].argmax(axis=-1)}
+    predictions = before | predictions
+  support, query = episode.support, episode.query
+  labelled = support.y >= 0
+  # (title, images, labels, predictions)
+  rows = [
+    ('support', support.x[labelled], support.y[labelled], None),
+    ('unlabelled', support.x[~labelled], None, None),
+  ]
+  rows += [(title, query.x, query.y, y) for title, y in predictions.items()]
+  for name in ('canonicalised', 'reconstructed'):
+    if f'image/{name}' in visuals:
+      rows.append((name, visuals[f'image/{name}'][1], None, None))
+  title = f'{config.learner.name}, step {checkpoint.step}'
+  return _draw_rows([row for row in rows if len(row[1])], title)
+
+
+def evaluate_first(
+  config: ConfigDict, checkpoint: checkpoints.Checkpoint
+) -> tuple[core.Episode, evaluator_lib.Metrics, evaluator_lib.Metrics]:
+  """Return the first test episode, its metrics and the learner's visuals.
+
+  Args:
+    config: of the run.
+    checkpoint: restored as nested dicts.
+  """
+  evaluator = evaluator_lib.Evaluator(config, 'test', 1)
+  params = setup.fit_params(checkpoint, evaluator.param_shapes())
+  episode, visuals = evaluator.visuals(params)
+  return episode, evaluator.first_metrics(params), visuals
+
+
+def _draw_rows(rows, title):
+  heights = [-(-len(row[1]) // COLUMNS) for row in rows]
+  figure = Figure(figsize=(10, 1.2 * sum(heights) + 0.4 * len(rows)))
+  parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
+  for part, row in zip(parts[:, 0], rows):
+    _draw_images(part, *row)
+  figure.suptitle(title, x=0.01, y=0.998, ha='left', fontsize=9)
+  return figure
+
+
+def _draw_images(figure, title, images, labels, predictions):
+  """Rows of ten images; the label above, green or red if predicted."""
+  count = -(-len(images) // COLUMNS)
+  panels = figure.subplots(count, COLUMNS, squeeze=False).ravel()
+  figure.supylabel(title, fontsize=9)
+  for axes in panels:
+    axes.axis('off')
+  for i, (axes, image) in enumerate(zip(panels, np.clip(images, 0, 1))):
+    gray = image.shape[-1] == 1
+    axes.imshow(image[..., 0] if gray else image, cmap='gray', vmin=0, vmax=1)
+    if predictions is not None:
+      color = 'tab:green' if predictions[i] == labels[i] else 'tab:red'
+      text = f'{predictions[i]} ({labels[i]})'
+      axes.set_title(text, fontsize=8, color=color)
+    elif labels is not None:
+      axes.set_title(str(labels[i]), fontsize=8)

@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# MAML on mini-ImageNet, 5-way 1-shot, with the evaluator beside. METHOD chooses fomaml,
-# anil, metasgd or mamlpp instead.
-# DATASET and DATA_DIR choose other data; arguments go to the training.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-run_setting \
-  --config="configs/maml.py:${METHOD:-maml},${DATASET:-miniimagenet},way=5,shot=1" "$@"

@@ -1,6 +1,0 @@
-#!/usr/bin/env bash
-# HyperTransformer on Omniglot, 20-way 1-shot (8 channels), with the evaluator
-# beside. DATASET and DATA_DIR choose other data, REFERENCE=yes the published
-# training (4,000,000 updates by SGD); arguments go to the training.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-run_setting --config="configs/hypertransformer.py:${REFERENCE:+reference,}${DATASET:-omniglot},way=20,shot=1" "$@"

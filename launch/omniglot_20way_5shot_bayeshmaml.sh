@@ -1,6 +1,0 @@
-#!/usr/bin/env bash
-# BayesHMAML on Omniglot, 20-way 5-shot, with the evaluator beside.
-# DATASET and DATA_DIR choose other data; arguments go to the training.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-run_setting \
-  --config="configs/bayeshmaml.py:${DATASET:-omniglot},way=20,shot=5" "$@"

@@ -1,0 +1,149 @@
+"""The trainings of a results page: their configs, order and folders."""
+
+import numpy as np
+import pytest
+
+from configs import mt3
+from experiments import page as page_lib
+from experiments import pages
+from experiments import trainings
+from hyperudl import core
+from hyperudl import learners
+from hyperudl.core import config as config_lib
+from tests.testing import results
+
+TRAINED = [name for name, page in pages.PAGES.items() if not page.retired]
+
+
+@pytest.mark.parametrize('page', TRAINED)
+def test_every_row_of_a_results_page_is_a_legal_training(page, tmp_path):
+  dataset = 'small' if page == 'guidance' else 'omniglot'
+  flags = [f'--dataset={dataset}', '--target=mnist']
+  options = results.arguments(tmp_path, page, *flags)
+  filled = trainings.page_of(options)
+  for name, row in filled.rows.items():
+    config = trainings.config_of(options, name, 0).unlock()
+    check(config)
+    for evaluation in row.evaluations.values():
+      changed = config.copy_and_resolve_references()
+      for flag in evaluation:
+        if flag.startswith('--config.'):
+          field, _, value = flag.removeprefix('--config.').partition('=')
+          config_lib.set_field(changed, field, value)
+      check(changed)
+  # What a row is compared with and starts from is trained before it.
+  order = list(filled.rows)
+  for name, row in filled.rows.items():
+    scores = filled.differences(name)
+    others = {page_lib.parse(score)[1].row for score in scores} - {''}
+    assert others <= set(order)
+    for other in page_lib.upstream_rows(row):
+      assert order.index(other) < order.index(name)
+
+
+def check(config):
+  """Holds a config to what `hyperudl.train` asks of it."""
+  config_lib.validate(config)
+  learners.check_run(config)
+  learners.make(
+    config.learner.name,
+    config.episode.way,
+    config_lib.learner_settings(config),
+  )
+
+
+@pytest.mark.parametrize('page', [p for p in TRAINED if p.startswith('udl')])
+def test_every_variant_of_udl_changes_something(page, tmp_path):
+  options = results.arguments(tmp_path, page)
+  configs = {}
+  for row in trainings.page_of(options).rows:
+    config = trainings.config_of(options, row, 0)
+    configs[row] = config.to_json_best_effort()
+  assert len(set(configs.values())) == len(configs)
+
+
+@pytest.mark.parametrize(
+  'arg, dataset, meta_grad',
+  [
+    (None, 'cifar10', 'full'),
+    ('cifar_fs,way=3', 'cifar_fs', 'full'),
+    ('joint', 'cifar10', 'none'),
+    ('joint,cifar_fs', 'cifar_fs', 'none'),
+  ],
+)
+def test_mt3_and_its_control_differ_in_the_outer_gradient_alone(
+  arg, dataset, meta_grad
+):
+  config = mt3.get_config(arg)
+  check(config)
+  assert config.data.dataset == dataset
+  assert config.data.shift == 'color_training'
+  elsewhere = mt3.get_config('cifar10,shift=fog')
+  assert elsewhere.data.shift == 'fog'
+  plain = config_lib.learner_settings(mt3.get_config())
+  different = {
+    name
+    for name, value in config_lib.learner_settings(config).items()
+    if value != plain[name]
+  }
+  assert different == ({'meta_grad'} if meta_grad == 'none' else set())
+
+
+def test_a_finished_run_of_other_settings_is_refused(tmp_path):
+  name = 'unlabelled-4-1layer'
+  options = results.arguments(tmp_path, 'semi', f'--rows={name}')
+  results.finish(options, 'base-1layer-0', {})
+  run = results.finish(options, f'{name}-0', {'accuracy': np.ones(9)})
+  text = (run / 'config.json').read_text()
+  base = f'{tmp_path}/semi/omniglot/base-1layer-0'
+  # The same network, moved.
+  (run / 'config.json').write_text(text.replace(base, '/data/base-1layer-0'))
+  trainings.jobs_of(options, {})[name, 0].work()
+  for old, new, word in (
+    ('3000', '60', 'steps: 60 -> 3000'),
+    (base, '', "init_from.shared: '' -> "),
+  ):
+    (run / 'config.json').write_text(text.replace(old, new))
+    with pytest.raises(core.BadInput, match=word):
+      trainings.jobs_of(options, {})
+
+
+def test_each_row_has_its_number_of_seeds(tmp_path):
+  rows = ['protonet-5way', 'protonet-20way', 'protonet-dot-fixed']
+  chosen = f'--rows={",".join(rows)}'
+  options = results.arguments(tmp_path, 'metric', chosen)
+  assert trainings.order(options) == [
+    *((0, row) for row in rows),
+    *((seed, 'protonet-20way') for seed in (1, 2)),
+  ]
+  options = results.arguments(tmp_path, 'metric', chosen, '--seeds=4')
+  assert trainings.order(options) == [(4, row) for row in rows]
+
+
+def test_a_row_is_evaluated_once_it_is_trained(tmp_path):
+  flags = ['--dataset=glyphvqa', '--rows=hyperldm-hvae,multitask', '--seeds=1']
+  options = results.arguments(tmp_path, 'guidance', *flags)
+  todo = trainings.jobs_of(options, {})
+  assert [name for name in todo if len(name) == 2] == [
+    (row, 1)
+    for row in ('contrastive', 'hypernet', 'hvae', 'hyperldm-hvae', 'multitask')
+  ]
+  assert todo['hvae', 1].needs == {('hypernet', 1)}
+  assert todo['hyperldm-hvae', 1].needs == {('hypernet', 1), ('hvae', 1)}
+  assert todo['multitask', 1, 'wording-test'].needs == {('multitask', 1)}
+
+
+def test_pages_of_udl_share_their_runs(tmp_path):
+  folders = {
+    page: trainings.folder(results.arguments(tmp_path, page))
+    for page in ('udl', 'udl-others', 'udl-ablations', 'udl-layer')
+  }
+  assert folders['udl'] == folders['udl-others'] == folders['udl-ablations']
+  assert folders['udl'] != folders['udl-layer']
+  configs = {}
+  for name, page in pages.PAGES.items():
+    for row in page.rows if page.folder else ():
+      options = results.arguments(tmp_path, name)
+      config = trainings.config_of(options, row, 0).to_json_best_effort()
+      place = trainings.folder(options), row
+      assert configs.setdefault(place, config) == config, (name, row)

@@ -1,0 +1,122 @@
+"""The encoder of weights that matches questions, and guidance by it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl.learners._language import hypernetwork
+from tests.testing import errors
+from tests.testing import guidance
+from tests.testing import laws
+
+LAWS = {
+  'hyperclip': laws.Laws(
+    slow='compiling and training it takes too long for every run',
+    untrained='its upstreams are random here; see the tests of this file',
+    tasks=2,
+    reason='its contrastive loss is over several tasks',
+  )
+}
+
+TASKS = guidance.TASKS
+
+
+def test_the_encoder_of_weights_retrieves_their_question():
+  _, params, metrics = guidance.trained('hyperclip')
+  assert metrics['retrieval'] > 0.9  # chance is 1/8
+  learner = guidance.make('hyperclip', guidance_steps=100, guidance_rate=0.1)
+  batch = guidance.batch_of('hyperclip', train=False)
+  evaluate = lambda e: learner.evaluate(params, e, jax.random.key(0))
+  metrics = jax.jit(jax.vmap(evaluate))(batch)
+  assert (metrics['likeness'] > metrics['likeness_start'] + 0.1).all()
+  # The same, all tasks in one episode.
+  group = evaluate(batch)
+  np.testing.assert_allclose(
+    group['likeness'], metrics['likeness'].mean(), atol=1e-4
+  )
+  assert 0 <= float(group['retrieval']) <= 1
+  np.testing.assert_allclose(group['retrieval_chance'], 1 / TASKS)
+  same = batch._replace(extra={**batch.extra, 'group': jnp.zeros(TASKS)})
+  group = evaluate(same)
+  assert group['retrieval'] == group['retrieval_chance'] == 1
+
+
+def unit(v):
+  return np.asarray(v / np.linalg.norm(v))
+
+
+def test_the_contrast_counts_other_wordings_as_correct():
+  """The loss and the retrieval, in NumPy."""
+  learner = guidance.make('hyperclip', encoder=(16,), noise=0.0)
+  batch = guidance.batch_of('hyperclip')
+  group = np.array([0, 0, 1, 2, 2, 2, 3, 4])
+  batch = batch._replace(extra={**batch.extra, 'group': jnp.asarray(group)})
+  params = learner.init(jax.random.key(0), guidance.first(batch))
+  key = jax.random.key(1)
+  _, metrics = learner.loss(params, batch, key, 0)
+  distinct = batch._replace(extra={**batch.extra, 'group': jnp.arange(TASKS)})
+  _, other = learner.loss(params, distinct, key, 0)
+  assert other['contrast'] != metrics['contrast']
+  layers = jax.tree.map(np.asarray, params['encoder'])
+  base = guidance.flatten(params['frozen']['hypernet']['decoder']['base'])
+  codes = batch.extra['task'] @ guidance.codes_of(params)
+  deviations = guidance.weights_of(params, codes) - base
+  f, g = [], []
+  for i in range(TASKS):
+    h = deviations[i] @ layers[0]['kernel'] + layers[0]['bias']
+    h = h / (1 + np.exp(-h))  # SiLU
+    f.append(unit(h @ layers[1]['kernel'] + layers[1]['bias']))
+    one = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
+    net = hypernetwork.unfreeze(guidance.NET, params)
+    words = net.encoder.embed_words(one.support.context)
+    g.append(unit(words.question))
+  logits = 20.0 * np.array(f) @ np.array(g).T
+  total = 0.0
+  for table in (logits, logits.T):
+    log_p = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
+    for i in range(TASKS):
+      total -= log_p[i, group == group[i]].mean() / TASKS
+  np.testing.assert_allclose(metrics['contrast'], total, rtol=1e-4)
+  hits = group[logits.argmax(axis=1)] == group
+  np.testing.assert_allclose(metrics['retrieval'], np.mean(hits))
+
+
+def test_a_penalty_keeps_the_latent_near_its_initial_value():
+  _, params, _ = guidance.trained('hyperclip')
+  distances = []
+  for penalty in (0.0, 100.0):
+    learner = guidance.make(
+      'hyperclip',
+      guidance_steps=30,
+      guidance_penalty=penalty,
+      guidance_schedule='cosine',
+    )
+    support = guidance.first(guidance.supports())
+    task = learner.adapt(params, support, jax.random.key(0), train=False)
+    start = params['frozen']['hypernet']['start']
+    distances.append(float(jnp.linalg.norm(task.latent - start)))
+  assert distances[1] < 0.2 * distances[0]
+
+
+def test_a_contrast_needs_several_tasks():
+  learner, params, _ = guidance.trained('hyperclip')
+  episode = guidance.first(guidance.batch_of('hyperclip'))
+  with pytest.raises(ValueError, match=r'episode\.tasks >= 2'):
+    learner.loss(params, episode, jax.random.key(0), 0)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'guidance_rate': 0.0}, 'guidance_rate = 0.0 must be above 0'),
+    ({'guidance_schedule': 'up'}, "guidance_schedule = 'up' is none of"),
+    ({'encoder': (8, 0)}, 'encoder = (8, 0) is below its minimum 1'),
+  ],
+)
+def test_a_wrong_setting_is_refused(options, message):
+  refused = errors.refusal(
+    guidance.make, 'hyperclip', error=core.BadInput, **options
+  )
+  assert message in refused
