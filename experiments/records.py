@@ -137,7 +137,7 @@ class Runs:
     return self.folder / f'{row}-{seed}'
 
   def _read(self, row, seed, result):
-    """(the last line or None, per-episode arrays) of a result."""
+    """Return (the last line or None, per-episode arrays) of a result."""
     path = self._workdir(row, seed) / 'eval' / f'{result}.jsonl'
     lines = metrics.read_jsonl(path)
     arrays = path.with_name(f'{result}_episodes.npz')

@@ -153,7 +153,7 @@ def _differences(rows, names, references, of):
 
 
 def _scores(page, rows, names, of):
-  """The second table: one line for each row and result."""
+  """Return the second table: one line for each row and result."""
   pairs = [(row, name) for row in rows for name in names]
   if page.by_result:
     pairs = [(row, name) for name in names for row in rows]

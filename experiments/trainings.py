@@ -119,7 +119,7 @@ def _add_training(arguments, made, row, seed):
 
 
 def _flags(arguments, row, seed):
-  """Flags of one training."""
+  """Return the flags of one training."""
   flags = pages.PAGES[arguments.page].rows[row].flags
   steps = [f'--config.steps={arguments.steps}'] if arguments.steps else []
   return [

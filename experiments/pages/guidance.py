@@ -69,7 +69,7 @@ def _hypernets():
 
 
 def _rows():
-  """Return all rows; they are compared with `multitask`, which sees no language."""
+  """Return all rows; `multitask`, without any language, is the reference."""
   contrastive = {
     **_asked('--config.language.answers=bare'),
     **_asked('--config.language.answers=full', tag='full-'),

@@ -39,16 +39,16 @@ class EpisodeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeAugmentConfig:
-  """Augmentation of whole episodes by HyperTransformer's rates."""
+  """Augmentation of whole episodes, with a probability for each transform."""
 
   rot90: bool = False
-  rotate: float = 0.0
-  angle: float = 180.0  # degrees at most
-  roll: float = 0.0
-  resize: float = 0.0
-  contrast: float = 0.0
-  smooth: float = 0.0
-  negate: float = 0.0
+  rotate: float = field(0.0, at_least=0, at_most=1)
+  angle: float = 180.0  # of `rotate`, degrees at most
+  roll: float = field(0.0, at_least=0, at_most=1)
+  resize: float = field(0.0, at_least=0, at_most=1)
+  contrast: float = field(0.0, at_least=0, at_most=1)
+  smooth: float = field(0.0, at_least=0, at_most=1)
+  negate: float = field(0.0, at_least=0, at_most=1)
   per_label: bool = False
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import difflib
 import importlib
-import inspect
 import pathlib
 from types import ModuleType
 from typing import Any
@@ -28,14 +27,7 @@ def hyperparameters(name: str) -> dict[str, Any]:
   Raises:
     core.BadInput: for an unknown name, listing the choices.
   """
-  module = _module(name)
-  if not hasattr(module, 'Config'):  # TEMPORARY: not yet a dataclass
-    return {
-      k: p.default
-      for k, p in inspect.signature(module.make).parameters.items()
-      if k != 'way'
-    }
-  return hyperparameters_lib.defaults(module.Config)
+  return hyperparameters_lib.defaults(_module(name).Config)
 
 
 def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
@@ -61,8 +53,6 @@ def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
       )
   module = _module(name)
   try:
-    if not hasattr(module, 'Config'):  # TEMPORARY: not yet a dataclass
-      return module.make(way, **settings)
     return module.make(module.Config(way=way, **settings))
   except (TypeError, ValueError) as error:
     raise core.BadInput(f'learner {name!r}: {error}') from error
@@ -99,61 +89,13 @@ def check_run(config: ConfigDict) -> None:
 
 
 def _supporting(feature):
-  """The learners that support `feature`, in words."""
+  """Return the learners that support `feature`, in words."""
   modules = {name: _module(name) for name in names()}
   return ' and '.join(
     name
     for name, module in modules.items()
     if feature in getattr(module, 'SUPPORTS', frozenset())
   )
-
-
-# TEMPORARY: until every learner has a dataclass.
-def divided(settings, function):
-  """(the settings that a function takes, the others), two dicts."""
-  taken = inspect.signature(function).parameters
-  own = {k: v for k, v in settings.items() if k in taken}
-  return own, {k: v for k, v in settings.items() if k not in taken}
-
-
-def spelled_out(own, *bases, without=()):
-  """The signature of a `make` that passes **settings on to others.
-
-  Args:
-    own: the function with **settings; what it names itself comes first.
-    *bases: the functions that get them.
-    without: names of the bases that `own` does not take.
-
-  Returns:
-    An `inspect.Signature` for `own.__signature__`, which `hyperparameters`
-    reads.
-  """
-  named = {
-    k: p
-    for k, p in inspect.signature(own).parameters.items()
-    if p.kind != p.VAR_KEYWORD
-  }
-  for base in bases:
-    theirs = inspect.signature(base).parameters
-    named |= {k: p for k, p in theirs.items() if k not in {*named, *without}}
-  return inspect.Signature(named.values())
-
-
-def filled(kind, make, way, settings):
-  """A NamedTuple of the arguments of a `make`, its defaults filled in.
-
-  Args:
-    kind: the NamedTuple's class, with the arguments of `make` as fields.
-    make: the learner's function.
-    way: N.
-    settings: dict, what is given; channels become a tuple.
-
-  Raises:
-    TypeError: for a setting that does not exist.
-  """
-  settings = {**make.__kwdefaults__, **settings}
-  settings['channels'] = tuple(settings['channels'])
-  return kind(way=way, **settings)
 
 
 def make_learner(

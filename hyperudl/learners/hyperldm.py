@@ -24,13 +24,13 @@ from hyperudl.ops import losses
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(latent_space.Config, latent_diffusion.Config):
+class Config(latent_diffusion.Config, latent_space.Config):
   """Hyperparameters of `hyperldm`."""
 
   finetune_steps: int = field(0, at_least=0)  # from the latent, on the support
 
   def __post_init__(self):
-    super().__post_init__()
+    latent_space.Config.__post_init__(self)
     latent_diffusion.Config.__post_init__(self)
 
 

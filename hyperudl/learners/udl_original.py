@@ -262,12 +262,12 @@ def _evaluate(config, params, episode, key):
   del metrics['probabilities_unadapted']
   logits = [_classify(on_noise, each) for each in rows]
   named = cluster_setting.name(*logits, episode, config.way)
-  placebo = losses.accuracy(named, y)
+  noise_accuracy = losses.accuracy(named, y)
   points = {'posterior': [each[:, : config.latent] for each in rows]}
   return {
     **metrics,
     **cluster_setting.baselines(episode, config.way, points),
-    'accuracy_placebo': placebo,
+    'accuracy_placebo': noise_accuracy,
     'gain_step': metrics['accuracy'] - metrics['accuracy_unadapted'],
-    'gain_data': metrics['accuracy'] - placebo,
+    'gain_data': metrics['accuracy'] - noise_accuracy,
   }

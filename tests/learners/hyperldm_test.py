@@ -8,6 +8,9 @@ import pytest
 from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.data.language import task_set
+from hyperudl.learners import hyperldm
+from hyperudl.learners._language import latent_diffusion
+from hyperudl.learners._language import latent_space
 from hyperudl.ops import losses
 from hyperudl.training import train_step
 from tests.testing import errors
@@ -46,6 +49,33 @@ def test_the_latent_of_the_asked_task_is_sampled(gamma):
   rate = float(jnp.mean(jnp.stack(hits)))
   # Chance is 1/8; without the question it cannot be more.
   assert rate > 0.8 if gamma else rate < 0.45
+
+
+@pytest.mark.parametrize('space', ['hnet', 'hvae'])
+def test_latents_of_a_space_decode_to_networks_of_one_shape(space):
+  config = hyperldm.Config(
+    guidance.WAY,
+    space=space,
+    **guidance.SIZES,
+    **guidance.SETTINGS['hyperldm'],
+  )
+  key, episode = (
+    jax.random.key(0),
+    guidance.first(guidance.batch_of('hyperldm')),
+  )
+  frozen = latent_space.init_frozen(config, key, episode)
+  latents = latent_space.LatentSpace(config, {'frozen': frozen})
+  for latent in (
+    latents.initial_latent(episode.support.context),
+    latents.task_latent(episode),
+  ):
+    assert latent.shape == ({'hnet': 6, 'hvae': 5}[space],)
+    weights = latents.net.weights_of(latents.decode(latent))
+    jax.tree.map(
+      lambda leaf, base: np.testing.assert_equal(leaf.shape, base.shape),
+      weights,
+      latents.net.base,
+    )
 
 
 def test_the_moments_of_the_latents_are_learned():
@@ -167,3 +197,11 @@ def test_a_wrong_setting_is_refused(options, message):
     guidance.make, 'hyperldm', error=core.BadInput, **options
   )
   assert message in refused
+
+
+def test_the_sampler_takes_no_more_steps_than_the_diffusion_has():
+  latent_diffusion.Config(timesteps=40, sampler_steps=40)
+  message = errors.refusal(
+    latent_diffusion.Config, timesteps=40, sampler_steps=41
+  )
+  assert message == 'sampler_steps = 41 is above timesteps = 40'

@@ -112,7 +112,7 @@ def test_without_a_checkpoint_nothing_is_restored(tmp_path):
 def test_a_full_disk_ends_with_one_line_and_the_last_step_intact(
   tmp_path, limit
 ):
-  """Files may not grow; seen before orbax writes, while it does, or no disk."""
+  """Files may not grow before orbax writes, or while it does; or no disk."""
   helpers.write(tmp_path, 1)
   result = helpers.run(
     """

@@ -1,6 +1,5 @@
 """Best steps, steps by number, grafts from upstream runs, and polling."""
 
-import json
 import os
 import shutil
 import threading
@@ -16,6 +15,7 @@ from hyperudl.storage import checkpoints
 from hyperudl.storage import selection
 
 CONFIG = {'seed': 0}
+POLICY = checkpoints.Policy()
 
 
 def make_state(step, frozen=None):
@@ -26,7 +26,7 @@ def make_state(step, frozen=None):
 
 
 def write(workdir, *states):
-  manager = checkpoints.open_manager(workdir, checkpoints.Policy())
+  manager = checkpoints.open_manager(workdir, POLICY)
   for state in states:
     checkpoints.save(manager, state, CONFIG)
   checkpoints.close(manager)
@@ -45,8 +45,8 @@ def damage(path):
 
 def test_the_best_stay_whatever_their_order(tmp_path):
   metrics = {1: 0.1, 2: 0.9, 3: np.nan, 4: 0.8, 5: 0.2, 6: np.inf, 7: -np.inf}
-  kept = [keep_best(tmp_path, step, m) for step, m in metrics.items()]
-  assert kept == [True, True, False, True, False, False, False]
+  is_best = [keep_best(tmp_path, step, m) for step, m in metrics.items()]
+  assert is_best == [True, True, False, True, False, False, False]
   assert selection.best_steps(tmp_path) == [2, 4]
   assert sorted(os.listdir(tmp_path / 'best')) == ['2', '4']
   assert keep_best(tmp_path, 3, 0.95)  # an earlier step, after a later one
@@ -72,20 +72,18 @@ def test_the_best_is_never_a_state_that_is_not_finite(tmp_path):
   state = {'params': {'w': jnp.array([1.0, np.nan])}}
   with pytest.raises(core.NonFinite):
     checkpoint = checkpoints.Checkpoint(state, 4, CONFIG)
-    selection.keep_best(tmp_path, checkpoint, 0.5, checkpoints.Policy())
+    selection.keep_best(tmp_path, checkpoint, 0.5, POLICY)
   assert selection.best_steps(tmp_path) == []
 
 
-def test_steps_are_found_by_name_and_number(tmp_path):
+def test_steps_are_restored_by_name_and_number(tmp_path):
   write(tmp_path, *map(make_state, (1, 2, 3)))
   for step, metric in ((1, 0.5), (4, 0.9), (2, 0.1)):
     keep_best(tmp_path, step, metric, keep=3)
   for name, step in (('latest', 3), ('best', 4), (2, 2), ('2', 2), (4, 4)):
-    state, number, config = selection.restore_step(
-      tmp_path, name, make_state(0)
-    )
-    assert number == step and config == CONFIG
-    np.testing.assert_array_equal(state.params['w'], np.full((3, 2), step))
+    restored = selection.restore_step(tmp_path, name, make_state(0))
+    assert (restored.step, restored.config) == (step, CONFIG)
+    assert (restored.state.params['w'] == step).all()
 
 
 @pytest.mark.parametrize('step', ['latest', 'best', 7])
@@ -191,7 +189,7 @@ def test_a_graft_needs_an_upstream_and_a_place(tmp_path):
 
 
 def poll(workdir, stop=lambda: True, interrupted=None, done=()):
-  """Polls often, and gives up after 20 seconds."""
+  """Poll often, and give up after 20 seconds."""
   deadline = time.monotonic() + 20
   interrupted = interrupted or (lambda: time.monotonic() > deadline)
   return selection.poll(
@@ -205,8 +203,8 @@ def test_the_poll_follows_a_trainer_that_keeps_one(tmp_path):
 
   def train():
     time.sleep(0.2)
-    policy = checkpoints.Policy(keep_latest=1)
-    manager = checkpoints.open_manager(tmp_path, policy)
+    keep_one = checkpoints.Policy(keep_latest=1)
+    manager = checkpoints.open_manager(tmp_path, keep_one)
     for step in range(1, 13):
       checkpoints.save(manager, make_state(step), CONFIG)
       time.sleep(0.05)
@@ -215,15 +213,14 @@ def test_the_poll_follows_a_trainer_that_keeps_one(tmp_path):
 
   thread = threading.Thread(target=train)
   thread.start()
-  seen = []
+  polled = []
   for state, step, config in poll(tmp_path, end.exists):
-    np.testing.assert_array_equal(state.params['w'], np.full((3, 2), step))
-    assert config == CONFIG
+    assert (state.params['w'] == step).all() and config == CONFIG
     time.sleep(0.07)  # an evaluation slower than the trainer
-    seen.append(step)
+    polled.append(step)
   thread.join()
-  assert seen == sorted(set(seen))
-  assert seen[-1] == 12 and len(seen) >= 3
+  assert polled == sorted(set(polled))
+  assert polled[-1] == 12 and len(polled) >= 3
   assert os.listdir(tmp_path / 'checkpoints') == ['12']
 
 
@@ -271,8 +268,7 @@ def test_a_trainer_that_went_back_is_followed(tmp_path):
   assert next(polling)[1] == 5
 
   def go_back():
-    policy = checkpoints.Policy()
-    manager = checkpoints.open_manager(tmp_path, policy, resumed_step=1)
+    manager = checkpoints.open_manager(tmp_path, POLICY, resumed_step=1)
     checkpoints.save(manager, make_state(3), CONFIG)
     checkpoints.close(manager)
 
@@ -298,7 +294,7 @@ def test_a_poll_for_another_model_is_refused(tmp_path):
     list(selection.poll(tmp_path, target, lambda: True, lambda: False))
 
 
-def test_the_metric_travels_with_the_best(tmp_path):
+def test_the_metric_is_saved_with_the_best(tmp_path):
   keep_best(tmp_path, 3, 0.25)
-  path = tmp_path / 'best' / '3' / 'meta' / 'metadata'
-  assert json.loads(path.read_text())['metric'] == 0.25
+  path = checkpoints.step_path(tmp_path, 'best', 3)
+  assert checkpoints.read_meta(path)['metric'] == 0.25

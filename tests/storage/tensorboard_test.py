@@ -78,10 +78,10 @@ def write_run(workdir):
 
 def pictures(address, tag, tmp_path):
   """The decoded PNGs that the server shows under a tag."""
-  found = json.loads(
+  entries = json.loads(
     fetch(address + '/images/images', run='train', tag=tag, sample=0)
   )
-  for entry in found:
+  for entry in entries:
     query = dict(urllib.parse.parse_qsl(entry['query']))
     content = fetch(f'{address}/images/individualImage', **query)
     (tmp_path / 'x.png').write_bytes(content)

@@ -87,12 +87,6 @@ def read(config: Any, train: bool) -> Spec:
 
 def _check_combinations(spec):
   data = spec.data
-  for name in augment.PROBABILITIES:
-    value = getattr(data.episode_augment, name)
-    if not 0 <= value <= 1:
-      raise BadInput(
-        f'data.episode_augment.{name}={value}: it is a probability, in [0, 1]'
-      )
   if spec.distractors and (spec.transductive or not spec.unlabelled):
     raise BadInput(
       f'episode.distractors={spec.distractors} are among the unlabelled '

@@ -64,8 +64,8 @@ class InnerLoss(NamedTuple):
   # What it is computed on: 'features', 'views' (two of each image),
   # 'predictions' or 'images' (ELBO terms of the frozen vae).
   needs: str
-  # Whether it is also a part of the outer loss, at v_0, so that the networks of
-  # its own become meaningful.
+  # Whether it is also a part of the outer loss, at v_0, so that its parameters
+  # become meaningful.
   auxiliary: bool
   is_weighted: bool = True  # whether it has a weight in the inner loss
 

@@ -171,7 +171,9 @@ def test_episodes_are_augmented_in_training_alone():
 
 
 def test_a_probability_above_one_is_refused():
-  with pytest.raises(core.BadInput, match=r'episode_augment\.roll=1.5'):
+  with pytest.raises(
+    core.BadInput, match=r'episode_augment\.roll = 1\.5 is above'
+  ):
     helpers.draw(episode_augment=(('roll', 1.5),))
 
 

@@ -9,6 +9,7 @@ from configs import contrastive as contrastive_config
 from hyperudl.data import episodes
 from hyperudl.data.language import glyphvqa
 from hyperudl.data.language import glyphvqa_world
+from hyperudl.data.language import questions
 from hyperudl.data.language import task_set
 from hyperudl.learners import contrastive
 from tests.testing import errors
@@ -111,7 +112,7 @@ def test_captions_where_there_are_none_are_refused(captioned):
   del captioned
   config = config_of(captions=True)
   bare = load('bare')
-  message = errors.refusal(episodes.make_draw, config, bare, train=True)
+  message = errors.refusal(questions.make_extras, config.language, bare)
   assert 'the training set has none' in message
   config.learner.name, config.language.asked = 'hypernet', 0
   message = errors.refusal(episodes.check_fits, config, bare, 'train')

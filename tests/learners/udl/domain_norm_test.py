@@ -21,10 +21,10 @@ def test_moments_by_loops():
   )
   member = np.eye(2)[[0, 0, 1, 1, 1]]
   part = member * np.array([1, 1, 1, 0, 1])[:, None]
-  found = normalization.domain_statistics(
+  statistics = normalization.domain_statistics(
     jnp.asarray(x, jnp.float32), jnp.asarray(part)
   )
-  mean, variance = normalization.of_rows(found, jnp.asarray(member))
+  mean, variance = normalization.of_rows(statistics, jnp.asarray(member))
   for row, rows in enumerate(([0, 1], [0, 1], [2, 4], [2, 4], [2, 4])):
     chosen = x[rows]
     np.testing.assert_allclose(
@@ -41,8 +41,8 @@ def test_one_domain_is_batch_norm_and_a_domain_without_images_takes_all():
   nobody = jnp.tile(jnp.array([[1.0, 0]]), (6, 1))
   asked = jnp.tile(jnp.array([[0, 1.0]]), (6, 1))
   for member, part in ((nobody, nobody), (asked, nobody)):
-    found = normalization.domain_statistics(x, part)
-    for got, expected in zip(normalization.of_rows(found, member), wanted):
+    statistics = normalization.domain_statistics(x, part)
+    for got, expected in zip(normalization.of_rows(statistics, member), wanted):
       np.testing.assert_allclose(
         got, jnp.broadcast_to(expected, got.shape), atol=1e-5
       )

@@ -27,7 +27,7 @@ def make(**changes):
 
 
 def episode():
-  """Classes are told apart by their brightness."""
+  """Classes differ in their brightness."""
   rng = np.random.default_rng(3)
   y = np.array([*range(WAY)] * SHOT + [-1] * UNLABELLED)
   x = 0.1 * rng.random((len(y), 10, 10, 1)) + 0.3 * (y[:, None, None, None] + 1)

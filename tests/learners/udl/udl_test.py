@@ -60,14 +60,14 @@ def test_a_single_image_adapts_to_nothing_but_itself():
   data, params = helper.episode(), helper.random_params(learner)
   data = data._replace(extra={'unlabelled_y': jnp.zeros(4, jnp.int32)})
   evaluate = jax.jit(learner.evaluate)
-  found = evaluate(params, data, jax.random.key(2))
+  metrics = evaluate(params, data, jax.random.key(2))
   # Neither the unlabelled images nor the other queries have a say.
   support = data.support
   blank = jnp.where((support.y < 0)[:, None, None, None], 0.3, support.x)
   other = data._replace(support=support._replace(x=blank))
   again = evaluate(params, other, jax.random.key(2))
-  assert found['accuracy_single'] == again['accuracy_single']
-  assert found['nll'] != again['nll']
+  assert metrics['accuracy_single'] == again['accuracy_single']
+  assert metrics['nll'] != again['nll']
 
 
 def test_weights_from_other_supports_keep_the_prototypes_of_this_one():
