@@ -1,4 +1,7 @@
-"""Rows of one configuration: drawing, updates, evaluation, and parts."""
+"""Rows of one configuration: drawing, updates, evaluation, and parts.
+
+Guards: benchmark/hypertransformer_parts.py.
+"""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""A run that cannot go on ends with its exit code and one line."""
+"""A run that cannot go on ends with its exit code and one line.
+
+Guards: core/errors.py, train.py, evaluate.py.
+"""
 
 import functools
 import json

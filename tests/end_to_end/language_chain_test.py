@@ -1,4 +1,7 @@
-"""Stages of the language learners chain through the command line."""
+"""Stages of the language learners chain through the command line.
+
+Guards: training/precompute.py.
+"""
 
 import numpy as np
 import pytest

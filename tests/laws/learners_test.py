@@ -1,4 +1,7 @@
-"""The laws that every learner obeys, found from the folder of learners."""
+"""The laws that every learner obeys, found from the folder of learners.
+
+Guards: core/types.py.
+"""
 
 import dataclasses
 import functools

@@ -1,6 +1,8 @@
 """Sequences of tasks: generated networks, stored prototypes, metrics.
 
 Tests `continual`, `continual_rollout` and `continual_metrics`.
+
+Guards: learners/hypertransformer/continual_rollout.py.
 """
 
 import functools

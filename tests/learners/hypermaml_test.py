@@ -1,4 +1,7 @@
-"""HyperMAML: the update, the warm-up and the inputs of the hypernetwork."""
+"""HyperMAML: the update, the warm-up and the inputs of the hypernetwork.
+
+Guards: learners/_head_generator.py.
+"""
 
 import functools
 

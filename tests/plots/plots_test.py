@@ -1,4 +1,7 @@
-"""Figures show the numbers of runs; nothing to plot is an error."""
+"""Figures show the numbers of runs; nothing to plot is an error.
+
+Guards: plots/episode.py, plots/figure.py.
+"""
 
 import numpy as np
 from PIL import Image

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -37,28 +38,32 @@ def test_a_module_says_in_one_sentence_what_it_does(path):
   assert sentence[0].endswith('.') and len(sentence[0].split()) >= 3
 
 
-def imported_by_tests():
-  """Dotted names that any test imports."""
+def named_in_tests():
+  """Dotted names that tests import, and `Guards: a/b.py, c.py.` names."""
   names = set()
   for path in TESTS:
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
       if isinstance(node, ast.ImportFrom):
         names |= {f'{node.module}.{name.name}' for name in node.names}
         names.add(node.module)
-      elif isinstance(node, ast.Import):
-        names |= {name.name for name in node.names}
+    for guarded in re.findall(r'[\w/]+\.py', ast.get_docstring(tree) or ''):
+      dotted = guarded.removesuffix('.py').removesuffix('/__init__')
+      names.add(f'hyperudl.{dotted.replace("/", ".")}')
   return names
 
 
-def test_every_module_has_a_test_file_or_is_imported_by_one():
-  imported = imported_by_tests()
+def test_every_module_has_a_test_file_or_is_named_in_the_one_that_guards_it():
+  named, unguarded = named_in_tests(), []
   for path in LIBRARY:
-    relative = path.relative_to(ROOT / 'hyperudl')
-    if path.name in ('__init__.py', '__main__.py'):
-      relative = relative.parent
-    module = '.'.join(('hyperudl', *relative.with_suffix('').parts))
-    beside = ROOT / 'tests' / relative.with_name(f'{relative.stem}_test.py')
-    assert module in imported or beside.exists(), module
+    module = path.relative_to(ROOT / 'hyperudl').with_suffix('')
+    if module.name in ('__init__', '__main__'):
+      module = module.parent
+    beside = ROOT / 'tests' / module.parent / f'{module.name}_test.py'
+    dotted = '.'.join(('hyperudl', *module.parts))
+    if module.parts and dotted not in named and not beside.exists():
+      unguarded.append(dotted)
+  assert not unguarded
 
 
 def test_no_test_uses_a_private_name():

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 
 from hyperudl import core
 from hyperudl import learners
+from hyperudl.core.config import ConfigDict
 from hyperudl.learners.hypertransformer import config as config_lib
 from hyperudl.learners.hypertransformer import feature_extractors
 from hyperudl.learners.hypertransformer import losses
@@ -46,6 +47,20 @@ from hyperudl.ops import losses as ops_losses
 Config = config_lib.Config
 # See `learners.check_run`.
 SUPPORTS = frozenset({'emit_from', 'missing_classes'})
+
+
+def check_run(config: ConfigDict) -> None:
+  """Refuse other supports in a stage that generates no weights.
+
+  Raises:
+    core.BadInput: naming the fields.
+  """
+  if config.episode.emit_from != 'own' and config.learner.stage == 'shared':
+    raise core.BadInput(
+      f'config.episode.emit_from = {config.episode.emit_from!r} replaces the '
+      'supports that weights are generated from, and '
+      "config.learner.stage = 'shared' generates none: set it to 'own'"
+    )
 
 
 def make(config: Config) -> core.Learner:

@@ -10,6 +10,7 @@ from configs import contrastive as contrastive_config
 from configs import hyperclip as clip_config
 from configs import hypernet as hypernet_config
 from hyperudl.data import episodes
+from hyperudl.data.language import episodes as language_episodes
 from hyperudl.data.language import glyphvqa
 from hyperudl.data.language import glyphvqa_words
 from hyperudl.data.language import glyphvqa_world
@@ -332,7 +333,9 @@ def test_tasks_that_are_evaluated_together_are_of_all_kinds():
 )
 def test_a_setting_that_is_not_for_tasks_with_language_is_refused(field, value):
   config = config_of(**{field: value})
-  message = errors.refusal(episodes.check_fits, config, load('test'), 'test')
+  message = errors.refusal(
+    language_episodes.check, config, load('test'), 'test'
+  )
   assert message.startswith(f'config.episode.{field} = {value!r}')
 
 

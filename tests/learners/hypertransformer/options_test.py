@@ -1,4 +1,7 @@
-"""HyperTransformer: its less common settings."""
+"""HyperTransformer: its less common settings.
+
+Guards: learners/hypertransformer/config.py.
+"""
 
 import jax
 import jax.numpy as jnp

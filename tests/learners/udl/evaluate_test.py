@@ -1,4 +1,7 @@
-"""Baselines and controls of `udl` that are measured on request."""
+"""Baselines and controls of `udl` that are measured on request.
+
+Guards: learners/udl/controls.py.
+"""
 
 import functools
 

@@ -1,4 +1,7 @@
-"""The `udl` learner: phases, overrides, and what its parts may depend on."""
+"""The `udl` learner: phases, overrides, and what its parts may depend on.
+
+Guards: learners/udl/config.py.
+"""
 
 import jax
 import jax.numpy as jnp
