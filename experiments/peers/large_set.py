@@ -28,7 +28,7 @@ BLOCK = 1 << 26  # bytes of noise that images are cut from
 
 
 def write(path, classes, each):
-  """A set of noise images in the form [classes, images, ...] of the README."""
+  """Return noise images in the form [classes, images, ...] of the README."""
   if path.exists():
     return
   noise = np.random.default_rng(0).integers(0, 256, BLOCK, np.uint8).tobytes()
@@ -54,7 +54,7 @@ def write(path, classes, each):
 
 
 def train(folder, name, steps, channels):
-  """(updates a second, peak MiB) of a training in a process of its own."""
+  """Return (updates a second, peak MiB) of a training in its own process."""
   with tempfile.TemporaryDirectory() as workdir:
     command = [
       sys.executable,
@@ -78,7 +78,7 @@ def train(folder, name, steps, channels):
 
 
 def main():
-  """Writes the sets, trains in turns, prints the lines."""
+  """Write the sets, train in turns, print the lines."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--dir', required=True, type=pathlib.Path)
   parser.add_argument('--images', default=448_695, type=int)

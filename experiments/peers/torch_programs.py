@@ -54,7 +54,7 @@ def linear(head, z):
 
 
 def logits(weights, x, pool_first=False):
-  """The network with its linear head."""
+  """Return the network with its linear head."""
   return linear(weights['head'], embed(weights, x, pool_first))
 
 

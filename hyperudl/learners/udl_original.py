@@ -126,7 +126,7 @@ def _encode(config, params, x):
 
 
 def _generate(config, theta, rows):
-  """The target's weights from C: ((kernel, bias), ...)."""
+  """Return the target's weights from C: ((kernel, bias), ...)."""
   attention = jax.nn.softmax(rows @ theta['query'])
   context = attention @ rows
   weights = []
@@ -152,7 +152,7 @@ def _predict(config, params, weights, x, context):
 
 
 def _pool(config, params, support, key):
-  """The rows that C is drawn from."""
+  """Return the rows that C is drawn from."""
   x, context = support.x, support.context or {}
   if 'cond' in context and context['cond'].shape[0]:
     x = context['cond']

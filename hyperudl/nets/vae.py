@@ -88,7 +88,8 @@ class VAE(nn.Module):
   latent: int = 24
   hidden: tuple[int, ...] = (256, 128)
 
-  def setup(self):
+  def setup(self) -> None:
+    """Make the layers."""
     self.encoder = [nn.Dense(width) for width in self.hidden]
     self.posterior = nn.Dense(2 * self.latent)
     self.decoder = [nn.Dense(width) for width in reversed(self.hidden)]
@@ -184,7 +185,12 @@ class ResidualVAE(nn.Module):
   latent: int = 128
   width: int = 32
 
-  def setup(self):
+  def setup(self) -> None:
+    """Make the layers.
+
+    Raises:
+      core.BadInput: for images whose sides are no multiples of 4.
+    """
     height, side, channels = self.image_shape
     if height % 4 or side % 4:
       raise core.BadInput(

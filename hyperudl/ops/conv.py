@@ -64,7 +64,7 @@ def check_settings(stride: int, padding: str, formulation: str) -> None:
 
 
 def _pads(shape, kernel, stride, padding):
-  """The `Pads` of `padding` for maps (H, W) and a kernel (kh, kw)."""
+  """Return the `Pads` of `padding` for maps (H, W) and a kernel (kh, kw)."""
   if padding == 'VALID' and any(k > size for k, size in zip(kernel, shape)):
     raise ValueError(
       f'a {kernel[0]}x{kernel[1]} kernel does not fit into a map of '
@@ -77,7 +77,7 @@ def _pads(shape, kernel, stride, padding):
 
 
 def _choose(w, stride):
-  """The fastest formulation for the backend, as `hyperudl.benchmark` says."""
+  """Return the fastest formulation for the backend, as measured."""
   kh, kw, inputs, outputs = w.shape
   if jax.default_backend() != 'cpu':
     return 'lax'
@@ -154,7 +154,7 @@ def _pad(x, rows=(0, 0), columns=(0, 0)):
 
 
 def _windows(x, kernel, stride=1):
-  """The windows of every position side by side.
+  """Return the windows of every position side by side.
 
   Args:
     x: f32[n, H, W, C], padded.
@@ -264,7 +264,7 @@ def _kernel_gradient(pads, kernel, x, dy):
 
 
 def _opposite(pads, kernel):
-  """The pads of the convolution that leads back."""
+  """Return the pads of the convolution that leads back."""
   return tuple((k - 1 - a, k - 1 - b) for (a, b), k in zip(pads, kernel))
 
 

@@ -206,7 +206,7 @@ def _squares(x):
 
 
 def _squares_in_rows(x):
-  """The transpose of `_squares`, made without one; H and W are even."""
+  """Transpose `_squares` without a transpose; H and W are even."""
   n, height, width, inputs = x.shape
   rows, columns = height // 2, width // 2
   blocks = jnp.pad(jnp.moveaxis(x, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))

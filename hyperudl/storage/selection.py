@@ -149,18 +149,20 @@ def graft(params: dict, name: str, upstream: StrPath) -> dict[str, Any]:
   if step is None:
     raise core.BadInput(f'{label}: no checkpoint there; train it first')
   state, step, _ = restore_step(upstream, source)
-  logging.info('%s: filled from %s step %d', label, source, step)
-  label = f'{label} (step {step}): '
+  where = f'{label} (step {step}): '
   trained = dict(state['params'])
-  if name not in frozen:
-    part = _fill(params[name], trained.get(name, {}), f'{label}{name}/', True)
-    return {**params, name: part}
-  parts = {**trained.pop('frozen', {}), name: trained}
-  filled = {
-    part: _fill(frozen[part], parts[part], f'{label}frozen/{part}/')
-    for part in sorted(parts.keys() & frozen.keys())
-  }
-  return {**params, 'frozen': {**frozen, **filled}}
+  if name in frozen:
+    parts = {**trained.pop('frozen', {}), name: trained}
+    filled = {
+      part: _fill(frozen[part], parts[part], f'{where}frozen/{part}/')
+      for part in sorted(parts.keys() & frozen.keys())
+    }
+    params = {**params, 'frozen': {**frozen, **filled}}
+  else:
+    part = _fill(params[name], trained.get(name, {}), f'{where}{name}/', True)
+    params = {**params, name: part}
+  logging.info('%s: filled from %s step %d', label, source, step)
+  return params
 
 
 def _fill(target, source, label, ignore_extra=False):

@@ -96,7 +96,7 @@ def load(folder: str) -> Clip:
 
 
 def _check(folder):
-  """The file of the weights; BadInput if something is missing."""
+  """Return the file of the weights; BadInput if something is missing."""
   exists = lambda name: os.path.exists(os.path.join(folder, name))
   weights = [name for name in WEIGHTS if exists(name)]
   has_tokens = any(all(map(exists, names)) for names in TOKENIZER)
@@ -161,7 +161,7 @@ def _normalisation(folder):
 
 
 def _fingerprint(folder, weights):
-  """A number that changes with the files of the model."""
+  """Return a number that changes with the files of the model."""
   checksum = 0
   for name in ('config.json', weights):
     with open(os.path.join(folder, name), 'rb') as file:

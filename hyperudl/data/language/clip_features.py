@@ -170,7 +170,7 @@ def _in_batches(call, items, batch, label):
 
 
 def _write(path, names, features):
-  """A bank as `metavqa.read_features` reads it, all of it or nothing."""
+  """Write a bank as `metavqa.read_features` reads it, whole or not at all."""
   file = io.BytesIO()
   np.savez(file, names=np.array(names, str), features=features)
   filesystem.replace(path, file.getvalue())

@@ -184,7 +184,7 @@ def _narrow(tasks, ways, folder, split):
 
 
 def _bank(folder, kind, rows, width=None):
-  """The features of a kind, which must have {name: number of rows}."""
+  """Return the features of a kind, which must have {name: number of rows}."""
   paths = [
     os.path.join(folder, f'{kind}_features{end}') for end in ('.npz', '.npy')
   ]

@@ -98,7 +98,7 @@ class WeightGenerator(nn.Module):
     return jnp.concatenate([*parts, shared], axis=-1)
 
   def _layer(self, spec, names, learned, features, y, train, conditioning):
-    """Generated parameters `names` of a layer, the kernel first."""
+    """Generate the parameters `names` of a layer, the kernel first."""
     config, shape, extras = self.config, spec.kernel_shape, names[1:]
     allocation = 'output' if spec.is_head else config.allocation
     size = weight_tokens.slices_shape(shape, allocation, len(extras))

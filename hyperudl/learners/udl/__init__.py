@@ -68,7 +68,7 @@ def make(config: Config) -> core.Learner:
 
 
 def _init(config, key, episode):
-  """The parameters: 'frozen', those of the phase, and 'inner'."""
+  """Return the parameters: 'frozen', those of the phase, and 'inner'."""
   keys, support = jax.random.split(key, 3), episode.support
   upstream = vae.Config(
     way=config.way, latent=config.vae_latent, hidden=config.vae_hidden
@@ -85,7 +85,7 @@ def _init(config, key, episode):
 
 
 def _init_inner(config, key, params, x):
-  """The parameters of the inner loop; `params` and `x` are for shapes."""
+  """Return the inner loop's parameters; `params` and `x` are for shapes."""
   names = ('elbo', 'critic', 'gate', *inner_losses.SSL)
   keys = dict(zip(names, jax.random.split(key, len(names))))
   scalar = lambda value: jnp.asarray(value, jnp.float32)
@@ -170,7 +170,7 @@ def _loss(config, params, episode, key, step):
 
 
 def _combine(config, unadapted, adapted):
-  """The outer loss without auxiliary losses, of two cross-entropies."""
+  """Combine two cross-entropies to the outer loss without auxiliary ones."""
   if config.phase == 'inner':
     return adapted / (jax.lax.stop_gradient(unadapted) + RELATIVE)
   if config.meta_grad == 'none':
@@ -180,7 +180,7 @@ def _combine(config, unadapted, adapted):
 
 
 def _multi_step(config, networks, last, episode, step):
-  """The cross-entropy `last` of v_K, at first with those after each step."""
+  """Average `last`, of v_K, at first with the losses after each step."""
   if not networks[:-1]:
     return last
   earlier = [

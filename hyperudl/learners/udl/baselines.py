@@ -40,9 +40,13 @@ def k_means(
   if config.setting == 'clusters':
     net, variables = hypernetwork.frozen_vae(config, params, x.shape[1:])
     sets = episode.support.x, x
-    latents = [net.apply(variables, s, method='encode')[0] for s in sets]
-    features = [target_network.query_features(config, network, s) for s in sets]
-    points = {'posterior': latents, 'features': map(losses.unit, features)}
+    points = {
+      'posterior': [net.apply(variables, s, method='encode')[0] for s in sets],
+      'features': [
+        losses.unit(target_network.query_features(config, network, s))
+        for s in sets
+      ],
+    }
     return cluster_setting.baselines(episode, config.way, points)
   images = inner_loop.select_images(support)
   if not images.x.shape[0]:

@@ -115,7 +115,7 @@ class Config:
       self._check_reach(parts)
 
   def _check_reach(self, parts):
-    """An ELBO of a network that v does not touch would do nothing."""
+    """Refuse an ELBO of a network that v does not touch: it does nothing."""
     active = inner_losses.active(self).values()
     reached = {
       part for loss in active for part in fast_weights.REACH[loss.needs]

@@ -181,5 +181,5 @@ def _add_to_params(params, v):
 
 
 def _add(tree, increment):
-  """The sum of two pytrees; the first alone where there is no increment."""
+  """Add two pytrees; return the first where there is no increment."""
   return tree if increment is None else jax.tree.map(jnp.add, tree, increment)

@@ -149,7 +149,7 @@ class Generator(nn.Module):
 
 
 def _extras(config):
-  """What slices hold behind a kernel: a place there is in 'output' alone."""
+  """Return what slices hold behind a kernel, in 'output' alone."""
   return ('scale', 'bias') if config.allocation == 'output' else ()
 
 

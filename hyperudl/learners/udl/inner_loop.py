@@ -119,7 +119,7 @@ def _step_metrics(gates, steps):
 
 
 def _gates(config, params, network, inputs, terms):
-  """The gates under v_0; `terms`: of the ELBO of the images."""
+  """Compute the gates under v_0; `terms`: of the ELBO of the images."""
   support_terms, images = terms, inputs.images
   if not images.are_support:
     support_terms = hypernetwork.elbo_terms(config, params, images.support.x)

@@ -14,7 +14,7 @@ def test_v_0_changes_nothing():
   config = helper.tiny_config(adapt='+'.join(fast_weights.PARTS))
 
   def compare(params, network, support):
-    v = fast_weights.identity(config, params, network.prototypes)
+    v = fast_weights.identity(config, params, network)
     under_v = fast_weights.apply(config, params, network, support, v)
     return network, under_v._replace(transform=None)
 

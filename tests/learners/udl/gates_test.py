@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from hyperudl.learners import udl
+from hyperudl.learners.udl import fast_weights
 from hyperudl.learners.udl import gates
 from hyperudl.learners.udl import hypernetwork
+from hyperudl.learners.udl import inner_loop
+from hyperudl.learners.udl import inner_losses
 from tests.testing import udl as helper
 
 
@@ -20,16 +23,12 @@ def test_gates_begin_open_and_are_functions_of_the_images(gate, inputs):
   assert params['inner']['gate']['first']['kernel'].shape[0] == inputs
 
   def compute(params, network, support):
+    images = inner_loop.select_images(support)
     terms = hypernetwork.elbo_terms(config, params, support.x)
-    unlabelled = (support.y < 0).astype(jnp.float32)
-    return gates.compute(
-      config,
-      params['inner']['gate'],
-      params['frozen']['vae']['moments'],
-      gates.ImageSet(unlabelled, network.features, terms),
-      gates.ImageSet(1 - unlabelled, network.features, terms),
-      network.features[:, : helper.WAY],
-    )
+    inputs = inner_losses.draw(images, terms['mean'], jax.random.key(1))
+    v = fast_weights.identity(config, params, network)
+    inputs = inner_loop.read(config, params, network, inputs, v)
+    return gates.compute(config, params, network, inputs, terms, terms)
 
   run = helper.on_network(config, compute, params)
   here, there = run(), run(1 - helper.episode().support.x)
@@ -51,8 +50,8 @@ def test_prediction_inputs_do_not_depend_on_images_that_do_not_count():
   mask = jnp.array([1, 1, 1, 1, 0.0])
 
   def inputs(features, logits):
-    images = gates.ImageSet(mask, jnp.asarray(features), {})
-    return gates.prediction_inputs(images, images, jnp.asarray(logits))
+    x = jnp.asarray(features)
+    return gates.prediction_inputs(x, x, jnp.asarray(logits), mask, mask)
 
   expected = inputs(features, logits)
   features[4], logits[4] = 9.0, -9.0

@@ -61,12 +61,15 @@ def test_the_loss_is_that_of_separate_passes(changes, monkeypatch):
 
 
 def test_support_features_are_computed_once_per_update(monkeypatch):
-  """Counted before XLA merges equal passes, whose gradients it does not."""
+  """Counted before XLA merges equal passes, whose gradients it does not.
+
+  What is saved are a pass under v_0 and one under v_K, of five in all.
+  """
   loss, trained = loss_and_params(helper.tiny_udl(norm='domain'))
   shared = flops.count(jax.value_and_grad(loss), trained)
   use_separate_passes(monkeypatch)
   separate = flops.count(jax.value_and_grad(lambda t: loss(t)), trained)
-  assert shared < 0.85 * separate
+  assert shared < 0.9 * separate
 
 
 @pytest.mark.parametrize('cond', [False, True])
@@ -107,7 +110,7 @@ def descend(config, gate=1.0):
     terms = hypernetwork.elbo_terms(config, params, images.x)
     key = jax.random.key(2)
     inputs = inner_losses.draw(images, terms['mean'], key)
-    v = fast_weights.identity(config, params, network.prototypes)
+    v = fast_weights.identity(config, params, network)
     return inner_loop.descend(config, params, network, inputs, v, gate, key)
 
   return run

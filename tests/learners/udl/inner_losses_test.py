@@ -9,6 +9,7 @@ import pytest
 
 from hyperudl.learners import udl
 from hyperudl.learners.udl import fast_weights
+from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import inner_losses
 from tests.testing import udl as helper
@@ -39,15 +40,15 @@ def test_a_loss_has_a_gradient_exactly_where_the_table_says(part, elbo):
 
   def jacobian(params, network, support):
     images = inner_loop.select_images(support)
-    reference = network.features
-    inputs = inner_losses.draw(images, reference, jax.random.key(1))
+    terms = hypernetwork.elbo_terms(config, params, support.x)
+    inputs = inner_losses.draw(images, terms['mean'], jax.random.key(1))
 
     def values(v):
       under_v = fast_weights.apply(config, params, network, support, v)
-      read = inner_loop.loss_inputs(config, params, under_v, inputs, v)
+      read = inner_loop.read(config, params, under_v, inputs, v)
       return inner_losses.evaluate(config, params['inner'], read)
 
-    v = fast_weights.identity(config, params, network.prototypes)
+    v = fast_weights.identity(config, params, network)
     return jax.jacrev(values)(v)
 
   gradients = helper.on_network(config, jacobian)()

@@ -175,14 +175,13 @@ def test_control_directions_go_back_or_anywhere():
   params = helper.random_params(helper.tiny_udl(**sizes))
   base = helper.without_inner(params)
   key, support = jax.random.key(1), helper.episode().support
-  start = helper.compiled(helper.tiny_udl(phase='base'))[0](base, support, key)[
-    'weights'
-  ]
+  generate, _ = helper.compiled(helper.tiny_udl(phase='base'))
+  before = generate(base, support, key).weights['block0']['scale']
 
   def moved(direction, support=support):
     learner = helper.tiny_udl(direction=direction, **sizes)
     task = helper.compiled(learner)[0](params, support, key)
-    return task.weights['block0']['scale'] - start['block0']['scale']
+    return task.weights['block0']['scale'] - before
 
   np.testing.assert_allclose(
     moved('flipped'), -moved('learned'), rtol=1e-3, atol=1e-6
