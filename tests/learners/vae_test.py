@@ -50,6 +50,19 @@ def test_the_elbo_is_a_lower_bound_of_the_evidence():
     assert evidence - elbo[i] < 10
 
 
+def test_beta_warms_up_linearly_and_stays():
+  config = vae.Config(way=2, latent=2, hidden=(8,), beta_steps=100)
+  learner = vae.make(config)
+  x, y = images_and_variables()[0], jnp.arange(5) % 2
+  episode = core.Episode(core.Examples(x, y), core.Examples(x, y))
+  key = jax.random.key(0)
+  params = learner.init(key, episode)
+  beta = lambda step: learner.loss(params, episode, key, step)[1]['beta']
+  np.testing.assert_allclose(
+    [beta(0), beta(50), beta(100), beta(500)], [0.25, 0.625, 1, 1], rtol=1e-6
+  )
+
+
 def test_nll_is_the_error_in_units_of_the_variance():
   x, variables = images_and_variables()
   terms = NET.apply(variables, x, jnp.zeros((5, 2)))

@@ -6,7 +6,6 @@ import numpy as np
 from scipy import special
 from scipy import stats
 
-from hyperudl.nets import vae
 from hyperudl.ops import losses
 
 RNG = np.random.default_rng(0)
@@ -171,9 +170,3 @@ def test_log_mean_probability_is_that_of_the_mixture():
   expected = np.log(special.softmax(logits, axis=-1).mean(axis=0))
   np.testing.assert_allclose(mixture, expected, rtol=1e-5)
   np.testing.assert_allclose(np.exp(mixture).sum(-1), 1, rtol=1e-5)
-
-
-def test_beta_warms_up_linearly_and_stays():
-  assert vae.beta(0, 0.25, 1.0, 100) == 0.25
-  np.testing.assert_allclose(vae.beta(50, 0.25, 1.0, 100), 0.625)
-  assert vae.beta(500, 0.25, 1.0, 100) == 1.0

@@ -110,28 +110,34 @@ def elbo_inputs(
   variance = jnp.exp(moments['latent_log_variance'])
   population = vae_net.read_moments(moments)
   scores = vae_net.standardise(terms, population)
-  labelled_scores = vae_net.standardise(support_terms, population)
-  scores = losses.signed_log(scores)
-  labelled_scores = losses.signed_log(labelled_scores)
-  mean_score = losses.masked_mean(scores, mask)
-  std = jnp.sqrt(losses.masked_variance(scores, mask) + 1e-6)
-  labelled_score = losses.masked_mean(labelled_scores, labelled)
-  latents = terms['mean']
-  mean = losses.masked_mean(latents, mask)
+  support_scores = vae_net.standardise(support_terms, population)
+  error, kl = losses.signed_log(scores).T
+  support_error, support_kl = losses.signed_log(support_scores).T
+  mean_error = losses.masked_mean(error, mask)
+  mean_kl = losses.masked_mean(kl, mask)
+  labelled_error = losses.masked_mean(support_error, labelled)
+  labelled_kl = losses.masked_mean(support_kl, labelled)
+  mean = losses.masked_mean(terms['mean'], mask)
   labelled_mean = losses.masked_mean(support_terms['mean'], labelled)
-  others = jnp.stack([moments['latent_mean'], labelled_mean])
-  distances = jnp.mean(jnp.square(mean - others) / variance, axis=1)
-  ratio = losses.masked_variance(latents, mask) / variance
+  ratio = losses.masked_variance(terms['mean'], mask) / variance
   ratio = jnp.mean(jnp.log(ratio + 1e-3))
-  squared_error = losses.masked_mean(jnp.square(scores[:, 0]), mask)
-  values = jnp.concatenate(
+  to_population = jnp.mean(jnp.square(mean - moments['latent_mean']) / variance)
+  to_labelled = jnp.mean(jnp.square(mean - labelled_mean) / variance)
+  values = jnp.stack(
     [
-      mean_score,
-      std,
-      mean_score - labelled_score,
-      labelled_score,
-      losses.signed_log(distances),
-      jnp.stack([ratio, jnp.square(ratio), squared_error]),
+      mean_error,
+      mean_kl,
+      jnp.sqrt(losses.masked_variance(error, mask) + 1e-6),
+      jnp.sqrt(losses.masked_variance(kl, mask) + 1e-6),
+      mean_error - labelled_error,
+      mean_kl - labelled_kl,
+      labelled_error,
+      labelled_kl,
+      losses.signed_log(to_population),
+      losses.signed_log(to_labelled),
+      ratio,
+      jnp.square(ratio),
+      losses.masked_mean(jnp.square(error), mask),
     ]
   )
   return 2 * jnp.tanh(values / 3)
@@ -159,10 +165,8 @@ def prediction_inputs(
   log_p = jax.nn.log_softmax(logits)
   p = jnp.exp(log_p)
   ordered = jnp.sort(p, axis=-1)
-  margin = ordered[:, -1] - ordered[:, -2]
-  scores = jnp.stack([ordered[:, -1], margin, losses.entropy(log_p)], axis=1)
-  mean_score = losses.masked_mean(scores, mask)
-  std = jnp.sqrt(losses.masked_variance(scores, mask) + 1e-6)
+  largest, margin = ordered[:, -1], ordered[:, -1] - ordered[:, -2]
+  entropies = losses.entropy(log_p)
   means, variances = [], []
   for x, rows in ((features, mask), (support_features, labelled)):
     x = losses.unit(x)
@@ -170,11 +174,11 @@ def prediction_inputs(
     variances.append(jnp.mean(losses.masked_variance(x, rows)) + 1e-6)
   values = jnp.stack(
     [
-      mean_score[0],
-      std[0],
-      mean_score[1],
-      mean_score[2],
-      std[2],
+      losses.masked_mean(largest, mask),
+      jnp.sqrt(losses.masked_variance(largest, mask) + 1e-6),
+      losses.masked_mean(margin, mask),
+      losses.masked_mean(entropies, mask),
+      jnp.sqrt(losses.masked_variance(entropies, mask) + 1e-6),
       losses.marginal_entropy(p, mask),
       losses.squared_distances(means[0][None], means[1][None])[0, 0],
       jnp.log(variances[0] / variances[1]),

@@ -122,7 +122,8 @@ class Generator(nn.Module):
 
   def _updates(self, tokens):
     counts = [*(kernel.count for kernel in self.kernels), self.config.way]
-    *slots, head, _ = jnp.split(tokens, list(itertools.accumulate(counts)))
+    ends = itertools.accumulate(counts, initial=0)
+    *slots, head = [tokens[a:b] for a, b in itertools.pairwise(ends)]
     slices = [
       nn.Dense(kernel.size, name=f'write_{kernel.name}')(slot)
       for kernel, slot in zip(self.kernels, slots)
