@@ -95,7 +95,7 @@ def elbo_inputs(
   mask: jax.Array,
   labelled: jax.Array,
 ) -> jax.Array:
-  """Compare images with clean ones and with the labelled ones.
+  """Compare images with clean and with labelled ones: f32[13] in (-2, 2).
 
   Args:
     moments: of the frozen vae over clean images, see `learners/vae.py`.
@@ -103,9 +103,6 @@ def elbo_inputs(
     support_terms: of the S rows of the support.
     mask: f32[n], images that count.
     labelled: f32[S], rows that count.
-
-  Returns:
-    f32[13] in (-2, 2).
   """
   variance = jnp.exp(moments['latent_log_variance'])
   population = vae_net.read_moments(moments)
