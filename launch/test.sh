@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv, then ruff, mypy, the order of imports, and the tests in two
 # processes (WORKERS=0: in one). Arguments go to pytest:
-#   bash launch/test.sh                    some 10 minutes on 2 cores
+#   bash launch/test.sh                    some 20 minutes on 2 cores
 #   bash launch/test.sh -m slow            the longer checks
 #   bash launch/test.sh tests/ops/gradient_descent_test.py
 EXTRAS=test

@@ -58,7 +58,7 @@ def writing(path: StrPath) -> Iterator[None]:
 
 
 def replace(path: StrPath, content: bytes) -> None:
-  """Write bytes to `path`; a reader sees the old file or the new one.
+  """Replace the content of a file at once: no reader sees a part of it.
 
   Raises:
     core.Unwritable: the disk is full or may not be written.

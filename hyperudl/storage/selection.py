@@ -225,7 +225,7 @@ def poll(
 
 
 def _modified(path):
-  """Return what tells a directory from one made later in its place."""
+  """Return the inode and time of change of a directory, or None."""
   try:
     status = os.stat(path)
   except OSError:
