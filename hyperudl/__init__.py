@@ -1,3 +1,3 @@
-"""Networks that write networks: meta-learning with hypernetworks in JAX."""
+"""Few-shot and meta-learning with hypernetworks in JAX."""
 
 __version__ = '0.1.0'

@@ -33,7 +33,7 @@ def main(argv: list[str], changes: dict[str, str]) -> None:
   del argv
   values = flags.FLAGS
   parts = 1
-  if values.cpu_devices == 0 and values.once:  # polling has a trainer beside
+  if values.cpu_devices == 0 and values.once:  # a trainer runs beside polling
     parts = setup.read_config(values.workdir).eval.batch
   devices = cli.num_cpu_devices(values.cpu_devices, parts)
   cli.set_up(multiprocess=True, cpu_devices=devices)
@@ -92,7 +92,7 @@ def _poll(values, changes, stop):
 
 
 def _show_features(*args):
-  from hyperudl.plots import tsne  # matplotlib only for who draws
+  from hyperudl.plots import tsne  # loads matplotlib: only if needed
 
   tsne.write(*args)
 
@@ -110,19 +110,19 @@ def define_flags() -> None:
     'split',
     None,
     runner.SPLITS,
-    'Data to evaluate on. Without: test; polling, test and valid.',
+    'Data to evaluate on. Default: test; polling, test and valid.',
   )
   flags.DEFINE_integer(
-    'episodes', None, 'How many; by default eval.episodes.', lower_bound=1
+    'episodes', None, 'How many; default: eval.episodes.', lower_bound=1
   )
   flags.DEFINE_string('dataset', None, 'Evaluate on another data set.')
-  flags.DEFINE_string('data_dir', None, 'Folder of the data, if another.')
+  flags.DEFINE_string('data_dir', None, 'Folder of the data.')
   flags.DEFINE_integer('way', None, 'Classes of an episode.', lower_bound=2)
   flags.DEFINE_integer(
     'shot', None, 'Labelled images of each class.', lower_bound=1
   )
   flags.DEFINE_boolean(
-    'save_predictions', False, 'Keep the probabilities of every query.'
+    'save_predictions', False, 'Save the probabilities of every query.'
   )
   flags.DEFINE_boolean(
     'uncertainty',

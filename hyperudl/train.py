@@ -1,8 +1,8 @@
 """Trains a learner: `python -m hyperudl.train --config=FILE --workdir=DIR`.
 
 The same command again resumes. Episodes are a pure function of (seed, step),
-so a resumed run ends with the bits of an uninterrupted one, on as many devices
-(on another number of them sums are in another order).
+so a resumed run ends with the bits of an uninterrupted one on the same number
+of devices (another number of devices sums in another order).
 
 Exit codes: 0 done; 2 bad flag, config or data (nothing written); 3 no
 checkpoint is readable; 4 a loss or gradient is not finite; 5 disk full or
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
   """Train, or resume, the run that the flags name."""
   del argv
   config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
-  parts = 1  # into which devices may divide an update
+  parts = 1  # of an update, for devices to compute at the same time
   if config.strategy in ('auto', 'sharded'):
     parts = max(config.batch // max(config.chunk, 1), 1)
   devices = cli.num_cpu_devices(flags.FLAGS.cpu_devices, parts)

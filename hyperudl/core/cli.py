@@ -24,7 +24,9 @@ from absl import logging
 from hyperudl import core
 
 INTERRUPTED = 128 + signal.SIGINT  # 130
-QUOTA = '/sys/fs/cgroup/cpu.max'  # of a container: microseconds of a period
+QUOTA = (
+  '/sys/fs/cgroup/cpu.max'  # CPU limit of a container: microseconds, period
+)
 
 flags.disclaim_key_flags()  # `--help` lists flags under the command's module
 
@@ -98,7 +100,7 @@ def _fail_if_out_of_memory(error):
       f'the device has too little memory ({reason}): make config.batch or '
       'config.chunk (episodes at once, with strategy=vmap) smaller, or '
       'choose --config.strategy=scan; for evaluation config.eval.batch. On '
-      'a CPU each of --cpu_devices takes its part',
+      'a CPU fewer --cpu_devices need less',
     )
 
 
@@ -150,16 +152,16 @@ def num_cpu_devices(
   parts: int,
   environ: Mapping[str, str] = os.environ,
 ) -> int | None:
-  """Return into how many devices to divide the CPU.
+  """Return the number of devices to divide the CPU into.
 
   XLA for CPUs computes a convolution in one thread: on N cores N devices may be
   up to N times as fast.
 
   Args:
-    requested: a number; 0 for one a core, as many as divide `parts` evenly (one
-      for each of several processes, which may share a machine); or None.
-    parts: into how many parts a call can be divided: its episodes, or chunks of
-      them.
+    requested: the number; 0 for the largest one, up to the number of cores,
+      that divides `parts` (1 if there are several processes, which may share a
+      machine); None for no choice.
+    parts: number of episodes, or chunks of episodes, of a call.
     environ: environment variables.
 
   Returns:
@@ -202,7 +204,7 @@ def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
 
   Args:
     multiprocess: join other processes if the environment names any.
-    cpu_devices: devices that share the cores of the CPU, or None for what
+    cpu_devices: number of devices to divide the CPU into, or None for what
       XLA_FLAGS say.
   """
   # Imported late: flags must fail fast, and before a backend is chosen.
@@ -233,9 +235,9 @@ def define_cpu_devices() -> None:
   flags.DEFINE_integer(
     'cpu_devices',
     None,
-    'Devices that share the cores of a CPU; 0: one for each core, as many as '
-    'divide the episodes of a call (one for an evaluator that polls). By '
-    'default one, or what XLA_FLAGS say.',
+    'Number of devices to divide a CPU into. 0: up to one for each core, such '
+    'that they divide the episodes of a call evenly (one for an evaluator that '
+    'polls). Default: one, or what XLA_FLAGS say.',
   )
 
 

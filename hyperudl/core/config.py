@@ -25,13 +25,14 @@ class EpisodeConfig:
   shot: int = field(1, at_least=1)  # labelled images
   query: int = field(5, at_least=1)  # images to classify
   unlabelled: int = field(0, at_least=0)  # support images without a label
-  distractors: int = field(0, at_least=0)  # classes of unlabelled images alone
+  distractors: int = field(0, at_least=0)  # classes with unlabelled images only
   tasks: int = field(0, at_least=0)  # tasks of one episode; 0: no task axis
-  # Class counts of unlabelled images and queries.
+  # How unlabelled images and queries are divided among the classes.
   proportions: Literal['balanced', 'dirichlet', 'dirichlet_0.7'] = 'balanced'
   transductive: bool = False  # the queries are the unlabelled images
-  # Controls: images in place of the unlabelled ones for the inner loss and for
-  # the hypernetwork; supports from which weights are generated.
+  # Controls: what replaces the unlabelled images in the inner loss (inner_data)
+  # and in the hypernetwork's input (cond_data), and whose support the weights
+  # are generated from: its own, the mean over others, or one other.
   inner_data: Literal['true', 'noise', 'other', 'none'] = 'true'
   cond_data: Literal['true', 'noise', 'other', 'none'] = 'true'
   emit_from: Literal['own', 'mean', 'other'] = 'own'
@@ -43,13 +44,13 @@ class EpisodeAugmentConfig:
 
   rot90: bool = False
   rotate: float = field(0.0, at_least=0, at_most=1)
-  angle: float = 180.0  # of `rotate`, degrees at most
+  angle: float = 180.0  # largest of `rotate`, degrees
   roll: float = field(0.0, at_least=0, at_most=1)
   resize: float = field(0.0, at_least=0, at_most=1)
   contrast: float = field(0.0, at_least=0, at_most=1)
   smooth: float = field(0.0, at_least=0, at_most=1)
   negate: float = field(0.0, at_least=0, at_most=1)
-  per_label: bool = False
+  per_label: bool = False  # draw for each class, not once per episode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +61,16 @@ class DataConfig:
   dir: str = 'data_numpy_dir'
   classes: str = ''  # ranges '0-63/64-79/80-99', or a number of classes
   shuffle_classes: int = field(0, at_least=0)  # seed; 0: in order
-  image_size: int = field(0, at_least=0)  # pixels a side; 0: as they are
-  shift: str = 'none'
+  image_size: int = field(0, at_least=0)  # pixels per side; 0: unchanged
+  shift: str = 'none'  # see data/episodes/shifts.py
   split_by: Literal['auto', 'alphabet', 'class', 'image'] = 'auto'
   latents: str = ''  # workdir of a run with precomputed latents
   augment: Literal['none', 'rot90', 'images', 'episode', 'episode+images'] = (
     'rot90'
   )
-  augment_individually: bool = False
-  augment_tests: bool = False
+  augment_individually: bool = False  # draw colours for each image
+  augment_tests: bool = False  # augment episodes of evaluations too
+  # 'reference': queries may repeat support images; 'joint': any class counts.
   support_query: Literal['disjoint', 'reference', 'joint'] = 'disjoint'
   device_mb: int = field(2048, at_least=0)  # larger sets stay on the host
   episode_augment: EpisodeAugmentConfig = dataclasses.field(
@@ -99,16 +101,16 @@ class EvalConfig:
   episodes: int = field(600, at_least=1)
   batch: int = field(50, at_least=1)
   keep_best: int = field(1, at_least=0)
-  select_after: int = field(0, at_least=0)  # steps before any is the best
+  select_after: int = field(0, at_least=0)  # first step that may be the best
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """What every run has beside its learner."""
+  """The fields of every run, apart from its learner's."""
 
   seed: int = field(0, at_least=0)
   steps: int = field(10_000, at_least=1)  # outer updates
-  batch: int = field(16, at_least=1)  # episodes of an update
+  batch: int = field(16, at_least=1)  # episodes per update
   strategy: Literal['auto', 'scan', 'vmap', 'sharded'] = 'auto'
   chunk: int = field(0, at_least=0)  # episodes at once on a device; 0: all
   steps_per_call: int = field(1, at_least=1)
@@ -160,7 +162,7 @@ def validate(config: ConfigDict) -> None:
   if missing:
     raise BadInput(
       f'the config lacks {", ".join(missing)}: start from common.base() of '
-      'configs/common.py; a run of another version needs its own workdir'
+      'configs/common.py, and use a new workdir if another version made the run'
     )
   for name, value in flat.items():
     for number in value if isinstance(value, tuple) else (value,):
@@ -175,15 +177,15 @@ def validate(config: ConfigDict) -> None:
   ranges = set(str(flat['data.classes'])) & set('-,/')
   if flat['data.shuffle_classes'] and not ranges:
     raise BadInput(
-      f'config.data.shuffle_classes = {flat["data.shuffle_classes"]} numbers '
-      'the classes that ranges in config.data.classes choose, and that is '
-      f'{flat["data.classes"]!r}'
+      f'config.data.shuffle_classes = {flat["data.shuffle_classes"]} has an '
+      'effect only where config.data.classes holds ranges of classes, and it '
+      f'is {flat["data.classes"]!r}'
     )
   _validate_unlabelled(config.episode)
 
 
 def _from_dict(config_class, values):
-  """Return a dataclass of the entries of a config that it has fields for."""
+  """Return a `config_class` with the values of its fields, nested."""
   hints = hyperparameters.type_hints(config_class)
   return config_class(
     **{
@@ -204,7 +206,7 @@ def _validate_unlabelled(episode):
   if episode.transductive or episode.unlabelled:
     return
   if episode.proportions != 'balanced':
-    return  # class counts of the queries alone are legal, and random as well
+    return  # random class counts of the queries alone are legal
   for name in ('inner_data', 'cond_data'):
     if episode[name] in ('noise', 'other'):
       raise BadInput(

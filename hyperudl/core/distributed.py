@@ -24,7 +24,7 @@ import numpy as np
 from hyperudl import core
 
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
-STOP_CHECK_STEPS = 10  # every so many steps processes exchange stop signals
+STOP_CHECK_STEPS = 10  # steps between two exchanges of stop signals
 HEARTBEAT_SECONDS = 60  # silence after which a process counts as lost
 SHUTDOWN_SECONDS = 60  # how long the end of a run waits for the last process
 
@@ -37,8 +37,8 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
   whose addresses JAX reads from Slurm's variables. Otherwise do nothing.
 
   Raises:
-    core.BadInput: only some of `VARIABLES` are set, or to something else than
-      numbers; the processes do not find each other, or have different numbers
+    core.BadInput: only some of `VARIABLES` are set, or a count or number is no
+      number; the processes do not find each other, or have different numbers
       of devices.
   """
   options = _options(environ)
@@ -68,7 +68,7 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def _options(environ: Mapping[str, str]) -> dict[str, Any]:
-  """Return what `VARIABLES` say to JAX; {} if none of them is set."""
+  """Return JAX's arguments from `VARIABLES`; {} if none of them is set."""
   address, count, number = (environ.get(name, '') for name in VARIABLES)
   if not address + count + number:
     return {}

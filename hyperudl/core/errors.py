@@ -44,6 +44,6 @@ class PeerLost(Error):
 
 
 class OutOfMemory(Error):
-  """A device has too little memory for what it is to compute."""
+  """A device has too little memory for a program."""
 
   exit_code = 8

@@ -29,14 +29,14 @@ def field(default: Any, **bounds: float) -> Any:
 
   Args:
     default: value of the field where none is given.
-    **bounds: any of `BOUNDS`; of a tuple they hold for each item.
+    **bounds: limits by their names in `BOUNDS`; each item of a tuple must obey.
   """
   assert bounds.keys() <= BOUNDS.keys(), bounds
   return dataclasses.field(default=default, metadata=bounds)
 
 
 def defaults(config_class: type) -> dict[str, Any]:
-  """Return the defaults of a dataclass, nested ones as dicts, without `way`."""
+  """Return {field: default}, nested; without `way`, which the episode gives."""
   values: dict[str, Any] = {}
   for each in dataclasses.fields(config_class):
     if each.default_factory is not dataclasses.MISSING:
@@ -51,7 +51,7 @@ def check(config: Any, prefix: str = '') -> None:
 
   Args:
     config: a dataclass instance; nested dataclasses are checked too.
-    prefix: what stands before the names of fields in messages.
+    prefix: put before the names of fields in messages.
 
   Raises:
     BadInput: naming the field, its value and what is legal.

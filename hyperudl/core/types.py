@@ -26,11 +26,11 @@ class Episode(NamedTuple):
 
   support: Examples
   query: Examples
-  extra: dict[str, Any] | None = None  # for `loss` and `evaluate` alone
+  extra: dict[str, Any] | None = None  # read by `loss` and `evaluate` only
 
 
 class Learner(NamedTuple):
-  """A meta-learner as pure functions of one episode, as optax does it.
+  """A meta-learner as pure functions of one episode, in the style of optax.
 
   A `task` is what `adapt` returns (fast weights, prototypes, a posterior):
   only the learner itself knows what it holds.

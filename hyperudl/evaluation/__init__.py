@@ -1,1 +1,1 @@
-"""Evaluates checkpoints: fixed episodes, intervals, calibration."""
+"""Evaluates checkpoints on fixed episodes, with intervals and calibration."""

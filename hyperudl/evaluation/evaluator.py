@@ -59,7 +59,7 @@ class Evaluator:
     self._learner = setup.make_learner(config)
     self._dataset = setup.load_data(config, split)
     if isinstance(self._dataset, task_set.TaskSet):
-      # Each task once, in an order that is no order of their kinds.
+      # Each task once, shuffled, so that the first ones are of all kinds.
       tasks = len(self._dataset.names)
       self.count = min(count, -(-tasks // max(config.episode.tasks, 1)))
       order = np.random.default_rng(2023).permutation(tasks)
@@ -144,7 +144,7 @@ class Evaluator:
     for start in range(0, self.count, size):
       if distributed.any_process(stop):
         return None
-      # Always a full batch, so that one program serves; the rest is cut.
+      # Always a full batch, so that one program serves; extra episodes are cut.
       batch, keys = self.batch(start + rows.start, rows.stop - rows.start, draw)
       inputs = distributed.to_global_arrays((batch, keys), self._mesh)
       metrics = {**self._step(params, *inputs), **self._describe(batch)}
@@ -166,7 +166,7 @@ class Evaluator:
     return values
 
   def visuals(self, params: core.PyTree) -> tuple[core.Episode, Metrics]:
-    """Return the first episode and what the learner has to draw of it."""
+    """Return the first episode and the metrics of it that are drawn."""
     return self._first(params, self._visual_step)
 
   def first_metrics(self, params: core.PyTree) -> Metrics:
@@ -239,7 +239,7 @@ def ensemble(runs: Sequence[Metrics]) -> Metrics:
   count = np.maximum(query_mask.sum(axis=-1), 1)
   p_label = np.take_along_axis(p, np.maximum(y, 0)[..., None], axis=-1)[..., 0]
   nll = -np.log(np.maximum(p_label, 1e-12))
-  shared = ('accuracy_pixels', 'family', 'group', 'y')  # of episodes alone
+  shared = ('accuracy_pixels', 'family', 'group', 'y')  # same in all runs
   return {
     'accuracy': (p.argmax(axis=-1) == y).sum(axis=-1) / count,
     'nll': (nll * query_mask).sum(axis=-1) / count,

@@ -24,7 +24,7 @@ from hyperudl.training import setup
 
 SPLITS = ('train', 'valid', 'test', 'all')
 
-# Of a result, in the line that is printed: percent, then as they are.
+# Metrics of the printed line: in percent, and as they are.
 _PERCENT = (
   *('accuracy', 'accuracy_unadapted', 'gain_step', 'gain_data'),
   'accuracy_pixels',
@@ -79,7 +79,7 @@ def evaluate_once(
     The row, or None if it was stopped.
   """
   name = f'{tag}-{split}' if tag else split
-  metrics.evaluation_path(workdir, name)  # a bad name fails now
+  metrics.evaluation_path(workdir, name)  # refuse a bad name now
   evaluator = distributed.run_on_all(
     lambda: evaluator_lib.Evaluator(config, split, config.eval.episodes)
   )

@@ -1,4 +1,4 @@
-"""Measures calibration and predictive uncertainty outside of the support.
+"""Measures calibration, and uncertainty at classes not in the support.
 
 Each episode is drawn with twice its classes. Half of them are in the support;
 their queries are *inside*. Queries of the other half are *outside*: no
@@ -204,7 +204,7 @@ def evaluate_once(
   tag: str,
   stop: Any = (),
 ) -> dict[str, Any] | None:
-  """Evaluate inside and outside of the support's classes; append a line.
+  """Evaluate queries of classes in the support and of others; append a line.
 
   Args:
     workdir: of the run.
@@ -218,7 +218,7 @@ def evaluate_once(
     The row, or None if it was stopped.
   """
   name = f'{tag}-uncertainty-{split}' if tag else f'uncertainty-{split}'
-  metrics.evaluation_path(workdir, name)  # a bad name fails now
+  metrics.evaluation_path(workdir, name)  # refuse a bad name now
   trained = _with_training_data(workdir, config)
   same = trained.data.dataset == config.data.dataset
   if step == 'best_ensemble' or (same and split in ('valid', 'all')):

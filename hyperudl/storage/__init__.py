@@ -1,1 +1,1 @@
-"""Saves checkpoints and metrics so that kills and full disks lose no run."""
+"""Saves checkpoints and metrics; a kill or a full disk loses no run."""

@@ -51,7 +51,7 @@ class Policy:
 
   steps: int = 1  # of the training; the last one is always saved
   save_every: int = 1
-  keep_latest: int = 3  # the newest outlives two saves, so it can be read
+  keep_latest: int = 3  # so a step can be read during two saves
   keep_best: int = 1  # by accuracy on `valid`
   select_after: int = 0  # first step that may be among the best
 
@@ -100,7 +100,9 @@ def open_manager(
     os.makedirs(directory, exist_ok=True)
     for name in filter(str.isdecimal, os.listdir(directory)):
       with contextlib.suppress(OSError):  # it is not empty
-        os.rmdir(os.path.join(directory, name))  # to orbax the latest step
+        os.rmdir(
+          os.path.join(directory, name)
+        )  # orbax would take it for the latest
     for step in steps(workdir):
       if resumed_step is not None and step > resumed_step:
         aside = os.path.join(directory, f'unreadable-{step}')
@@ -168,7 +170,7 @@ def write_step(path: str, checkpoint: Checkpoint, metric: float) -> None:
   Args:
     path: `<directory>/<step>`.
     checkpoint: its state has an entry `params`.
-    metric: that it was chosen by.
+    metric: by which it was chosen.
 
   Raises:
     core.NonFinite, core.Unwritable: as in `save`.
@@ -233,7 +235,7 @@ def step_path(workdir: StrPath, folder: str, step: int) -> str:
 
 @contextlib.contextmanager
 def _reading(path):
-  """Convert all errors: damage raises errors of every type."""
+  """Convert every error into core.Unreadable: damage raises any type."""
   try:
     yield
   except Exception as error:
@@ -244,7 +246,7 @@ def _reading(path):
 
 @contextlib.contextmanager
 def _writing_items(directory, data, meta):
-  """Yield the items as orbax saves them, if the disk has room for them."""
+  """Yield orbax's arguments for the items, if the disk has room for them."""
   with filesystem.writing(directory):
     filesystem.check_space(directory, data.nbytes + _SPARE_BYTES)
     yield ocp.args.Composite(
@@ -254,7 +256,7 @@ def _writing_items(directory, data, meta):
 
 
 def _without_peers():
-  """Return orbax's options for a process that waits for no other one."""
+  """Return orbax's options for a process that does not wait for others."""
   process = jax.process_index()
   return ocp.options.MultiprocessingOptions(
     primary_host=process,

@@ -15,7 +15,7 @@ from hyperudl import core
 
 StrPath = str | os.PathLike[str]
 
-# What file systems say that cannot lock or reserve.
+# Error codes of file systems that cannot lock files or reserve space.
 _UNSUPPORTED = (errno.ENOLCK, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -28,7 +28,7 @@ def free_bytes(path: StrPath) -> int:
 
 
 def reason(error: BaseException) -> str:
-  """Return one short line for an exception, also for pages of tensorstore."""
+  """Return one short line for an exception, however long its text is."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
   if code:
     return os.strerror(int(code.group(1)))
@@ -102,7 +102,7 @@ def acquire_lock(workdir: StrPath, name: str = '.lock') -> IO[str]:
 
   Args:
     workdir: folder of the run.
-    name: of the lock file, one for each role that may exist once.
+    name: of the lock file; the trainer and the evaluator have one each.
 
   Returns:
     The open file; the lock ends when it is closed, also by kill -9.

@@ -1,8 +1,8 @@
 """Writes metrics as JSON lines and results of evaluations as files.
 
-What is not finite becomes null, since JSON has no NaN. Metrics of a training
-never end it: a file that fails is reported once, then left alone. Results of an
-evaluation are what it is run for: there a full disk raises core.Unwritable.
+NaN and infinity become null, since JSON has neither. A fault in writing metrics
+never ends a training: it is reported once, and no more rows are written. An
+evaluation is run for its results: there a full disk raises core.Unwritable.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def append_jsonl(path: StrPath, row: dict[str, Any]) -> None:
 
   Args:
     path: made if absent.
-    row: numbers, strings, arrays, lists and dicts; what is not finite becomes
+    row: numbers, strings, arrays, lists and dicts; NaN and infinity become
       null.
 
   Raises:
@@ -78,7 +78,7 @@ def read_jsonl(path: StrPath) -> list[dict[str, Any]]:
 
 
 def truncate_jsonl(path: StrPath, last_step: int) -> None:
-  """Drop the rows after `last_step`, so that a resumed run adds each once.
+  """Drop the rows after `last_step`, which a resumed run writes again.
 
   A missing file stays missing.
 

@@ -1,4 +1,7 @@
-"""Chooses checkpoints: the latest, the best, each new one, an upstream's."""
+"""Chooses checkpoints: the latest, the best, each new one, an upstream's.
+
+An upstream is a run whose trained network another run starts from.
+"""
 
 from collections.abc import Callable
 from collections.abc import Collection
@@ -110,7 +113,7 @@ def restore_step(
 
 
 def upstream_step(workdir: StrPath) -> tuple[str, int | None]:
-  """Return 'best' or 'latest' and the step that `graft` takes, None without."""
+  """Return ('best' or 'latest', the step that `graft` reads or None)."""
   saved = checkpoints.steps(workdir, Policy.BEST)
   if saved:  # unreadable ones are reported when they are read
     return 'best', (best_steps(workdir) or saved)[0]
@@ -120,12 +123,12 @@ def upstream_step(workdir: StrPath) -> tuple[str, int | None]:
 def graft(params: dict, name: str, upstream: StrPath) -> dict[str, Any]:
   """Fill `params['frozen'][name]` with the network trained in `upstream`.
 
-  Of the upstream's parameters, at its best step or else its latest, all but
-  `frozen` replaces `params['frozen'][name]`, and the entries of `frozen`
-  replace those of the same (other) name in `params['frozen']`.
+  The upstream is read at its best step, or else its latest. Its parameters
+  but `frozen` fill `params['frozen'][name]`; its own frozen networks fill those
+  of the same names in `params['frozen']`.
 
-  Where nothing frozen has this name but `params[name]` exists, it is filled
-  with the upstream's entry `name`, and trained on from there.
+  If no frozen network has this name but `params[name]` exists, that is filled
+  with the upstream's entry `name`, and stays trainable.
 
   Args:
     params: by name; an entry `frozen` is a dict by upstream name.
@@ -187,9 +190,8 @@ def poll(
 ) -> Iterator[Checkpoint]:
   """Yield each new checkpoint until the trainer has ended.
 
-  Only the newest step is read, whole, into memory: steps that come and go
-  during an evaluation are left out. What cannot be read is reported once and
-  left out.
+  Only the newest step is read: steps that are saved and deleted during an
+  evaluation are skipped. So are unreadable ones, which are reported once.
 
   Args:
     workdir: folder of the run; it may not exist yet.

@@ -62,7 +62,7 @@ def pack(
     state: has an entry `params`; on any devices.
     step: updates done.
     config: of the run; must fit in JSON.
-    metric: that the checkpoint was chosen by.
+    metric: by which the checkpoint was chosen.
 
   Returns:
     (bytes of all leaves u8[total], metadata that fits in JSON: step, metric,

@@ -1,7 +1,7 @@
 """Writes TensorBoard's event files; a file that fails never ends a run.
 
-The first fault is reported and the rest is left out. Not `SummaryWriter` of
-tensorboardX but its parts: on a full disk the writer's thread dies with a
+The first fault is reported, and nothing is written after it. Of tensorboardX
+only parts are used, not `SummaryWriter`: on a full disk its thread dies with a
 traceback, and training would wait for ever on its queue.
 """
 

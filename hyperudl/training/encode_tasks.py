@@ -1,7 +1,8 @@
 """Embeds a whole set of tasks once, by the frozen encoder of a learner.
 
-A learner with language reads images and strings through its frozen encoder
-alone (but for the target 'convnet'), the same in every update.
+A learner with language reads images and strings only through its frozen
+encoder (except with target='convnet'), so they are encoded once, not in every
+update.
 """
 
 import jax
@@ -23,12 +24,12 @@ def encode(
 ) -> task_set.TaskSet:
   """Return the tasks with features of images and vectors of strings.
 
-  The learner's encoder leaves these as they are.
+  The learner's encoder passes features and vectors through unchanged.
 
   Args:
-    settings: `config.learner`, of a learner above `contrastive`.
+    settings: `config.learner`, of a learner on a frozen `contrastive`.
     params: of the frozen `contrastive`.
-    tasks: images or strings that are embedded already stay.
+    tasks: images and strings; those that are embedded already stay.
   """
   encoder = dual_encoder.DualEncoder(
     dual_encoder.make_towers(settings, settings.inner_width),

@@ -5,8 +5,8 @@ The strategy over episodes is chosen here and nowhere else:
 * 'scan': one episode after another, their gradients summed. Memory does not
   grow with the batch. By far the fastest on a CPU, where weights that differ
   between episodes would become grouped convolutions.
-* 'vmap': all episodes at once, or `chunk` of them at a time where memory does
-  not hold all. For accelerators and for weights that episodes share.
+* 'vmap': all episodes at once, or `chunk` of them at a time to save memory. For
+  accelerators and for weights that episodes share.
 * 'sharded': episodes divided over the devices of all processes; each uses scan
   or vmap.
 

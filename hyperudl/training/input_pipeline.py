@@ -19,14 +19,14 @@ from hyperudl.core import distributed
 from hyperudl.core.config import ConfigDict
 from hyperudl.data import episodes
 
-AHEAD = 2  # calls whose episodes are drawn while others compute
+AHEAD = 2  # calls whose episodes are drawn while the device computes
 
 
 def calls(config: ConfigDict, start: int) -> Iterator[tuple[int, int]]:
-  """Yield (first step, count) of the calls from step `start` on.
+  """Yield (first step, number of updates) of each call from step `start` on.
 
-  A call makes `config.steps_per_call` updates, fewer before a step that is
-  logged or saved and at the end.
+  A call of the compiled function makes `config.steps_per_call` updates, fewer
+  before a step that is logged or saved and at the end.
   """
   while start < config.steps:
     intervals = config.log_steps, config.checkpoint_steps

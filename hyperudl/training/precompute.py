@@ -4,11 +4,11 @@
 
 Adapts the latent of a `hypernet` run to each training task --copies times, on
 other images of it each time, and writes WORKDIR/latents.npz, which `hvae`,
-`hyperclip` and `hyperldm` learn from with --config.data.latents=WORKDIR. It is
-what the kinds without a code for each task need; without it they adapt anew in
-every update. Exit codes: 0 done; 2 bad flag, config or data; 3 no checkpoint
-is readable; 5 disk full or unwritable; 8 a device has too little memory; 130
-Ctrl-C.
+`hyperclip` and `hyperldm` learn from with --config.data.latents=WORKDIR. It
+saves time for the kinds that have not learned a latent for each task: without
+it, a latent is adapted again in every update. Exit codes: 0 done; 2 bad flag,
+config or data; 3 no checkpoint is readable; 5 disk full or unwritable; 8 a
+device has too little memory; 130 Ctrl-C.
 """
 
 import io
@@ -36,7 +36,7 @@ BATCH = 16  # tasks at a time
 
 
 def precompute(workdir: filesystem.StrPath, copies: int) -> None:
-  """Write WORKDIR/latents.npz, of the step that `init_from` would take.
+  """Write WORKDIR/latents.npz from the step that `init_from` would read.
 
   Args:
     workdir: of a run of `hypernet`.

@@ -28,7 +28,7 @@ from hyperudl.training import episode_batching
 from hyperudl.training import optimizers
 from hyperudl.training import train_step
 
-# Fields, or starts of fields, that may change when a run is resumed.
+# Fields, or prefixes of fields, that may change when a run is resumed.
 RESUMABLE = (
   'log_steps',
   'checkpoint_steps',
@@ -50,7 +50,7 @@ class Components(NamedTuple):
   draw: Callable  # of `episodes.make_draw`
   optimizer: optax.GradientTransformation
   batching: episode_batching.Batching
-  draw_ahead: bool  # whether a thread draws, beside the updates
+  draw_ahead: bool  # whether a thread draws while the device computes
 
 
 def prepare(config: ConfigDict) -> Components:
@@ -80,11 +80,10 @@ def prepare(config: ConfigDict) -> Components:
 def encode_once(
   config: ConfigDict, components: Components, params: core.PyTree
 ) -> Components:
-  """Replace the data of a learner with language by its frozen encoder's output.
+  """Encode the data of a learner with language once, by its frozen encoder.
 
-  Such a learner reads images and strings through the encoder alone (but for
-  the target 'convnet'), the same in every update. For other learners the
-  components are returned as they are.
+  Components of other learners, and of the target 'convnet', which reads pixels,
+  are returned unchanged. See `encode_tasks`.
 
   Args:
     config: of the run.
@@ -177,7 +176,7 @@ def _graft(config, params):
 
 
 def _check_latents(config, name, workdir):
-  """Raise BadInput if latents and network come from other steps of a run."""
+  """Raise BadInput if latents and network are of different steps of a run."""
   folder = config.data.latents
   if not folder or not os.path.samefile(folder, workdir):
     return
@@ -199,7 +198,7 @@ def check(config: ConfigDict) -> None:
 
 
 def make_learner(config: ConfigDict) -> core.Learner:
-  """Make the config's learner; core.BadInput if a hyperparameter is refused."""
+  """Make the config's learner; core.BadInput for an illegal hyperparameter."""
   settings = config_lib.learner_settings(config)
   return learners.make(config.learner.name, config.episode.way, settings)
 
@@ -213,7 +212,7 @@ def load_data(config: ConfigDict, split: str) -> Dataset:
   if 'language' in config:
     return language.load(config, split)
   data = config.data
-  # A number of classes limits the training set alone.
+  # A number of classes, unlike ranges, limits only the training set.
   limits = split == 'train' or not splits.is_count(data.classes)
   return datasets.load(
     data.dataset,

@@ -120,11 +120,11 @@ def _update(value_and_grad, optimizer, state, episodes, keys):
 
 
 def update_ema(params: core.PyTree, step: jax.Array) -> core.PyTree:
-  """Move the running means in `frozen/ema` towards the trained parameters.
+  """Move the averages in `frozen/ema` towards the trained parameters.
 
   Args:
     params: `frozen/ema`, if present, has copies of some entries and a `decay`.
-    step: i32[], updates before this one; early means forget faster.
+    step: i32[], updates before this one; the averages follow faster at first.
   """
   ema = params.get('frozen', {}).get('ema')
   if ema is None:

@@ -27,7 +27,7 @@ from hyperudl.training import input_pipeline
 from hyperudl.training import setup
 from hyperudl.training import train_step
 
-IN_FLIGHT = 2  # calls that the device may be behind before the host waits
+IN_FLIGHT = 2  # calls queued on the device before the host waits
 
 
 def train(
@@ -185,7 +185,7 @@ class _Log:
     self._clock = time.monotonic()
 
   def add(self, values, count):
-    """Take the metrics of `count` steps; wait for the call before the last."""
+    """Add the metrics of `count` steps; wait if the device is far behind."""
     self._pending.append(values)
     self._count += count
     if len(self._pending) > IN_FLIGHT:
