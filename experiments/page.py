@@ -39,8 +39,6 @@ class Page:
   # Results are named SETTING-COLUMN: one line a setting in the first table.
   columns: Sequence[str] = ()
   families: bool = False  # a table of gains by family of shifts
-  # Intervals over seeds by a bootstrap of all episodes, not from summaries.
-  bootstrap: bool = False
   retired: bool = False  # its learner is gone: it can be printed, not trained
 
   def column_of(self, result: str) -> str:

@@ -6,17 +6,25 @@ training and of the evaluation), `minutes` of training, and the line that
 `hyperudl.evaluate` wrote (means over test episodes with their intervals).
 Beside these `matrix_*`, means over episodes of what sequences of tasks have
 ([tasks, tasks]); paired differences, such as `accuracy - maml:accuracy` (see
-`page.Operand`); and, with ` @ FAMILY` behind it, the gain under one family of
-shifts. Where a page wants intervals over seeds from all episodes, one more line
-has the seed `all` and lists its `seeds`.
+`page.Operand`), with their number of episodes in `SCORE_n`; and, with
+` @ FAMILY` behind it, the gain under one family of shifts. One more line has
+the seed `all`, lists its `seeds`, and has intervals over seeds and episodes.
+
+Differences are paired by seed and episode: both results are of the same seed
+and split, and have the same queries in the same order (`episode` in
+`*_episodes.npz`, see `evaluator.fingerprint`). Others are not subtracted, and
+the log says why. A stored evaluation that differs from what the page asks for
+(see `evaluations.stale`) is not read.
 """
 
 from collections.abc import Mapping
 import json
 import pathlib
 
+from absl import logging
 import numpy as np
 
+from experiments import evaluations
 from experiments import page as page_lib
 from hyperudl import core
 from hyperudl.data.episodes import shifts
@@ -26,14 +34,8 @@ from hyperudl.storage import metrics
 
 ALL = 'all'  # in place of a seed
 GAIN = 'accuracy - accuracy_unadapted'
-# Of two results to be paired, with what a line leaves unsaid.
-_SAME = {
-  'episodes': None,
-  'shift': None,
-  'proportions': None,
-  'support_query': 'disjoint',
-  'augment': 'none',
-}
+# Conditions that two results to be paired share, beside their episodes.
+_SAME = ('split', 'shift', 'proportions', 'support_query', 'augment')
 
 
 def load(
@@ -89,6 +91,7 @@ class Runs:
 
   def __init__(self, page: page_lib.Page, folder: pathlib.Path):
     self.page, self.folder = page, folder
+    self._results = {}  # by row, seed and result
 
   def record(self, about: dict, key: tuple[str, int, str]) -> dict | None:
     """Return the record of one seed's result, or None where there is none.
@@ -114,23 +117,31 @@ class Runs:
       if values is not None:
         interval = statistics.mean_ci95(values, arrays.get('group'))
         _add(record, score, interval)
+        record[f'{score}_n'] = len(values)
     return record
 
   def record_over_seeds(
     self, about: dict, row: str, seeds: list[int], result: str
   ) -> dict:
-    """Return the record of several seeds, by a bootstrap of all episodes."""
+    """Return the record of several seeds, from all of their episodes."""
     record = {**about, 'row': row, 'seed': ALL, 'result': result}
     record['seeds'] = seeds
     line, arrays = self._read(row, seeds[0], result)
+    for seed in seeds[1:]:
+      other = self._read(row, seed, result)
+      if reason := _mismatch((line, arrays), other):
+        raise core.BadInput(
+          f'seeds {seeds[0]} and {seed} of {row}, {result}, differ: {reason}; '
+          'evaluate both again'
+        )
     scores = [*self.page.scores, *self.page.differences(row), 'accuracy']
     for score in dict.fromkeys([*scores, *self._gains(line, arrays)]):
       values = [self._values(row, seed, result, score) for seed in seeds]
       if all(each is not None for each in values):
-        # All seeds meet the same episodes in the same order.
-        count = min(map(len, values))
-        values = np.stack([each[:count] for each in values])
-        _add(record, score, statistics.seeds_ci95(values))
+        values = np.stack(values)
+        groups = arrays.get('group')
+        _add(record, score, statistics.seeds_ci95(values, groups))
+        record[f'{score}_n'] = values.shape[1]
     return record
 
   def _workdir(self, row, seed):
@@ -138,13 +149,23 @@ class Runs:
 
   def _read(self, row, seed, result):
     """Return (the last line or None, per-episode arrays) of a result."""
-    path = self._workdir(row, seed) / 'eval' / f'{result}.jsonl'
-    lines = metrics.read_jsonl(path)
-    arrays = path.with_name(f'{result}_episodes.npz')
-    if not lines or not arrays.exists():
+    key = (row, seed, result)
+    if key not in self._results:
+      self._results[key] = self._load(*key)
+    return self._results[key]
+
+  def _load(self, row, seed, result):
+    workdir = self._workdir(row, seed)
+    line = evaluations.read_line(workdir, result)
+    arrays = workdir / 'eval' / f'{result}_episodes.npz'
+    if line is None or not arrays.exists():
+      return None, {}
+    flags = self.page.rows[row].evaluations[result]
+    if reason := evaluations.stale(workdir, result, flags):
+      logging.warning('left out: %s of %s: %s', result, workdir, reason)
       return None, {}
     with np.load(arrays) as stored:
-      return lines[-1], dict(stored)
+      return line, dict(stored)
 
   def _gains(self, line, arrays):
     """Names of the gains by family; none where there is one family."""
@@ -173,17 +194,33 @@ class Runs:
     return values
 
   def _subtracted(self, row, seed, result, other):
-    key = (row, seed, result)
+    mine = key = (row, seed, result)
     if other.row:
       key = (other.row, seed, self.page.column_of(result))
       if key == (row, seed, result):
         return None  # itself
     line, arrays = self._read(*key)
-    conditions = lambda line: [line.get(*pair) for pair in _SAME.items()]
-    mine, _ = self._read(row, seed, result)
-    if other.number not in arrays or conditions(line) != conditions(mine):
+    if other.number not in arrays:
+      return None
+    if reason := _mismatch(self._read(row, seed, result), (line, arrays)):
+      names = (f'{name}-{number}, {of}' for name, number, of in (mine, key))
+      logging.warning('not paired: %s and %s: %s', *names, reason)
       return None
     return arrays[other.number].astype(np.float64)
+
+
+def _mismatch(one, other):
+  """Return in words why two results (line, arrays) cannot be paired, or ''."""
+  for name in _SAME:
+    values = one[0].get(name), other[0].get(name)
+    if values[0] != values[1]:
+      return f'{name} {values[0]} and {values[1]}'
+  episodes = one[1].get('episode'), other[1].get('episode')
+  if any(each is None for each in episodes):
+    return 'one does not say which episodes it is of'
+  if not np.array_equal(*episodes):
+    return f'other episodes ({len(episodes[0])} and {len(episodes[1])})'
+  return ''
 
 
 def _add(record, score, interval):

@@ -123,7 +123,7 @@ def collect(arguments: argparse.Namespace) -> tuple[dict, dict]:
         record = before | record  # a difference stays without its other run
       records[row, seed, result] = record
       seeds.setdefault((row, result), []).append(seed)
-  for (row, result), several in seeds.items() if page.bootstrap else ():
+  for (row, result), several in seeds.items():
     if len(several) > 1:
       about = {'runs': source, 'settings': settings[row, result]}
       record = runs.record_over_seeds(about, row, several, result)

@@ -112,11 +112,13 @@ def _accuracies(rows, names, results, of):
         *(cell(of(row, name), 'accuracy') for name in names),
         cell(every[:1], 'accuracy_pixels') if names else '',
         'yes' if every[0]['transductive'] else 'no',
+        ', '.join(sorted({str(one.get('episodes', '')) for one in every})),
         str(every[0]['step']),
         f'{np.mean(list(minutes.values())):.0f}',
       ]
     )
-  header = ['row', *names, 'pixels', 'transductive', 'updates', 'minutes']
+  header = ['row', *names, 'pixels', 'transductive', 'episodes']
+  header += ['updates', 'minutes']
   return markdown(header, lines)
 
 
@@ -142,14 +144,28 @@ def _by_setting(page, rows, results, of):
 
 
 def _differences(rows, names, references, of):
-  """Paired, on the same episodes of the same seed."""
+  """Paired, on the same episodes of the same seed; n: how many pairs."""
   lines = []
   for row in rows:
     score = page_lib.difference(references[row])
     cells = [cell(of(row, name), score) for name in names]
     if any(cells):
-      lines.append([row, references[row], *cells])
-  return markdown(['row', 'over', *names], lines) if lines else ''
+      pairs = {_pairs(of(row, name), score) for name in names} - {''}
+      lines.append([row, references[row], *cells, ', '.join(sorted(pairs))])
+  return markdown(['row', 'over', *names, 'n'], lines) if lines else ''
+
+
+def _pairs(records, score):
+  """Return '3 x 1000', seeds and episodes of a paired difference."""
+  records = [
+    one
+    for one in records
+    if one.get(score) is not None and one['seed'] != records_lib.ALL
+  ]
+  if not records:
+    return ''
+  counts = {one.get(f'{score}_n', one.get('episodes', '?')) for one in records}
+  return f'{len(records)} x {", ".join(map(str, sorted(counts)))}'
 
 
 def _scores(page, rows, names, of):
@@ -180,7 +196,7 @@ def _families(rows, names, of):
       for row in rows
       for one in of(row, name)
       for score in one
-      if score.startswith(start) and not score.endswith('_ci95')
+      if score.startswith(start) and not score.endswith(('_ci95', '_n'))
     )
   ]
   lines = [

@@ -3,11 +3,14 @@
 import argparse
 import functools
 import importlib
+import json
 import pathlib
 import sys
 
+from absl import logging
 from ml_collections import config_dict
 
+from experiments import evaluations
 from experiments import jobs
 from experiments import page as page_lib
 from experiments import pages
@@ -75,6 +78,27 @@ def difference(
   return None
 
 
+def set_aside(workdir: pathlib.Path, reason: str) -> None:
+  """Rename a run that is to be trained again, and those that start from it.
+
+  Args:
+    workdir: of the run; another page's runs may lie beside it.
+    reason: in words, for the log.
+  """
+  taken = len(list(workdir.parent.glob(f'{workdir.name}.stale-*')))
+  place = workdir.with_name(f'{workdir.name}.stale-{taken + 1}')
+  logging.warning(
+    'stale: %s: %s; kept as %s, trained again', workdir, reason, place.name
+  )
+  workdir.rename(place)
+  for other in sorted(workdir.parent.glob('*/config.json')):
+    if '.stale-' in other.parent.name or not other.exists():
+      continue
+    upstreams = json.loads(other.read_text()).get('init_from', {}).values()
+    if workdir.name in {pathlib.Path(path).name for path in upstreams}:
+      set_aside(other.parent, f'it starts from {workdir.name}')
+
+
 def jobs_of(
   arguments: argparse.Namespace, records: dict[tuple, dict]
 ) -> dict[tuple, jobs.Job]:
@@ -87,10 +111,7 @@ def jobs_of(
 
   Returns:
     (row, seed) or (row, seed, result) -> job, all rows of a seed first; a row
-    is evaluated once it is trained.
-
-  Raises:
-    core.BadInput: a finished run is of other settings.
+    is evaluated once it is trained. Runs of other settings are set aside.
   """
   made, rows = {}, page_of(arguments).rows
   for seed, row in order(arguments):
@@ -110,10 +131,14 @@ def _add_training(arguments, made, row, seed):
   """One training, and before it what it starts from."""
   if (row, seed) in made:
     return
-  _check_finished(arguments, row, seed)
+  workdir = folder(arguments) / f'{row}-{seed}'
   upstream = page_lib.upstream_rows(page_of(arguments).rows[row])
   for other in upstream:
     _add_training(arguments, made, other, seed)
+  if (workdir / 'config.json').exists():
+    error = difference(arguments, row, seed)
+    if error:
+      set_aside(workdir, str(error))
   work = functools.partial(_train, arguments, row, seed)
   made[row, seed] = jobs.Job(work, {(other, seed) for other in upstream})
 
@@ -129,19 +154,9 @@ def _flags(arguments, row, seed):
   ]
 
 
-def _check_finished(arguments, row, seed):
-  """Whether a training is done; core.BadInput if it has other settings."""
-  if not (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
-    return False
-  error = difference(arguments, row, seed)
-  if error:
-    raise error
-  return True
-
-
 def _train(arguments, row, seed):
   """One training, or nothing if it is done."""
-  if _check_finished(arguments, row, seed):
+  if (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
     return
   call(
     'train',
@@ -153,9 +168,12 @@ def _train(arguments, row, seed):
 
 
 def _evaluate(arguments, workdir, name, flags):
-  """One result, unless it is there."""
-  if (workdir / 'eval' / f'{name}.jsonl').exists():
-    return
+  """One result, unless it is there as it is asked for."""
+  if (workdir / 'eval' / f'{name}_episodes.npz').exists():
+    reason = evaluations.stale(workdir, name, flags)
+    if not reason:
+      return
+    logging.warning('stale: %s of %s: %s', name, workdir, reason)
   call(
     'evaluate',
     f'--workdir={workdir}',

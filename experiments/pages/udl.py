@@ -137,7 +137,7 @@ def _over(*scores):
 
 def _page(rows, folder, *against, **layout):
   """Make a page of variants, compared with others of the same folder."""
-  layout = {'families': True, 'bootstrap': True, 'by_result': True} | layout
+  layout = {'families': True, 'by_result': True} | layout
   scores = _ADAPTED | layout.pop('scores', {}) | _over(*against)
   return Page(rows, folder, scores, **layout)
 
@@ -202,7 +202,6 @@ def _generated_for():
     'udl',
     _GENERATED_FOR,
     both=True,
-    bootstrap=True,
     columns=tuple(f'{shift}-dirichlet-test' for shift in shifts),
   )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import functools
 from typing import Any
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,19 @@ def pixel_nearest_neighbour(episode: core.Episode) -> jax.Array:
   predictions = support.y[jnp.argmax(similarity, axis=1)]
   correct = jnp.sum(predictions == query.y)
   return correct / jnp.maximum(jnp.sum(query.y >= 0), 1)
+
+
+def fingerprint(query_rows: np.ndarray, query_y: np.ndarray) -> int:
+  """Return a checksum of an episode's queries: which images, which labels.
+
+  Results of two models may be paired where these agree.
+
+  Args:
+    query_rows: int[...], rows of the data set.
+    query_y: int[...], labels.
+  """
+  stacked = np.stack([query_rows, query_y]).astype('<i8')
+  return zlib.crc32(stacked.tobytes())
 
 
 class Evaluator:
@@ -149,21 +163,25 @@ class Evaluator:
       inputs = distributed.to_global_arrays((batch, keys), self._mesh)
       metrics = {**self._step(params, *inputs), **self._describe(batch)}
       parts.append(distributed.gather_to_host(metrics))
-    return {
+    values = {
       name: np.concatenate([part[name] for part in parts])[: self.count]
       for name in parts[0]
     }
+    if 'query_rows' in values:
+      rows = zip(values.pop('query_rows'), values['y'])
+      values['episode'] = np.array([fingerprint(*each) for each in rows])
+    return values
 
   def _describe(self, batch):
-    """Return the labels of each episode, its baseline and its groups."""
+    """Return the queries of each episode, its baseline and its groups."""
     values = {'y': batch.query.y}
-    if batch.extra is not None:
-      values['family'] = batch.extra['family']
-      if not self.config.episode.tasks:
+    extra = batch.extra or {}
+    names = ['query_rows', 'family']
+    if not self.config.episode.tasks:
+      names.append('group')
+      if 'family' in extra:
         values['accuracy_pixels'] = self._pixel_accuracy(batch)
-        if 'group' in batch.extra:
-          values['group'] = batch.extra['group']
-    return values
+    return values | {name: extra[name] for name in names if name in extra}
 
   def visuals(self, params: core.PyTree) -> tuple[core.Episode, Metrics]:
     """Return the first episode and the metrics of it that are drawn."""
@@ -196,7 +214,7 @@ def summarise(config: ConfigDict, values: Metrics) -> dict[str, Any]:
   if groups is not None:
     row['groups'] = len(np.unique(groups))
   for name, array in values.items():
-    if array.ndim == 1 and name not in ('family', 'group'):
+    if array.ndim == 1 and name not in ('episode', 'family', 'group'):
       row[name], row[f'{name}_ci95'] = statistics.mean_ci95(array, groups)
   if 'probabilities' in values and not config.episode.tasks:
     p = values['probabilities'].reshape(-1, values['probabilities'].shape[-1])
@@ -239,7 +257,8 @@ def ensemble(runs: Sequence[Metrics]) -> Metrics:
   count = np.maximum(query_mask.sum(axis=-1), 1)
   p_label = np.take_along_axis(p, np.maximum(y, 0)[..., None], axis=-1)[..., 0]
   nll = -np.log(np.maximum(p_label, 1e-12))
-  shared = ('accuracy_pixels', 'family', 'group', 'y')  # same in all runs
+  # The same in all runs.
+  shared = ('accuracy_pixels', 'episode', 'family', 'group', 'y')
   return {
     'accuracy': (p.argmax(axis=-1) == y).sum(axis=-1) / count,
     'nll': (nll * query_mask).sum(axis=-1) / count,

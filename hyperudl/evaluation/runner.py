@@ -76,7 +76,7 @@ def evaluate_once(
     stop: becomes true when the evaluation should end.
 
   Returns:
-    The row, or None if it was stopped.
+    The row, metrics and `provenance`, or None if it was stopped.
   """
   name = f'{tag}-{split}' if tag else split
   metrics.evaluation_path(workdir, name)  # refuse a bad name now
@@ -89,6 +89,7 @@ def evaluate_once(
     return None
   values = evaluator_lib.ensemble(results) if is_ensemble else results[0]
   row = evaluator_lib.summarise(config, values)
+  row |= provenance(workdir, config, step, split)
   if is_ensemble:
     row['ensemble'] = steps
   distributed.run_on_primary(
@@ -215,6 +216,30 @@ def _show(writer, step, evaluator, params, show_features):
     elif kind == 'image':
       images = value.reshape(-1, *value.shape[-3:])
       tensorboard.write_images(writer, step, f'learner/{title}', images, 8)
+
+
+def provenance(
+  workdir: StrPath, config: ConfigDict, step: str, split: str
+) -> dict[str, Any]:
+  """Return what a result was measured with, for its line.
+
+  Args:
+    workdir: of the run.
+    config: from `override`.
+    step: as given, 'latest' for example.
+    split: one of SPLITS.
+
+  Returns:
+    split, checkpoint and `overrides`: the fields in which the config differs
+    from that of the run, without those that change no result.
+  """
+  stored = config_lib.flatten(setup.read_config(workdir))
+  overrides = {
+    name: value
+    for name, value in config_lib.flatten(config).items()
+    if name not in ('data.dir', 'eval.batch') and stored.get(name) != value
+  }
+  return {'split': split, 'checkpoint': step, 'overrides': overrides}
 
 
 def override(

@@ -5,21 +5,30 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from hyperudl import core
+
+
+def t_quantile(degrees: ArrayLike) -> Any:
+  """Return the 97.5% point of Student's t for degrees of freedom."""
+  return stats.t.ppf(0.975, degrees)
 
 
 def mean_ci95(
   values: ArrayLike, groups: ArrayLike | None = None
 ) -> tuple[Any, Any]:
-  """Return the mean and the half width of its 95% interval, 1.96 s / sqrt(n).
+  """Return the mean and the half width of its 95% interval, t s / sqrt(n).
+
+  t is the 97.5% point of Student's t with n - 1 degrees of freedom.
 
   Args:
     values: [n, ...], n >= 1 episodes; with n = 1 the half width is NaN.
     groups: [n] or None; episodes of one group depend on each other (a task in
       several wordings), so that groups are what varies: s / sqrt(n) becomes the
       cluster-robust standard error of the mean (Liang and Zeger 1986),
-      sqrt(G / (G - 1) sum_g (sum of deviations in g)^2) / n.
+      sqrt(G / (G - 1) sum_g (sum of deviations in g)^2) / n, and t has G - 1
+      degrees of freedom.
 
   Returns:
     (mean, half width): floats, or arrays of the trailing shape.
@@ -28,105 +37,103 @@ def mean_ci95(
     core.BadInput: there is no value.
   """
   values = np.asarray(values, np.float64)
-  n = values.shape[0] if values.ndim else 0
-  if n == 0:
+  if not values.ndim or not len(values):
     raise core.BadInput('an interval needs at least one episode, there is none')
-  groups = np.arange(n) if groups is None else np.asarray(groups)
-  number = np.unique(groups, return_inverse=True)[1]
-  count = number.max() + 1
   mean = values.mean(axis=0)
-  sums = np.zeros((count, *values.shape[1:]))
-  np.add.at(sums, number, values - mean)
-  std = np.sqrt((sums**2).sum(axis=0) / max(count - 1, 1) * count)
-  half = 1.96 * (std if count > 1 else std * np.nan) / n
+  sums = _group_sums(values - mean, groups)
+  half = t_quantile(len(sums) - 1) * np.sqrt(_variance(sums)) / len(values)
   return (mean, half) if values.ndim > 1 else (float(mean), float(half))
 
 
-def paired_ci95(
-  values: ArrayLike, others: ArrayLike, groups: ArrayLike | None = None
-) -> tuple[Any, Any]:
-  """Return mean and half width of `values - others`, episode by episode.
-
-  Args:
-    values: [n, ...] of one model.
-    others: [n, ...] of another one on the same episodes.
-    groups: as in `mean_ci95`.
-
-  Raises:
-    core.BadInput: the shapes differ.
-  """
-  values, others = np.asarray(values), np.asarray(others)
-  if values.shape != others.shape:
-    raise core.BadInput(
-      f'pairs need the same episodes, not {values.shape} and {others.shape}'
-    )
-  return mean_ci95(values.astype(np.float64) - others, groups)
-
-
 def seeds_ci95(
-  values: ArrayLike, groups: ArrayLike | None = None, draws: int = 2000
-) -> tuple[float, float]:
+  values: ArrayLike, groups: ArrayLike | None = None
+) -> tuple[Any, Any]:
   """Return the mean over training seeds and half width of its 95% interval.
 
-  Hierarchical bootstrap: seeds are drawn with replacement, then episodes (or
-  whole groups of them), the same ones for every seed, since all seeds are
-  tested on the same episodes. Few seeds tell little of the standard deviation
-  between them; with one it is the interval over episodes alone.
+  All seeds are tested on the same episodes, so a value is mean + seed + episode
+  + rest, each random. With v_s, v_e and v_r the variances of the mean estimated
+  from the S means of seeds, the means of episodes and the rest of a two-way
+  analysis of variance, the half width is
+
+      sqrt(t(S - 1)^2 max(v_s - v_r^2 / v_s, 0) + t(G - 1)^2 v_e),
+
+  the squares of both intervals added (Graybill and Wang 1980). v_s and v_e
+  both hold v_r, which is therefore taken from v_s where that is no larger. With
+  one seed it is the interval over episodes. Coverage: tests/evaluation.
 
   Args:
-    values: [seeds, episodes], for example of paired differences.
-    groups: [episodes] or None, as in `mean_ci95`.
-    draws: int, of the bootstrap.
+    values: [seeds, episodes, ...], for example of paired differences.
+    groups: [episodes] or None, as in `mean_ci95`; G of them.
 
   Returns:
-    (mean, half the distance between the 2.5% and 97.5% points).
+    (mean, half width): floats, or arrays of the trailing shape.
 
   Raises:
     core.BadInput: there is no value.
   """
   values = np.asarray(values, np.float64)
-  if values.ndim != 2 or not values.size:
+  if values.ndim < 2 or not values.size:
     raise core.BadInput(f'expected [seeds, episodes], not {values.shape}')
-  seeds, n = values.shape
+  seeds, n = values.shape[:2]
   if seeds == 1:
     return mean_ci95(values[0], groups)
-  groups = np.arange(n) if groups is None else groups
-  number, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
-  sums = np.zeros((seeds, len(sizes)))
-  np.add.at(sums.T, number, values.T)
-  rng = np.random.default_rng(0)
-  means = np.empty(draws)
-  for i in range(draws):
-    rows = sums[rng.integers(seeds, size=seeds)].mean(axis=0)
-    drawn = rng.integers(len(sizes), size=len(sizes))
-    means[i] = rows[drawn].sum() / sizes[drawn].sum()
-  low, high = np.quantile(means, (0.025, 0.975))
-  return float(values.mean()), float((high - low) / 2)
+  mean, half = mean_ci95(values.mean(axis=0), groups)
+  of_seeds = values.mean(axis=1)
+  v_seeds = of_seeds.var(axis=0, ddof=1) / seeds
+  rest = values - values.mean(axis=0) - of_seeds[:, None] + mean
+  v_rest = sum(_variance(_group_sums(each, groups)) for each in rest)
+  v_rest = v_rest / (seeds * (seeds - 1) * n**2)
+  ratio = np.minimum(v_rest / np.maximum(v_seeds, np.finfo(float).tiny), 1)
+  half = np.hypot(
+    half, t_quantile(seeds - 1) * np.sqrt(v_seeds * (1 - ratio**2))
+  )
+  return (mean, half) if values.ndim > 2 else (float(mean), float(half))
 
 
-def pooled_ci95(
-  means: Sequence[float], halves: Sequence[float | None]
-) -> tuple[float, float | None]:
+def pooled_ci95(means: Sequence[Any], halves: Sequence[Any]) -> tuple[Any, Any]:
   """Return the mean over seeds and its half width from those of each seed.
 
-  All seeds are tested on the same episodes, so the part of the episodes does
-  not become smaller with seeds; that of the seeds does: the half width is
-  sqrt(h^2 + 1.96^2 s^2 / S) with h the mean half width over episodes and s the
-  standard deviation of the S means (n - 1). h makes it rather too wide, and
-  with two or three seeds s itself is hardly known.
+  For results whose episodes are gone; otherwise use `seeds_ci95`. All seeds are
+  tested on the same episodes, so the part of the episodes does not become
+  smaller with seeds; that of the seeds does: the half width is
+  sqrt(h^2 + t(S - 1)^2 s^2 / S) with h the mean half width over episodes and s
+  the standard deviation of the S means. It is too wide where seeds disagree on
+  single episodes, since h and s both hold that.
 
   Args:
-    means: [S], one for each seed.
-    halves: [S] of intervals over episodes; None where there is none.
+    means: [S, ...], one for each seed.
+    halves: [S, ...] of intervals over episodes; None where there is none.
 
   Returns:
-    (mean, half width), the latter None if a half width is.
+    (mean, half width): floats, or arrays of the trailing shape; the half width
+    is None if one of a seed is.
   """
-  mean = float(np.mean(means))
+  mean = np.mean(means, axis=0)
   if any(half is None for half in halves):
-    return mean, None
-  variance = np.var(means, ddof=1) / len(means) if len(means) > 1 else 0.0
-  return mean, float(np.sqrt(np.mean(halves) ** 2 + 1.96**2 * variance))
+    return float(mean), None
+  half = np.mean(halves, axis=0)
+  if len(means) > 1:
+    of_seeds = np.std(means, axis=0, ddof=1) / np.sqrt(len(means))
+    half = np.hypot(half, t_quantile(len(means) - 1) * of_seeds)
+  return (mean, half) if np.ndim(mean) else (float(mean), float(half))
+
+
+def _group_sums(values, groups):
+  """Return the sums of [n, ...] over the episodes of each group, [G, ...]."""
+  if groups is None:
+    return values
+  number = np.unique(groups, return_inverse=True)[1]
+  sums = np.zeros((number.max() + 1, *values.shape[1:]))
+  np.add.at(sums, number, values)
+  return sums
+
+
+def _variance(sums):
+  """Return the estimated variance of the sum of G independent groups."""
+  count = len(sums)
+  if count == 1:
+    return np.full(sums.shape[1:], np.nan)
+  return (sums**2).sum(axis=0) * (count / (count - 1))
 
 
 def training_seconds(rows: Sequence[dict[str, Any]]) -> np.ndarray:

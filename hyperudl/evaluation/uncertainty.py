@@ -22,6 +22,7 @@ from hyperudl import core
 from hyperudl.core.config import ConfigDict
 from hyperudl.evaluation import calibration
 from hyperudl.evaluation import evaluator as evaluator_lib
+from hyperudl.evaluation import runner
 from hyperudl.evaluation import statistics
 from hyperudl.storage import checkpoints
 from hyperudl.storage import metrics
@@ -52,15 +53,20 @@ def halve(episode: core.Episode, way: int) -> tuple[core.Episode, core.Episode]:
 
   Returns:
     (inside, outside) with the support rows of the classes below N; queries of
-    these classes, and of the others with labels 0.
+    these classes, and of the others with labels 0. `extra` keeps `query_rows`.
   """
   support, query = episode.support, episode.query
   pick = lambda part, rows: core.Examples(part.x[rows], part.y[rows])
   halves = lambda y: jnp.split(jnp.argsort(y >= way, stable=True), 2)
   support = pick(support, halves(support.y)[0])
-  inside, outside = (pick(query, rows) for rows in halves(query.y))
+  rows_of = episode.extra['query_rows']
+  pair = [
+    core.Episode(support, pick(query, rows), {'query_rows': rows_of[rows]})
+    for rows in halves(query.y)
+  ]
+  outside = pair[1].query
   outside = outside._replace(y=jnp.zeros_like(outside.y))
-  return core.Episode(support, inside), core.Episode(support, outside)
+  return pair[0], pair[1]._replace(query=outside)
 
 
 def check(config: ConfigDict) -> None:
@@ -190,7 +196,8 @@ def ece_ci95(
 
 def arrays(sides: Sides) -> evaluator_lib.Metrics:
   """Return what `plots --kind=uncertainty` draws, for the result's npz file."""
-  named = {key: sides['inside'][key] for key in ('probabilities', 'y')}
+  kept = ('probabilities', 'y', 'episode')
+  named = {key: sides['inside'][key] for key in kept}
   for side, values in sides.items():
     named |= {f'{k}_{side}': score for k, score in scores(values).items()}
   return named
@@ -235,6 +242,7 @@ def evaluate_once(
   row['dataset'] = config.data.dataset
   row['temperature_from'] = trained.data.dataset
   row |= evaluator_lib.conditions(config)
+  row |= runner.provenance(workdir, config, step, split)
   metrics.write_evaluation(workdir, name, checkpoint.step, row, arrays(sides))
   return {'step': checkpoint.step, **row}
 

@@ -1,10 +1,12 @@
 """Records of results: which are shown, paired, kept and refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
+from experiments import evaluations
 from experiments import records as records_lib
 from experiments import run
 from hyperudl import core
@@ -72,24 +74,113 @@ def test_records_and_runs_of_other_settings_are_left_out(tmp_path):
   assert json.loads(place.read_text()) == before
 
 
+ROWS = 'unlabelled-0-1layer', 'unlabelled-4-1layer'
+PAIR = f'accuracy - {ROWS[0]}:accuracy'
+
+
+def pair(tmp_path, others=None, **conditions):
+  """The record of the second row, whose reference is the first, of seed 0."""
+  options = results.arguments(tmp_path, 'semi')
+  values = {'accuracy': np.linspace(0, 1, 9)}
+  results.finish(options, f'{ROWS[0]}-0', values)
+  values |= others or {}
+  results.finish(options, f'{ROWS[1]}-0', values, **conditions)
+  return run.collect(options)[0][ROWS[1], 0, 'test']
+
+
+def test_a_difference_tells_its_number_of_pairs(tmp_path):
+  record = pair(tmp_path, {'accuracy': np.linspace(0, 1, 9) ** 2})
+  differences = np.linspace(0, 1, 9) ** 2 - np.linspace(0, 1, 9)
+  np.testing.assert_allclose(record[PAIR], differences.mean(), atol=1e-5)
+  assert record[f'{PAIR}_n'] == 9
+  (line,) = results.lines_of(results.arguments(tmp_path, 'semi'), '1 x 9')
+  assert line[:2] == [ROWS[1], ROWS[0]]
+
+
 @pytest.mark.parametrize(
-  'conditions, paired',
+  'others, conditions, reason',
   [
-    ({}, True),
-    ({'support_query': 'disjoint', 'augment': 'none'}, True),
-    ({'support_query': 'joint'}, False),
-    ({'augment': 'rot90'}, False),
-    ({'shift': 'shear'}, False),
+    ({}, {'support_query': 'joint'}, 'support_query None and joint'),
+    ({}, {'augment': 'rot90'}, 'augment None and rot90'),
+    ({}, {'shift': 'shear'}, 'shift None and shear'),
+    ({'episode': np.arange(9)[::-1]}, {}, r'other episodes \(9 and 9\)'),
+    (
+      {'episode': np.arange(5), 'accuracy': np.ones(5)},
+      {},
+      r'other episodes \(5 and 9\)',
+    ),
   ],
   ids=str,
 )
 def test_only_results_of_the_same_episodes_are_paired(
-  tmp_path, conditions, paired
+  tmp_path, warnings, others, conditions, reason
 ):
+  assert PAIR not in pair(tmp_path, others, **conditions)
+  first, second = reason.split(' and ')
+  assert any(
+    re.search(f'not paired: .*{second}', line)
+    or re.search(f'not paired: .*{first}', line)
+    for line in warnings
+  ), warnings
+
+
+def test_results_are_paired_by_seed(tmp_path):
+  """A reference that has another seed only is not subtracted."""
   options = results.arguments(tmp_path, 'semi')
   values = {'accuracy': np.linspace(0, 1, 9)}
-  names = {'unlabelled-0-1layer': {}, 'unlabelled-4-1layer': conditions}
-  for name, more in names.items():
-    results.finish(options, f'{name}-0', values, episodes=9, **more)
-  record = run.collect(options)[0]['unlabelled-4-1layer', 0, 'test']
-  assert ('accuracy - unlabelled-0-1layer:accuracy' in record) == paired
+  results.finish(options, f'{ROWS[0]}-1', values)
+  for seed in (0, 1):
+    results.finish(options, f'{ROWS[1]}-{seed}', values)
+  records = run.collect(options)[0]
+  assert PAIR not in records[ROWS[1], 0, 'test']
+  assert records[ROWS[1], 1, 'test'][PAIR] == 0
+  assert PAIR not in records[ROWS[1], records_lib.ALL, 'test']
+
+
+def test_seeds_with_other_episodes_have_no_mean(tmp_path):
+  options = results.arguments(tmp_path, 'semi')
+  for seed in (0, 1):
+    values = {'accuracy': np.ones(9), 'episode': np.arange(9) + seed}
+    results.finish(options, f'{ROWS[0]}-{seed}', values)
+  with pytest.raises(core.BadInput, match=r'seeds 0 and 1 .* other episodes'):
+    run.collect(options)
+
+
+@pytest.mark.parametrize(
+  'line, reason',
+  [
+    ({'split': 'valid'}, 'split: valid -> test'),
+    ({'checkpoint': 'best'}, 'checkpoint: best -> latest'),
+    (
+      {'overrides': {'eval.episodes': 600}},
+      'eval.episodes: 600 -> 1000',
+    ),
+    (
+      {'overrides': {'eval.episodes': 1000, 'data.shift': 'shear'}},
+      "data.shift: shear -> the run's",
+    ),
+  ],
+)
+def test_an_evaluation_of_other_settings_is_named_and_left_out(
+  tmp_path, warnings, line, reason
+):
+  options = results.arguments(tmp_path, 'semi')
+  values = {'accuracy': np.ones(9)}
+  workdir = results.finish(options, f'{ROWS[0]}-0', values)
+  flags = ['--split=test', '--episodes=1000']
+  assert evaluations.stale(workdir, 'test', flags) == ''
+  assert run.collect(options)[0]
+  results.finish(options, f'{ROWS[0]}-0', values, **line)
+  assert evaluations.stale(workdir, 'test', flags) == reason
+  assert not run.collect(options)[0]
+  assert any(f'left out: test of {workdir}: {reason}' in w for w in warnings)
+
+
+def test_an_evaluation_without_provenance_is_left_out(tmp_path):
+  options = results.arguments(tmp_path, 'semi')
+  workdir = results.finish(options, f'{ROWS[0]}-0', {'accuracy': np.ones(9)})
+  line = evaluations.read_line(workdir, 'test')
+  del line['overrides']
+  with (workdir / 'eval' / 'test.jsonl').open('a') as file:
+    file.write(json.dumps(line) + '\n')
+  assert not run.collect(options)[0]

@@ -44,14 +44,14 @@ def test_every_setting_of_guidance_has_a_line(tmp_path):
   ]
   starts = [
     ['row', 'wording-test', 'semantic-test', 'transductive'],
-    ['multitask', '40.0 +- 17.9', ''],
-    ['hyperldm', '50.0 +- 17.9', '40.0 +- 17.9'],
-    ['hyperldm, gamma4', '60.0 +- 17.9', ''],
+    ['multitask', '40.0 +- 21.1', ''],
+    ['hyperldm', '50.0 +- 21.1', '40.0 +- 21.1'],
+    ['hyperldm, gamma4', '60.0 +- 21.1', ''],
     ['row', 'over', 'wording-test'],
     ['hyperldm', 'multitask', '+10.0 +- 0.0'],
     ['hyperldm, gamma4', 'multitask', '+20.0 +- 0.0'],
     ['row', 'result', 'retrieval, %'],
-    ['hyperclip', 'retrieval-wording-test', '40.0 +- 17.9'],
+    ['hyperclip', 'retrieval-wording-test', '40.0 +- 21.1'],
   ]
   assert len(lines) == len(starts), lines
   for line, start in zip(lines, starts):
@@ -68,12 +68,12 @@ def test_differences_are_paired_with_the_row_of_the_same_seed(tmp_path):
       accuracy = {'accuracy': values[row, seed]}
       results.finish(options, f'{name}-{seed}', accuracy)
   *_, line = results.lines_of(options, 'unlabelled-4-1layer')
-  pairs = [statistics.paired_ci95(values[1, s], values[0, s]) for s in (0, 1)]
-  mean, half = statistics.pooled_ci95(*zip(*pairs))
-  each = ', '.join(f'{100 * pair[0]:+.1f}' for pair in pairs)
+  differences = values[1] - values[0]
+  mean, half = statistics.seeds_ci95(differences)
+  each = ', '.join(f'{100 * each:+.1f}' for each in differences.mean(axis=1))
   cell = f'{100 * mean:+.1f} +- {100 * half:.1f} ({each})'
-  assert line == ['unlabelled-4-1layer', 'unlabelled-0-1layer', cell]
-  assert half < 0.01 < statistics.mean_ci95(values[1, 0])[1]
+  assert line == ['unlabelled-4-1layer', 'unlabelled-0-1layer', cell, '2 x 50']
+  assert half < 0.03 < statistics.mean_ci95(values[1, 0])[1]
 
 
 def test_scores_and_matrices_of_sequences(tmp_path):
@@ -89,9 +89,8 @@ def test_scores_and_matrices_of_sequences(tmp_path):
     }
     results.finish(options, f'reset-{seed}', values, '10tasks-test')
   first, second, title = results.lines_of(options, 'reset')
-  assert first == ['reset', 'yes', '180', '2']
-  intervals = [statistics.mean_ci95(values) for values in scores]
-  mean, half = statistics.pooled_ci95(*zip(*intervals))
+  assert first == ['reset', 'yes', '9', '180', '2']
+  mean, half = statistics.seeds_ci95(scores)
   assert second[:2] == ['reset', '10tasks-test']
   assert second[2].startswith(f'{100 * mean:.1f} +- {100 * half:.1f} (')
   assert title == ['`reset`, 10tasks-test, class:']
@@ -153,7 +152,7 @@ def test_variants_of_udl_are_compared_episode_by_episode(tmp_path):
   assert line['over noise control, %'] == '+30.0 +- 0.0 (+30.0, +30.0)'
   assert line['over k-means 0.5, %'] == '+15.0 +- 0.0 (+15.0, +15.0)'
   assert line['over default, %'] == ''  # itself
-  # Intervals over seeds are those of a bootstrap of seeds and episodes.
+  # Intervals over seeds are of all episodes.
   values = np.stack(
     [
       accuracies['cluster_alone', seed] - accuracies['default', seed]
@@ -174,14 +173,13 @@ def test_networks_for_other_episodes_are_compared_with_their_own(tmp_path):
     values = {'accuracy': accuracy, 'accuracy_unadapted': accuracy / 2}
     result = f'{tag}none-dirichlet-test'
     results.finish(options, 'default-0', values, result, episodes=9)
-  assert ['default, mean', 'default', '-10.0 +- 0.0'] in results.lines_of(
-    options, 'default, mean'
-  )
+  line = ['default, mean', 'default', '-10.0 +- 0.0', '1 x 9']
+  assert line in results.lines_of(options, 'default, mean')
   (line,) = results.lines_of(options, 'mean-none-dirichlet-test')
   assert line[2:] == [
-    '15.0 +- 8.9',
+    '15.0 +- 10.5',
     '-5.0 +- 0.0',
-    '30.0 +- 17.9',
+    '30.0 +- 21.1',
     '-10.0 +- 0.0',
   ]
 

@@ -7,7 +7,6 @@ from configs import mt3
 from experiments import page as page_lib
 from experiments import pages
 from experiments import trainings
-from hyperudl import core
 from hyperudl import learners
 from hyperudl.core import config as config_lib
 from tests.testing import results
@@ -89,7 +88,9 @@ def test_mt3_and_its_control_differ_in_the_outer_gradient_alone(
   assert different == ({'meta_grad'} if meta_grad == 'none' else set())
 
 
-def test_a_finished_run_of_other_settings_is_refused(tmp_path):
+def test_a_run_of_other_settings_is_named_kept_and_trained_again(
+  tmp_path, warnings, monkeypatch
+):
   name = 'unlabelled-4-1layer'
   options = results.arguments(tmp_path, 'semi', f'--rows={name}')
   results.finish(options, 'base-1layer-0', {})
@@ -98,14 +99,62 @@ def test_a_finished_run_of_other_settings_is_refused(tmp_path):
   base = f'{tmp_path}/semi/omniglot/base-1layer-0'
   # The same network, moved.
   (run / 'config.json').write_text(text.replace(base, '/data/base-1layer-0'))
+  monkeypatch.setattr(trainings, 'call', None)  # nothing is run
   trainings.jobs_of(options, {})[name, 0].work()
-  for old, new, word in (
-    ('3000', '60', 'steps: 60 -> 3000'),
-    (base, '', "init_from.shared: '' -> "),
+  assert not warnings
+  for number, (old, new, word) in enumerate(
+    (
+      ('3000', '60', 'steps: 60 -> 3000'),
+      (base, '', "init_from.shared: '' -> "),
+    ),
+    1,
   ):
+    results.finish(options, f'{name}-0', {'accuracy': np.ones(9)})
     (run / 'config.json').write_text(text.replace(old, new))
-    with pytest.raises(core.BadInput, match=word):
-      trainings.jobs_of(options, {})
+    todo = trainings.jobs_of(options, {})
+    assert any('stale: ' in line and word in line for line in warnings)
+    assert not run.exists()
+    assert (run.with_name(f'{name}-0.stale-{number}') / 'DONE').exists()
+    with pytest.raises(TypeError):  # it would train
+      todo[name, 0].work()
+
+
+def test_runs_that_start_from_a_stale_one_are_trained_again(tmp_path, warnings):
+  options = results.arguments(tmp_path, 'udl-few-shot')
+  runs = {
+    row: results.finish(options, f'{row}-0', {})
+    for row in ('vae', 'base', 'default')
+  }
+  other = results.finish(
+    results.arguments(tmp_path, 'udl-few-shot', '--seeds=1'), 'vae-1', {}
+  )
+  text = (runs['vae'] / 'config.json').read_text()
+  (runs['vae'] / 'config.json').write_text(text.replace('3000', '60'))
+  trainings.jobs_of(options, {})
+  assert not any(run.exists() for run in runs.values())
+  assert other.exists()
+  assert any('base-0: it starts from vae-0' in line for line in warnings)
+  assert any('default-0: it starts from base-0' in line for line in warnings)
+  # At the second time there is nothing to set aside.
+  warnings.clear()
+  trainings.jobs_of(options, {})
+  assert not warnings
+
+
+def test_a_stale_evaluation_is_made_again(tmp_path, monkeypatch, warnings):
+  name = 'base-1layer'
+  options = results.arguments(tmp_path, 'semi', f'--rows={name}')
+  values = {'accuracy': np.ones(9)}
+  results.finish(options, f'{name}-0', values)
+  calls = []
+  monkeypatch.setattr(trainings, 'call', lambda *flags: calls.append(flags[0]))
+  work = trainings.jobs_of(options, {})[name, 0, 'test'].work
+  work()
+  assert not calls
+  results.finish(options, f'{name}-0', values, split='valid')
+  work()
+  assert calls == ['evaluate']
+  assert any('split: valid -> test' in line for line in warnings)
 
 
 def test_each_row_has_its_number_of_seeds(tmp_path):

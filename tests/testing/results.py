@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from experiments import evaluations
 from experiments import run
 from experiments import tables
 from experiments import trainings
@@ -26,7 +27,7 @@ def finish(options, name, values, result='test', **line) -> pathlib.Path:
     options: of the page.
     name: of the run.
     values: {score: per-episode array}; without any there is no result.
-    result: name of the result.
+    result: name of the result of the page.
     **line: more of the line of the result.
   """
   workdir = trainings.folder(options) / name
@@ -42,12 +43,17 @@ def finish(options, name, values, result='test', **line) -> pathlib.Path:
       for step, speed in steps
     )
   )
-  line = {'transductive': True, **line}
+  if not values:
+    return workdir
+  flags = trainings.page_of(options).rows[row].evaluations[result]
+  line = {'transductive': True, **evaluations.wanted(workdir, flags), **line}
+  count = max(len(array) for array in values.values())
+  values = {'episode': np.arange(count), **values}
+  line['episodes'] = count
   for score, array in values.items():
-    if np.ndim(array) == 1:
+    if np.ndim(array) == 1 and score != 'episode':
       line[score], line[f'{score}_ci95'] = statistics.mean_ci95(array)
-  if values:
-    metrics.write_evaluation(str(workdir), result, 180, line, values)
+  metrics.write_evaluation(str(workdir), result, 180, line, values)
   return workdir
 
 

@@ -57,10 +57,11 @@ def make_draw(
     draw: key[B] -> core.Episode (a second argument numbers the tasks of a
       `TaskSet`) whose leaves have the leading axis B, or B, T when
       `episode.tasks` is T. `extra` has unlabelled_y i32[U] (from N on for
-      distractors), class_ids i32[N] and family i32[] (see
-      `shifts.family_name`). `support.context` is None or has the controls that
-      the config names: inner f32[U, H, W, C], cond f32[U, H, W, C] (U = 0 for
-      'none') and emit_from (Examples with the axis M = 64 or 1).
+      distractors), class_ids i32[N], query_rows i32[Q] (rows of the data set)
+      and family i32[] (see `shifts.family_name`). `support.context` is None or
+      has the controls that the config names: inner f32[U, H, W, C], cond f32[U,
+      H, W, C] (U = 0 for 'none') and emit_from (Examples with the axis M = 64
+      or 1).
 
   Raises:
     core.BadInput: a choice that does not exist or does not fit the data.
@@ -201,10 +202,12 @@ def _finish_episode(spec, plan, pixels):
   if spec.transductive:
     unlabelled, query = targets, targets
     unlabelled_y, query_y = plan.target_y, plan.target_y
+    query_rows = plan.targets
   else:
     cut = lambda rows: jnp.split(rows, [spec.way * spec.query])
     query, unlabelled = cut(targets)
     query_y, unlabelled_y = cut(plan.target_y)
+    query_rows, _ = cut(plan.targets)
   support = core.Examples(
     jnp.concatenate([labelled, unlabelled]),
     jnp.concatenate([plan.support_y, jnp.full_like(unlabelled_y, -1)]),
@@ -212,6 +215,7 @@ def _finish_episode(spec, plan, pixels):
   extra = {
     'unlabelled_y': unlabelled_y,
     'class_ids': plan.class_ids,
+    'query_rows': query_rows,
     'family': family,
   }
   return support, core.Examples(query, query_y), extra

@@ -232,7 +232,7 @@ def _divide(rows, y, sizes):
 
 
 def _finish(tasks, plans, pixels, keys):
-  numbers, (_, support_y), (_, query_y) = plans
+  numbers, (_, support_y), (query_rows, query_y) = plans
   context = {
     'question': jnp.asarray(tasks.question)[numbers],
     'answers': jnp.asarray(tasks.answers)[numbers],
@@ -243,6 +243,7 @@ def _finish(tasks, plans, pixels, keys):
   extra = {
     'unlabelled_y': jnp.zeros((batch, 0), jnp.int32),
     'class_ids': jnp.tile(jnp.arange(ways), (batch, 1)),
+    'query_rows': query_rows,
     'family': jnp.zeros((batch,), jnp.int32),
     'group': jnp.asarray(tasks.groups)[numbers],
     'task': jax.nn.one_hot(ids, tasks.total),
