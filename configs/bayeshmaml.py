@@ -1,4 +1,4 @@
-"""BayesHMAML (arXiv:2210.02796): HyperMAML with a distribution of heads.
+"""Configures BayesHMAML (arXiv:2210.02796): HyperMAML with random heads.
 
   python -m hyperudl.train --workdir=runs/bayeshmaml \
     --config=configs/bayeshmaml.py:omniglot,way=5,shot=1

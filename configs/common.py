@@ -1,10 +1,10 @@
-"""Defaults of all configs, the table of data sets and the variant parser.
+"""Defines what all configs share: defaults, data sets and the variant parser.
 
 A config file starts from `base('LEARNER')` and ends with
 `apply_variant(config, arg)`, where `arg` is for instance
 `omniglot,way=20,shot=1`: a data set of DATASETS (or any file in `data.dir`)
-followed by key=value pairs of VARIANT. Everything else is overridden on the
-command line: `--config.optimizer.learning_rate=0.01`.
+followed by key=value pairs of VARIANT. All other fields can be overridden on
+the command line: `--config.optimizer.learning_rate=0.01`.
 """
 
 import difflib
@@ -12,8 +12,8 @@ import difflib
 from hyperudl import learners
 from hyperudl.core import config as config_lib
 
-# What a data set changes in `data`; sizes and channels are read from the files.
-# Any other file in `data.dir` is used with the defaults of `base`.
+# Fields of `data` that a data set changes; sizes and channels are read from the
+# files. Any other file in `data.dir` is used with the defaults of `base`.
 DATASETS = {
   'glyphs': {'augment': 'rot90'},
   'omniglot': {'augment': 'rot90'},
@@ -27,7 +27,8 @@ DATASETS = {
   'mnist': {'augment': 'none', 'split_by': 'image'},
 }
 
-# Photographs, for which published settings differ from those of characters.
+# Sets of photographs, for which published settings differ from those for
+# characters.
 NATURAL = tuple(
   name for name, fields in DATASETS.items() if fields['augment'] == 'images'
 )
@@ -49,7 +50,7 @@ VARIANT = {
 
 
 def base(learner=None):
-  """Return the defaults of a run: `RunConfig`, and those of the learner.
+  """Return the default config of a run: `RunConfig` and the learner's defaults.
 
   Args:
     learner: name of a learner, whose hyperparameters fill `config.learner`.
@@ -65,10 +66,10 @@ def base(learner=None):
 
 
 def apply_variant(config, arg):
-  """Sets the data set and the fields that the variant `arg` names.
+  """Set the data set and the fields that the variant `arg` names.
 
   Args:
-    config: what `base` returned, after the config file's own defaults.
+    config: from `base`, with the changes of the config file.
     arg: `[<dataset>][,key=value...]` or None.
 
   Raises:

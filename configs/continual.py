@@ -1,8 +1,8 @@
-"""Continual HyperTransformer: sequences of tasks, a CNN generated after each.
+"""Configures the Continual HyperTransformer: one CNN per task of a sequence.
 
-The generator of configs/hypertransformer.py with a prototypical loss; five
-tasks of five classes an episode. The kinds 'reset', 'constant' (ConstPN) and
-'merged' (MergedHT) are its baselines:
+It has the generator of configs/hypertransformer.py and a prototypical loss; an
+episode is five tasks of five classes. The kinds 'reset', 'constant' (ConstPN)
+and 'merged' (MergedHT) are baselines:
 
   python -m hyperudl.train --config=configs/continual.py:omniglot \
     --workdir=runs/continual
@@ -11,9 +11,9 @@ tasks of five classes an episode. The kinds 'reset', 'constant' (ConstPN) and
   python -m hyperudl.evaluate --workdir=runs/continual --once --tag=ten \
     --config.episode.tasks=10
 
-`accuracy` is the mean over tasks after the last one, among all classes met
-(`scenario` 'class') or those of the query's task ('task').
-Ours: docs/results/hypertransformer.md.
+`accuracy` is measured after the last task and averaged over all tasks, among
+all classes (`scenario` 'class') or among those of the query's task ('task').
+Our results: docs/results/hypertransformer.md.
 """
 
 from configs import hypertransformer
@@ -24,6 +24,6 @@ def get_config(arg=None):
   if 'tasks=' not in (arg or ''):
     config.episode.tasks = 5
   if 'way=' not in (arg or ''):
-    config.episode.way = 5  # also where one task of the reference has 20
+    config.episode.way = 5  # even if one task of the reference has 20
   config.learner.tasks = config.episode.tasks
   return config.lock()

@@ -1,13 +1,14 @@
-"""The image-text encoder of the learners with language, trained on glyphvqa.
+"""Configures the image-text encoder of the learners with language, on glyphvqa.
 
   python -m hyperudl.train --config=configs/contrastive.py \
     --workdir=runs/contrastive
 
-Answers are statements, or question and answer in one string, that name the
-tile they speak of; the pairs of the test are in none of them. Images of an
-episode come with questions of `language.asked` other tasks too, and captions
-(`language.captions`) state which letter is where if these are too many to be
-asked for (`set=large`). Results: docs/results/guidance.md.
+Answers are statements, or question and answer in one string, that name the tile
+they are about; none contains a pair that is held out for the test (see
+`data/language/glyphvqa.py`). The images of an episode also come with the
+questions of `language.asked` other tasks. If there are too many letters to ask
+about all of them (`set=large`), captions (`language.captions`) state which
+letter is where. Results: docs/results/guidance.md.
 """
 
 import dataclasses
@@ -17,10 +18,10 @@ from hyperudl.data.language import task_set
 
 
 def base(learner):
-  """Return `common.base` of a learner with language, on glyphvqa.
+  """Return the defaults of a learner with language, on glyphvqa.
 
   Args:
-    learner: its name.
+    learner: name of the learner.
   """
   config = common.base(learner)
   config.data.dataset = 'glyphvqa'
@@ -34,10 +35,10 @@ def base(learner):
 
 
 def apply_variant(config, arg):
-  """Apply a variant of `common.apply_variant`, or with `level` and `set`.
+  """Apply a variant as `common.apply_variant` does, also `level` and `set`.
 
-  `set` is the size of glyphvqa; 'tiny' has tasks of four answers, 'large' an
-  encoder of more numbers.
+  `set` is the size of glyphvqa: with 'tiny' tasks have four answers, with
+  'large' the embeddings of the encoder are wider.
   """
   rest = []
   for part in (arg or '').split(','):

@@ -1,10 +1,10 @@
-"""HVAE on glyphvqa: a VAE of the weights that HNET decodes.
+"""Configures HVAE on glyphvqa: a VAE of the weights that HNET decodes.
 
   python -m hyperudl.train --config=configs/hvae.py --workdir=runs/hvae \
     --config.init_from.hypernet=runs/hypernet
 
-After Nava et al. 2023, arXiv:2210.08942. Its latent is the space of guidance
-with `learner.space=hvae`.
+After Nava et al. 2023, arXiv:2210.08942. `hyperclip` and `hyperldm` work in its
+latent space if `learner.space=hvae`.
 """
 
 from configs import contrastive

@@ -1,4 +1,4 @@
-"""HyperCLIP on glyphvqa: networks guided by a question, by gradient steps.
+"""Configures HyperCLIP on glyphvqa: guides latents by a question's gradient.
 
   python -m hyperudl.train --config=configs/hyperclip.py --workdir=runs/clip \
     --config.init_from.hypernet=runs/hypernet
@@ -6,7 +6,7 @@
     --config.episode.tasks=0
 
 After Nava et al. 2023, arXiv:2210.08942. Training contrasts the tasks of an
-episode; with tasks=0 an evaluation asks each task separately, once.
+episode; with tasks=0 each episode of an evaluation is a single task.
 """
 
 from configs import contrastive

@@ -1,12 +1,12 @@
-"""HyperLDM on glyphvqa: networks sampled from a question alone.
+"""Configures HyperLDM on glyphvqa: samples networks given only a question.
 
   python -m hyperudl.train --config=configs/hyperldm.py --workdir=runs/ldm \
     --config.init_from.hypernet=runs/hypernet
   python -m hyperudl.evaluate --workdir=runs/ldm --once --tag=free \
     --config.learner.gamma=0
 
-After Nava et al. 2023, arXiv:2210.08942; classifier-free guidance of a
-diffusion over the latents of HNET (or of HVAE, `learner.space=hvae`).
+After Nava et al. 2023, arXiv:2210.08942: diffusion with classifier-free
+guidance over the latents of HNET (or of HVAE, if `learner.space=hvae`).
 """
 
 from configs import contrastive

@@ -1,11 +1,12 @@
-"""HyperMAML (arXiv:2205.15745) with the settings of its published runs.
+"""Configures HyperMAML (arXiv:2205.15745) as in its published runs.
 
   python -m hyperudl.train --config=configs/hypermaml.py:omniglot,way=5,shot=1 \
     --workdir=runs/hypermaml
 
-Character sets: hypernetwork of 512, the first tenth of the updates by gradient
-(J = 5) and the next quarter blended, then by the hypernetwork alone; natural
-images: 256. With more than one shot the embeddings of a class are averaged.
+The hypernetwork has width 512 for characters and 256 for natural images. In the
+first tenth of the outer steps the head is adapted by gradients (J = 5), in the
+next quarter by a mixture, then only by the hypernetwork. With more than one
+shot the embeddings of a class are averaged.
 """
 
 from configs import common

@@ -1,4 +1,4 @@
-"""HNET on glyphvqa: a latent for the weights of an adapter.
+"""Configures HNET on glyphvqa: decodes a latent into an adapter's weights.
 
   python -m hyperudl.train --config=configs/hypernet.py \
     --workdir=runs/hypernet --config.init_from.contrastive=runs/contrastive

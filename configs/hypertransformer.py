@@ -1,12 +1,12 @@
-"""HyperTransformer with the settings of its published scripts.
+"""Configures the HyperTransformer with the settings of the authors' scripts.
 
-The network follows the data set: Omniglot-like sets use 8 channels, 2 heads
-and 32 shared features; mini- and tieredImageNet 16 and 8 channels, 8 heads
-at half width and 16 shared features. The optimizer is ours (Adam with
-warm-up, 8 episodes an update); `reference` as the first word of the variant
-takes theirs: plain SGD, one episode an update, 4,000,000 updates, queries that
-may be support images, and of Omniglot 20 ways and the classes 0-1149, 1150-1199
-and 1200-1622 after a shuffle:
+The network depends on the data set: Omniglot-like sets use 8 channels, 2 heads
+and 32 shared features; natural images 16 channels (tieredImageNet 8), 8 heads
+at half width and 16 shared features. The optimizer is ours (Adam with warm-up,
+8 episodes per update). With `reference` as the first word of the variant it is
+theirs: plain SGD, one episode per update, 4,000,000 updates, and queries that
+may be support images; for Omniglot also 20 ways and the splits 0-1149,
+1150-1199 and 1200-1622 of the shuffled classes:
 
   python -m hyperudl.train --workdir=runs/ht \
     --config=configs/hypertransformer.py:omniglot,way=20,shot=1
@@ -14,19 +14,19 @@ and 1200-1622 after a shuffle:
     --config=configs/hypertransformer.py:reference,omniglot,shot=1
 
 Their evaluations have 100 queries: `evaluate --once --tag=reference
---config.episode.query=5` (20 where there are 5 ways). Of their flags,
-`balanced_batches=False` is data.support_query=joint,
-`apply_image_augmentations` beside others is data.augment=episode+images, and
-`test_rotation_probability=.5` is, for instance, `evaluate --once --tag=turned
---config.data.augment=episode --config.data.augment_tests=True
---config.data.episode_augment.rotate=.5`.
+--config.episode.query=5` (for 20 ways; query=20 for 5 ways). Their flags
+correspond to these fields: `balanced_batches=False` to
+data.support_query=joint; `apply_image_augmentations` together with other
+augmentations to data.augment=episode+images; `test_rotation_probability=.5` to,
+for instance, `evaluate --once --tag=turned --config.data.augment=episode
+--config.data.augment_tests=True --config.data.episode_augment.rotate=.5`.
 
-init_from.shared and init_from.writer start from the networks of another run,
-for instance one without unlabelled images.
+init_from.shared and init_from.writer load the networks of another run as
+initial values, for instance of one without unlabelled images.
 
 Published: Omniglot 20-way 1-shot, 8 channels, 87.2% (arXiv:2201.04182; there
-5% of the queries are support images). Ours: docs/results/first.md and
-hypertransformer.md, where learner.head='prototypes' (no generated logits)
+5% of the queries are support images). Our results: docs/results/first.md and
+hypertransformer.md, where learner.head='prototypes' (no generated logits layer)
 learns far faster.
 """
 
@@ -42,7 +42,7 @@ def get_config(arg=None, learner='hypertransformer'):
   config = common.base(learner)
   config.steps = 8_000
   config.batch = 8
-  # Post-LN transformers want a warm-up; docs/results/first.md tells what
+  # Post-LN transformers need a warm-up; docs/results/first.md describes what
   # happened at 2e-3 without one.
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_steps = 500

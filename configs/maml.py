@@ -1,14 +1,15 @@
-"""MAML, FOMAML, ANIL, Meta-SGD and MAML++ (arXiv:1703.03400, 1810.09502).
+"""Configures MAML, FOMAML, ANIL, Meta-SGD and MAML++ (see `learners/maml.py`).
 
-The first word of the variant is one of these in small letters, `maml` if it
-is missing; MAML++ is `mamlpp`:
+The first word of the variant is `maml` (the default), `fomaml`, `anil`,
+`metasgd` or `mamlpp`:
 
   python -m hyperudl.train --config=configs/maml.py:omniglot,way=5,shot=1 \
     --workdir=runs/maml
   python -m hyperudl.train --config=configs/maml.py:mamlpp,omniglot,way=20 \
     --workdir=runs/mamlpp
 
-Conv4 of 64 filters, 5 steps; natural images: 32 filters (mamlpp: 48).
+Conv4 with 64 filters and 5 inner steps (metasgd: 1); for natural images with 32
+filters (mamlpp: 48).
 """
 
 from configs import common

@@ -1,13 +1,14 @@
-"""MT3 (Bartler et al. 2022, arXiv:2103.16201) in the terms of `udl`.
+"""Configures MT3 (Bartler et al. 2022, arXiv:2103.16201) as a case of `udl`.
 
-A learned network in place of a generated one, GroupNorm, one step of rate .1 on
-all of its weights by BYOL, outer loss CE(v_1) + .1 BYOL. Gradients are clipped
-to norm 1 tensor by tensor (10 in the paper). The paper trains a ResNet-26 on
-CIFAR-10 for 34 GPU hours; this is its loop at a width that two cores train, on
-N-way episodes of corrupted colour images with the classes of training
-(`data.split_by=image`). Projector and predictor do not adapt. `mt3.py:joint` is
-the control that tells what the steps are worth: the same losses, no step in
-training, steps at test time (TTT).
+The network is learned, not generated, with GroupNorm; the inner loop is one
+BYOL step of rate .1 on all of its weights; the outer loss is CE(v_1) + .1 BYOL.
+The gradient of each tensor is clipped to norm 1 (10 in the paper). The paper
+trains a ResNet-26 on CIFAR-10 for 34 GPU hours; this is the same loop with a
+network that two CPU cores can train, on N-way episodes of corrupted colour
+images whose classes also occur in training (`data.split_by=image`). Projector
+and predictor do not adapt. `mt3.py:joint` is a control that shows the benefit
+of the inner loop in training: the same losses, but steps only at test time
+(TTT).
 
   python -m hyperudl.train --config=configs/mt3.py:cifar10 --workdir=runs/mt3
   python -m hyperudl.train --config=configs/mt3.py:joint,cifar10 \

@@ -1,8 +1,8 @@
-"""UDL: a generated CNN, an unsupervised inner loop, and shift at test time.
+"""Configures UDL: a generated CNN with an unsupervised inner loop, under shift.
 
-One config for the three runs that make the full system (`launch/` chains
-them): a `vae` (configs/vae.py), then `learner.phase=base` and
-`learner.phase=inner`. Without upstreams it trains everything jointly:
+The full system is the result of three runs (`launch/` chains them): a `vae`
+(configs/vae.py), then this config with `base`, then with `inner`. By default it
+trains everything jointly in one run:
 
   python -m hyperudl.train --config=configs/udl.py --workdir=runs/udl
   python -m hyperudl.train --config=configs/udl.py:base --workdir=runs/base \
@@ -11,11 +11,11 @@ them): a `vae` (configs/vae.py), then `learner.phase=base` and
     --config.init_from.base=runs/base
 
 Queries and unlabelled images of an episode share one random shift and random
-class proportions; the support is clean. Phase 'inner' also sees shift
-families that phase 'base' never met, or nothing would be left to learn.
-Expected accuracy with commands: docs/results/first.md and udl.md. With
-`learner.setting=clusters` no label is used at all; give it many images a class,
-for instance `unlabelled=12,query=7`.
+class proportions; labelled images are clean. Phase 'inner' also trains on shift
+families that phase 'base' has not seen; otherwise adaptation would have little
+to gain. Expected accuracy, with commands: docs/results/first.md and udl.md.
+With `learner.setting=clusters` no label is used at all; it needs many images
+per class, for instance `unlabelled=12,query=7`.
 """
 
 from configs import common

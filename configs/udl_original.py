@@ -1,7 +1,8 @@
-"""UDL as its authors built it: four classes, no labels, a row of the VAE in.
+"""Configures UDL as its authors built it: four classes, VAE codes, no labels.
 
-Settings of the shipped experiments: 130 outer steps of one batch of 16, Adam
-1e-5, 3 inner steps. The autoencoder is a run of its own:
+The settings are those of the experiments in their repository: 130 outer steps
+of one batch of 16, Adam 1e-5, 3 inner steps. The autoencoder is trained first,
+in a separate run:
 
   python -m hyperudl.train --config=configs/vae.py:mnist,way=4 \
     --config.learner.architecture=residual --config.learner.latent=128 \
@@ -9,8 +10,8 @@ Settings of the shipped experiments: 130 outer steps of one batch of 16, Adam
   python -m hyperudl.train --config=configs/udl_original.py:mnist \
     --config.init_from.vae=runs/original-vae --workdir=runs/original
 
-`accuracy_legacy` names the outputs on the images that are scored, as in the
-original; random predictions reach .43 there.
+`accuracy_legacy` assigns outputs to classes on the images that are scored, as
+in the original; random predictions reach .43 in this metric.
 """
 
 from configs import common
@@ -22,7 +23,7 @@ def get_config(arg=None):
   config.steps = 130
   config.log_steps = 10
   config.checkpoint_steps = 130
-  # The support is the data set: rows of C and inner batches come from it.
+  # The support plays the role of a data set: C and inner batches come from it.
   config.episode.way = 4
   config.episode.query = 4
   config.episode.unlabelled = 15

@@ -1,7 +1,8 @@
-"""The frozen variational autoencoder of `udl`, on clean training images.
+"""Configures the variational autoencoder of `udl`, on clean training images.
 
-Shapes of the prototype: 784-256-128-24, batch of 256 images, Adam 1.5e-3.
-Expected: squared error about 11 an image on 28x28, all latents active.
+Layers 784-256-128-24, batches of 256 images and Adam 1.5e-3 as in our
+prototype. Expected on 28x28 pixels: squared error about 11 per image, all
+latents active.
 
   python -m hyperudl.train --config=configs/vae.py:glyphs --workdir=runs/vae
 """
@@ -13,7 +14,7 @@ def get_config(arg=None):
   config = common.base('vae')
   config.steps = 6_000
   config.batch = 1
-  config.strategy = 'vmap'  # shared weights: one large matrix product
+  config.strategy = 'vmap'  # weights are shared: one large matrix product
   config.log_steps = 200
   config.checkpoint_steps = 2_000
   # One "episode" is a batch of 16 x (8 + 8) = 256 clean images.

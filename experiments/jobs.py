@@ -17,11 +17,11 @@ class Job(NamedTuple):
 
 
 def run(jobs: Mapping[Hashable, Job], done: Callable[[Hashable], None]) -> None:
-  """Run all jobs; of those that may begin the first one does.
+  """Run all jobs, one at a time; of those that are ready, the first in order.
 
   Args:
-    jobs: name -> job, in the order in which they are wanted; what a job needs
-      is among them.
+    jobs: name -> job, in the preferred order; the jobs that one needs must be
+      among them.
     done: called with the name of each job that has ended.
 
   Raises:
@@ -41,7 +41,7 @@ def run(jobs: Mapping[Hashable, Job], done: Callable[[Hashable], None]) -> None:
 
 
 def call(command: list[str]) -> int:
-  """Return the exit code of a command, which ends where this process does."""
+  """Run a command and return its exit code; it is ended with this process."""
   with subprocess.Popen(command) as child:
     try:
       return child.wait()

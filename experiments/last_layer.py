@@ -2,15 +2,15 @@
 
   python -m experiments.last_layer --workdir=runs/ht --data_dir=DIR
 
-The run is a `hypertransformer` with prototypes. Its last convolution makes C
-numbers of the D that come before it. Here linear maps take its place, and
-queries go to the nearest prototype as ever:
+The run is a `hypertransformer` with prototypes. Its last convolution reduces
+the D numbers of the layer before it to C. Here a linear map replaces it, and
+queries are still assigned to the nearest prototype:
   C of all tasks    the C best directions by Fisher's criterion (variance
                     between over within classes) on episodes of training classes
   2 C of all tasks  twice as many of these
   C of each task    in the span of the 2 C, those in which Fisher's ratios plus
                     the scatter of the task's support are largest
-Accuracies with 95% intervals over test episodes.
+Prints accuracies with 95% intervals over test episodes.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Features(NamedTuple):
 
   y: np.ndarray  # i32[E, n]
   before: np.ndarray  # f32[E, n, D], activations before the last convolution
-  last: np.ndarray  # f32[E, n, C], behind it
+  last: np.ndarray  # f32[E, n, C], activations after it
 
 
 def features(
@@ -108,7 +108,7 @@ def fisher(
   labels: Iterable[np.ndarray],
   ridge: float = _RIDGE,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Return directions in which classes lie apart, the best last.
+  """Return directions that separate the classes, the best last.
 
   Args:
     rows: features f[n, D], one array an episode.
@@ -149,7 +149,7 @@ def task_directions(
 def compare(
   train: tuple[Features, Features], test: tuple[Features, Features]
 ) -> dict[str, np.ndarray]:
-  """Return accuracies f64[E] on test episodes, by what the last layer is."""
+  """Return {kind of last layer: accuracies f64[E] on test episodes}."""
   join = lambda name: np.concatenate([getattr(p, name) for p in train], axis=1)
   ratios, directions = fisher(join('before'), join('y'))
   support, query = test

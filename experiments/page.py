@@ -1,8 +1,8 @@
-"""The types of the table of experiments: a page of results, its rows, texts.
+"""The types that describe a results page: the page, its rows, their flags.
 
 A page is a set of rows. A row is one training, repeated with several seeds, and
-what is evaluated of it. Texts may hold `{dataset}`, `{target}` and, in flags of
-a training, `{folder}/ROW-{seed}`: the run of another row, trained before it.
+its evaluations. Flags and names may contain `{dataset}`, `{target}` and, for a
+training, `{folder}/ROW-{seed}`: the run of another row, trained before it.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Row(NamedTuple):
   flags: Sequence[str] = ()  # of the training
   # Name of a result, as in `eval/NAME.jsonl` -> flags of `hyperudl.evaluate`.
   evaluations: Mapping[str, Sequence[str]] = {}
-  seeds: int = 1  # how many training seeds the page has
+  seeds: int = 1  # number of training seeds
   reference: str = ''  # row whose accuracy is subtracted, episode by episode
 
 
@@ -34,12 +34,20 @@ class Page:
   # paired difference: see `Operand`.
   scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
   scored: str = ''  # only results with this word are in the second table
-  both: bool = False  # these results are in the first table too
-  by_result: bool = False  # sort the second table by result, not by row
-  # Results are named SETTING-COLUMN: one line a setting in the first table.
+  both: bool = False  # whether these results are in the first table too
+  by_result: bool = False  # whether to sort the second table by result
+  # Results are named SETTING-COLUMN; the first table has a line per setting.
   columns: Sequence[str] = ()
+<<<<<<< HEAD
   families: bool = False  # a table of gains by family of shifts
   retired: bool = False  # its learner is gone: it can be printed, not trained
+=======
+  families: bool = False  # whether to add a table of gains by family of shifts
+  # Whether intervals over seeds are a bootstrap of all episodes, and not
+  # computed from the seeds' means and intervals.
+  bootstrap: bool = False
+  retired: bool = False  # its learner was removed: printed but not trained
+>>>>>>> main
 
   def column_of(self, result: str) -> str:
     """Return the column that a result is in, by default its own name."""
@@ -63,9 +71,9 @@ class Page:
 class Operand(NamedTuple):
   """What a paired difference subtracts: `NUMBER` or `ROW:NUMBER`.
 
-  `accuracy - accuracy_unadapted` is of one evaluation; `accuracy -
-  maml:accuracy` subtracts that of another row with the same seed, on the same
-  episodes, in the column of the result.
+  `accuracy - accuracy_unadapted` subtracts two numbers of one evaluation;
+  `accuracy - maml:accuracy` subtracts the accuracy of another row with the same
+  seed, on the same episodes, in the same column of the table.
   """
 
   row: str  # empty: the same row
@@ -78,7 +86,7 @@ def difference(row: str) -> str:
 
 
 def parse(score: str) -> tuple[str, Operand | None]:
-  """Return the number and what is subtracted from it, if anything is."""
+  """Return the number of a score, and what is subtracted from it or None."""
   number, _, other = score.partition(' - ')
   row, colon, name = other.rpartition(':')
   return number, Operand(row if colon else '', name) if other else None
@@ -120,8 +128,8 @@ def fill(page: Page, dataset: str, target: str) -> Page:
   Args:
     page: one of `pages.PAGES`.
     dataset: name of a set and, after a comma, more of a config's variant.
-    target: name of a second set to test on; without it, what needs it is left
-      out.
+    target: name of a second set to test on; if it is empty, evaluations that
+      need it are left out.
   """
   names = {'dataset': dataset, 'target': target}
   rows = {

@@ -1,5 +1,6 @@
-"""Records of results: what a page is made of, also where the runs are gone.
+"""Records of results, from which a page is printed even without its runs.
 
+<<<<<<< HEAD
 A file of JSON lines, one for each result of each training seed: `runs` (page
 and data set), `row`, `seed`, `result`, `settings` (config and flags of the
 training and of the evaluation), `minutes` of training, and the line that
@@ -15,6 +16,17 @@ and split, and have the same queries in the same order (`episode` in
 `*_episodes.npz`, see `evaluator.fingerprint`). Others are not subtracted, and
 the log says why. A stored evaluation that differs from what the page asks for
 (see `evaluations.stale`) is not read.
+=======
+They are a file of JSON lines, one for each result of each training seed: `runs`
+(page and data set), `row`, `seed`, `result`, `settings` (config and flags of
+the training and of the evaluation), `minutes` of training, and the line that
+`hyperudl.evaluate` wrote (means over test episodes with their intervals). Added
+to these are `matrix_*`, means over episodes of matrices [tasks, tasks] of
+sequences of tasks; paired differences, such as `accuracy - maml:accuracy` (see
+`page.Operand`); and gains under one family of shifts, whose names end in
+` @ FAMILY`. If a page has intervals over seeds from all episodes, one more line
+has the seed `all` and lists its `seeds`.
+>>>>>>> main
 """
 
 from collections.abc import Mapping
@@ -34,22 +46,33 @@ from hyperudl.storage import metrics
 
 ALL = 'all'  # in place of a seed
 GAIN = 'accuracy - accuracy_unadapted'
+<<<<<<< HEAD
 # Conditions that two results to be paired share, beside their episodes.
 _SAME = ('split', 'shift', 'proportions', 'support_query', 'augment')
+=======
+# Fields in which two paired results must agree; their values if missing.
+_SAME = {
+  'episodes': None,
+  'shift': None,
+  'proportions': None,
+  'support_query': 'disjoint',
+  'augment': 'none',
+}
+>>>>>>> main
 
 
 def load(
   path: str, runs: str, settings: Mapping[tuple[str, str], str]
 ) -> tuple[dict, dict]:
-  """Return two {(row, seed, result): record} of a file; empty without one.
+  """Return two dicts {(row, seed, result): record} of a file, empty if absent.
 
   Args:
     path: of the file.
     runs: page and data set that the records must be of.
-    settings: (row, result) -> text of the page; empty: any.
+    settings: (row, result) -> settings of the page; empty: accept any.
 
   Returns:
-    The records of the page, and those made with other settings or for another
+    The records of the page; and those made with other settings or for another
     --target, which stay in the file until a run replaces them.
 
   Raises:
@@ -76,7 +99,7 @@ def load(
 
 
 def write(path: str, records: Mapping[tuple, dict]) -> None:
-  """Write all records, sorted; a kill leaves the former file or this one."""
+  """Write all records, sorted; a kill leaves the old file or the new one."""
   lines = [json.dumps(records[key]) + '\n' for key in ordered(records)]
   filesystem.replace(str(path), ''.join(lines).encode())
 
@@ -87,7 +110,7 @@ def ordered(records: Mapping[tuple, dict]) -> list[tuple]:
 
 
 class Runs:
-  """The evaluations of a page's runs, in the folder where they lie."""
+  """The evaluations of a page's runs in their folder."""
 
   def __init__(self, page: page_lib.Page, folder: pathlib.Path):
     self.page, self.folder = page, folder
@@ -105,7 +128,7 @@ class Runs:
       return None
     record = {**about, **dict(zip(('row', 'seed', 'result'), key))}
     rows = metrics.read_jsonl(self._workdir(*key[:2]) / 'train.jsonl')
-    # Without what lay between a stop and a resume.
+    # Without the time between a stop and a resume.
     seconds = statistics.training_seconds(rows)[-1]
     record['minutes'] = round(seconds / 60, 1)
     record |= {name: _rounded(value) for name, value in line.items()}
@@ -168,7 +191,7 @@ class Runs:
       return line, dict(stored)
 
   def _gains(self, line, arrays):
-    """Names of the gains by family; none where there is one family."""
+    """Return the names of the gains by family, if there are several."""
     if not self.page.families or not {GAIN.split()[-1], 'family'} <= set(
       arrays
     ):
@@ -177,7 +200,7 @@ class Runs:
     return [f'{GAIN} @ {name}' for name in families if len(families) > 1]
 
   def _values(self, row, seed, result, score):
-    """f64[episodes] of a number or a paired difference; None: not measured."""
+    """Return f64[episodes] of a number or difference, or None without it."""
     score, _, family = score.partition(' @ ')
     number, other = page_lib.parse(score)
     _, arrays = self._read(row, seed, result)

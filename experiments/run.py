@@ -1,20 +1,20 @@
-"""Train and evaluate what a results page lacks, and print the page.
+"""Train and evaluate what is missing for a results page, and print it.
 
   python -m experiments.run gradient --dataset=omniglot_background \
     --data_dir=DIR --out=docs/results/tables/gradient-omniglot_background.md
 
 Pages and their rows are in `experiments/pages/`. Finished work is not repeated:
-the same command goes on where it stopped. The page is written anew after each
-row, so that it always holds what there is. Beside it lie its records, OUT with
-the ending .jsonl, a line for each result of each seed (see `records.py`): the
-page is made of them, so results stay when the runs are gone. Runs lie in
-RUNS/PAGE/DATASET/ROW-SEED, those of a trial with --steps in
-RUNS/PAGE/DATASET-STEPS/ROW-SEED; some pages share the runs of another one.
+the same command resumes where it stopped. The page is written anew after each
+row, so that it always shows what has been measured. Its records are saved next
+to it, in OUT with the ending .jsonl, a line for each result of each seed (see
+`records.py`). The page is printed from them, also after the runs have been
+deleted. Runs are in RUNS/PAGE/DATASET/ROW-SEED, those of a trial with --steps
+in RUNS/PAGE/DATASET-STEPS/ROW-SEED; some pages share the runs of another one.
 
   python -m experiments.run film --dataset=glyphs --print \
     --out=docs/results/tables/film-glyphs.md
 
-prints a page of its records and runs, and trains nothing.
+prints a page from its records and runs, and trains nothing.
 """
 
 import argparse
@@ -36,7 +36,7 @@ RETIRED = 'retired; see commit 6e0fc91 (v0-full)'
 
 
 def _names(text):
-  """'a,b' as names; none of ''."""
+  """Return the names in 'a,b'; none for ''."""
   return [part for part in text.split(',') if part]
 
 
@@ -96,7 +96,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def collect(arguments: argparse.Namespace) -> tuple[dict, dict]:
   """Return records of the page, and those of --out that it does not show.
 
-  Those of the page are of --out and of the runs that there are.
+  The first come from --out and from the runs that exist.
   """
   page, folder = trainings.page_of(arguments), trainings.folder(arguments)
   settings = {
@@ -120,7 +120,7 @@ def collect(arguments: argparse.Namespace) -> tuple[dict, dict]:
         continue
       before = records.get((row, seed, result), {})
       if before.get('accuracy') == record.get('accuracy'):
-        record = before | record  # a difference stays without its other run
+        record = before | record  # keeps differences to runs that were deleted
       records[row, seed, result] = record
       seeds.setdefault((row, result), []).append(seed)
   for (row, result), several in seeds.items():
@@ -132,7 +132,7 @@ def collect(arguments: argparse.Namespace) -> tuple[dict, dict]:
 
 
 def _finished(arguments, page, folder):
-  """(row, seed) of the finished runs of the page; others are told about."""
+  """Yield (row, seed) of the page's finished runs; warn about other ones."""
   for done in sorted(folder.glob('*-*/DONE')):
     row, _, seed = done.parent.name.rpartition('-')
     if row not in page.rows or not seed.isdecimal() or page.retired:
@@ -145,15 +145,15 @@ def _finished(arguments, page, folder):
 
 
 def _records_path(arguments):
-  """Where the records of the page lie."""
+  """Return the file of the page's records."""
   return str(pathlib.Path(arguments.out).with_suffix('.jsonl'))
 
 
 def run(arguments: argparse.Namespace) -> None:
-  """Do what is missing, then print or write the page.
+  """Train and evaluate what is missing, then print or write the page.
 
   Raises:
-    core.Error: it cannot go on.
+    core.Error: something cannot be read, written or trained.
   """
   page = trainings.page_of(arguments)
   if arguments.print:
@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def write(arguments: argparse.Namespace) -> None:
-  """Write the page and its records, as far as they are."""
+  """Write the page and its records, as far as they have been measured."""
   if not arguments.out:
     return
   records, others = collect(arguments)
@@ -209,7 +209,7 @@ def header(arguments: argparse.Namespace) -> str:
 
 
 def main() -> None:
-  """Run the command line; SIGTERM and Ctrl-C end what runs too."""
+  """Run the command line; SIGTERM and Ctrl-C also end the running job."""
   arguments = parse_arguments()
   signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
   try:

@@ -4,12 +4,13 @@
   python -m experiments.speed --compare=runs/speed --out=runs/speed-new
   python -m experiments.speed --accelerator --out=runs/accelerator
 
-On an idle machine. OUT gets one file of JSON lines for each program; what is
-there is not measured again. --compare adds ratios to the files of an earlier
-time. --accelerator: MAML with grouped convolutions and with ours against the
-number of episodes; MAML, ProtoNet, UDL and the HyperTransformer against it and
-against updates in one dispatch. --learners, --repeats, --batches and --filter
-(of the meta-gradients) make it smaller.
+Run it on an idle machine. It writes one file of JSON lines for each program to
+OUT; a program whose file exists is not measured again. --compare adds ratios to
+the files of an earlier measurement. --accelerator measures MAML with grouped
+convolutions and with ours, by the number of episodes; and MAML, ProtoNet, UDL
+and the HyperTransformer, by that and by the number of updates in one dispatch.
+--learners, --repeats, --batches and --filter (of the meta-gradients) measure
+less.
 """
 
 import argparse
@@ -65,14 +66,14 @@ def programs(arguments: argparse.Namespace) -> dict[str, list[str]]:
   suite = ['--suite=maml', f'--filter={arguments.filter}']
   measured = {'meta-gradient': [*_BENCHMARK, *suite]}
   for name in arguments.learners:
-    # A minute for sixteen episodes of the system that `udl` grew from.
+    # Sixteen episodes of the original system would take a minute.
     sizes = '1' if name == 'udl_original' else batches
     measured[name] = [*_BENCHMARK, _config(name), f'--batches={sizes}']
   most = f'--batches={batches.split(",")[-1]}'
   for name in ('maml', 'protonet'):
     many = [_config(name), most]
     measured[f'{name}-2devices'] = [*_BENCHMARK, *many, '--devices=2']
-    if _gpus() != 1:  # two processes need two GPUs, where there are any
+    if _gpus() != 1:  # two processes need two GPUs, or none
       measured[f'{name}-2processes'] = ['hyperudl.benchmark', *many]
   return measured
 
@@ -94,12 +95,12 @@ def _gpus():
 def measure(
   name: str, command: list[str], arguments: argparse.Namespace
 ) -> None:
-  """Write the lines of one program, unless they are there.
+  """Measure one program and write its lines, unless its file exists.
 
   Args:
     name: of the file.
-    command: what follows `python`; a program that begins with the name of a
-      module is run by two processes.
+    command: what follows `python`; if it begins with the name of a module, two
+      processes run it.
     arguments: of the command line.
 
   Raises:
@@ -171,7 +172,7 @@ def _cells(line, columns):
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-  """Return the options; exit with code 2 where they cannot be followed."""
+  """Return the options; exit with code 2 if they are not possible."""
   parser = argparse.ArgumentParser(
     prog='python -m experiments.speed',
     description=__doc__,

@@ -1,4 +1,4 @@
-"""The text of a results page: markdown tables of the records of results."""
+"""Prints a results page: markdown tables of the records of results."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ Lookup = Callable[[str, str], list[dict]]
 def markdown(
   header: Sequence[str], rows: Iterable[Sequence[str]], align: str = 'left'
 ) -> str:
-  """Return a table in markdown, without columns that are empty."""
+  """Return a table in markdown, without empty columns."""
   frame = pd.DataFrame(list(rows), columns=list(header))
   frame = frame.loc[:, (frame != '').any().to_numpy()]
   aligned = [align] * frame.shape[1]
@@ -29,7 +29,7 @@ def markdown(
 def interval(
   mean: float, half: float | None, digits: int, sign: str = ''
 ) -> str:
-  """Return '74.5 +- 2.0', or the mean alone."""
+  """Return '74.5 +- 2.0', or only the mean if `half` is None."""
   text = f'{mean:{sign}.{digits}f}'
   return text if half is None else f'{text} +- {half:.{digits}f}'
 
@@ -39,8 +39,8 @@ def page_text(
 ) -> str:
   """Return the tables of a page.
 
-  Accuracies, differences to other rows, other scores, gains by family of
-  shifts, and matrices of sequences of tasks, whatever there is of them.
+  These are accuracies, differences to other rows, other scores, gains by family
+  of shifts, and matrices of sequences of tasks, as far as the page has them.
 
   Args:
     page: with the names of the data sets filled in.
@@ -96,7 +96,10 @@ def cell(records: Iterable[dict], score: str, percent: bool = True) -> str:
 
 
 def _accuracies(rows, names, results, of):
-  """Pixels: nearest neighbours by cosine, of the first result."""
+  """Return the first table: a line for each row, a column for each result.
+
+  Pixels, nearest neighbours by cosine, are those of the first result.
+  """
   lines = []
   for row in rows:
     every = [
@@ -123,7 +126,7 @@ def _accuracies(rows, names, results, of):
 
 
 def _by_setting(page, rows, results, of):
-  """Accuracies and differences with a line for each setting of each row."""
+  """Return both tables with a line for each setting of each row."""
   settings = dict.fromkeys(
     name.removesuffix(column)
     for name in results
@@ -144,7 +147,11 @@ def _by_setting(page, rows, results, of):
 
 
 def _differences(rows, names, references, of):
+<<<<<<< HEAD
   """Paired, on the same episodes of the same seed; n: how many pairs."""
+=======
+  """Return the table of differences, paired by episode and seed."""
+>>>>>>> main
   lines = []
   for row in rows:
     score = page_lib.difference(references[row])
@@ -186,7 +193,7 @@ def _scores(page, rows, names, of):
 
 
 def _families(rows, names, of):
-  """Gains of each row by family of shifts: those of all results in a line."""
+  """Return the table of gains by family of shifts, a line for each row."""
   start = f'{records_lib.GAIN} @ '
   gains = [
     (name, score)
@@ -209,7 +216,7 @@ def _families(rows, names, of):
 
 
 def _matrices(rows, names, of):
-  """A[t, tau]: accuracy on task tau once task t has been met, mean of seeds."""
+  """Return tables A[t, tau]: accuracy on task tau after task t, over seeds."""
   parts = []
   for row in rows:
     for name in names:

@@ -20,7 +20,7 @@ from hyperudl.training import setup
 
 
 def page_of(arguments: argparse.Namespace) -> page_lib.Page:
-  """Return the page with the names of its data sets."""
+  """Return the page with the names of its data sets filled in."""
   page = pages.PAGES[arguments.page]
   return page_lib.fill(page, arguments.dataset, arguments.target)
 
@@ -61,7 +61,7 @@ def config_of(
 def difference(
   arguments: argparse.Namespace, row: str, seed: int
 ) -> core.BadInput | None:
-  """Return the error that says how a run is not of the page's config."""
+  """Return the error that says how a run's config differs from the page's."""
   workdir = folder(arguments) / f'{row}-{seed}'
   try:
     config = config_of(arguments, row, seed)
@@ -106,12 +106,19 @@ def jobs_of(
 
   Args:
     arguments: of `run.py`.
-    records: (row, seed, result) -> record; with --recorded they are not
-      measured again where the run is gone.
+    records: (row, seed, result) -> record; with --recorded these are not
+      measured again if the run has been deleted.
 
   Returns:
     (row, seed) or (row, seed, result) -> job, all rows of a seed first; a row
+<<<<<<< HEAD
     is evaluated once it is trained. Runs of other settings are set aside.
+=======
+    is evaluated once it is trained.
+
+  Raises:
+    core.BadInput: a finished run has other settings.
+>>>>>>> main
   """
   made, rows = {}, page_of(arguments).rows
   for seed, row in order(arguments):
@@ -128,7 +135,7 @@ def jobs_of(
 
 
 def _add_training(arguments, made, row, seed):
-  """One training, and before it what it starts from."""
+  """Add the job of a training, and before it those that it starts from."""
   if (row, seed) in made:
     return
   workdir = folder(arguments) / f'{row}-{seed}'
@@ -154,9 +161,25 @@ def _flags(arguments, row, seed):
   ]
 
 
+<<<<<<< HEAD
 def _train(arguments, row, seed):
   """One training, or nothing if it is done."""
   if (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
+=======
+def _check_finished(arguments, row, seed):
+  """Return whether a training is done; refuse one of other settings."""
+  if not (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
+    return False
+  error = difference(arguments, row, seed)
+  if error:
+    raise error
+  return True
+
+
+def _train(arguments, row, seed):
+  """Train one row, unless it is done."""
+  if _check_finished(arguments, row, seed):
+>>>>>>> main
     return
   call(
     'train',
@@ -168,12 +191,18 @@ def _train(arguments, row, seed):
 
 
 def _evaluate(arguments, workdir, name, flags):
+<<<<<<< HEAD
   """One result, unless it is there as it is asked for."""
   if (workdir / 'eval' / f'{name}_episodes.npz').exists():
     reason = evaluations.stale(workdir, name, flags)
     if not reason:
       return
     logging.warning('stale: %s of %s: %s', name, workdir, reason)
+=======
+  """Make one result, unless it exists."""
+  if (workdir / 'eval' / f'{name}.jsonl').exists():
+    return
+>>>>>>> main
   call(
     'evaluate',
     f'--workdir={workdir}',
@@ -184,7 +213,7 @@ def _evaluate(arguments, workdir, name, flags):
 
 
 def call(module: str, *flags: str) -> None:
-  """Run a main of hyperudl; end with its exit code if it fails."""
+  """Run a command of hyperudl; exit with its code if it fails."""
   code = jobs.call([sys.executable, '-m', f'hyperudl.{module}', *flags])
   if code:
     sys.exit(code)

@@ -1,10 +1,10 @@
-# Sourced by the launch scripts: makes .venv with hyperudl in it, once, and
-# trains one learner on one setting.
+# Functions for the launch scripts, which source this file: installs hyperudl
+# into .venv, once, and trains a learner in a setting. Variables that it reads:
 #
-#   EXTRAS=test        install these extras ('' = none)
+#   EXTRAS=test        extras to install ('' = none)
 #   PYTHON=python3.11  the Python (>= 3.11) that makes the environment
-#   CPU_DEVICES=1      one device of the CPU, not one for each of its cores
-#   DATASET=NAME       other data; DATA_DIR=DIR where it lies
+#   CPU_DEVICES=1      use the CPU as one device, not one for each of its cores
+#   DATASET=NAME       another data set; DATA_DIR=DIR: its folder
 #   RUN=DIR            the folder of the run
 set -euo pipefail
 devices="--cpu_devices=${CPU_DEVICES:-0}"
@@ -31,8 +31,9 @@ make_environment() {
   export PATH
 }
 
-# config_of LEARNER: its config up to the data set, in $config. Ends with code 2
-# for a learner that is not in $learners, which a script may set.
+# config_of LEARNER: sets $config to the learner's config, without the data set.
+# Exits with code 2 for a learner that is not in $learners, which a script may
+# set; by default all those listed here.
 config_of() {
   local all='protonet hallucination maml fomaml anil metasgd mamlpp hypermaml
     bayeshmaml hypertransformer hypertransformer_reference'
@@ -49,8 +50,8 @@ config_of() {
   esac
 }
 
-# train_setting DATASET WAY SHOT LEARNER FLAGS: trains with the evaluator as a
-# second process. The run lies in $run; FLAGS go to the training.
+# train_setting DATASET WAY SHOT LEARNER FLAGS: trains, with the evaluator as a
+# second process. Sets $run to the folder of the run; FLAGS go to the training.
 train_setting() {
   local name="$1" variant
   config_of "${4-}"
@@ -64,15 +65,16 @@ train_setting() {
   wait
 }
 
-# run_setting DATASET WAY SHOT LEARNER FLAGS: `train_setting` and the table.
+# run_setting DATASET WAY SHOT LEARNER FLAGS: `train_setting`, then prints the
+# table of results.
 run_setting() {
   train_setting "$@"
   python -m experiments.summary "$run"
 }
 
 # run_across DATASET TARGET SPLIT WAY SHOT LEARNER FLAGS: `train_setting`, then
-# the best checkpoint on the test classes of DATASET and on SPLIT of TARGET, with
-# calibration and classes outside of the support.
+# evaluates the best checkpoint on the test classes of DATASET and on SPLIT of
+# TARGET, with calibration and uncertainty on classes outside of the support.
 run_across() {
   local source="$1" target="$2" split="$3" best
   config_of "${6-}"
@@ -91,7 +93,7 @@ run_across() {
   python -m experiments.summary "$run"
 }
 
-# need_data NAME: ends before anything is trained if the set is not there.
+# need_data NAME: exits with code 2 if the data set is not there.
 need_data() {
   [ "$1" = glyphs ] || compgen -G "$data_dir/$1*" > /dev/null || {
     echo "no data set $1 in $data_dir: data_numpy_dir/README.md says how to" \

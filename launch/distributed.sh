@@ -3,10 +3,11 @@
 #   bash launch/distributed.sh 2 hyperudl.train --config=configs/maml.py \
 #     --workdir=runs/maml
 #   bash launch/distributed.sh 2 hyperudl.evaluate --workdir=runs/maml --once
-# The first process prints; when one ends with an error the others end too, and
+# The first process prints. If one ends with an error, the others end too, and
 # the exit code is the first that is not 0, in the order of the processes. With
-# NVIDIA GPUs process i has GPU i. On several machines set the three variables
-# yourself, or use launch/slurm.sh.
+# NVIDIA GPUs, process i gets GPU i. On several machines set the variables
+# JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID yourself, or use
+# launch/slurm.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 count="$1"

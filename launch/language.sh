@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Networks from a question, all stages on the built-in glyphvqa: the encoder, HNET
-# with its baselines, HVAE, HyperCLIP and HyperLDM, trained, evaluated and in one
-# table. Run it again to go on where it stopped. With OUT the table and its
-# records become OUT/tables/guidance-glyphvqa.md (.jsonl), and, once seed 0 of
-# hypernet and hyperldm is there, OUT/guidance_shots.png is drawn:
+# Networks generated from a question: trains and evaluates all stages on the
+# built-in glyphvqa (the encoder, HNET with its baselines, HVAE, HyperCLIP and
+# HyperLDM) and prints a table. Run it again to resume where it stopped. With
+# OUT the table and its records are written to OUT/tables/guidance-glyphvqa.md
+# (.jsonl), and OUT/guidance_shots.png is drawn if seed 0 of hypernet and
+# hyperldm has been evaluated:
 #   SEEDS=0,1,2 OUT=docs/results bash launch/language.sh
 # RUNS is the folder of the runs; arguments go to experiments.run, for instance
 #   bash launch/language.sh --rows=contrastive,multitask,hypernet,hyperldm

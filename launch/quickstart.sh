@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The main job from nothing, about 8 minutes on 2 cores: sets up .venv,
-# trains the frozen autoencoder, the hypernetwork and its unsupervised inner loop
-# on the built-in glyphs, with the evaluator as a second process, and prints
-# the table of results. Everything lands in runs/quickstart*; run it again to
-# resume. Arguments are passed on to all three trainings, for instance
+# Trains and evaluates udl from scratch, about 8 minutes on 2 cores: sets up
+# .venv, trains the autoencoder, the hypernetwork and its unsupervised inner
+# loop on the built-in glyphs, with the evaluator as a second process, and prints
+# the table of results. Everything is written to runs/quickstart*; run it again
+# to resume. Arguments are passed on to all three trainings, for instance
 #   bash launch/quickstart.sh --config.seed=1
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 make_environment
@@ -41,8 +41,8 @@ measure() {
 for shift in none training heldout; do
   measure "$shift" 600 --config.data.shift="$shift"
 done
-# Are weights of their own needed? Weights generated for other supports, with the
-# prototypes of the own one.
+# Does it matter that weights are generated for the episode itself? Here they
+# are generated from other supports, with the prototypes of its own support.
 for source in mean other; do
   measure "training-emit-$source" 100 --config.data.shift=training \
     --config.episode.emit_from="$source"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A training on several machines under Slurm: one task for each accelerator of
-# each machine, found by JAX from Slurm's own variables.
+# A training on several machines under Slurm, with one task for each accelerator
+# of each machine; JAX finds the tasks by Slurm's own variables.
 #   sbatch --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 launch/slurm.sh \
 #     --config=configs/maml.py --workdir=/shared/runs/maml --config.batch=64
 # Every task must see all GPUs of its machine (so no --gpus-per-task): JAX takes
-# the one of the task's number. The workdir and the data must be seen by all
-# machines under these paths. Two minutes before its time is up Slurm sends
-# SIGTERM; the run saves within its next 10 updates and is put into the queue
-# again, where the same command goes on.
+# the one with the task's number. The workdir and the data must have the same
+# paths on all machines. Two minutes before the time is up, Slurm sends SIGTERM;
+# the run saves within its next 10 updates and is queued again, to resume from
+# there.
 #SBATCH --job-name=hyperudl
 #SBATCH --signal=TERM@120
 #SBATCH --requeue

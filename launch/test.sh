@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv, then ruff, mypy, the order of imports, and the tests in two
-# processes (WORKERS=0: in one). Arguments go to pytest:
+# Sets up .venv, then runs ruff, mypy, the check of the order of imports, and
+# the tests in two processes (WORKERS=0: in one). Arguments go to pytest:
 #   bash launch/test.sh                    some 20 minutes on 2 cores
 #   bash launch/test.sh -m slow            the longer checks
 #   bash launch/test.sh tests/ops/gradient_descent_test.py
@@ -11,5 +11,5 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-# Two processes; a file stays in one, since its tests share compiled programs.
+# All tests of a file run in one process, since they share compiled programs.
 exec python -m pytest -n "${WORKERS:-2}" --dist loadfile "$@"

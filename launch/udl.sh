@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# UDL, 5-way 1-shot, in three stages (see configs/udl.py); on Omniglot, unless
-# DATASET names another set:
+# Trains udl, 5-way 1-shot, in three stages (see configs/udl.py) and evaluates
+# it; on Omniglot, unless DATASET names another set:
 #   DATASET=omniglot_background DATA_DIR=/data bash launch/udl.sh
 # Arguments are passed on to all three trainings.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

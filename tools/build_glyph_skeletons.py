@@ -1,17 +1,17 @@
-"""Builds the strokes of `data/datasets/glyphs.py` from DejaVu Sans. Run once.
+"""Builds the strokes of `data/datasets/glyphs.py` from the font DejaVu Sans.
 
   pip install matplotlib
   python tools/build_glyph_skeletons.py [OUTPUT.npz]
 
-It reads `DejaVuSans.ttf` (version 2.35) as matplotlib ships it; Pillow, which
-renders the characters, comes with matplotlib. The result is committed, so
-neither is needed to use hyperudl. Another font, FreeType or Pillow may give
-other skeletons: then `CHECKSUM` in `hyperudl/data/datasets/glyphs.py` must be
-renewed.
+It reads `DejaVuSans.ttf` (version 2.35) from matplotlib; Pillow, which renders
+the characters, comes with matplotlib. The result is part of the repository, so
+it need not be run again. Another version of the font, FreeType or Pillow may
+give other skeletons: then update `CHECKSUM` in
+`hyperudl/data/datasets/glyphs.py`.
 
 A class is one character, an alphabet is one script. A character is rendered,
-brought to one size, thinned to a line one pixel wide (Zhang and Suen, 1984),
-and kept if it looks written with a pen and unlike all those kept before it.
+scaled to one size, thinned to a line one pixel wide (Zhang and Suen, 1984), and
+kept if it looks drawn with a pen and differs from all those kept before it.
 """
 
 import os
@@ -29,7 +29,7 @@ from scipy import ndimage
 
 CLASSES = 1623  # as many as Omniglot has
 FRAME = 64  # side of a skeleton's frame in pixels
-LONGER_SIDE = 48  # of every character, so that size tells nothing
+LONGER_SIDE = 48  # of every character, so that its size is no clue
 POINTS = 64  # size at which the font is rendered
 CANVAS = 4 * POINTS
 SIDES = (10, 118)  # shortest short side and longest long side, pixels
@@ -57,7 +57,7 @@ SCRIPTS = (
   'TIFINAGH',
 )
 
-# Families of pictures, of look-alikes, and of areas rather than lines.
+# Groups of pictures, of characters that look alike, and of filled areas.
 LEFT_OUT = (
   'BRAILLE',
   'BOX DRAWINGS',
@@ -158,9 +158,9 @@ def count_parts(bitmap):
 def choose(skeletons):
   """Return the indices of the first CLASSES skeletons that are legible and new.
 
-  What is compared is the skeleton drawn with the usual pen, not the font's
-  own bitmap: a filled and an empty disc may have one skeleton. A drawing in
-  which strokes run together or holes close, for the pen is too wide, is out.
+  Skeletons are compared as drawn with the usual pen, not as the font's own
+  bitmaps: a filled and an empty disc may have the same skeleton. A drawing in
+  which strokes merge or holes close because the pen is too wide is left out.
 
   Args:
     skeletons: bool[n, FRAME, FRAME].

@@ -1,16 +1,17 @@
-"""Builds the prepared TFDS sets in tests/fixtures (one-time, no TensorFlow).
+"""Builds the prepared TFDS sets in tests/fixtures, without TensorFlow.
 
 python tools/build_tfds_fixture.py [folder]
 
 Writes two sets exactly as tensorflow-datasets lays them out for array_record
 files: `NAME/1.0.0/NAME-SPLIT.array_record-00000-of-00001` with one
 tf.train.Example per record, `features.json`, `*.labels.txt` and
-`dataset_info.json`, the metadata by tensorflow-datasets itself. Each is packed
-as NAME.zip, because an array_record file is padded to 128 KB with zeros.
+`dataset_info.json`; the metadata is written by tensorflow-datasets itself. Each
+is packed as NAME.zip, because an array_record file is padded to 128 KB with
+zeros.
 
-tiny_digits: 12 classes that train and test share, 14x14x1, like MNIST.
-omniglot: classes that they do not share, alphabets, 105x105x3 black on white,
-  and a split `small1` that repeats a part of train, like TFDS's Omniglot.
+tiny_digits: train and test share 12 classes, 14x14x1, like MNIST.
+omniglot: train and test have different classes, in alphabets, 105x105x3 black
+  on white; a split `small1` repeats a part of train, like TFDS's Omniglot.
 """
 
 import io
@@ -33,7 +34,7 @@ def draw(label, drawing, side, ink, paper):
 
   Args:
     label: int, chooses the strokes.
-    drawing: int, moves them a little.
+    drawing: int, varies them a little.
     side: int, pixels per side.
     ink: colour of the strokes; an int for gray, a tuple for RGB.
     paper: colour behind them, like `ink`.
@@ -51,7 +52,7 @@ def draw(label, drawing, side, ink, paper):
 
 
 def write(folder, name, features, examples, keys):
-  """Write one prepared set and packs it.
+  """Write one prepared set and pack it.
 
   Args:
     folder: str, where NAME.zip goes.

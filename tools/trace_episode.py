@@ -4,12 +4,12 @@
   python tools/trace_episode.py udl:base         # of a variant of its config
   python tools/trace_episode.py protonet-train   # two steps of `train()`
 
-A learner: the first call of `jax.grad` of its loss on one random episode, from
-pixels to outer gradient, run abstractly (shapes without numbers) at the sizes
-of the tests. `NAME-train`: `train()` with two steps on the built-in data.
-Prints each file in order of first entry with the number of function calls in
-it, then how many files there are and how often two successive calls lie in
-different files.
+For a learner it traces the first call of `jax.grad` of its loss on one random
+episode, from pixels to outer gradient, run abstractly (shapes without numbers)
+at the sizes of the tests; for `NAME-train`, `train()` with two steps on the
+built-in data. Prints each file in the order of its first call with the number
+of function calls in it, then how many files there are and how often two
+successive calls are in different files.
 """
 
 import collections

@@ -34,7 +34,7 @@ _RATE = '--config.optimizer.learning_rate=5e-3'
 
 
 def _maml():
-  """Five ways: {row: flags}.
+  """Return {row: flags} of the variants of MAML, for 5-way episodes.
 
   MAML and first order take one step in training and three in tests, as
   published for Omniglot, Meta-SGD one in both, MAML++ and ANIL five. The
@@ -54,7 +54,11 @@ def _maml():
 
 
 def _rows():
-  """48,000 episodes, half an hour on one core; MAML 64,000, MAML++ 16,000."""
+  """Return the rows of the page.
+
+  Most are trained on 48,000 episodes, in half an hour on one core; MAML on
+  64,000 and MAML++ on 16,000.
+  """
   five = '{dataset},way=5,shot=1'
   both = {**page.test(), **_CROSS}
   rows = {

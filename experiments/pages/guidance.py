@@ -1,16 +1,16 @@
-"""The pages of language-guided learners: networks from a question alone.
+"""The pages of language-guided learners: networks generated from a question.
 
 Results are named SETTING-LEVEL-test; the table has a line for each setting.
-`Kshot` is after 10 inner steps on K x way labelled images, whatever their
-classes: of `hypernet` from the latent of no task, of `hyperldm` from the one
-that it samples for the question.
+`Kshot` is measured after 10 inner steps on K x way labelled images of any
+classes: `hypernet` starts from its initial latent, which is the same for all
+tasks, `hyperldm` from the latent that it samples for the question.
 """
 
 from experiments import page
 from experiments.page import Page
 from experiments.page import Row
 
-# Of weights and questions in one space: `learners/hyperclip.py`.
+# How well weights and questions match: `learners/hyperclip.py`.
 _GUIDED = {
   'retrieval': 'retrieval, %',
   'retrieval_chance': 'chance, %',
@@ -69,7 +69,7 @@ def _hypernets():
 
 
 def _rows():
-  """Return all rows; `multitask`, without any language, is the reference."""
+  """Return all rows; the reference is `multitask`, which reads no language."""
   contrastive = {
     **_asked('--config.language.answers=bare'),
     **_asked('--config.language.answers=full', tag='full-'),
@@ -100,8 +100,8 @@ def _rows():
   return {name: row._replace(seeds=3) for name, row in rows.items()}
 
 
-# `hyperldm_film` sampled the film of `udl`'s CNN from the posterior of the
-# images; its records can still be printed.
+# The retired learner `hyperldm_film` sampled the film of `udl`'s CNN from the
+# posterior of the images; its records can still be printed.
 _SHIFTED = {
   f'{tag}{shift}-test': ()
   for tag in ('', 'gamma0-', 'gamma1.5-', 'samples8-')

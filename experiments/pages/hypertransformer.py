@@ -18,14 +18,15 @@ _FORGETTING = {
 
 
 def _accuracy():
-  """Eight channels, generated or learned, for about the same time.
+  """Return rows of a network of eight channels, generated or learned.
 
-  A learned network takes three times the updates of a generated one in it.
-  Learning rates are the best on `valid` after 2,500 updates of 20 ways: of
-  1e-3, 5e-3, 2e-2, 5e-2 (and 1e-1) where the network is learned, of 3e-4, 1e-3
-  and 3e-3 for `prototypes`; `logits` has that of its config, 1e-3. Of one and
-  three encoder layers `prototypes` has the better on `valid`, three at 20 ways
-  (77.5 and 75.0%) and one at 5 (86.7 and 88.8%).
+  All are trained for about the same time, in which a learned network takes
+  three times the updates of a generated one. Learning rates are the best on
+  `valid` after 2,500 updates of 20 ways: of 1e-3, 5e-3, 2e-2, 5e-2 (and 1e-1)
+  where the network is learned, of 3e-4, 1e-3 and 3e-3 for `prototypes`;
+  `logits` has that of its config, 1e-3. `prototypes` has the number of encoder
+  layers that is better on `valid`: three at 20 ways (77.5%; one layer 75.0%)
+  and one at 5 (88.8%; three layers 86.7%).
   """
   rows = {}
   test, longer = page.test(), '--config.steps=24000'
@@ -47,7 +48,7 @@ def _accuracy():
       test,
       seeds=3,
     )
-    # The very network that is generated, learned.
+    # The network that the others generate, learned directly.
     learned = page.overrides(trained_layers=4, shared='none', features=1)
     rate = '--config.optimizer.learning_rate=2e-2'
     flags = [*prototypes, *learned, rate, longer]
@@ -57,11 +58,12 @@ def _accuracy():
 
 
 def _semi():
-  """Unlabelled images a class, and encoder layers: logits of 5-way 1-shot.
+  """Return rows by unlabelled images per class and by encoder layers.
 
-  All go on from a network that was trained without unlabelled images: among
-  20 of them the weight generator does not learn from scratch which images are
-  labelled (6,000 updates with 4 a class: 51.8 +- 1.0 % with three layers).
+  5-way 1-shot, generated logits. All start from a network that was trained
+  without unlabelled images: from scratch, the weight generator does not learn
+  which images are labelled among 20 unlabelled ones (6,000 updates with 4 per
+  class: 51.8 +- 1.0 % with three layers).
   """
   rows = {}
   net, test = f'hypertransformer.py:{_FIVE}', page.test()
@@ -84,12 +86,12 @@ def _semi():
 
 
 def _continual():
-  """Sequences of tasks, as many as in training and twice as many.
+  """Return rows of sequences of tasks, of the length of training and twice it.
 
-  MergedHT has labels for as many tasks as in training alone. ConstPN is learned
+  MergedHT has labels only for as many tasks as in training. ConstPN is learned
   and has the best of several rates; `continual`, `reset` and the others have
-  1e-3: with 3e-3 `reset` was ahead after 400 updates, with 2e-3 `continual` was
-  far behind after 1,600.
+  1e-3, although `reset` was better with 3e-3 after 400 updates; with 2e-3
+  `continual` was far worse after 1,600.
   """
   ten = page.test('--config.episode.tasks=10', tag='10tasks')
   kinds = {

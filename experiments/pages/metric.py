@@ -4,7 +4,7 @@ from experiments import page
 from experiments.page import Page
 from experiments.page import Row
 
-# What a picture of the features does not show: `learners/hallucination.py`.
+# Measures of the generated features: see `learners/hallucination.py`.
 _SCORES = {
   'diversity': 'diversity',
   'purity': 'purity',
@@ -26,11 +26,12 @@ def _by_shots(way, shots, tag=''):
 
 
 def _rows():
-  """360,000 images each: 1,500 updates of 8 episodes of 30 images.
+  """Return the rows of the page, each trained on 360,000 images.
 
-  Where it trains on 20 ways (of 2 queries a class) 4 episodes of 60. The
-  learning rate is the best on `valid` of 1e-3, 5e-3 and 2e-2 after 800 updates
-  of 20 ways. Hallucination of no example is `protonet-5way`.
+  These are 1,500 updates of 8 episodes of 30 images or, for training on 20 ways
+  (with 2 queries per class), of 4 episodes of 60. The learning rate is the best
+  on `valid` of 1e-3, 5e-3 and 2e-2 after 800 updates of 20 ways. Hallucination
+  of 0 examples would be `protonet-5way`.
   """
   steps = ['--config.steps=1500', '--config.optimizer.learning_rate=5e-3']
   five = '{dataset},way=5,shot=1'
@@ -57,7 +58,7 @@ def _rows():
         add(name, 'protonet', distance=distance, learn_scale=learned)
   for count in (10, 50, 100):
     add(f'hallucination-{count}', 'hallucination', count=count)
-  # The control: one shift of the prototype, no noise.
+  # The control: a learned shift of the prototype, without noise.
   add('hallucination-no-noise', 'hallucination', count=1, noise='zero')
   return rows
 

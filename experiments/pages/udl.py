@@ -1,9 +1,9 @@
 """The pages of `udl`: variants of the unsupervised inner loop.
 
-Every variant shares the `vae` and the frozen phase `base` of its seed. Most
-pages share runs too: what one has trained is not trained for another. Shifts:
-`training` are those of phase `base`; `adaptation` only phase `inner` meets;
-nobody trains on `shear` and `final`.
+All variants of a seed use the same `vae` and the same frozen phase `base`. Most
+pages share runs too, so that nothing is trained twice. Phase `base` is trained
+on the shifts `training`, phase `inner` also on `adaptation`; nothing is trained
+on `shear` and `final`.
 """
 
 from experiments import page
@@ -40,16 +40,16 @@ _INNER = {
   },
   'adapt_film_transform_no_vae': {'adapt': 'film+transform', **_NO_VAE},
 }
-# K = 0 all the way, from scratch: as many steps as both phases together.
+# K = 0 from scratch, for as many updates as both phases together.
 _LONGER = '--config.steps=4800'
 _BASE = {
   'longer_base': [_LONGER],
   'no_emission': page.overrides(emit='none'),
   'batch_statistics': page.overrides(norm='batch'),
-  # The generator reads the images' features alone.
+  # The generator reads only the images' features.
   'no_conditioning': page.overrides(condition='none'),
 }
-# Both losses at once on one network, and steps at test time alone (TTT).
+# Joint training on both losses, and inner steps only at test time (TTT).
 _JOINT = {
   'ttt': [
     *(_LONGER, '--config.data.shift=training'),
@@ -67,7 +67,7 @@ _ADAPTED = {
   'ari - ari_unadapted': 'gain in ARI, %',
   **{
     f'accuracy - accuracy_kmeans_{kind}': f'over k-means {kind}, %'
-    # Scales of soft k-means; what plain k-means is of without any label.
+    # Scales of soft k-means; without any label, the inputs of plain k-means.
     for kind in ('0.5', '1', '2', 'pixels', 'posterior', 'features')
   },
 }
@@ -98,13 +98,13 @@ def _shifted(*flags, tag='', shifts=_ALL, proportions='dirichlet', **options):
 
 
 def _rows(names, evaluations, seeds=1, settings=()):
-  """Return the rows of a page: what is built on, then the variants.
+  """Return the rows of a page: first `vae` and `base`, then the variants.
 
   Args:
     names: of the variants.
     evaluations: of each of them.
     seeds: int.
-    settings: flags of every training but that of the vae.
+    settings: flags of every training except that of the vae.
   """
   settings = list(settings)
   vae = [*settings, page.upstream('vae')]
@@ -128,7 +128,7 @@ def _rows(names, evaluations, seeds=1, settings=()):
 
 
 def _over(*scores):
-  """Titles of the differences to a variant, or to a number of one."""
+  """Return the titles of differences to a variant, or to a number of it."""
   return {
     f'accuracy - {score}': f'over {score.removesuffix(":accuracy")}, %'
     for score in scores
@@ -136,8 +136,13 @@ def _over(*scores):
 
 
 def _page(rows, folder, *against, **layout):
+<<<<<<< HEAD
   """Make a page of variants, compared with others of the same folder."""
   layout = {'families': True, 'by_result': True} | layout
+=======
+  """Return a page of variants, compared with others of the same folder."""
+  layout = {'families': True, 'bootstrap': True, 'by_result': True} | layout
+>>>>>>> main
   scores = _ADAPTED | layout.pop('scores', {}) | _over(*against)
   return Page(rows, folder, scores, **layout)
 
@@ -149,7 +154,7 @@ def _main(folder, **options):
 
 
 def _settings():
-  """Pages of other settings, one seed: {name: page}."""
+  """Return {name: page} of other settings, with one seed."""
   names = ('default', 'no_vae', 'cluster_alone')
   two = ('none', 'shear')
   clusters = [
@@ -177,7 +182,7 @@ def _settings():
     'udl-new-distractors': _page(
       _rows(names, unknown), 'udl', 'default:accuracy'
     ),
-    # No unlabelled image: the steps see the support alone, a negative control.
+    # No unlabelled images: the steps have only the support, a negative control.
     'udl-few-shot': _page(
       _rows(['default'], _shifted(shifts=two), settings=none), 'udl-few-shot'
     ),
@@ -185,7 +190,7 @@ def _settings():
 
 
 def _generated_for():
-  """Weights generated for other episodes, compared with their own."""
+  """Return the page that compares weights generated for other episodes."""
   shifts = ('none', 'training', 'shear')
   other = (
     _shifted(
@@ -207,7 +212,7 @@ def _generated_for():
 
 
 def _others():
-  """Other ways to adapt or condition, and options of HyperFast: seed 0."""
+  """Return pages of other ways to adapt and of HyperFast's options, seed 0."""
   names = ('default', 'longer_base', 'tent', 'ttt', 'batch_statistics')
   names += ('constant_film', 'no_emission', 'no_conditioning')
   compared = ('default:accuracy', 'default:accuracy_unadapted')
@@ -225,7 +230,7 @@ def _others():
 
 
 def _ablations():
-  """One factor at a time: validation classes, 600 episodes, seed 0."""
+  """Return the page of ablations, on 600 episodes of `valid`, seed 0."""
   names = ('default', 'steps_alone', 'no_critic', 'no_elbo', 'no_ssl')
   names += ('no_gate', 'byol', 'steps_1', 'steps_5', 'constant_film', 'tent')
   names += ('ttt', 'no_emission', 'no_conditioning')
@@ -235,7 +240,7 @@ def _ablations():
 
 
 def _layer():
-  """Norms that see each image alone, the default before norm=domain."""
+  """Return pages with norms over single images, the former default."""
   norm = page.overrides(norm='layer')
   names = ('default', 'longer_base', 'tent', 'constant_film')
   valid = _shifted(shifts=_ALL[:-1], episodes=600, split='valid')
@@ -254,7 +259,7 @@ def _layer():
 
 
 def _mt3():
-  """MT3 against joint training on corrupted colour images."""
+  """Return the page of MT3 against joint training on corrupted images."""
   shifts = ('none', 'color_training', 'color_adaptation', 'color_heldout')
   evaluations = page.merged(
     page.test(f'--config.data.shift={shift}', tag=f'{shift}-balanced')

@@ -1,1 +1,1 @@
-"""Speed beside plain torch, and of training on a large set."""
+"""Measures speed against plain torch, and of training on a large set."""

@@ -4,10 +4,10 @@ The same workloads (`hyperudl/benchmark/workloads.py`) in JAX and in torch
 (`torch_programs.py`), each one a mean loss and its gradients over four tasks,
 no optimizer. Torch runs in a process of its own with its own threads;
 everything is compiled first and then timed in turns, one program at a time.
-Prints a JSON line for each program and, for each row, the median over the turns
-of our speed over that of the best torch formulation (the one with the best
-median). Needs an idle machine: torch waits for all of its threads at every
-operation.
+Prints a JSON line for each program. Its `to_best_torch` is the median over the
+turns of the program's speed over that of the row's best torch formulation (the
+one with the best median). Needs an idle machine: torch waits for all of its
+threads at every operation.
 
   pip install -e .[bench]
   python -m experiments.peers.compare --suite=gradient > gradient.jsonl
@@ -28,7 +28,7 @@ from hyperudl.benchmark import timing
 from hyperudl.benchmark import workloads
 from hyperudl.core import cli
 
-PAUSE = 0.3  # seconds, for threads of the program before to go to sleep
+PAUSE = 0.3  # seconds, until the threads of the previous program sleep
 
 
 class Torch:
@@ -69,11 +69,11 @@ def compare(suite, repeats, torch):
 
   Args:
     suite: one of `workloads.SUITES`.
-    repeats: turns that count; one more warms up.
+    repeats: turns that count; there is one more before them to warm up.
     torch: a `Torch`.
 
   Returns:
-    A list of dicts, one a program.
+    A list of dicts, one per program.
   """
   clocks, batches = {}, {}  # clocks: (name, label) -> () -> seconds
   for workload in workloads.suite(suite):
@@ -123,9 +123,9 @@ def describe(measured):
 
 
 def main(argv):
-  """Print one JSON line a program."""
+  """Print one JSON line per program."""
   del argv
-  jax.config.update('jax_platforms', 'cpu')  # as torch, a build for CPUs
+  jax.config.update('jax_platforms', 'cpu')  # like torch, a build for CPUs
   cli.set_up(cpu_devices=2)
   torch = Torch(flags.FLAGS.suite)
   for line in compare(flags.FLAGS.suite, flags.FLAGS.repeats, torch):

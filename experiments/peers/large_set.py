@@ -1,13 +1,13 @@
-"""Training on a set that does not fit in memory, against one that does.
+"""Compares training on a set that does not fit in memory with one that does.
 
   python -m experiments.peers.large_set --dir=FOLDER
 
 Generates two sets of 84 x 84 colour images in FOLDER: a large one, of
 tieredImageNet's size by default (448,695 images, 9.5 GB), and one of --small
-images. Then it trains the same `protonet` on both in turn, --rounds
-times, and prints a JSON line for each: updates a second (the median of the
-lines of the log but the first) and the peak memory of the process. The last
-line has the ratio. The small one lies on the device, the large one on the disk.
+images. Then it trains the same `protonet` on both in turn, --rounds times, and
+prints a JSON line for each: updates per second (the median of all lines of the
+log except the first) and the peak memory of the process. The last line has the
+ratio. The small set is copied to the device, the large one stays on the disk.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BLOCK = 1 << 26  # bytes of noise that images are cut from
 
 
 def write(path, classes, each):
-  """Return noise images in the form [classes, images, ...] of the README."""
+  """Write noise images as a .npz of [classes, images, H, W, C]."""
   if path.exists():
     return
   noise = np.random.default_rng(0).integers(0, 256, BLOCK, np.uint8).tobytes()
@@ -54,7 +54,7 @@ def write(path, classes, each):
 
 
 def train(folder, name, steps, channels):
-  """Return (updates a second, peak MiB) of a training in its own process."""
+  """Return (updates per second, peak MiB) of a training in its own process."""
   with tempfile.TemporaryDirectory() as workdir:
     command = [
       sys.executable,

@@ -1,12 +1,12 @@
-"""The gradient-based family and prototypes as they are written in plain torch.
+"""MAML and its relatives, and prototypical networks, in plain torch.
 
-For comparison: the same networks, losses and shapes as ours, in the
-usual formulations of torch code. `loop` goes through the tasks one after
-another, takes inner gradients by `torch.autograd.grad` and calls backward after
-each task, so that graphs do not pile up; `func` does so with
+For comparison: the same networks, losses and shapes as ours, in the usual
+formulations of torch code. `loop` goes through the tasks one after another,
+takes inner gradients by `torch.autograd.grad` and calls backward after each
+task, so that graphs do not accumulate; `func` does the same with
 `torch.func.grad`; `vmap` batches the tasks with `torch.func.vmap`. Weights are
 dicts {'block0': {'kernel', 'scale', 'bias'}, ..., 'head': {...}} in torch's own
-layouts; batch norm uses the statistics of the images at hand.
+layouts; batch norm uses the statistics of the current images.
 """
 
 import torch
@@ -17,10 +17,10 @@ RATE = 0.01  # of inner steps
 
 
 def from_jax(params, dtype=torch.float32):
-  """Our weights ([k, k, Cin, Cout], [D, N] as NumPy) in torch's layouts.
+  """Return our weights ([k, k, Cin, Cout], [D, N], NumPy) in torch's layouts.
 
-  Features of more than one position would also need their order changed; the
-  images of these rows end in one.
+  Features of more than one position would also need another order; here the
+  last feature map has a single position.
   """
   turn = {4: lambda a: a.transpose(3, 2, 0, 1), 2: lambda a: a.T}
   return {
@@ -33,7 +33,7 @@ def from_jax(params, dtype=torch.float32):
 
 
 def embed(weights, x, pool_first=False):
-  """f[n, D] of images f[n, C, H, W]: conv, norm, ReLU, max-pool, four times.
+  """Return f[n, D] of images f[n, C, H, W]: four times conv, norm, ReLU, pool.
 
   With `pool_first` ReLU comes after pooling, which gives the same values and
   leaves no ties of zeros between which gradients could differ.
@@ -49,12 +49,12 @@ def embed(weights, x, pool_first=False):
 
 
 def linear(head, z):
-  """Logits of features; kernels [N, D]."""
+  """Return the logits of features, with a kernel [N, D]."""
   return F.linear(z, head['kernel'], head['bias'])
 
 
 def logits(weights, x, pool_first=False):
-  """Return the network with its linear head."""
+  """Return the logits of the network with its linear head."""
   return linear(weights['head'], embed(weights, x, pool_first))
 
 
@@ -84,7 +84,7 @@ def maml_loss(
   rate=RATE,
   pool_first=False,
 ):
-  """Query loss after the inner steps on one task, ready for backward."""
+  """Return the query loss after the inner steps on one task."""
   value = weights
   for _ in range(steps):
     inner = F.cross_entropy(logits(value, support[0], pool_first), support[1])
@@ -96,7 +96,7 @@ def maml_loss(
 
 
 def anil_loss(weights, support, query, steps=5, rate=RATE):
-  """As `maml_loss` with the head alone adapted; features are made once."""
+  """Return the query loss if only the head is adapted; features are reused."""
   head = {'head': weights['head']}
   z = embed(weights, support[0])
   for _ in range(steps):
@@ -108,7 +108,7 @@ def anil_loss(weights, support, query, steps=5, rate=RATE):
 
 
 def hypermaml_loss(weights, support, query):
-  """HyperMAML after its warm-up, one shot: the hypernetwork moves the head."""
+  """Return HyperMAML's query loss after its warm-up, for one shot."""
   z, head = embed(weights, support[0]), weights['head']
   predictions = F.softmax(linear(head, z), dim=1).detach()
   rows = torch.cat(
@@ -118,7 +118,7 @@ def hypermaml_loss(weights, support, query):
   for index in range(3):
     rows = F.linear(rows, layers[f'kernel{index}'], layers[f'bias{index}'])
     rows = F.relu(rows) if index < 2 else rows
-  # Rows stand in the order of the classes, as `make_tasks` makes them.
+  # Rows are in the order of the classes, as `make_tasks` makes them.
   head = {
     'kernel': head['kernel'] - rows[:, :-1],
     'bias': head['bias'] - rows[:, -1],
@@ -127,14 +127,14 @@ def hypermaml_loss(weights, support, query):
 
 
 def protonet_loss(weights, support, query, way=5):
-  """Prototypical network, squared Euclidean distance."""
+  """Return the query loss of a prototypical network, squared distances."""
   both = embed(weights, support[0]), embed(weights, query[0])
   means = torch.stack([both[0][support[1] == c].mean(0) for c in range(way)])
   return F.cross_entropy(-torch.cdist(both[1], means).square(), query[1])
 
 
 def by_loop(loss, weights, tasks):
-  """(mean loss, gradients): backward after each task."""
+  """Return (mean loss, gradients), with a backward pass after each task."""
   leaves, total = _leaves(weights), 0.0
   for leaf in leaves:
     leaf.grad = None
@@ -159,7 +159,7 @@ def _functional_maml(weights, support, query, steps, first_order):
 
 
 def by_func(weights, tasks, steps=5, first_order=False):
-  """MAML's (mean loss, gradients) by `torch.func.grad`, task by task."""
+  """Return MAML's (mean loss, gradients) by `torch.func.grad`, task by task."""
   total, mean = None, 0.0
   run = torch.func.grad_and_value(_functional_maml)
   for support, query in tasks:
@@ -171,7 +171,7 @@ def by_func(weights, tasks, steps=5, first_order=False):
 
 
 def by_vmap(weights, tasks, steps=5, first_order=False):
-  """MAML's (mean loss, gradients), all tasks in one `torch.func.vmap`."""
+  """Return MAML's (mean loss, gradients) by `torch.func.vmap` over tasks."""
   stack = lambda part, index: torch.stack([task[part][index] for task in tasks])
   support, query = ((stack(part, 0), stack(part, 1)) for part in range(2))
 
@@ -184,7 +184,7 @@ def by_vmap(weights, tasks, steps=5, first_order=False):
 
 
 def make_weights(row, generator):
-  """Random weights for a `workloads.Workload`."""
+  """Return random weights for a `workloads.Workload`."""
   normal = lambda *shape: torch.randn(*shape, generator=generator) * 0.05
   weights, inputs, size = {}, 1, row.size
   for index in range(4):
@@ -213,7 +213,7 @@ def make_weights(row, generator):
 
 
 def make_tasks(row, generator):
-  """B random tasks ((images, labels), (images, labels)) for a row."""
+  """Return B random tasks ((images, labels), (images, labels)) of a row."""
 
   def examples(per_class):
     count = row.way * per_class
@@ -224,7 +224,7 @@ def make_tasks(row, generator):
 
 
 def programs(row):
-  """{formulation: () -> (mean loss, gradients)} of what a row has in torch."""
+  """Return {formulation: () -> (mean loss, gradients)} of a row in torch."""
   generator = torch.Generator().manual_seed(0)
   weights, tasks = make_weights(row, generator), make_tasks(row, generator)
   if row.method == 'maml':

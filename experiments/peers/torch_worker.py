@@ -1,7 +1,7 @@
 """Times torch programs on request, for `compare.py`.
 
-Prints the list of its programs, then for each number that it reads the seconds
-that one call of that program took.
+Prints the list of its programs. Then, for each program number that it reads, it
+prints the seconds that one call took.
 """
 
 import json
@@ -15,7 +15,7 @@ from hyperudl.benchmark import workloads
 
 
 def main(suite):
-  """Read numbers until the input ends."""
+  """Read program numbers until the input ends."""
   torch.manual_seed(0)
   by_name = {row.name: row for row in workloads.suite(suite)}
   programs = {

@@ -1,1 +1,1 @@
-"""Measures speed: of updates, their parts, and operations counted."""
+"""Measures the speed of updates and of their parts, and counts operations."""

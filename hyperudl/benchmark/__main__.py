@@ -1,36 +1,39 @@
-r"""Measure speed, of one configuration or of a suite of meta-gradients.
+r"""Measures the speed of one configuration or of a suite of meta-gradients.
 
   python -m hyperudl.benchmark --batches=1,16 \
     --config=configs/hypertransformer.py:reference,omniglot,way=20,shot=1
   python -m hyperudl.benchmark --suite=maml
 
-Prints one JSON line a row. Rows of --config: drawing episodes (gather,
-augmentation and shift; of features where training has been through a frozen
-encoder before its updates); whole updates with drawing, for each of --batches
-(and, as `update B x S`, S in one dispatch for each of --calls); evaluation with
-all its metrics; `answer 1`, what a user waits for: adapting to one episode and
-predicting its queries; for a `hypertransformer` also its parts
-(`hypertransformer_parts.py`). Rows of --suite, on random data
-(`workloads.py`): `maml` compares formulations and strategies, `gradient` and
-`metric` learners, which `experiments/peers` sets beside plain torch,
-`accelerator` formulations against B (for a GPU). Its CPU is two devices; rows
+Prints one JSON line for each measured program (a row). Rows of --config:
+`draw B`, drawing B episodes (gather, augmentation and shift; of features if a
+frozen encoder is applied once before training); `update B`, a whole update with
+drawing, for each of --batches (and `update B x S`, S updates in one dispatch,
+for each of --calls); `evaluate B`, evaluation with all metrics; `answer 1`,
+adapting to one episode and predicting its queries, which is what a user waits
+for; for a `hypertransformer` also its parts (`hypertransformer_parts.py`). Rows
+of --suite, on random data (`workloads.py`): `maml` compares formulations and
+batching strategies; `gradient` and `metric` measure learners that
+`experiments/peers` compares with plain PyTorch; `accelerator` compares
+formulations over B (for a GPU). A suite treats the CPU as two devices; rows
 with "devices": 2 divide the episodes between them, one thread each.
 
-All rows are compiled first and then timed in turns, so that whatever else the
-machine does affects all of them: only compare rows of one run. Medians are
-printed; `gflops` are the multiplications and additions of the matrix products
-and convolutions that the program performs (`flops.py`), `gemm_peak_gflops` a
-2048 x 2048 matmul on one device timed in the same turns, and `share_of_peak`
-their ratio; `share` is the time of a call over that of `update 1`, if there is
-one (parts overlap in a whole program, so they need not add up).
-`temporary_mb` is what a program takes on a device beside its inputs (with
-`scan` the same for any number of episodes), `peak_mb` that and its inputs,
-`peak_rss_mb` what the process has taken at most. --compare=FILE adds `ratio`,
-the speed over that of the same row in FILE, which an earlier call has printed.
+All rows are compiled first and then timed in turns, so that other load on the
+machine affects all of them alike: only compare rows of one run. Medians are
+printed. `gflops` is the rate of multiplications and additions in the matrix
+products and convolutions of the program (`flops.py`), `gemm_peak_gflops` that
+of a 2048 x 2048 matmul on one device timed in the same turns, and
+`share_of_peak` their ratio; `share` is the time of a call divided by that of
+`update 1`, if there is one (parts overlap in a whole program, so they need not
+add up). `temporary_mb` is the memory of a program on a device without its
+inputs (with `scan` the same for any number of episodes), `peak_mb` the memory
+with them, `peak_rss_mb` the largest memory of the process so far.
+--compare=FILE adds `ratio`, the speed divided by that of the same row in FILE,
+the output of an earlier call.
 
-Several processes (`core/distributed.py`), or devices, measure updates alone,
-together; --devices divides one process's cores into so many devices. Exit
-codes: 0 done; 2 bad flag, config or data; 8 a device has too little memory.
+With several processes (`core/distributed.py`) or devices, which work together,
+only updates are measured; --devices divides the cores of one process into that
+many devices. Exit codes: 0 done; 2 bad flag, config or data; 8 a device has too
+little memory.
 """
 
 import json
@@ -54,7 +57,7 @@ CONFIG_FLAGS = ('batches', 'calls', 'devices')
 
 
 def main(argv):
-  """Print one JSON line a row."""
+  """Measure all rows and print one JSON line for each."""
   del argv
   config = flags.FLAGS.config
   for name in CONFIG_FLAGS if config is None else SUITE_FLAGS:

@@ -1,9 +1,9 @@
-"""Multiplications and additions of a program, counted in its jaxpr.
+"""Counts multiplications and additions of a program in its jaxpr.
 
-Matrix products and convolutions alone, as the program performs them: what
+Only matrix products and convolutions count, as the program performs them: what
 `jax.checkpoint` computes twice counts twice, the body of a scan as often as it
-runs, what nothing depends on not at all. XLA's own cost analysis counts the
-body of a loop once, whatever its length.
+runs, unused results not at all. XLA's own cost analysis counts the body of a
+loop only once, whatever its length.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,11 @@ from jax.interpreters import partial_eval
 
 
 def count(function: Callable, *args: Any) -> int:
-  """Count operations of `function(*args)`: multiply and add are two.
+  """Count operations of `function(*args)`; a multiply-add counts as two.
 
-  A `while` whose length is not known counts once, a `cond` by its most
-  expensive branch, a program over several devices with all of them.
+  The body of a `while`, whose number of iterations is unknown, counts once, a
+  `cond` as its most expensive branch, a program on several devices for all of
+  them together.
   """
   jaxpr = jax.make_jaxpr(function)(*args).jaxpr
   needed = [True] * len(jaxpr.outvars)
@@ -55,6 +56,6 @@ def _jaxprs(params):
   """Yield the jaxprs among the parameters of an equation."""
   for value in params.values():
     for item in value if isinstance(value, tuple | list) else (value,):
-      item = getattr(item, 'jaxpr', item)  # of a closed one
+      item = getattr(item, 'jaxpr', item)  # of a ClosedJaxpr
       if hasattr(item, 'eqns'):
         yield item

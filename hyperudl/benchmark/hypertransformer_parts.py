@@ -1,8 +1,8 @@
-"""Rows of the parts of an update of a HyperTransformer, on one episode.
+"""Builds benchmark rows for the parts of a HyperTransformer's update.
 
-Each part runs alone with its gradients, on activations of the right
-shapes: features of images and of layers, encoders, and the CNN on support and
-queries. A generator with a decoder is not divided into parts.
+Each part runs separately, with its gradients, on one episode and on inputs of
+the right shapes: features of images and of layers, encoders, and the CNN on
+support and queries. Encoders are left out for generators with a decoder.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ from hyperudl.training import train_step
 def rows(
   config: ConfigDict, learner: core.Learner, episode: core.Episode
 ) -> list[timing.Row]:
-  """Return a row for each part of a learner that is trained in one stage."""
+  """Return a row for each part of a learner; none if stage is not 'all'."""
   if config.learner.stage != 'all':
     return []
   settings = config_lib.learner_settings(config)
@@ -90,13 +90,13 @@ def _encode(hyper, specs, params, sequences):
 
 
 def _constant_sequence(layer, support):
-  """Return an input of a layer's encoder: weight slices, support tokens."""
+  """Return a constant input of a layer's encoder, one row for each token."""
   width = layer['encoder']['norm0a']['scale'].shape[0]
   return jnp.ones((layer['weights'].shape[0] + support.y.shape[0], width))
 
 
 def _row(name, precision, function, params, x):
-  """Return the row of a sum over the outputs, with its gradients."""
+  """Return the row of the outputs' sum of squares with its gradients."""
 
   def total(params, x):
     leaves = jax.tree.leaves(function(params, x))

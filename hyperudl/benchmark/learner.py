@@ -1,4 +1,4 @@
-"""Rows of one configuration: drawing, updates, evaluation and predictions."""
+"""Builds benchmark rows of one configuration: from drawing to predictions."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,15 +19,15 @@ from hyperudl.training import train_step
 def rows(
   config: ConfigDict, batches: Sequence[int], calls: Sequence[int] = (1,)
 ) -> list[timing.Row]:
-  """Return the rows of a configuration; of several devices updates alone.
+  """Return the rows of a configuration; with several devices only updates.
 
   Args:
     config: of a run.
-    batches: numbers of episodes of an update.
-    calls: numbers of updates in one dispatch.
+    batches: numbers of episodes per update.
+    calls: numbers of updates per dispatch.
 
   Raises:
-    core.BadInput: for a config, or a batch under it, that cannot run.
+    core.BadInput: for a config, or a batch size, that cannot run.
   """
   for batch in batches:
     episode_batching.choose(config.strategy, batch, config.chunk)
@@ -62,7 +62,7 @@ def rows(
 
 
 def _update(config, prepared, episode, batch, count):
-  """Return the row of `count` updates in one dispatch, with drawing."""
+  """Return the row of `count` updates in one dispatch, including drawing."""
   batching = episode_batching.choose(config.strategy, batch, config.chunk)
   mesh = batching.mesh
   step = train_step.make_train_step(
@@ -85,7 +85,7 @@ def _update(config, prepared, episode, batch, count):
     return next(input_pipeline.feed(config, prepared.draw, mesh, 0))[1:]
 
   def update():
-    nonlocal state  # it is donated, so the next call goes on from here
+    nonlocal state  # it is donated, so the next call needs the new one
     state, metrics = program(state, *inputs())
     return metrics
 
@@ -97,7 +97,7 @@ def _update(config, prepared, episode, batch, count):
 
 
 def _evaluation(config, prepared, params, episode):
-  """Return the rows of evaluation, and of predictions for one episode."""
+  """Return rows of an evaluation batch and of predictions on one episode."""
   learner, draw, size = prepared.learner, prepared.draw, config.eval.batch
   precision = config.matmul_precision
   keys = episodes.eval_keys('test', 0, size)

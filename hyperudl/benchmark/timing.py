@@ -1,4 +1,4 @@
-"""Times programs in turns, and compares with an earlier measurement."""
+"""Times programs in turns, and compares with earlier measurements."""
 
 from collections.abc import Callable
 from collections.abc import Hashable
@@ -19,24 +19,24 @@ from hyperudl import core
 from hyperudl.core import distributed
 from hyperudl.training import train_step
 
-MATMUL = 2048  # rows and columns of the matrices of the peak
-# Fields by which a line of one benchmark is found in another.
+MATMUL = 2048  # matrix size of the matmul that measures peak speed
+# Fields that identify the same row in the lines of two benchmarks.
 IDENTITY = (
   *('config', 'name', 'precision', 'devices', 'processes'),
   *('strategy', 'formulation', 'batch'),
 )
-Line = dict[str, Any]  # of numbers, strings and None
+Line = dict[str, Any]  # printed fields: numbers, strings and None
 
 
 class Row(NamedTuple):
   """A program to time."""
 
   name: str
-  episodes: int  # of one call
+  episodes: int  # per call
   call: Callable  # () -> arrays
-  flops: float = 0  # of one call; 0: not known
-  memory: int = 0  # bytes of one call beside its inputs; 0: not known
-  about: Line | None = None  # other fields of its line
+  flops: float = 0  # per call; 0: unknown
+  memory: int = 0  # bytes, without the inputs; 0: unknown
+  about: Line | None = None  # further fields of its line
 
 
 def measure(
@@ -51,14 +51,14 @@ def measure(
   Args:
     rows: programs.
     repeats: how often each is timed.
-    matmul: rows and columns of the matrices of the peak.
-    seconds: calls are repeated until about so many have passed, each time.
+    matmul: matrix size of the matmul that measures peak speed.
+    seconds: approximate duration of one timing, which repeats calls.
     precision: of that matmul; the rows have their own.
 
   Returns:
-    A line for each row, None where a number is not known: `share` is that of
-    the time of 'update 1', `share_of_peak` that of a matmul timed in the same
-    turns.
+    A line for each row, with None for unknown numbers. `share` is the time
+    divided by that of 'update 1', `share_of_peak` the speed divided by that of
+    the matmul, which is timed in the same turns.
   """
   matrix = jnp.ones((matmul, matmul), jnp.float32)
   multiply = jax.jit(train_step.at_precision(jnp.matmul, precision))
@@ -67,7 +67,7 @@ def measure(
   for index, row in enumerate((*rows, peak_row)):
     logging.info('compiling: %s', row.name)
     jax.block_until_ready(row.call())
-    # Several processes must call equally often.
+    # All processes must make the same number of calls.
     calls = distributed.broadcast_from_primary(
       max(1, round(seconds / seconds_of(row.call)))
     )
@@ -81,7 +81,7 @@ def measure(
 
 
 def _line(row, took, peak, update):
-  """Return the line of a row that took so many seconds a call."""
+  """Return the line of a row that took `took` seconds per call."""
   gflops = row.flops / took / 1e9
   max_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return {
@@ -100,7 +100,7 @@ def _line(row, took, peak, update):
 
 
 def seconds_of(call: Callable, count: int = 1) -> float:
-  """Return the mean seconds of `count` calls, waiting for the last."""
+  """Return the mean seconds per call of `count` calls, including the wait."""
   start = time.perf_counter()
   for _ in range(count):
     result = call()
@@ -111,11 +111,11 @@ def seconds_of(call: Callable, count: int = 1) -> float:
 def time_in_turns(
   clocks: dict[Hashable, Callable[[], float]], turns: int, pause: float = 0.0
 ) -> dict[Hashable, list[float]]:
-  """Return the seconds that each clock reads in each turn.
+  """Return the seconds that each clock measures in each turn.
 
   Args:
     clocks: functions that run a program and return its seconds.
-    turns: how often each is called, one after another.
+    turns: number of rounds; a round calls each clock once.
     pause: seconds before each call.
   """
   times = {key: [] for key in clocks}
@@ -128,10 +128,10 @@ def time_in_turns(
 
 
 def read_lines(path: str | pathlib.Path) -> dict[Hashable, float]:
-  """Return speeds in the lines of an earlier benchmark; {} for ''.
+  """Return the speeds in the output of an earlier benchmark; {} for ''.
 
   Raises:
-    core.BadInput: the file does not exist or holds something else.
+    core.BadInput: if the file does not exist or has other contents.
   """
   if not path:
     return {}
@@ -147,7 +147,7 @@ def read_lines(path: str | pathlib.Path) -> dict[Hashable, float]:
 
 
 def add_ratio(line: Line, before: dict[Hashable, float]) -> Line:
-  """Return `line` with `ratio`, its speed over the one in `before`, if any."""
+  """Return `line` with `ratio`, its speed relative to that in `before`."""
   speed = before.get(_identity(line))
   if not speed:
     return line

@@ -1,8 +1,8 @@
-"""Workloads of the suites: the gradient-based family on random data.
+"""Defines the workloads of the benchmark suites: meta-gradients on random data.
 
-5-way 1-shot, 75 queries, 28 x 28 pixels, Conv4 with batch norm; 5 inner steps.
-'naive' is `vmap` over episodes of a network of flax's own layers.
-`experiments/peers` has the same in plain torch, by the names of `Workload`.
+5-way 1-shot, 75 queries, 28 x 28 pixels, Conv4 with batch norm, 5 inner steps.
+The formulation 'naive' is `vmap` over episodes of a network of standard flax
+layers. `experiments/peers` has the same workloads, by name, in plain PyTorch.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from hyperudl.ops import normalization
 from hyperudl.training import episode_batching
 from hyperudl.training import train_step
 
-# Learner and hyperparameters that differ from its defaults.
+# For each method: learner, and hyperparameters that differ from its defaults.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
   'maml': ('maml', {}),
   'anil': ('maml', {'scope': 'head'}),
@@ -35,13 +35,13 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
   'hypermaml warmup': ('hypermaml', {'hidden': 512, 'warmup_steps': 10}),
   'protonet': ('protonet', {}),
 }
-RATE = 0.01  # of inner steps
+RATE = 0.01  # learning rate of inner steps
 SUITES = ('maml', 'gradient', 'metric', 'accelerator')
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-  """The meta-gradient of a batch of episodes."""
+  """The computation of the meta-gradient of a batch of episodes."""
 
   name: str
   channels: int  # of each of the four blocks
@@ -54,13 +54,13 @@ class Workload:
   shot: int = 1
   query: int = 15  # per class
   size: int = 28  # pixels
-  steps: int = 5  # inner
+  steps: int = 5  # inner steps
   method: str = 'maml'  # one of METHODS
 
 
 def suite(name: str = 'maml') -> list[Workload]:
   """Return the workloads of one of SUITES, in the order of printing."""
-  if name == 'gradient':  # at the shapes that peers are measured at: B = 4
+  if name == 'gradient':  # B = 4, as in the measurements of `peers`
     return _on_one_and_two_devices(
       Workload('maml conv4-64 second-order', 64, 4),
       Workload('maml conv4-64 first-order', 64, 4, first_order=True),
@@ -125,7 +125,7 @@ def select(name: str, text: str) -> list[Workload]:
 def rows(
   workloads: Sequence[Workload], precision: str = 'float32'
 ) -> list[timing.Row]:
-  """Compile workloads, without those that need more devices than there are."""
+  """Compile the workloads for which there are enough devices."""
   fits = lambda workload: workload.devices <= jax.local_device_count()
   for workload in itertools.filterfalse(fits, workloads):
     logging.warning('left out: %s on several devices', workload.name)
@@ -185,7 +185,7 @@ def make_loss(workload: Workload) -> tuple[Callable, Callable]:
 def make_inputs(workload: Workload) -> tuple:
   """Return random (params, episodes [B, ...], keys key[B], step i32[]).
 
-  The step, 0, is beyond every warm-up but that of 'hypermaml warmup'.
+  At outer step 0 no method is in a warm-up phase but 'hypermaml warmup'.
   """
   keys = jax.random.split(jax.random.key(0), 4)
 
@@ -205,7 +205,7 @@ def make_inputs(workload: Workload) -> tuple:
 
 
 def _plain_maml(workload):
-  """Return MAML on a network in a formulation that learners do not choose."""
+  """Return (init, loss) of MAML on a network in the given formulation."""
   if workload.formulation == 'naive':
     net = _Naive(workload.channels, workload.way)
   else:
@@ -236,7 +236,7 @@ def _plain_maml(workload):
 
 
 class _Naive(nn.Module):
-  """Conv4 as it is usually written, for weights that episodes share."""
+  """Conv4 of standard flax layers."""
 
   channels: int
   way: int

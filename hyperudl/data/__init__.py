@@ -1,1 +1,1 @@
-"""Data: image sets, episodes, augmentation, shifts and conversion."""
+"""Image sets, episodes, augmentation, distribution shifts and conversion."""

@@ -4,9 +4,9 @@ python -m hyperudl.data.convert --kind=KIND --source=PATH --name=NAME
                                 [--out=data_numpy_dir] [--image_size=28] ...
 
 KIND      PATH
-omniglot  folder with images_background.zip and images_evaluation.zip, or with
-          what is in them; becomes 28x28, ink = 255. --download=URL fetches
-          missing zip files into PATH first.
+omniglot  folder with images_background.zip and images_evaluation.zip, zipped or
+          unpacked; becomes 28x28, ink = 255. --download=URL first fetches
+          missing zip files into PATH.
 folder    <class>/*.png, or <alphabet>/<class>/*.png, or either of them under
           train/, valid/ and test/ (.jpg and others are fine too)
 mini      mini-ImageNet: folder with mini-imagenet-cache-{train,val,test}.pkl
@@ -16,22 +16,22 @@ tiered    tieredImageNet: folder with {train,val,test}_images.npz and
 npy       HyperTransformer's cache: NAME.npy, NAME_ch_first.npy, or a folder of
           chunk_*.npy
 metavqa   VQA v2: folder with its question and annotation files of train2014 and
-          val2014 and templates.json (question -> sentence with one {}); becomes
-          the folder NAME of few-shot tasks, without features (see
-          data/language/metavqa.py). A folder that has meta_train.json already
-          is only described, with the statistics of its tasks.
+          val2014 and templates.json (question -> sentence with one {}). Writes
+          a folder NAME of few-shot tasks, without features (see
+          data/language/metavqa.py). If PATH already has meta_train.json, only
+          prints the statistics of its tasks.
 tfds      a set that tensorflow-datasets prepared as array_record, such as
           ~/tensorflow_datasets/mnist/3.0.1; needs no TensorFlow
 
 --transpose exchanges rows and columns of every image (EMNIST is stored that
-way), --invert makes dark light (ink = 255 is what the other sets have).
---split=FILE says which class goes where: lines `<alphabet or class> <train,
+way); --invert exchanges dark and light (the other sets have ink = 255).
+--split=FILE assigns classes to splits by lines `<alphabet or class> <train,
 valid, test, or none to leave it out>`. configs/splits/omniglot_background.txt
-is the one of the Omniglot results in docs/results, for images_background.zip
-alone as --source.
+is the split of the Omniglot results in docs/results; --source must then be
+images_background.zip only.
 
-Pickles are read without running them. The result is NAME.npz (images,
-class_names, alphabets and split as far as they are known) and its checksum,
+Pickles are read without running their code. The result is NAME.npz (images,
+class_names and, if known, alphabets and split) and its checksum in
 NAME.npz.sha256. Train on it with --config.data.dataset=NAME.
 
 Exit codes: 0 done, 1 download failed, 2 bad flag or data (nothing written),
@@ -68,7 +68,7 @@ _OMNIGLOT_SHA256 = [
 
 
 def make_flags() -> flags.FlagValues:
-  """Return the flags of the command line, apart from those of absl."""
+  """Return the flags of this command, without those of absl itself."""
   string, boolean = flags.DEFINE_string, flags.DEFINE_bool
   kinds = functools.partial(flags.DEFINE_enum, enum_values=KINDS)
   size = functools.partial(flags.DEFINE_integer, lower_bound=0)
@@ -106,20 +106,20 @@ def make_flags() -> flags.FlagValues:
 def read(
   kind: str, source: str, name: str, *, image_size: int = 0, seed: int = 0
 ) -> class_table.Table:
-  """Read a set of any kind but metavqa.
+  """Read a set of any kind except metavqa.
 
   Args:
     kind: one of `KINDS`.
     source: file or folder.
-    name: the name of the set, by which published splits are known.
+    name: name of the set, which determines its published split.
     image_size: pixels per side; 0 keeps the size (28 for Omniglot).
-    seed: of a split that has to be chosen.
+    seed: seed of a split that has to be drawn.
 
   Returns:
     A `class_table.Table`.
 
   Raises:
-    core.BadInput: what is wrong with the source, and what to do.
+    core.BadInput: faulty source; the message says what to do.
   """
   if not os.path.exists(source) and kind != 'tfds':
     raise core.BadInput(f'--source={source}: does not exist')
@@ -143,7 +143,7 @@ def read(
 
 
 def _transform(table, image_size, transpose, invert):
-  """Resize, transpose and invert the images as the flags say."""
+  """Resize, transpose and invert the images as the flags specify."""
   blocks = table.blocks
   if image_size:
     blocks = [image_folder.resize(block, image_size) for block in blocks]
@@ -155,7 +155,7 @@ def _transform(table, image_size, transpose, invert):
 
 
 def run(values: flags.FlagValues) -> str:
-  """Convert as the parsed flags say and return the report."""
+  """Convert a set as the parsed flags specify and return a report."""
   for name in ('kind', 'source', 'name'):
     if not values[name].value:
       raise core.BadInput(f'--{name} is missing; --help explains all flags')
@@ -184,7 +184,7 @@ def run(values: flags.FlagValues) -> str:
   if table.split:
     class_table.check_disjoint(table, table.split)
   npz_file.write(table, path)
-  resolve.read_npz(path)  # the file can be trained on
+  resolve.read_npz(path)  # check that training can read the file
   return npz_file.describe(table, path)
 
 

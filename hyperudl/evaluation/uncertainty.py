@@ -197,7 +197,8 @@ def ece_ci95(
 def arrays(sides: Sides) -> evaluator_lib.Metrics:
   """Return what `plots --kind=uncertainty` draws, for the result's npz file."""
   kept = ('probabilities', 'y', 'episode')
-  named = {key: sides['inside'][key] for key in kept}
+  inside = sides['inside']
+  named = {key: inside[key] for key in kept if key in inside}
   for side, values in sides.items():
     named |= {f'{k}_{side}': score for k, score in scores(values).items()}
   return named

@@ -1,4 +1,4 @@
-"""Learners, one file or folder each, found by name; none is registered."""
+"""Makes learners by name; each learner is a file or folder of this package."""
 
 from collections.abc import Callable
 import difflib
@@ -34,8 +34,8 @@ def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
   """Make the learner `name` for `way` classes.
 
   Args:
-    name: of a file or folder here.
-    way: N.
+    name: one of `names()`.
+    way: N, the number of classes.
     settings: hyperparameters that differ from the defaults of its `Config`.
 
   Raises:
@@ -61,10 +61,10 @@ def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
 def check_run(config: ConfigDict) -> None:
   """Refuse a run whose episodes its learner cannot take.
 
-  A learner's module may state `SUPPORTS`, a set of 'emit_from' (it generates
-  weights from the supports that `episode.emit_from` names) and
-  'missing_classes' (a class may have no support), and rules of its own over
-  the run's config as `check_run(config)`.
+  A learner's module may define `SUPPORTS`, a set that may contain 'emit_from'
+  (the learner can generate weights from the supports that `episode.emit_from`
+  names) and 'missing_classes' (a class may be without support examples), and a
+  function `check_run(config)` with further checks of the run's config.
 
   Raises:
     core.BadInput: naming the field, its value and what to set instead.
@@ -111,8 +111,10 @@ def make_learner(
     init: (key, episode) -> params.
     adapt: (params, support, key, *, train) -> task.
     predict: (params, task, x, context) -> logits f32[Q, N].
-    loss: or None for the cross-entropy of the adapted queries.
-    evaluate: or None for accuracy, nll and probabilities of the queries.
+    loss: (params, episode, key, step) -> (f32[], metrics); by default the
+      cross-entropy of the queries after adaptation.
+    evaluate: (params, episode, key) -> metrics; by default accuracy, nll and
+      probabilities of the queries.
   """
 
   def query_logits(params, episode, key, train):

@@ -1,4 +1,4 @@
-"""Linear heads that a hypernetwork generates from the features of a task.
+"""Generates the linear head of a task from its features by a hypernetwork.
 
 `hypermaml` explains the method; `bayeshmaml` generates a distribution of heads.
 """
@@ -38,32 +38,31 @@ class Config:
   hidden: int = field(256, at_least=1)  # width of the hypernetwork
   layers: int = field(3, at_least=2)  # of the hypernetwork
   enhance: bool = True  # append predictions of the universal head to features
-  labels: Literal['one_hot', 'index', 'none'] = (
-    'one_hot'  # appended to features
-  )
-  aggregation: Literal['concat', 'mean'] = 'concat'  # of the rows of a class
-  update: Literal['minus', 'plus', 'multiply'] = 'minus'  # theta by delta
+  # How labels are appended to features.
+  labels: Literal['one_hot', 'index', 'none'] = 'one_hot'
+  aggregation: Literal['concat', 'mean'] = 'concat'  # of a class's rows
+  update: Literal['minus', 'plus', 'multiply'] = 'minus'  # of theta by delta
   detach_features: bool = False  # stop all gradients into the feature net
-  detach_hypernetwork: bool = False  # stop those through the hypernetwork
-  delta_weight: float = 0.0  # lambda
+  detach_hypernetwork: bool = False  # stop gradients into its inputs
+  delta_weight: float = 0.0  # lambda, weight of |delta|^2
   support_loss: bool = False  # add the support to the queries of the outer loss
-  warmup_steps: int = field(0, at_least=0)  # outer steps by gradient
-  switch_steps: int = field(0, at_least=0)  # outer steps of the blend
+  warmup_steps: int = field(0, at_least=0)  # outer steps by gradients
+  switch_steps: int = field(0, at_least=0)  # outer steps of the transition
   inner_steps: int = field(5, at_least=1)  # J, of the warm-up
   inner_rate: float = 0.01  # alpha, of the warm-up
 
   def __post_init__(self):
     hyperparameters.check(self)
-    _trunk_net(self)  # refuses what the backbone does not have
+    _trunk_net(self)  # checks that the backbone has these options
 
 
 class Hypernetwork(nn.Module):
-  """f32[N, F] -> f32[N, out]: a perceptron with ReLU, the same for each row.
+  """Maps f32[N, F] to f32[N, out] by a ReLU perceptron shared by all rows.
 
   Attributes:
-    hidden: width.
-    layers: how many linear layers, >= 2.
-    out: width of the last.
+    hidden: width of the hidden layers.
+    layers: number of linear layers, >= 2.
+    out: width of the last layer.
   """
 
   hidden: int
@@ -85,8 +84,8 @@ def init(
   Args:
     config: hyperparameters.
     key: PRNG key.
-    episode: gives the shape of images and support.
-    outputs: how many numbers are generated for each weight of a head.
+    episode: only the shapes of its support are used.
+    outputs: numbers generated for each weight of a head.
   """
   trunk_key, head_key, hypernetwork_key = jax.random.split(key, 3)
   x, y = episode.support.x, episode.support.y
@@ -129,14 +128,14 @@ def generate(
 def adapt_head(
   config: Config, head: Head, delta: Head, support: core.Examples, p: jax.Array
 ) -> Head:
-  """Return the head of a task: gradient steps of weight p, then delta.
+  """Return the head of a task: gradient steps times p, then delta times 1 - p.
 
   Args:
     config: hyperparameters.
-    head: the universal one.
+    head: the universal head.
     delta: from `generate`.
-    support: features f32[S, D].
-    p: f32[], of `gradient_fraction`.
+    support: features f32[S, D] and labels.
+    p: f32[], from `gradient_fraction`.
   """
 
   def by_gradient(head):
@@ -157,7 +156,8 @@ def adapt_head(
 def gradient_fraction(config: Config, step: jax.Array) -> jax.Array:
   """Return p f32[]: 1 for `warmup_steps`, then falling to 0 in `switch_steps`.
 
-  p = (W + S - t) / (S + 1) for W <= t < W + S.
+  p = (W + S - t) / (S + 1) for W <= t < W + S, with W the warm-up steps, S the
+  switch steps and t the outer step.
   """
   left = config.warmup_steps + config.switch_steps - step
   fraction = jnp.clip(left / (config.switch_steps + 1), 0.0, 1.0)
@@ -168,12 +168,12 @@ def gradient_fraction(config: Config, step: jax.Array) -> jax.Array:
 def outer_cross_entropy(
   config: Config, query: core.Examples, support: core.Examples
 ) -> jax.Array:
-  """Return the cross-entropy of logits of queries, and support if configured.
+  """Return the cross-entropy of the queries, and of the support if configured.
 
   Args:
     config: hyperparameters.
-    query: logits f32[Q, N] in place of images.
-    support: logits f32[S, N].
+    query: logits f32[Q, N] in place of images, and labels.
+    support: logits f32[S, N] in place of images, and labels.
   """
   if config.support_loss:
     query = jax.tree.map(lambda *xs: jnp.concatenate(xs), query, support)
@@ -192,7 +192,7 @@ def _hypernetwork(config, features, outputs):
 
 
 def _class_inputs(config, head, support):
-  """Return f32[N, F], the input of the hypernetwork for each class."""
+  """Return the hypernetwork's input for each class, f32[N, F]."""
   features, y = support.x, support.y
   parts = [features]
   if config.enhance:
@@ -213,7 +213,7 @@ def _class_inputs(config, head, support):
 def _concatenate_by_class(rows, y, way):
   """Concatenate the rows of each class: f32[S, F] -> f32[N, K F].
 
-  K is S / N; a class with fewer labelled rows ends in zeros.
+  K is S / N; a class with fewer labelled rows is padded with zeros.
   """
   shots = rows.shape[0] // way
   one_hot = jax.nn.one_hot(y, way, dtype=rows.dtype)

@@ -1,18 +1,17 @@
-"""BayesHMAML: a hypernetwork generates a distribution of heads for each task.
+"""Generates a distribution of heads by a hypernetwork: BayesHMAML.
 
 Borycki et al. 2022, arXiv:2210.02796, based on `hypermaml.py`: the
-hypernetwork generates delta and log sigma^2, and with the head theta' of
-HyperMAML
+hypernetwork generates delta and log sigma^2. With the head theta' of HyperMAML:
   q(W | task) = N(theta', diag(sigma^2))
   outer loss = CE(queries; mean over S samples) + kappa(t) KL(q || N(0, 1))
   kappa(t) = kappa_0 (kappa_1 / kappa_0)^(t / kl_steps)
 By default the logits of the samples are averaged, as in the reference;
-average='probabilities' averages what Bayes' rule averages. In evaluations
-`test_samples` heads are drawn, 0 for the mean alone (all published runs).
+average='probabilities' averages probabilities, as Bayes' rule does. Evaluation
+draws `test_samples` heads; 0 uses only the mean (as all published runs do).
 
-Metrics besides accuracy and nll: `brier`, `entropy` of the mean prediction, and
-the `mutual_information` of prediction and head, which measures how far samples
-disagree; calibration over episodes is in `evaluation/calibration.py`.
+Metrics besides accuracy and nll: `brier`; `entropy` of the mean prediction; and
+`mutual_information` of prediction and head, which measures how much the samples
+disagree. Calibration over episodes is in `evaluation/calibration.py`.
 """
 
 import dataclasses
@@ -39,19 +38,19 @@ class Config(_head_generator.Config):
   test_samples: int = field(0, at_least=0)  # S of evaluations; 0: the mean
   average: Literal['logits', 'probabilities'] = 'logits'  # over samples
   kl_start: float = field(1e-24, above=0)  # kappa_0
-  kl_stop: float = field(1e-3, above=0)  # kappa_1, from `kl_steps` on
+  kl_stop: float = field(1e-3, above=0)  # kappa_1, reached at `kl_steps`
   kl_steps: int = field(10_000, at_least=1)  # outer steps
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `bayeshmaml` learner. Its task is the feature net and S heads."""
+  """Make the `bayeshmaml` learner; its task is the feature net and S heads."""
   init = partial(_head_generator.init, config, outputs=2)
   functions = _adapt, _predict, _loss, _evaluate
   return learners.make_learner(init, *(partial(f, config) for f in functions))
 
 
 def draw(key: jax.Array, mean: Head, log_variance: Head, count: int) -> Head:
-  """Draw `count` heads, a leading axis; for 0 return the mean with axis 1."""
+  """Draw `count` heads along a leading axis; if 0, return only the mean."""
   if not count:
     return jax.tree.map(lambda leaf: leaf[None], mean)
   leaves, structure = jax.tree.flatten(mean)
@@ -64,7 +63,7 @@ def draw(key: jax.Array, mean: Head, log_variance: Head, count: int) -> Head:
 
 
 def kl_to_standard_normal(mean: Head, log_variance: Head) -> jax.Array:
-  """Compute KL(q || N(0, 1)) f32[] summed over the whole head, nats."""
+  """Compute KL(q || N(0, 1)) f32[] in nats, summed over the whole head."""
   terms = jax.tree.map(
     lambda m, v: losses.kl_standard_normal(m.ravel(), v.ravel()),
     mean,
@@ -76,13 +75,13 @@ def kl_to_standard_normal(mean: Head, log_variance: Head) -> jax.Array:
 def kl_weight(
   step: jax.Array, start: float, stop: float, steps: int
 ) -> jax.Array:
-  """Return kappa f32[] at outer step i32[]."""
+  """Return the weight kappa f32[] of the KL at outer step i32[]."""
   fraction = jnp.minimum(step / steps, 1.0)
   return jnp.exp((1 - fraction) * jnp.log(start) + fraction * jnp.log(stop))
 
 
 def _posterior(config, params, support, p=0.0):
-  """Return the mean and log-variance of a task's head; support as features."""
+  """Return mean and log-variance of a task's head, and the embedded support."""
   features = _head_generator.embed(config, params['trunk'], support.x)
   support = core.Examples(features, support.y)
   delta, log_variance = _head_generator.generate(config, params, support, 2)
@@ -93,7 +92,7 @@ def _posterior(config, params, support, p=0.0):
 
 
 def _adapt(config, params, support, key, *, train):
-  """Return {'trunk': of the feature net, 'heads': with axis S}."""
+  """Return {'trunk': parameters of the feature net, 'heads': with axis S}."""
   mean, log_variance, _ = _posterior(config, params, support)
   count = config.samples if train else config.test_samples
   heads = draw(key, mean, log_variance, count)

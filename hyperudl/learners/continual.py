@@ -1,29 +1,31 @@
-"""Continual HyperTransformer: a CNN generated task after task from the last.
+"""Generates one CNN per task of a sequence: the Continual HyperTransformer.
 
-Vladymyrov, Zhmoginov, Sandler 2023, arXiv:2301.04584, over the generator of
+Vladymyrov, Zhmoginov, Sandler 2023, arXiv:2301.04584, with the generator of
 `hypertransformer`. An episode is a sequence of T tasks (a leading axis T):
-  theta_t = HT(S_t, theta_(t-1))     previous slices in the weight tokens
+  theta_t = HT(S_t, theta_(t-1))     previous slices enter the weight tokens
   c_(tau,k) = mean of f_(theta_tau)(x) over class k of S_tau      stored
   p(tau, k | x, theta_t) = softmax of -|f_(theta_t)(x) - c_(tau,k)|^2
   J = mean over t and tau <= t of CE on the queries of task tau under theta_t
-The same transformers at every t; gradients flow through all T of them.
-Prototypes are computed at their task and never again. With scenario='class'
-the softmax is over all tasks so far, with 'task' over the task that the query
-is known to belong to. scenario='batches' takes a plain episode, whose support
-comes in T parts: prototypes are means over the parts so far.
+All t use the same transformers; gradients flow through all T generations.
+The prototypes of a task are computed once, with its own network. With
+scenario='class' the softmax is over the classes of all tasks so far, with
+'task' over those of the query's task, which is then known. scenario='batches'
+takes an episode of one task, whose support arrives in T parts: prototypes are
+means over the parts so far.
 
-Measured: A[t, tau], accuracy on the queries of task tau with theta_t, in both
-scenarios; average accuracy after the last task, forgetting
-mean_(tau<T) max_(t<T) A[t, tau] - A[T, tau], backward transfer
+Metrics: A[t, tau], the accuracy on the queries of task tau with theta_t, in
+both scenarios; the average accuracy after the last task; forgetting
+mean_(tau<T) max_(t<T) A[t, tau] - A[T, tau]; backward transfer
 mean_(tau<T) A[T, tau] - A[tau, tau].
 
 kind='reset' starts every task from zero slices; 'constant' is ConstPN, a
-learned embedding that no task changes; 'merged' is MergedHT, which gets the
-supports of all tasks so far at once, an upper bound (its table of labels ends
-at `tasks`).
+learned embedding that is the same for all tasks; 'merged' is MergedHT, which
+gets the supports of all tasks so far at once and is an upper bound (it has
+label embeddings for at most `tasks` tasks).
 
-No code of the authors is public: this follows the paper's text. Features are
-compared as they are (flattened), times a learned factor.
+The authors have published no code: this follows the text of the paper.
+Distances are between flattened features without normalisation, times a learned
+factor.
 """
 
 import functools
@@ -41,12 +43,12 @@ from hyperudl.learners.hypertransformer import continual_rollout
 from hyperudl.learners.hypertransformer import target_network
 from hyperudl.ops import losses
 
-MASKED_LOGIT = -1e9  # of a class that has not been met
+MASKED_LOGIT = -1e9  # of classes of later tasks
 Config = config_lib.ContinualConfig
 
 
 def check_run(config: ConfigDict) -> None:
-  """Refuse counts that cannot be dealt to the parts of scenario 'batches'.
+  """Refuse counts that scenario 'batches' cannot divide into equal parts.
 
   Raises:
     core.BadInput: naming the fields.
@@ -62,7 +64,7 @@ def check_run(config: ConfigDict) -> None:
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `continual` learner. Its task: `continual_rollout.adapt`."""
+  """Make the `continual` learner; its task: see `continual_rollout.adapt`."""
   target_network.make(config.network())  # checks its own choices
   functions = _init, continual_rollout.adapt, _predict, _loss, _evaluate
   return learners.make_learner(
@@ -79,16 +81,16 @@ def _init(config, key, episode):
 
 
 def _logits(config, task, x, steps):
-  """Logits of queries under several theta_t.
+  """Compute logits of queries under several theta_t.
 
   Args:
     config: hyperparameters.
     task: from `continual_rollout.adapt`.
     x: f32[tau, Q, H, W, C], the queries of each task.
-    steps: i32[n], which t.
+    steps: i32[n], the values of t.
 
   Returns:
-    f32[n, tau, Q, T, N]; `MASKED_LOGIT` of tasks that theta_t has not met.
+    f32[n, tau, Q, T, N]; `MASKED_LOGIT` for tasks after t.
   """
   network, (tasks, rows) = config.network(), x.shape[:2]
 
@@ -97,7 +99,7 @@ def _logits(config, task, x, steps):
       lambda leaf: leaf[t], (task['cnns'], task['prototypes'])
     )
     embed = functools.partial(target_network.embed, network, cnn)
-    if network.norm == 'batch':  # of the queries of one task
+    if network.norm == 'batch':  # statistics of one task's queries
       features = jax.lax.map(embed, x)
     else:
       features = embed(x.reshape(-1, *x.shape[2:]))
@@ -112,7 +114,7 @@ def _logits(config, task, x, steps):
 
 
 def _logits_by_part(config, task, x, steps):
-  """Logits f32[n, Q, N] of queries of the one task of scenario 'batches'."""
+  """Compute logits f32[n, Q, N] of the queries for scenario 'batches'."""
   logits = _logits(config, task, x[None], steps)[:, 0]
   return jax.vmap(lambda one, t: one[:, t])(logits, steps)
 

@@ -1,16 +1,17 @@
-"""A small image-text encoder, trained to discriminate the answers of a task.
+"""Trains a small image-text encoder to discriminate the answers of a task.
 
-After CLIP (Radford et al. 2021, arXiv:2103.00020) with the contrast among the
-answers of a question in place of a batch of captions, which on small scenes
-learns several times faster:
+After CLIP (Radford et al. 2021, arXiv:2103.00020), but the contrast is among
+the answers to a question, not among a batch of captions, which learns several
+times faster on small scenes:
   p(answer k | image x) = softmax_k(scale cos(f(x), g(t_k))).
-It is the frozen upstream of the learners with language. Train it on answers
-that name their referent (`language.answers=mixed`). Questions of other tasks
-about the queries (`extra['asked']`, see `data/language/episodes.py`) are part
-of the loss, the mean over all pairs of an image and a question that has an
-answer there. Captions of the queries (`extra['captions']`) add the contrast of
-CLIP, among the captions of an episode for each image and among its images for
-each caption; captions of others that are true of an image too are in neither.
+The learners with language use this encoder frozen. Train it on answers that
+name their referent (`language.answers=mixed`). The loss is the mean over all
+pairs of an image and a question that has an answer for it, including questions
+of other tasks about the queries (`extra['asked']`, see
+`data/language/questions.py`). Captions of the queries (`extra['captions']`) add
+the loss of CLIP: for each image the contrast among the episode's captions, and
+for each caption the contrast among its images; a caption of another image that
+happens to be true of an image as well is left out of both.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from hyperudl.ops import losses
 class Config(dual_encoder.Config):
   """Hyperparameters of `contrastive`."""
 
-  inner: int = field(96, at_least=1)  # width of the vectors of words
+  inner: int = field(96, at_least=1)  # width of the word vectors
   scale: float = field(10.0, above=0)  # initial inverse temperature, learned
 
   def __post_init__(self):
@@ -40,7 +41,7 @@ class Config(dual_encoder.Config):
 
   @property
   def towers(self) -> dual_encoder.Towers:
-    """The encoders of images and strings."""
+    """The image encoder and the text encoder."""
     return dual_encoder.make_towers(self, self.inner)
 
 
@@ -104,15 +105,15 @@ def _loss(config, params, episode, key, step):
 def caption_contrast(
   logits: jax.Array, true: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Return the contrast of images and captions, and its accuracy.
+  """Return the contrastive loss of images and captions, and the accuracy.
 
   Args:
-    logits: f32[Q, Q] of image i and caption j; caption i is that of image i.
-    true: bool[Q, Q], whether it is true of it; rows that are not true of their
-      own image do not count.
+    logits: f32[Q, Q] of image i and caption j; caption i belongs to image i.
+    true: bool[Q, Q], whether caption j is true of image i; pairs with a caption
+      that is not true of its own image do not count.
 
   Returns:
-    (f32[], f32[]).
+    (loss f32[], accuracy f32[] of choosing a caption for each image).
   """
   diagonal = jnp.eye(len(logits), dtype=bool)
   valid = jnp.diagonal(true)

@@ -1,27 +1,30 @@
-"""Prototypical networks with generated features added to the support.
+"""Extends prototypical networks by generated features added to the support.
 
-Wang et al. 2018, arXiv:1801.05401: for each class M features
+Wang et al. 2018, arXiv:1801.05401: for each class, M generated features
   h_m = G(f(x_i), noise_m),  x_i a random labelled image of the class,
-are added to the K real ones and the prototype is taken of all of them; G is
-trained with the rest through the episodic loss. Two generators:
+are added to the K real ones, and the prototype is the mean of all of them; G is
+trained jointly with the embedding by the episodic loss. There are two
+generators:
 
   residual  relu(z + MLP([z; noise])) whose last layer starts at zero, so that
-            G(z, noise) = z at first for features that are not negative;
-  source    the form of the code this follows: [z; noise] with as much noise as
-            features, two layers of 1.5 D with ReLU and dropout .5, then D with
-            ReLU (3200-2400-2400-1600 for the 1600 features of 84 x 84 images).
+            at first G(z, noise) = z for non-negative features;
+  source    the form of the code that this follows: [z; noise] with noise of
+            size D, two layers of width 1.5 D with ReLU and dropout .5, then one
+            of width D with ReLU (3200-2400-2400-1600 for the D = 1600 features
+            of 84 x 84 images).
 
-The weight of hallucinations: weight='count' is that of as many real features,
-1 of 101 at K = 1 and M = 100; 'learned' that of e^(log_mass) real ones for all
-together, whatever M. noise='zero' is the control G(z, 0), which is the same for
-all M: a learned shift of the prototype; 'fixed' draws the same noise for every
-class, image and episode. Metrics of the hallucinations:
+With weight='count' the hallucinations weigh as much as M real features (at
+K = 1, M = 100 the real one then has weight 1 / 101); with 'learned' all of them
+together weigh as much as e^(log_mass) real features, for any M. noise='zero' is
+a control: G(z, 0) is the same for all M draws of an image, so it only shifts
+the prototype. noise='fixed' uses one constant noise vector for all classes,
+images and episodes. Metrics of the hallucinations:
 
   diversity        tr Cov of a class's hallucinations / tr Cov of its queries;
-  purity           fraction of hallucinations nearest to the true mean (support
-                   and queries) of their own class;
-  prototype_error  |p - p_true| / |p_K - p_true| of the prototypes with and
-                   without hallucinations: below 1 they help.
+  purity           fraction of hallucinations for which the nearest true mean
+                   (of support and queries) is that of their own class;
+  prototype_error  |p - p_true| / |p_K - p_true|, where p and p_K are prototypes
+                   with and without hallucinations: below 1 they help.
 
 With M = 0 this is `protonet`.
 """
@@ -47,29 +50,27 @@ FIXED_NOISE_SEED = 0
 class Config(protonet.Config):
   """Hyperparameters of `hallucination`."""
 
-  count: int = field(10, at_least=0)  # M of each class
+  count: int = field(10, at_least=0)  # M, for each class
   test_count: int = field(-1, at_least=-1)  # M of evaluations; -1: `count`
   generator: Literal['residual', 'source'] = 'residual'
   hidden: int = field(256, at_least=1)  # width of 'residual'
-  noise_size: int = field(
-    64, at_least=1
-  )  # of 'residual'; that of 'source' is D
+  noise_size: int = field(64, at_least=1)  # of 'residual'; D for 'source'
   noise: Literal['gaussian', 'zero', 'fixed'] = 'gaussian'
   weight: Literal['count', 'learned'] = 'learned'
   mass: float = field(1.0, above=0)  # initial e^(log_mass), in real features
   dropout: float = field(0.5, at_least=0, below=1)  # of 'source', in training
-  # Train the generator alone on the embedding of another run,
-  # `init_from.protonet`; otherwise `init_from.net` is a warm start.
+  # Freeze the embedding, loaded from another run (`init_from.protonet`), and
+  # train only the generator. If False, `init_from.net` gives a warm start.
   frozen: bool = False
 
 
 class Generator(nn.Module):
-  """(f32[n, D], f32[n, noise]) -> f32[n, D], never negative.
+  """Maps features f32[n, D] and noise f32[n, noise] to features f32[n, D] >= 0.
 
   Attributes:
     kind: 'residual' or 'source'.
-    hidden: width of the residual form; that of 'source' is 1.5 D.
-    dropout: fraction of hidden units dropped in training, of 'source'.
+    hidden: width of 'residual'; that of 'source' is 1.5 D.
+    dropout: fraction of hidden units of 'source' that are dropped in training.
   """
 
   kind: str
@@ -94,7 +95,7 @@ class Generator(nn.Module):
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `hallucination` learner. Its task is the prototypes f32[N, D]."""
+  """Make the `hallucination` learner; its task is the prototypes f32[N, D]."""
   return learners.make_learner(
     partial(_init, config),
     partial(_adapt, config),
@@ -116,11 +117,11 @@ def hallucinate(
 
   Args:
     config: hyperparameters.
-    params: with the `generator`.
+    params: of the learner, with 'generator'.
     features: f32[S, D], of the support.
     y: i32[S]; rows with -1 are never chosen. Each class has a labelled row.
-    key: of rows, noise and dropout.
-    train: whether M is `count` and dropout acts.
+    key: PRNG key of rows, noise and dropout.
+    train: whether M is `count` and dropout is on.
   """
   count, way = _count(config, train), config.way
   if not count:
@@ -181,7 +182,7 @@ def quality(
 
 def _init(config, key, episode):
   """Return the parameters of `protonet`, 'generator' and 'log_mass'."""
-  base = protonet.init(config, key, episode)  # M = 0 has protonet's keys
+  base = protonet.init(config, key, episode)  # equals protonet's for M = 0
   params = {'frozen': {'protonet': base}} if config.frozen else base
   if config.count or _count(config, train=False):
     features = protonet.embed(config, base, episode.support.x[:1])
@@ -210,7 +211,7 @@ def _predict(config, params, task, x, context):
 
 
 def _prototypes(config, params, features, y, hallucinated=None):
-  """Return f32[N, D] of support features f32[S, D] and hallucinations."""
+  """Return prototypes f32[N, D] of support features and hallucinations."""
   prototypes = losses.class_means(features, y, config.way)
   if hallucinated is not None:
     shots = jnp.sum(jax.nn.one_hot(y, config.way), axis=0)[:, None]
@@ -249,7 +250,7 @@ def _evaluate(config, params, episode, key):
 
 
 def _base(params):
-  """Return the parameters that are those of `protonet`."""
+  """Return the parameters that belong to `protonet`."""
   return params['frozen']['protonet'] if 'frozen' in params else params
 
 

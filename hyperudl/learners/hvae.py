@@ -1,11 +1,12 @@
-"""HVAE: a variational autoencoder of the weights of adapted networks.
+"""Trains a variational autoencoder of the weights of adapted networks: HVAE.
 
 Nava et al. 2023, arXiv:2210.08942: the weights of a training task are those
-that the frozen `hypernet` decodes from its latent; the loss is in
-`_language/weight_vae.py`. Its latent is the `space='hvae'` of `hyperclip` and
-`hyperldm`. As a classifier it fine-tunes its latent on the support, beginning
-from the encoded unconditional network. `accuracy_reconstructed` is that of the
-network which the hypernet adapts to the support, after encoding and decoding.
+that the frozen `hypernet` decodes from the latent of the task; the loss is in
+`_language/weight_vae.py`. `hyperclip` and `hyperldm` work in the latent space
+of this autoencoder if `space='hvae'`. As a classifier it fine-tunes a latent on
+the support, starting from the encoding of the hypernet's unadapted network.
+`accuracy_reconstructed` is the accuracy of the network that the hypernet adapts
+to the support, after encoding and decoding its weights.
 """
 
 import dataclasses

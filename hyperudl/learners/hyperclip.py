@@ -1,14 +1,16 @@
-"""HyperCLIP: an encoder of weights that matches questions, and its guidance.
+"""Guides the latent of a network by a question: HyperCLIP.
 
-Nava et al. 2023, arXiv:2210.08942. With f of the weights of task i and g of
-its question, both of length 1, over the T tasks of an episode
+Nava et al. 2023, arXiv:2210.08942. Let the rows of f be embeddings of the
+weights of the T tasks of an episode and the rows of g those of their questions,
+all unit vectors. The encoder of weights is trained on
   CE(scale f g^T, S) + CE(scale g f^T, S),
-where S divides its mass among the wordings of the same question (the original
-takes the diagonal, and pushes a question away from its other wordings);
-a new task gets its network by gradient steps on its latent,
-  -cos(f(W(z)), g) + penalty / 2 |z - z_0|^2,
-without any image. Training takes episodes of `episode.tasks` = T tasks;
-evaluations take them with and without that axis.
+where row i of S is uniform over the tasks with the same question as task i in
+any wording (the original takes the identity for S, which pushes a question away
+from its other wordings). A new task gets its network without any image, by
+gradient descent on its latent z, of
+  -cos(f(W(z)), g) + penalty / 2 |z - z_0|^2.
+Training needs episodes with an axis of T = `episode.tasks` tasks; evaluation
+works with and without that axis.
 """
 
 import dataclasses
@@ -37,20 +39,20 @@ class Config(latent_space.Config):
 
   encoder: tuple[int, ...] = field((128, 128), at_least=1)  # of weights
   contrast: float = field(20.0, above=0)  # scale of the cosines
-  noise: float = field(0.1, at_least=0)  # std, on latents in training
+  noise: float = field(0.1, at_least=0)  # std of noise on training latents
   guidance_steps: int = field(50, at_least=0)  # of Adam towards the question
   guidance_rate: float = field(0.03, above=0)
-  guidance_penalty: float = field(0.0, at_least=0)  # of |z - z_0|^2 / 2
-  # 'cosine': to zero.
+  guidance_penalty: float = field(0.0, at_least=0)  # weight of |z - z_0|^2 / 2
+  # 'cosine' lowers the rate to zero.
   guidance_schedule: Literal['constant', 'cosine'] = 'constant'
-  langevin: float = field(0.0, at_least=0)  # std, of noise on each gradient
+  langevin: float = field(0.0, at_least=0)  # std of noise on each gradient
 
 
 class Task(NamedTuple):
-  """What `adapt` returns."""
+  """The result of `adapt`."""
 
   network: hypernetwork.Task
-  latent: jax.Array  # f32[Z], of the space
+  latent: jax.Array  # f32[Z], in the configured space
 
 
 def make(config: Config) -> core.Learner:
@@ -62,7 +64,7 @@ def make(config: Config) -> core.Learner:
 
 def _init(config, key, episode):
   keys = jax.random.split(key)
-  if episode.support.y.ndim == 2:  # of T tasks
+  if episode.support.y.ndim == 2:  # T tasks: take the first
     episode = jax.tree.map(lambda leaf: leaf[0], episode)
   params = {'frozen': latent_space.init_frozen(config, keys[0], episode)}
   space = latent_space.LatentSpace(config, params)
@@ -79,7 +81,7 @@ def _deviation(space, latent):
 
 
 def _embedding(space, latent):
-  """Return f(W(z)): f32[E] of length 1."""
+  """Return f(W(z)), a unit vector f32[E]."""
   scaled = _deviation(space, latent) * jnp.exp(-space.params['spread']['log'])
   return losses.unit(mlp.apply(space.params['encoder'], scaled))
 
@@ -117,13 +119,13 @@ def _loss(config, params, episode, key, step):
 
 
 def _same_question(episode):
-  """Return f32[T, T], 1 where two tasks ask the same in any wording."""
+  """Return f32[T, T], 1 for two tasks with the same question in any wording."""
   group = episode.extra['group']
   return (group[:, None] == group).astype(jnp.float32)
 
 
 def _retrieval_rate(logits, same):
-  """Return the fraction of rows whose best column is of the same question."""
+  """Return the fraction of rows whose largest logit has the same question."""
   best = jnp.argmax(logits, axis=1)
   return jnp.take_along_axis(same, best[:, None], axis=1).mean()
 
@@ -183,10 +185,10 @@ def _evaluate(config, params, episode, key):
 
 
 def _retrieval(space, episode):
-  """Return whether fine-tuned weights match the question of their task best.
+  """Measure how often adapted weights match the question of their task best.
 
   Another wording of the same question is correct too. `retrieval` is the
-  fraction of the T tasks that do, `retrieval_chance` that of a blind choice.
+  fraction of correct tasks, `retrieval_chance` that of a random choice.
   """
 
   def embed(episode):
@@ -203,7 +205,7 @@ def _retrieval(space, episode):
 
 
 def _evaluate_task(space, episode, key):
-  """Return metrics of one task, and how guidance compares with labels."""
+  """Return metrics of one task, and how guidance agrees with labels."""
   support, query = episode.support, episode.query
   net, task = space.net, _adapt_task(space, support, key)
   initial = space.initial_latent(support.context)

@@ -1,11 +1,11 @@
-"""HyperLDM: diffusion over the latents of networks, guided by a question.
+"""Samples a network for a question by diffusion over latents: HyperLDM.
 
 Nava et al. 2023, arXiv:2210.08942. A denoiser is trained on the latents of
-training tasks and their questions (`_language/latent_diffusion.py`), and a new
-task gets its network without any image: a latent is sampled from the question
-by classifier-free guidance and decoded by the frozen `hypernet` (or `hvae`).
-`accuracy` is that of the sampled network; after `finetune_steps` on the support
-it is few-shot.
+training tasks and their questions (`_language/latent_diffusion.py`). A new task
+gets its network without any image: a latent is sampled given the question, by
+classifier-free guidance, and decoded by the frozen `hypernet` (or `hvae`).
+`accuracy` is that of the sampled network: zero-shot, or few-shot if
+`finetune_steps` fine-tune it on the support.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from hyperudl.ops import losses
 class Config(latent_diffusion.Config, latent_space.Config):
   """Hyperparameters of `hyperldm`."""
 
-  finetune_steps: int = field(0, at_least=0)  # from the latent, on the support
+  finetune_steps: int = field(0, at_least=0)  # of the sample, on the support
 
   def __post_init__(self):
     latent_space.Config.__post_init__(self)
@@ -37,8 +37,8 @@ class Config(latent_diffusion.Config, latent_space.Config):
 def make(config: Config) -> core.Learner:
   """Return the `hyperldm` learner.
 
-  Its task is a `hypernetwork.Task` whose fast weights have the axis M of
-  `samples`.
+  Its task is a `hypernetwork.Task` whose fast weights have a leading axis of
+  size `samples`.
   """
   bind = lambda function: functools.partial(function, config)
   functions = _init, _adapt, _predict, _loss, _evaluate
@@ -55,7 +55,7 @@ def _init(config, key, episode):
 
 
 def _condition(space, context):
-  """Return the question, of length sqrt(E): f32[E]."""
+  """Return the embedded question f32[E], scaled to norm sqrt(E)."""
   question = space.embed_question(context)
   return question * jnp.sqrt(question.shape[0])
 

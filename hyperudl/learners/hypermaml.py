@@ -1,23 +1,25 @@
-"""HyperMAML: a hypernetwork in place of the inner gradient of the classifier.
+"""Replaces the inner gradient of the classifier by a hypernetwork: HyperMAML.
 
 Przewiezlikowski et al. 2022, arXiv:2205.15745. With z_i = f_phi(x_i) and a
 universal head theta = (W, b):
   e_i   = [z_i; stop(softmax(W z_i + b)); label of i]       enhancement
   delta = H(rows e of class c), one row of W and one entry of b, for each c
-  theta' = theta - delta                                    without a gradient
+  theta' = theta - delta                                    no gradient step
   outer loss = CE(queries; phi, theta') + lambda |delta|^2
-H is one perceptron for all classes ('class batch' of the reference). For
-`warmup_steps` the head is moved by J gradient steps instead, and over
-`switch_steps` more by both, in the form that is continuous in p:
+H is one perceptron for all classes ('class batch' of the reference). During the
+first `warmup_steps` outer steps J gradient steps update the head instead, and
+during the next `switch_steps` both do, with a fraction p that falls to zero:
   theta <- theta - p alpha grad CE(support; theta), J times;
   theta' = theta - (1 - p) delta
-(The reference adds (1 - p) delta at each of the J steps, so that it jumps from
-J deltas to one as p reaches zero.) Evaluation always uses delta alone, so
-models should be chosen once the warm-up is over (`eval.select_after`).
+(The reference adds (1 - p) delta at each of the J steps, so its head jumps from
+J deltas to one as p reaches zero; ours is continuous in p.) Evaluation always
+uses only delta, so models should be selected among those after the warm-up
+(`eval.select_after`).
 
-Differs from the reference: a label is a one-hot vector (labels='index' is its
-single number), the enhancement reads the universal head (there it reads a head
-that the task before has changed), rows without label do not count.
+Differences from the reference: a label is a one-hot vector (labels='index'
+gives the single number of the reference); the enhancement reads the universal
+head (there a head already changed by the previous task); unlabelled rows do not
+count.
 Published: Omniglot -> EMNIST 5-way 1-shot 79.07 +- 1.09, CUB 66.11 +- .28,
 mini-ImageNet 51.84 +- .57.
 """
@@ -41,14 +43,14 @@ from hyperudl.ops import losses
 class Config(_head_generator.Config):
   """Hyperparameters of `hypermaml`."""
 
-  # In evaluations: Adam steps on CE(support) of a copy of all parameters for
-  # each task, and their learning rate.
+  # In evaluation: number of Adam steps on CE(support) for each task, on a copy
+  # of all parameters, and their learning rate.
   finetune_steps: int = field(0, at_least=0)
   finetune_rate: float = 1e-4
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `hypermaml` learner. Its task is the feature net and the head."""
+  """Make the `hypermaml` learner; its task is the feature net and the head."""
   functions = _head_generator.init, _adapt, _predict, _loss
   return learners.make_learner(*(partial(f, config) for f in functions))
 
@@ -98,7 +100,7 @@ def _loss(config, params, episode, key, step):
 
 
 def _task_head(config, params, support, p=0.0):
-  """Return the head of a task, delta, and the support as features."""
+  """Return the head of a task, delta, and the support's features and labels."""
   features = _head_generator.embed(config, params['trunk'], support.x)
   support = core.Examples(features, support.y)
   (delta,) = _head_generator.generate(config, params, support)

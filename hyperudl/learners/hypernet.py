@@ -1,17 +1,18 @@
-"""HNET: a latent is decoded to the weights of a network with language.
+"""Decodes a latent into the weights of a network for tasks with language: HNET.
 
 Nava et al. 2023, "Meta-Learning via Classifier(-free) Diffusion Guidance",
-arXiv:2210.08942. The target (see `nets/target_nets.py`) classifies features of
-a frozen `contrastive` encoder. Kinds:
-  autodecoder    a free latent z_i for each training task, learned with the
-                 decoder: mean CE(W(z_i)) + penalty |z_i|^2, beside CE(W(z_0));
-  maml           z = z_0 - inner steps on the support (HNet-MAML);
+arXiv:2210.08942. The target network with weights W(z) (`nets/target_nets.py`)
+classifies features of a frozen `contrastive` encoder. Kinds:
+  autodecoder    a free latent z_i for each training task, learned jointly with
+                 the decoder: mean CE(W(z_i)) + penalty |z_i|^2 + .1 CE(W(z_0));
+  maml           z = z_0 adapted by inner steps on the support (HNet-MAML);
   multitask      W(z_0) for all tasks, the unconditional network;
-  conditional    z = z_0 + an MLP of the question, then inner steps, if any
+  conditional    z = z_0 + MLP(question), then inner steps, if any
                  (conditional multitask, conditional HNet-MAML);
   weights        inner steps on the weights themselves (MNet-MAML);
   film           the question scales and shifts the hidden layer of one adapter.
-`accuracy` is after the inner steps on the support, `accuracy_start` before.
+`accuracy` is measured after the inner steps on the support, `accuracy_start`
+before them.
 """
 
 import functools
@@ -24,7 +25,7 @@ from hyperudl.learners._language import hypernetwork
 from hyperudl.ops import losses
 
 Config = hypernetwork.Config
-INITIAL_WEIGHT = 0.1  # of CE(W(z_0)) beside that of the learned latents
+INITIAL_WEIGHT = 0.1  # of CE(W(z_0)) in the loss of an autodecoder
 
 
 def make(config: Config) -> core.Learner:
@@ -58,7 +59,7 @@ def _loss(config, params, episode, key, step):
 
 
 def _autodecoder_loss(net, episode):
-  """Fit the latent of a training task to all of its images."""
+  """Return the loss of a task's learned latent on all its images; metrics."""
   context = episode.support.context
   x, y, _ = hypernetwork.all_images(episode)
   words = net.encoder.embed_words(context)

@@ -1,26 +1,27 @@
-"""MAML and its variants: a learned initialisation that few steps adapt.
+"""Learns an initialisation that few gradient steps adapt: MAML and variants.
 
 Finn et al. 2017, arXiv:1703.03400:
   theta_(j+1) = theta_j - alpha_j grad CE(support; theta_j),   j < J
   outer loss = CE(queries; theta_J)
-alpha is a number (MAML), learned for each leaf and step (LSLR, MAML++,
+alpha is a constant (MAML), or learned for each leaf and step (LSLR, MAML++,
 arXiv:1810.09502) or for each element and step (Meta-SGD, arXiv:1707.09835).
-scope='head' adapts the last layer alone (ANIL, arXiv:1909.09157);
+scope='head' adapts only the last layer (ANIL, arXiv:1909.09157);
 first_order=True stops the outer gradient at the inner gradients (FOMAML).
-MAML++ further has
-  multi_step    the outer loss after every step, weighted
-                w_j = max(1 - e, .03) / J for j < J - 1 and the rest at J - 1,
-                e = step / multi_step; after that, the last step alone;
-  step_norms    a scale and bias of the norms for every step, learned by the
-                outer loop alone;
-  order_steps   first order at first, second order from this outer step on.
-Evaluation may take other numbers of steps (`test_steps`); steps beyond J take
-the last rate and norms.
+MAML++ adds these options:
+  multi_step    the outer loss is a weighted sum of the losses after every step:
+                w_j = max(1 - e, .03) / J for j < J - 1, the rest for j = J - 1,
+                with e = step / multi_step; from outer step `multi_step` on,
+                only the last loss counts;
+  step_norms    a scale and bias of the norms for every inner step, learned by
+                the outer loop only;
+  order_steps   first order before this outer step, second order from it on.
+Evaluation may use another number of steps (`test_steps`); steps beyond J use
+the last rates and norms.
 
-norm='batch' uses the statistics of the images at hand, support and queries
-apart, which is transductive at query time; 'group' and 'layer' are not.
-Published: Omniglot 5-way 1-shot 98.7, 20-way 1-shot 95.8 (64 filters), MAML++
-99.5 and 97.7.
+norm='batch' uses the statistics of the current batch of images, separately for
+support and queries, which is transductive at query time; 'group' and 'layer'
+are not. Published: Omniglot 5-way 1-shot 98.7, 20-way 1-shot 95.8 (64 filters),
+MAML++ 99.5 and 97.7.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ from hyperudl.nets import backbones
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 
-MIN_EARLY_WEIGHT = 0.03  # of the multi-step loss, times 1 / J
+MIN_EARLY_WEIGHT = 0.03  # smallest w_j of the multi-step loss, times J
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +54,13 @@ class Config:
   scope: Literal['all', 'head'] = 'all'  # what adapts
   inner_steps: int = field(5, at_least=1)  # J
   test_steps: int = field(0, at_least=0)  # J of evaluations; 0: `inner_steps`
-  inner_rate: float = 0.1  # alpha, where it is learned its initial value
+  inner_rate: float = 0.1  # alpha; its initial value if it is learned
   rates: Literal['fixed', 'leaf', 'element'] = 'fixed'
   first_order: bool = False  # never differentiate through inner gradients
-  # Outer steps of first order before those of second order.
+  # Number of first-order outer steps before the second-order ones.
   order_steps: int = field(0, at_least=0)
-  multi_step: int = field(0, at_least=0)  # outer steps of that loss; 0: none
-  step_norms: bool = False  # norms for every step, which do not adapt
+  multi_step: int = field(0, at_least=0)  # outer steps with that loss; 0: none
+  step_norms: bool = False  # separate norms for every step; they do not adapt
 
   def __post_init__(self):
     hyperparameters.check(self)
@@ -73,11 +74,11 @@ class Config:
         "step_norms=True needs a norm and scope='all', not "
         f'norm={self.norm!r} and scope={self.scope!r}'
       )
-    _net(self)  # refuses what the backbone does not have
+    _net(self)  # checks that the backbone has these options
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `maml` learner. Its task is the adapted part and its last step."""
+  """Make the `maml` learner; its task is the adapted part and its last step."""
   functions = _init, _adapt, _predict, _loss
   return learners.make_learner(*(partial(f, config) for f in functions))
 
@@ -103,7 +104,7 @@ def _init(config, key, episode):
 
 
 def _adapt(config, params, support, key, *, train):
-  """Return {'value': adapted part of the network, 'step': its last step}."""
+  """Return {'value': adapted parameters, 'step': index of the last step}."""
   del key
   steps = config.inner_steps
   if not train and config.test_steps:
@@ -154,7 +155,7 @@ def multi_step_weights(
 
   Args:
     step: i32[], outer step.
-    steps: outer steps after which only the last loss counts.
+    steps: outer step from which on only the last loss counts.
     inner_steps: J.
   """
   early = jnp.maximum(1 - step / steps, MIN_EARLY_WEIGHT) / inner_steps
@@ -173,7 +174,7 @@ def _descend(config, params, support, steps, order=None):
     )
   rate_index = jnp.minimum(jnp.arange(steps), config.inner_steps - 1)
   rates = jax.tree.map(lambda leaf: leaf[rate_index], rates)
-  if config.scope == 'head':  # the features stay: compute them once
+  if config.scope == 'head':  # the features do not change: compute them once
     net = _net(config, head=False)
     features = net.apply({'params': params['net']}, support.x)
 
@@ -220,7 +221,7 @@ def _adapted_part(config, net):
 
 
 def _split_norms(net):
-  """Return (scales and biases of the norms by layer, the network's rest)."""
+  """Return (scales and biases of the norms by layer, all other parameters)."""
   norms = {
     name: {k: layer[k] for k in ('scale', 'bias')}
     for name, layer in net.items()

@@ -1,17 +1,18 @@
-"""Prototypical networks: classify by the nearest class mean.
+"""Classifies by the nearest class mean: prototypical networks.
 
 Snell et al. 2017, arXiv:1703.05175, eq. 1-2:
   p_c = mean of f(x_i) over the support of class c;
   p(y = c | x) = softmax_c(-scale * d(f(x), p_c)).
 d is the squared Euclidean distance ('l2'), 1 - cosine ('cosine') or minus
-the inner product ('dot'). `scale` is ours and learned; with 'cosine' and
-scale 1 the softmax cannot be confident (a contrast of e^2 at most).
+the inner product ('dot'). The learned `scale` is our addition; with 'cosine'
+and scale 1 the softmax cannot be confident (the largest ratio of two
+probabilities is e^2).
 Published: Omniglot 98.8 / 99.7 (5-way 1- / 5-shot, 60-way training).
-Unlabelled rows may refine the prototypes by soft k-means (Ren et al. 2018,
+Unlabelled images can refine the prototypes by soft k-means (Ren et al. 2018,
 arXiv:1803.00676, eq. 3-4), `refine` times:
   r_uc = p(y = c | x_u),  p_c = (sum_i f(x_i) + sum_u r_uc f(x_u))
                                 / (K + sum_u r_uc).
-`norm='batch'` uses the statistics of the images at hand, which is
+`norm='batch'` uses the statistics of the current batch of images, which is
 transductive at query time; 'group' and 'layer' are not.
 """
 
@@ -47,11 +48,11 @@ class Config:
 
   def __post_init__(self):
     hyperparameters.check(self)
-    _net(self)  # refuses what the backbone does not have
+    _net(self)  # checks that the backbone has these options
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `protonet` learner. Its task is the prototypes f32[N, D]."""
+  """Make the `protonet` learner; its task is the prototypes f32[N, D]."""
   return learners.make_learner(
     partial(init, config),
     partial(_adapt, config),
@@ -63,7 +64,7 @@ def make(config: Config) -> core.Learner:
 def init(
   config: Config, key: jax.Array, episode: core.Episode
 ) -> dict[str, core.PyTree]:
-  """Return 'net', the embedding, and 'log_scale' where it is learned."""
+  """Return 'net' (the embedding), and 'log_scale' if it is learned."""
   params = {'net': _net(config).init(key, episode.support.x[:1])['params']}
   if config.learn_scale:
     params['log_scale'] = jnp.log(jnp.asarray(config.scale, jnp.float32))
@@ -116,7 +117,7 @@ def refine(
     params: from `init`.
     prototypes: f32[N, D], class means of the labelled rows.
     features: f32[S, D], of the support.
-    y: i32[S]; rows with -1 are the unlabelled ones.
+    y: i32[S]; -1 marks unlabelled rows.
   """
   one_hot = jax.nn.one_hot(y, config.way, dtype=features.dtype)
   return clustering.soft_k_means(

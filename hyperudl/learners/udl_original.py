@@ -1,22 +1,24 @@
-"""UDL as its authors built it, with their evaluation and an honest one.
+"""Reproduces UDL as its authors built it, with their metric and a fair one.
 
 UDL-MetaTrainingHyperNetwork (repository of that name): a frozen VAE turns an
 image into a row [mu; log sigma^2]. One learned query q attends over many rows
-C of a data set, unscaled: c = sum softmax(C q) C. A perceptron for each layer
-of a target perceptron generates that layer from c. The target classifies rows
-without labels: K gradient steps on all hypernetwork parameters lower
-  3 mean((cos(l_i, l_j) - cos(mu_i, mu_j))^2)
-over fresh unlabelled batches and fresh draws of C; the outer loss is the cross
-entropy on other images of the data set after naming the outputs.
+C of a data set, unscaled: c = sum softmax(C q) C. For each layer of a target
+perceptron, a hypernetwork (a perceptron) generates the weights from c. The
+target classifies rows without labels: K gradient steps on all hypernetwork
+parameters lower
+  3 mean((cos(l_i, l_j) - cos(mu_i, mu_j))^2),  l the logits,
+each on a new unlabelled batch and a new draw of C. The outer loss is the
+cross-entropy on other images of the data set, after assigning the outputs of
+the target to classes.
 
-What misleads in the original is kept as `accuracy_legacy`: outputs are named
-greedily on the very images that are scored. `accuracy` names them on the
-support and scores queries. Differences: the images of an episode stand in for
-a data set, its classes are drawn anew for each (not fixed blocks of labels of
-two sets), evaluation takes the K steps of training and fresh queries (not 40
-steps and the last batch that was stepped on); the autoencoder is the `vae`
-learner (`init_from.vae`, architecture 'residual') without the SSIM term, whose
-weight made it irrelevant.
+The metric of the original is kept as `accuracy_legacy`; it is too high, because
+outputs are assigned to classes greedily on the very images that are scored.
+`accuracy` assigns them on the support and scores the queries. Differences: the
+images of an episode take the place of a data set, with classes drawn for each
+episode (not fixed blocks of labels of two data sets); evaluation takes the K
+steps of training and new queries (not 40 steps and the last batch of the inner
+loop); the autoencoder is the `vae` learner (`init_from.vae`, architecture
+'residual') without the SSIM term, whose weight was negligible.
 """
 
 import dataclasses
@@ -38,7 +40,7 @@ from hyperudl.ops import gradient_descent
 from hyperudl.ops import image
 from hyperudl.ops import losses
 
-NOISE = 0.5  # standard deviation of noise images, clipped to [0, 1]
+NOISE = 0.5  # standard deviation of noise images before clipping to [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +49,16 @@ class Config:
 
   way: int = field(5, at_least=1)  # N, from episode.way; 4 in the original
   latent: int = field(128, at_least=1)  # of the upstream `vae`
-  vae_width: int = field(32, at_least=4)
-  rows: int = field(1024, at_least=1)  # of C, drawn with replacement
-  head_hidden: int = field(256, at_least=1)  # of a layer's hypernetwork
-  # Of the target perceptron 2 L -> hidden -> N.
+  vae_width: int = field(32, at_least=4)  # `width` of the upstream `vae`
+  rows: int = field(1024, at_least=1)  # rows of C, drawn with replacement
+  head_hidden: int = field(256, at_least=1)  # width of each hypernetwork
+  # Hidden widths of the target perceptron 2 L -> hidden -> N.
   hidden: tuple[int, ...] = field((400, 200), at_least=1)
   inner_steps: int = field(3, at_least=0)  # K
   inner_rate: float = field(5e-3, above=0)
   geometry_weight: float = 3.0  # factor of the inner loss
-  inner_batch: int = field(16, at_least=1)  # images of an inner step
-  # 'noise': C comes from noise images ('pixel_noise' of the original).
+  inner_batch: int = field(16, at_least=1)  # images per inner step
+  # 'noise': C comes from noise images ('pixel_noise' in the original).
   conditioning: Literal['true', 'noise'] = 'true'
 
   def __post_init__(self):
@@ -69,7 +71,7 @@ check_run = cluster_setting.refuse_transductive
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `udl_original` learner. Its task is the target's weights."""
+  """Make the `udl_original` learner; its task is the target's weights."""
   return learners.make_learner(
     partial(init, config),
     partial(_adapt, config),
@@ -89,7 +91,7 @@ def _vae(config):
 
 
 def _layers(config):
-  """((fan_in, fan_out), ...) of the target."""
+  """Return ((fan_in, fan_out), ...), the layers of the target."""
   return tuple(
     itertools.pairwise((2 * config.latent, *config.hidden, config.way))
   )
@@ -98,7 +100,7 @@ def _layers(config):
 def init(
   config: Config, key: jax.Array, episode: core.Episode
 ) -> dict[str, core.PyTree]:
-  """Return 'frozen' (the vae) and 'theta' (query and heads)."""
+  """Return 'frozen' (the vae) and 'theta' (query q and hypernetworks)."""
   keys = iter(jax.random.split(key, 2 + 2 * len(_layers(config))))
   frozen = {'vae': vae.init(_vae(config), next(keys), episode)}
   size = 2 * config.latent
@@ -106,7 +108,7 @@ def init(
   heads = []
   for fan_in, fan_out in _layers(config):
     count = (fan_in + 1) * fan_out
-    bound = size**-0.5  # the default of torch
+    bound = size**-0.5  # PyTorch's default
     shape = (size, config.head_hidden)
     heads.append(
       {
@@ -120,13 +122,13 @@ def init(
 
 
 def _encode(config, params, x):
-  """Rows [mu; log sigma^2] f32[n, 2 L] of images."""
+  """Return the rows [mu; log sigma^2] f32[n, 2 L] of images."""
   rows = vae.encode(_vae(config), params['frozen']['vae'], x)
   return jax.lax.stop_gradient(jnp.concatenate(rows, axis=-1))
 
 
 def _generate(config, theta, rows):
-  """Return the target's weights from C: ((kernel, bias), ...)."""
+  """Generate the target's weights ((kernel, bias), ...) from rows C."""
   attention = jax.nn.softmax(rows @ theta['query'])
   context = attention @ rows
   weights = []
@@ -139,7 +141,7 @@ def _generate(config, theta, rows):
 
 
 def _classify(weights, rows):
-  """Logits f32[n, N] of rows f32[n, 2 L]."""
+  """Return the target's logits f32[n, N] of rows f32[n, 2 L]."""
   for kernel, bias in weights[:-1]:
     rows = jax.nn.relu(rows @ kernel.T + bias)
   kernel, bias = weights[-1]
@@ -166,7 +168,7 @@ def _draw(config, pool, key):
 
 
 def _descend(config, theta, rows, pool, key):
-  """Theta after K steps on rows f32[n, 2 L] of unlabelled images."""
+  """Return theta after K steps on rows f32[n, 2 L] of unlabelled images."""
   if not config.inner_steps or not rows.shape[0]:
     return theta
 
@@ -186,7 +188,7 @@ def _descend(config, theta, rows, pool, key):
 
 
 def _unadapted_and_adapted(config, params, support, key, x=None):
-  """Two targets; the steps are on images x, by default those of the support."""
+  """Return two targets; the inner loop uses images x, or else the support."""
   pool_key, inner_key, draw_key = jax.random.split(key, 3)
   pool = _pool(config, params, support, pool_key)
   if x is None:
@@ -203,14 +205,15 @@ def _adapt(config, params, support, key, *, train=False):
 
 
 def greedy(outputs: jax.Array, y: jax.Array, way: int) -> jax.Array:
-  """Name outputs as the original does: i32[N], the output of each class.
+  """Assign an output to each class as the original does: i32[N].
 
-  Each class asks for its most frequent output, classes in the order of these
-  counts; taken outputs are refused, and what is left goes to the other classes.
+  Each class takes its most frequent output if that is still free; classes for
+  which that output has a larger count come first. The remaining classes then
+  get the remaining outputs.
 
   Args:
-    outputs: i32[n].
-    y: i32[n], classes.
+    outputs: i32[n], the predicted output of each image.
+    y: i32[n], the class of each image.
     way: N.
   """
   table = cluster_metrics.contingency(y, outputs, way)
@@ -231,7 +234,7 @@ def greedy(outputs: jax.Array, y: jax.Array, way: int) -> jax.Array:
 
 
 def _name_greedily(config, logits, y):
-  """Logits with the greedy names of the images themselves."""
+  """Return logits by class, with outputs assigned greedily on these images."""
   return logits[:, greedy(jnp.argmax(logits, axis=-1), y, config.way)]
 
 

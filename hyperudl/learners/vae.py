@@ -1,16 +1,18 @@
-"""A variational autoencoder of images; upstream of `udl`.
+"""Trains a variational autoencoder of images, which `udl` uses frozen.
 
 Kingma and Welling 2014, arXiv:1312.6114:
-  loss = E_q(z|x)[-log p(x|z)] + beta KL(q(z|x) || N(0, 1)), nats an image,
-averaged over all images of the episode and divided by the pixel count. beta
-rises linearly over `beta_steps`, as in the source document of UDL (.25 to 1).
+  loss = E_q(z|x)[-log p(x|z)] + beta KL(q(z|x) || N(0, 1)), nats per image,
+averaged over all images of the episode and divided by the number of pixel
+values. beta rises linearly over `beta_steps`, as in the document that describes
+UDL (from .25 to 1).
 
-Ours: the mean and standard deviation of error and KL over clean images, and the
-moments of the posterior means, are parameters fitted by a regression term; so
-they travel with the checkpoint, and `udl` can say how unusual an image is.
-As a classifier it predicts the nearest class mean of posterior means.
-Expected on 28x28 glyphs: squared error about 11 (Omniglot: 11.1 train, 14.0
-test, prototype of ours), all 24 latents active.
+An addition of ours: the mean and standard deviation of the reconstruction error
+and of the KL over clean images, and the moments of the posterior means, are
+parameters fitted by a regression term. They are thus saved in the checkpoint,
+and `udl` can tell how unusual an image is. As a classifier the learner predicts
+the class whose mean of posterior means is nearest.
+Expected on 28x28 glyphs: a squared error of about 11 per image (our prototype
+on Omniglot: 11.1 in training, 14.0 in test), all 24 latents active.
 """
 
 import dataclasses
@@ -38,11 +40,11 @@ class Config:
   latent: int = field(24, at_least=1)  # L, latent dimensions
   # Widths of the encoder of 'perceptron'; the decoder mirrors them.
   hidden: tuple[int, ...] = field((256, 128), at_least=1)
-  # 'residual': convolutions, as in the original of UDL.
+  # 'residual': convolutions, as in the original UDL code.
   architecture: Literal['perceptron', 'residual'] = 'perceptron'
   width: int = field(32, at_least=4)  # filters of the first block of 'residual'
-  beta_start: float = field(0.25, at_least=0)  # KL weight at first
-  beta_end: float = field(1.0, at_least=0)  # and after `beta_steps` outer steps
+  beta_start: float = field(0.25, at_least=0)  # initial KL weight
+  beta_end: float = field(1.0, at_least=0)  # after `beta_steps` outer steps
   beta_steps: int = field(2000, at_least=0)
 
   def __post_init__(self):
@@ -66,7 +68,7 @@ def make(config: Config) -> core.Learner:
 
 
 def network(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
-  """Return the autoencoder of images of one shape (H, W, C)."""
+  """Return the autoencoder for images of one shape (H, W, C)."""
   if config.architecture == 'residual':
     return vae_net.ResidualVAE(image_shape, config.latent, config.width)
   return vae_net.VAE(image_shape, config.latent, config.hidden)
@@ -75,7 +77,7 @@ def network(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
 def init(
   config: Config, key: jax.Array, episode: core.Episode
 ) -> dict[str, core.PyTree]:
-  """Return 'net', and 'moments' of clean images."""
+  """Return the parameters: 'net', and 'moments' of clean images."""
   x = episode.support.x[:1]
   noise = jnp.zeros((1, config.latent), jnp.float32)
   shapes = dict.fromkeys(vae_net.MOMENTS, ()) | dict.fromkeys(
@@ -108,7 +110,7 @@ def _predict(config, params, class_means, x, context):
 
 
 def _elbo_terms(config, params, episode, key):
-  """ELBO terms of all images of an episode."""
+  """Compute the ELBO terms of all images of an episode."""
   x = jnp.concatenate([episode.support.x, episode.query.x])
   noise = jax.random.normal(key, (x.shape[0], config.latent))
   net = network(config, x.shape[1:])
@@ -135,7 +137,7 @@ def _metrics(terms):
 
 
 def _moment_loss(stored, terms):
-  """Squared distance of the stored moments from those of this batch."""
+  """Compute the squared distance of the stored from this batch's moments."""
   moments = {
     'error_mean': jnp.mean(terms['error']),
     'error_std': jnp.std(terms['error']),

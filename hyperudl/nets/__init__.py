@@ -1,1 +1,1 @@
-"""Network modules (flax.linen), used only through `init` and `apply`."""
+"""Networks as pure functions or flax modules, used by `init` and `apply`."""

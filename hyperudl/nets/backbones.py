@@ -1,8 +1,8 @@
-"""Networks that embed images (Conv4 and its kin, ResNet-12), and their layers.
+"""Makes networks that embed images (like Conv4, ResNet-12) and lists layers.
 
 All have one interface: parameters {'<layer>': {'kernel', 'scale', 'bias'}, ...,
 'head': ...} without a deeper level; logits, or features if head is None. A
-backbone is a module in `BACKBONES` that tells its convolutions by `blocks`;
+backbone is a module in `BACKBONES` that lists its convolutions by `blocks`;
 `layer_specs` describes each layer for hypernetworks that generate its weights.
 """
 
@@ -23,20 +23,20 @@ from hyperudl.ops import conv as conv_ops
 from hyperudl.ops import pooling
 
 SLOPE = 0.1  # of leaky ReLU
-CHANNEL_PARAMETERS = ('conv_bias', 'scale', 'bias')  # in the order of their use
+CHANNEL_PARAMETERS = ('conv_bias', 'scale', 'bias')  # in order of use
 CONVS_PER_BLOCK = 3  # of ResNet-12, without the shortcut
 
 
 class LayerSpec(NamedTuple):
-  """A layer of a network as a hypernetwork needs to know it."""
+  """Describes a layer to a hypernetwork that generates its weights."""
 
   name: str  # its key in the parameters
-  kernel_shape: tuple[int, ...]  # (kh, kw, Cin, Cout), or (D, N) of 'head'
+  kernel_shape: tuple[int, ...]  # (kh, kw, Cin, Cout), or (D, N) for 'head'
   norm: str  # 'batch', 'domain', 'group', 'layer' or 'none'
-  # Names of its other parameters f32[Cout], in the order of their use.
+  # Names of its other parameters f32[Cout], in order of use.
   channel_parameters: tuple[str, ...]
-  # The layer alone, if the network is a chain: each layer takes the output of
-  # the one before. None in other networks, and for 'head'.
+  # The module of this layer if the network is a chain, i.e. each layer takes
+  # the output of the previous one. None in other networks, and for 'head'.
   block: nn.Module | None
 
   @property
@@ -51,19 +51,20 @@ Specs = tuple[LayerSpec, ...]
 class ResNet12(nn.Module):
   """Four residual blocks of three 3x3 convolutions (Oreshkin et al. 2018).
 
-  arXiv:1805.10123; widths and slope of Lee et al. 2019, arXiv:1904.03758, whose
-  DropBlock is left out. Each convolution is followed by the norm, the first two
-  by leaky ReLU; a normalised 1x1 convolution is the shortcut; leaky ReLU and
-  2x2 max-pooling end a block. 12.4 million parameters at the published widths.
+  See arXiv:1805.10123; widths and slope are those of Lee et al. 2019,
+  arXiv:1904.03758, without their DropBlock. Each convolution is followed by the
+  norm, the first two also by leaky ReLU; the shortcut is a 1x1 convolution with
+  norm; leaky ReLU and 2x2 max-pooling end a block. With the published widths it
+  has 12.4 million parameters.
 
   Attributes:
     channels: filters of each block; published: 64, 160, 320, 640.
     norm: 'batch', 'domain', 'group' or 'layer'.
-    head: number of classes, or None.
+    head: number of classes, or None for no head.
     features: 'mean' over positions (published) or 'flatten'.
 
   Raises:
-    ValueError: for an unknown choice, norm='none' or an image too small.
+    ValueError: for an unknown choice, norm='none' or images that are too small.
   """
 
   channels: Sequence[int] = (64, 160, 320, 640)
@@ -76,7 +77,7 @@ class ResNet12(nn.Module):
     conv.check_readout(self.features, self.head)
     if self.norm == 'none':
       raise ValueError("resnet12 needs a norm: 'batch', 'group' or 'layer'")
-    self.blocks()  # refuses what its layers do
+    self.blocks()  # raises the errors of its layers
     super().__post_init__()
 
   def blocks(
@@ -106,7 +107,7 @@ class ResNet12(nn.Module):
   def __call__(
     self, x: jax.Array, domains: core.PyTree | None = None
   ) -> jax.Array:
-    """Return f32[n, head] or f32[n, D] of f32[n, H, W, C].
+    """Return logits f32[n, head], or features f32[n, D], of f32[n, H, W, C].
 
     `domains` is for norm='domain', see `conv.ConvNet`.
     """
@@ -117,12 +118,13 @@ class ResNet12(nn.Module):
       for layer in range(CONVS_PER_BLOCK):
         y = apply(f'block{index}_{layer}', y)
       x = apply(f'block{index}_shortcut', x)
-      # Pooling first gives the same: leaky ReLU is monotone.
+      # Pooling first gives the same result, since leaky ReLU is monotone.
       x = jax.nn.leaky_relu(pooling.max_pool(x + y), SLOPE)
     return conv.readout(x, self.features, self.head)
 
 
-# Each takes (channels, *, norm, head, features) and has `blocks`, `is_chain`.
+# Each takes (channels, *, norm, head, features); its modules have `blocks` and
+# `is_chain`.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
   'conv': conv.ConvNet,
   'resnet12': ResNet12,
@@ -145,11 +147,11 @@ def make(
   Args:
     backbone: name in `BACKBONES`: 'conv' (3x3 convolutions, each followed by
       norm, ReLU and 2x2 max-pooling; four of them are Conv4), 'resnet12' or
-      'conv_stride2' (stride 2 in place of pooling).
+      'conv_stride2' (stride 2 instead of pooling).
     channels: filters of each block.
-    norm: 'batch', 'domain', 'group', 'layer' or, of convolutions, 'none'.
+    norm: 'batch', 'domain', 'group', 'layer' or, except for 'resnet12', 'none'.
     head: number of classes, or None for features.
-    features: 'flatten' or 'mean' over positions.
+    features: 'flatten' or 'mean' (over positions).
 
   Raises:
     ValueError: for an unknown choice or a number out of range.
@@ -161,14 +163,14 @@ def make(
 
 
 def layer_specs(module: nn.Module, input_shape: tuple[int, ...]) -> Specs:
-  """Return the layers of a backbone in order, those of a head last.
+  """Return the layers of a backbone in order, with the head last.
 
   Args:
-    module: from `make`, or another one with its methods.
+    module: from `make`, or another module with `blocks` and `is_chain`.
     input_shape: (H, W, C) of the images.
 
   Raises:
-    ValueError: for images too small.
+    ValueError: for images that are too small.
   """
   image = jnp.zeros((1, *input_shape))
   shapes = jax.eval_shape(module.init, jax.random.key(0), image)['params']

@@ -1,8 +1,8 @@
-"""Convolutional networks whose weights belong to one episode.
+"""Defines convolutional networks whose weights belong to one episode.
 
-Networks take their weights as in `net.apply({'params': generated}, x)`, so a
-hypernetwork may generate them; `nets/backbones.py` tells their shapes. How a
-convolution is computed depends on the backend: `ops/conv.py`.
+Weights are passed as in `net.apply({'params': generated}, x)`, so that a
+hypernetwork can generate them; `nets/backbones.py` lists their shapes. How a
+convolution is computed depends on the backend, see `ops/conv.py`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from hyperudl.ops import pooling
 
 ORDERS = ('conv_norm_act_pool', 'conv_act_pool_norm')
 FEATURES = ('flatten', 'mean')
-# All monotone, so that pooling may come first.
+# All monotone, so that pooling may be computed before them.
 ACTIVATIONS = {
   'relu': jax.nn.relu,
   'lrelu': jax.nn.leaky_relu,  # slope .01
@@ -30,7 +30,7 @@ ACTIVATIONS = {
 
 
 class _Settings(nn.Module, kw_only=True):
-  """Settings of both `ConvBlock` and `ConvNet`, see there."""
+  """Settings shared by `ConvBlock` (which explains them) and `ConvNet`."""
 
   kernel: int = 3
   stride: int = 1
@@ -50,7 +50,7 @@ class _Settings(nn.Module, kw_only=True):
     )
 
 
-@functools.cache  # flax makes a module anew whenever it is applied
+@functools.cache  # flax creates the module again whenever it is applied
 def _check_settings(
   widths, kernel, stride, padding, norm, groups, activation, order, formulation
 ):
@@ -75,28 +75,28 @@ class ConvBlock(_Settings):
   """Convolution, normalisation, activation and 2x2 max-pooling.
 
   Parameters: `kernel` [k, k, Cin, channels]; `scale` and `bias` [channels]
-  of the norm; norm='none' has `bias` alone. With order='conv_act_pool_norm'
-  and a norm there is also `conv_bias` [channels], which there has an effect.
+  of the norm; norm='none' has only `bias`. With order='conv_act_pool_norm'
+  and a norm there is also `conv_bias` [channels]; in the other order a batch
+  norm would cancel it.
 
-  The pooling is computed on the output of the convolution, wherever `order`
-  has it: all that may come between is monotone in each channel.
-
-  Where `conv.to_compute_dtype` gives bfloat16, images, kernels and outputs are
-  bfloat16; moments and norms are computed in float32 all the same.
+  The pooling is always computed on the output of the convolution, since all
+  that may come between the two is monotone in each channel.
+  If `conv.to_compute_dtype` gives bfloat16, images, kernels and outputs are
+  bfloat16, but moments and norms are still computed in float32.
 
   Attributes:
-    channels: filters.
+    channels: number of filters.
     kernel: rows and columns of a filter.
-    stride: of the convolution.
-    padding: 'SAME' or 'VALID', of the convolution.
+    stride: stride of the convolution.
+    padding: padding of the convolution, 'SAME' or 'VALID'.
     pool: whether to pool.
-    norm: 'batch' (statistics of the batch at hand: transductive for queries),
+    norm: 'batch' (statistics of the current batch: transductive for queries),
       'domain' (see `normalization.domain_statistics`), 'group', 'layer' or
       'none'.
-    groups: of norm='group'.
-    activation: 'relu', 'lrelu', 'leaky' (slope .1) or 'none'.
+    groups: number of groups for norm='group'.
+    activation: 'relu', 'lrelu' (slope .01), 'leaky' (slope .1) or 'none'.
     order: 'conv_norm_act_pool' or 'conv_act_pool_norm'.
-    formulation: of the convolution, see `ops/conv.py`.
+    formulation: how to compute the convolution, see `ops/conv.py`.
 
   Raises:
     ValueError: for an unknown choice or a number out of range.
@@ -116,11 +116,11 @@ class ConvBlock(_Settings):
 
     Args:
       x: images or activations.
-      domains: for norm='domain': (f32[n, G], one-hot rows of the domain that
-        normalises an image; its statistics, as an earlier call returned them in
-        the collection 'statistics': {'used': two f32[G, channels]}, or what
-        they are computed from, see `normalization.domain_statistics`), or None
-        for one domain of all rows.
+      domains: for norm='domain', None for one domain of all images, or a pair:
+        f32[n, G], the domain whose statistics normalise each image, one-hot;
+        and the statistics, {'used': two f32[G, channels]} from the collection
+        'statistics' of an earlier call, or f32[n, G] to compute them, see
+        `part` of `normalization.domain_statistics`.
     """
     size = (self.kernel, self.kernel, x.shape[-1], self.channels)
     width = (self.channels,)
@@ -146,8 +146,8 @@ class ConvBlock(_Settings):
       moments = self._moments(y, domains)
       x = normalization.affine(y, *moments, scale, bias)
       return self._activate(x).astype(y.dtype)
-    # A negative slope makes the smallest the largest: turn it round in the
-    # kernel, where that costs nothing.
+    # A negative scale would need min-pooling: move its sign into the kernel,
+    # where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0)
     w, slope = w * sign, sign * scale
     if self.norm == 'batch' and self._in_squares(x):
@@ -155,7 +155,7 @@ class ConvBlock(_Settings):
     y = self._conv(x, w)
     if self.norm == 'batch':
       mean, variance = self._moments(y, domains)
-    else:  # over several channels, so with their own signs
+    else:  # moments over several channels, so of the original signs
       mean, variance = self._moments(sign * y, domains)
       mean = sign * mean
     x = normalization.affine(pooling.max_pool(y), mean, variance, slope, bias)
@@ -197,9 +197,9 @@ class ConvBlock(_Settings):
     return ACTIVATIONS[self.activation](x)
 
   def _in_squares(self, x):
-    """Whether `pooling.pooled_conv` is right, and faster by measurement.
+    """Return whether `pooling.pooled_conv` is correct and measured as faster.
 
-    For odd maps that is known of more than 3 channels with batch norm alone.
+    For odd maps that holds only with more than 3 channels and batch norm.
     """
     _, height, width, inputs = x.shape
     even = height % 2 == width % 2 == 0
@@ -215,24 +215,24 @@ class ConvBlock(_Settings):
 
 
 class ConvNet(_Settings):
-  """Blocks of convolutions, then features, then perhaps a linear head.
+  """Convolutional blocks, then features, then optionally a linear head.
 
   Parameters: {'block0': ..., 'block1': ..., 'head': {'kernel', 'bias'}}.
 
   Attributes:
     channels: filters of each block.
-    head: number of classes, or None.
+    head: number of classes, or None for no head.
     features: 'flatten' or 'mean' (over positions).
-    others: of every block, see `ConvBlock`.
+    others: settings of every block, see `ConvBlock`.
 
   Raises:
-    ValueError: as `ConvBlock`; for an image too small for the blocks.
+    ValueError: as `ConvBlock`, and for images too small for the blocks.
   """
 
   channels: Sequence[int]
   head: int | None = None
   features: str = 'flatten'
-  is_chain = True  # each block takes the output of the one before
+  is_chain = True  # each block takes the output of the previous one
 
   def __post_init__(self):
     self._check(self.channels)
@@ -261,8 +261,8 @@ class ConvNet(_Settings):
 
     Args:
       x: f32[n, H, W, C].
-      domains: for norm='domain', see `ConvBlock`; where it has statistics they
-        are {block: {'used': two f32[G, channels]}}.
+      domains: for norm='domain', see `ConvBlock`, but statistics of an earlier
+        call are {block: {'used': two f32[G, channels]}}.
     """
     for name, block in self.blocks(parent=self).items():
       x = block(x, of_block(domains, name))
@@ -271,7 +271,7 @@ class ConvNet(_Settings):
 
 @functools.cache
 def check_readout(features: str, head: int | None) -> None:
-  """Raise a ValueError unless `readout` can take these."""
+  """Raise a ValueError unless `readout` accepts these arguments."""
   conv.check_choice('features', features, FEATURES)
   if head is not None and head < 1:
     raise ValueError(f'head must be None or >= 1, not {head}')
@@ -283,8 +283,8 @@ def readout(x: jax.Array, features: str, head: int | None) -> jax.Array:
   Args:
     x: f32[n, H, W, C].
     features: 'flatten' or 'mean' (over positions).
-    head: number of classes, or None for features f32[n, D]. The module whose
-      compact method calls this gets the layer.
+    head: number of classes, or None for features f32[n, D]. The layer belongs
+      to the module whose compact method calls this.
   """
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   if features == 'mean':
@@ -294,7 +294,7 @@ def readout(x: jax.Array, features: str, head: int | None) -> jax.Array:
 
 
 def of_block(domains: core.PyTree | None, name: str) -> core.PyTree | None:
-  """Return `domains` of a network as its block `name` takes them."""
+  """Return the part of a network's `domains` for its block `name`."""
   if domains is None or not isinstance(domains[1], dict):
     return domains
   return domains[0], domains[1][name]

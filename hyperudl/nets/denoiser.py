@@ -1,4 +1,4 @@
-"""The network that predicts the noise in a latent, given a condition."""
+"""Defines a network that predicts the noise in a latent, given a condition."""
 
 import math
 
@@ -8,17 +8,19 @@ import jax.numpy as jnp
 
 
 def time_embedding(t: jax.Array, width: int) -> jax.Array:
-  """Return cosines, then sines of timesteps (arXiv:1706.03762, section 3.5).
+  """Return sinusoidal features of timesteps, first cosines, then sines.
+
+  As in arXiv:1706.03762, section 3.5.
 
   Args:
     t: i32[...].
-    width: even and >= 2.
+    width: number of features, even and >= 2.
 
   Returns:
     f32[..., width].
 
   Raises:
-    ValueError: another width.
+    ValueError: an odd width, or one below 2.
   """
   if width < 2 or width % 2:
     raise ValueError(f'time width must be even and >= 2, not {width}')
@@ -31,14 +33,14 @@ def time_embedding(t: jax.Array, width: int) -> jax.Array:
 class Denoiser(nn.Module):
   """Residual MLP that predicts the noise in a latent (arXiv:2210.08942).
 
-  Every block reads the condition and the timestep again. The output layer
-  starts at zero: the first loss is 1, that of the best constant, and no step
-  is spent on unlearning a random prediction.
+  Every block also takes the condition and the timestep as inputs. The output
+  layer starts at zero: the first loss is 1, that of the best constant, and no
+  step is spent on unlearning a random prediction.
 
   Attributes:
     latent: Z.
     hidden: width of each block.
-    time_width: features of the timestep.
+    time_width: number of features of the timestep.
   """
 
   latent: int
@@ -49,7 +51,7 @@ class Denoiser(nn.Module):
   def __call__(
     self, z: jax.Array, t: jax.Array, condition: jax.Array
   ) -> jax.Array:
-    """Return the noise f32[..., Z] in latents.
+    """Predict the noise f32[..., Z] in latents.
 
     Args:
       z: f32[..., Z].
@@ -57,7 +59,7 @@ class Denoiser(nn.Module):
       condition: f32[C] or f32[..., C].
 
     Raises:
-      ValueError: if `z` has not Z dimensions.
+      ValueError: if `z` does not have Z dimensions.
     """
     if z.shape[-1] != self.latent:
       raise ValueError(

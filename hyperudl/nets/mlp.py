@@ -1,4 +1,4 @@
-"""Multilayer perceptrons as functions of a parameter pytree.
+"""Defines multilayer perceptrons as functions of a parameter pytree.
 
 A layer is {'kernel': f32[fan_in, fan_out], 'bias': f32[fan_out]}; an MLP is a
 tuple of layers.
@@ -18,7 +18,7 @@ Layer = dict[str, jax.Array]
 def init_dense(
   key: jax.Array, fan_in: int, fan_out: int, scale: float = 1.0
 ) -> Layer:
-  """Return a linear layer, N(0, scale^2 / fan_in) and zero bias."""
+  """Return a linear layer with weights N(0, scale^2 / fan_in), zero bias."""
   std = scale / jnp.sqrt(jnp.asarray(fan_in, jnp.float32))
   return _layer(key, fan_in, fan_out, std)
 
@@ -31,7 +31,7 @@ def dense(layer: Layer, x: jax.Array) -> jax.Array:
 def init(
   key: jax.Array, sizes: Sequence[int], last_scale: float = 1.0
 ) -> tuple[Layer, ...]:
-  """Return layers of sizes[0] -> ... -> sizes[-1], N(0, 2 / fan_in).
+  """Return layers sizes[0] -> ... -> sizes[-1] with weights N(0, 2 / fan_in).
 
   Args:
     key: PRNG key.
@@ -52,7 +52,7 @@ def apply(
   x: jax.Array,
   activation: Callable[[Any], jax.Array] = jax.nn.silu,
 ) -> jax.Array:
-  """Apply an MLP, with the activation between its layers.
+  """Apply an MLP with an activation between its layers.
 
   Args:
     layers: from `init`.

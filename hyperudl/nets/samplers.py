@@ -1,4 +1,4 @@
-"""Diffusion over latents: noise schedules, training loss, guided sampling.
+"""Implements diffusion over latents: schedules, loss and guided sampling.
 
 HyperLDM (arXiv:2210.08942): denoising diffusion (Ho et al. 2020,
 arXiv:2006.11239), implicit sampling (Song et al. 2021, arXiv:2010.02502) and
@@ -6,8 +6,9 @@ classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598).
 
 Used throughout: latents z, x0 and their noise are f32[..., Z]; timesteps t are
 i32[] or i32[...] and count from 0, so that t = 0 is the least noise and t = -1
-stands for x0 itself; conditions are f32[C] or f32[..., C]; `predict` maps
-(z, t, condition) to the noise, `eps` maps (z, t) to it.
+stands for x0 itself; conditions are f32[C] or f32[..., C]; `predict` is a
+function (z, t, condition) -> noise; `eps` is a noise, or in `sample_ddim` a
+function (z, t) -> noise.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ LARGEST_BETA = 0.999
 
 
 class Schedule(NamedTuple):
-  """Noise of the T timesteps: f32[T] each."""
+  """Noise schedule over T timesteps: f32[T] each."""
 
   betas: jax.Array
   alphas: jax.Array
@@ -42,7 +43,7 @@ class Moments(NamedTuple):
 
 
 def _check(name, value, low=-math.inf, high=math.inf):
-  """Raise ValueError unless finite and in [low, high]; traced values pass."""
+  """Raise ValueError unless finite and in [low, high]; skip traced values."""
   if isinstance(value, jax.core.Tracer):
     return
   if not np.all(np.isfinite(value) & (np.clip(value, low, high) == value)):
@@ -50,7 +51,7 @@ def _check(name, value, low=-math.inf, high=math.inf):
 
 
 def schedule(name: str, steps: int) -> Schedule:
-  """Return the variances of the forward process.
+  """Return the noise schedule of the forward process.
 
   Args:
     name: 'cosine' (Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17) or
@@ -58,7 +59,7 @@ def schedule(name: str, steps: int) -> Schedule:
     steps: T.
 
   Raises:
-    ValueError: unknown name, steps < 1.
+    ValueError: unknown name, or steps < 1.
   """
   _check('steps', steps, 1)
   if name == 'cosine':
@@ -76,7 +77,7 @@ def schedule(name: str, steps: int) -> Schedule:
 
 def _log_bars(schedule, t):
   """Return log alpha_bar f32[..., 1] of timesteps; 0 at -1."""
-  # From the betas: 1 - alpha_bar has few digits left at early steps.
+  # From the betas, since 1 - alpha_bar has few digits at early steps.
   bars = jnp.cumsum(jnp.log1p(-schedule.betas))
   return jnp.where(jnp.asarray(t) < 0, 0.0, bars[t])[..., None]
 
@@ -96,7 +97,7 @@ def estimate(
   eps: jax.Array,
   clip: float | None = None,
 ) -> jax.Array:
-  """Return the x0 that z_t and its noise imply, within +-clip."""
+  """Return the x0 that z_t and its noise imply, clipped to +-clip."""
   log_bar = _log_bars(schedule, t)
   x0 = (z - jnp.sqrt(-jnp.expm1(log_bar)) * eps) * jnp.exp(-0.5 * log_bar)
   return x0 if clip is None else jnp.clip(x0, -clip, clip)
@@ -114,7 +115,7 @@ def epsilon_loss(
 
   Args:
     predict: see the module.
-    schedule: of the noise.
+    schedule: noise schedule.
     z: f32[B, Z], x0.
     condition: f32[B, C].
     key: PRNG key.
@@ -140,10 +141,10 @@ def guided(
   condition: jax.Array,
   gamma: float,
 ) -> jax.Array:
-  """Return the noise by classifier-free guidance (arXiv:2207.12598, eq. 6).
+  """Predict the noise by classifier-free guidance (arXiv:2207.12598, eq. 6).
 
-  (1 - gamma) eps(z, 0) + gamma eps(z, c), gamma = 1 + w: 0 ignores the
-  condition, 1 is the conditional model, more extrapolates.
+  It is (1 - gamma) eps(z, 0) + gamma eps(z, c), where gamma = 1 + w: 0 ignores
+  the condition, 1 is the conditional model, more extrapolates.
 
   Raises:
     ValueError: gamma is not finite.
@@ -156,23 +157,23 @@ def guided(
 def few_shot_push(
   loss: Callable, gamma: float, schedule: Schedule, clip: float | None = None
 ) -> Callable:
-  """Return a hook of the sampler that guides it towards a small loss.
+  """Return a hook for `sample_ddim` that guides samples towards a small loss.
 
-  It turns eps into eps + gamma |eps| g / |g|, g the gradient of the loss at the
-  x0 that z_t implies (HyperLDM's few-shot guidance; the original takes it at
-  z_t), and leaves it where the gradient is zero.
+  It replaces eps by eps + gamma |eps| g / |g|, where g is the gradient of the
+  loss at the x0 that z_t implies; where g is zero, eps is unchanged. This is
+  HyperLDM's few-shot guidance, except that the original takes g at z_t.
 
   Args:
-    loss: function of f32[..., Z], f32[...] or their sum.
+    loss: function of f32[..., Z] that returns f32[...] or their sum.
     gamma: weight of the guidance.
-    schedule: of the noise.
+    schedule: noise schedule.
     clip: bound of that x0, or None.
 
   Returns:
     Function (z, t, eps) -> f32[..., Z].
 
   Raises:
-    ValueError: gamma not finite.
+    ValueError: gamma is not finite.
   """
   _check('gamma', gamma)
   gradient = jax.grad(lambda x: jnp.sum(loss(x)))
@@ -194,15 +195,16 @@ def reverse(
   previous: jax.Array,
   eta: float,
 ) -> tuple[jax.Array, jax.Array]:
-  """Return mean and std of the latent at `previous` given z_t and x0.
+  """Return mean and std of the latent at timestep `previous` given z_t and x0.
 
-  Eq. 7 and 16 of Song et al. 2021. With eta = 1 and previous = t - 1 they are
-  those of q(z_{t-1} | z_t, x0) (Ho, eq. 7). f32[..., Z] and f32[..., 1].
+  By eq. 7 and 16 of Song et al. 2021, as f32[..., Z] and f32[..., 1]. With
+  eta = 1 and previous = t - 1 they are those of q(z_{t-1} | z_t, x0) (Ho, eq.
+  7).
   """
   now, then = _log_bars(schedule, t), _log_bars(schedule, previous)
   noise, less_noise = -jnp.expm1(now), -jnp.expm1(then)
   variance = eta**2 * less_noise / noise * -jnp.expm1(now - then)
-  # Not the model's prediction, which a clipped x0 contradicts.
+  # The noise implied by x0: if x0 was clipped, it differs from the prediction.
   eps = (z - jnp.exp(0.5 * now) * x0) / jnp.sqrt(noise)
   direction = jnp.sqrt(jnp.maximum(less_noise - variance, 0.0))
   return jnp.exp(0.5 * then) * x0 + direction * eps, jnp.sqrt(variance)
@@ -219,20 +221,20 @@ def sample_ddim(
   start: tuple[int, jax.Array] | None = None,
   push: Callable | None = None,
 ) -> jax.Array:
-  """Return samples along an even subset of the timesteps (Song, eq. 12).
+  """Draw samples by DDIM on evenly spaced timesteps (Song, eq. 12).
 
   Args:
-    eps: see the module; t is i32[].
-    schedule: of the noise.
+    eps: function (z, t) -> noise; t is i32[].
+    schedule: noise schedule.
     key: PRNG key.
     shape: (..., Z) of the samples.
-    steps: how many timesteps, the noisiest among them; 1 to T.
-    eta: in [0, 1]; 0 draws no noise but the start, and 1 with all timesteps is
-      ancestral sampling with the posterior variance (Ho, algorithm 2).
+    steps: number of timesteps, including the noisiest; 1 to T.
+    eta: in [0, 1]; 0 draws no noise except for the start, and 1 with all
+      timesteps is ancestral sampling with the posterior variance (Ho, alg. 2).
     clip: bound of every estimate of x0, or None.
-    start: (t, z_t f32[..., Z]) to begin with, t an int; None begins with
+    start: (t, z_t f32[..., Z]) to start from, t an int; None starts from
       standard normal noise at T - 1.
-    push: function (z, t, eps) -> eps, such as `few_shot_push`, or None.
+    push: function (z, t, eps) -> eps, such as from `few_shot_push`, or None.
 
   Raises:
     ValueError: steps, eta, clip or the timestep of `start` out of bounds.
@@ -260,7 +262,7 @@ def sample_ddim(
 
 
 def standardise(z: jax.Array, moments: Moments) -> jax.Array:
-  """Return latents f32[..., Z] in units of their moments."""
+  """Scale latents f32[..., Z] to zero mean and unit standard deviation."""
   return (z - moments.mean) / moments.std
 
 

@@ -1,7 +1,7 @@
-"""Target networks, whose weights a hypernetwork generates or adapts.
+"""Defines target networks, whose weights a hypernetwork generates or adapts.
 
-Each maps images, their features by a frozen encoder and the answers of a task
-to logits, as pure functions of its weights.
+Each is a pure function of its weights that maps images, their features by a
+frozen encoder, and the answers of a task to logits.
 """
 
 from collections.abc import Callable
@@ -34,12 +34,12 @@ def adapter(width: int, hidden: int, scale: float) -> TargetNet:
 
   o = W2 relu(W1 x / sqrt(E) + b1) / sqrt(H) + b2 + x, the CLIP-Adapter of Nava
   et al. 2023 (arXiv:2210.08942), with its scaling of N(0, 1) weights. `film`
-  scales and shifts its hidden layer.
+  scales and shifts the hidden layer.
 
   Args:
-    width: E, of the features.
+    width: E, number of features.
     hidden: H.
-    scale: of the cosines.
+    scale: factor of the cosines.
   """
 
   def init(key, x):
@@ -48,7 +48,7 @@ def adapter(width: int, hidden: int, scale: float) -> TargetNet:
     return {
       'inner': jax.random.normal(keys[0], (width, hidden)),
       'inner_bias': jax.random.normal(keys[1], (hidden,)),
-      # At zero the adapter leaves the encoder's features as they are.
+      # With zeros the adapter leaves the encoder's features unchanged.
       'outer': jnp.zeros((hidden, width)),
       'outer_bias': jnp.zeros((width,)),
     }
@@ -66,7 +66,7 @@ def adapter(width: int, hidden: int, scale: float) -> TargetNet:
 
 
 def head(width: int, way: int) -> TargetNet:
-  """Return a linear layer on features f32[n, width], one row per answer."""
+  """Return a linear layer, unit-length features f32[n, width] to [n, way]."""
 
   def init(key, x):
     del x
@@ -85,9 +85,9 @@ def convnet(width: int, channels: Sequence[int], scale: float) -> TargetNet:
   """Return a CNN on pixels, classified by cosines with the answers.
 
   Args:
-    width: E, of the answers.
+    width: E, number of features of an answer.
     channels: filters of each block.
-    scale: of the cosines.
+    scale: factor of the cosines.
   """
   net = backbones.make('conv_stride2', channels, 'layer', head=width)
 

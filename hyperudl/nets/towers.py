@@ -1,13 +1,13 @@
-"""Encoders of images and strings into one space, after CLIP.
+"""Encodes images and strings into one space, in the manner of CLIP.
 
-Radford et al. 2021, arXiv:2103.00020, at a size that a CPU trains in a minute,
-with second-order pooling (Carreira et al. 2012, "Semantic segmentation with
-second-order pooling") in both towers: an image is a grid of patches, each
-mapped by one MLP to a vector e_t of d numbers, a string the sum v of its words,
-and
+The encoders follow Radford et al. 2021, arXiv:2103.00020, at a size that a CPU
+trains in a minute, with second-order pooling (Carreira et al. 2012, "Semantic
+segmentation with second-order pooling") in both towers: an image is a grid of
+patches, and an MLP maps each patch t to a vector e_t of d numbers; a string is
+the sum v of its words' vectors; and
   <image, string> = sum_t (v . e_t)^2.
 The square binds the properties of one patch ("green ink" with "red tile"), also
-in pairs that no training string contains.
+in combinations that no training string contains.
 """
 
 import math
@@ -21,7 +21,7 @@ import numpy as np
 from hyperudl.ops import losses
 
 FLAT = 1e-4  # added to squares: keeps flat patches finite, faint ones faint
-MASKED_LOGIT = -1e9  # of an answer that a task does not have
+MASKED_LOGIT = -1e9  # logit of an answer that a task does not have
 
 
 class Words(NamedTuple):
@@ -35,7 +35,7 @@ class Words(NamedTuple):
 def cosine_logits(
   features: jax.Array, words: Words, scale: float | jax.Array
 ) -> jax.Array:
-  """Return scale cos(features f32[n, E], answers) as logits f32[n, N].
+  """Return logits f32[n, N] = scale * cos(features f32[n, E], answers).
 
   Answers that the task does not have get `MASKED_LOGIT`.
   """
@@ -46,14 +46,14 @@ def cosine_logits(
 class ImageTower(nn.Module):
   """Encoder of images f32[n, H, W, C] -> f32[n, width].
 
-  The MLP of a patch reads its pixels, its pixels with contrast normalised, and
-  the contrast of each pixel whatever its colour (after Jarrett et al. 2009,
-  "What is the best multi-stage architecture for object recognition?"), in which
-  a letter looks the same in all colours.
+  The inputs of the MLP of a patch are its pixels, its contrast-normalised
+  pixels, and the contrast of each pixel regardless of colour (after Jarrett et
+  al. 2009, "What is the best multi-stage architecture for object
+  recognition?"), in which a letter looks the same in all colours.
 
   Attributes:
     width: E = d (d + 1) / 2.
-    hidden: widths of the MLP of a patch.
+    hidden: widths of the hidden layers of the MLP.
     grid: patches per side; divides H and W.
   """
 
@@ -63,7 +63,7 @@ class ImageTower(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Return f32[n, width]; ValueError if `grid` does not divide H and W."""
+    """Encode images; ValueError if `grid` does not divide H and W."""
     n, height, width, channels = x.shape
     g = self.grid
     if height % g or width % g:
@@ -90,9 +90,9 @@ def normalise_contrast(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
     patches: f32[..., P, C], P pixels.
 
   Returns:
-    d / s f32[..., P, C] and sqrt(|d|^2 + FLAT) / s f32[..., P], 1 where flat:
-    d is the difference of a pixel from the mean of its patch, s the root of
-    FLAT and the mean of |d|^2.
+    d / s f32[..., P, C] and sqrt(|d|^2 + FLAT) / s f32[..., P] (1 in flat
+    patches), where d is the difference of a pixel from the mean of its patch
+    and s = sqrt(mean |d|^2 + FLAT).
   """
   d = patches - patches.mean(axis=-2, keepdims=True)
   squares = jnp.sum(jnp.square(d), axis=-1)
@@ -104,12 +104,13 @@ def normalise_contrast(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
 class TextTower(nn.Module):
   """Encoder of word ids i32[n, L] (0 = padding) -> f32[n, width].
 
-  Words are a bag: `pairs` of the sum of their vectors in d dimensions.
+  The order of words is ignored: their vectors are summed, mapped linearly to d
+  dimensions and expanded by `pairs`.
 
   Attributes:
-    vocabulary: number of ids, with 0.
+    vocabulary: number of ids, including 0.
     width: E = d (d + 1) / 2.
-    inner: width of the vectors of words.
+    inner: width of the word vectors.
   """
 
   vocabulary: int = 512
@@ -118,7 +119,7 @@ class TextTower(nn.Module):
 
   @nn.compact
   def __call__(self, ids: jax.Array) -> jax.Array:
-    """Return f32[n, width]."""
+    """Encode word ids i32[n, L] as f32[n, width]."""
     init = nn.initializers.normal(0.5)
     words = self.param('words', init, (self.vocabulary, self.inner))
     total = jnp.einsum('nl,nlc->nc', (ids > 0).astype(words.dtype), words[ids])
@@ -127,7 +128,7 @@ class TextTower(nn.Module):
 
 
 def pair_dimension(width: int) -> int:
-  """Return d, where d (d + 1) / 2 is the width.
+  """Return the d for which d (d + 1) / 2 is `width`.
 
   Raises:
     ValueError: there is no such d.
@@ -145,8 +146,9 @@ def pair_dimension(width: int) -> int:
 def pairs(vectors: jax.Array) -> jax.Array:
   """Return second-order sums of vectors: f32[n, T, d] -> f32[n, d (d + 1) / 2].
 
-  Two such sums have the inner product sum_st (v_s . u_t)^2: the upper
-  triangle of sum_t v_t v_t^T, off the diagonal times the root of 2.
+  The result is the upper triangle of sum_t v_t v_t^T, off the diagonal times
+  the root of 2, so that the inner product of two results is
+  sum_st (v_s . u_t)^2.
   """
   d = vectors.shape[-1]
   square = jnp.einsum('ntd,nte->nde', vectors, vectors)

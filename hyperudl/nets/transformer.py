@@ -1,11 +1,11 @@
-"""A transformer encoder or decoder over a set of tokens of ONE episode.
+"""Defines a transformer encoder or decoder of the tokens of ONE episode.
 
-No positional encoding: the encoder is equivariant under permutations of its
-tokens, which carry all that tells them apart. `norm='post'` is the encoder of
-HyperTransformer (arXiv 2201.04182): x = LN(x + attention(x)), then
-x = LN(x + ffn(x)). `norm='pre'` normalises inside the residual branches and
-once more at the end. Attention is written out in einsums, because queries
-and keys, values, and tokens may all have different widths.
+There is no positional encoding: the encoder is equivariant under permutations
+of its tokens. `norm='post'` is the encoder of HyperTransformer (arXiv
+2201.04182): x = LN(x + attention(x)), then x = LN(x + ffn(x)). `norm='pre'`
+normalises inside the residual branches and once more at the end. Attention uses
+einsums, because queries and keys, values, and tokens may all have different
+widths.
 """
 
 from collections.abc import Callable
@@ -31,10 +31,10 @@ def inner_width(size: float, width: int, heads: int) -> int:
   """Return the width of a projection, given as a fraction or absolutely.
 
   Args:
-    size: up to 3, a fraction of `width`, rounded up to a multiple of
-      `heads`; above, the width itself.
-    width: of the tokens.
-    heads: attention heads.
+    size: if at most 3, a fraction of `width`, rounded up to a multiple of
+      `heads`; otherwise the width itself. 0 gives 0.
+    width: width of the tokens.
+    heads: number of attention heads.
 
   Raises:
     core.BadInput: an absolute size that `heads` does not divide.
@@ -50,7 +50,7 @@ def inner_width(size: float, width: int, heads: int) -> int:
 
 
 def _dense(name, *widths):
-  """Linear layers side by side in one matmul, each with its own init."""
+  """Make linear layers side by side in one matmul, each with its own init."""
   glorot = nn.initializers.glorot_uniform()
 
   def init(key, shape, dtype):
@@ -69,16 +69,17 @@ def _layer_norm(name, use_bias=True):
 
 
 class Attention(nn.Module):
-  """Multi-head attention with unequal widths, to itself or to a source.
+  """Multi-head self-attention or cross-attention with unequal widths.
 
-  Parameters: 'in' projects to queries, keys and values side by side, 'out'
-  back. With a source 'query' projects the tokens and 'source' the source, to
-  keys and values. (With softmax the bias of the keys has no effect.)
+  Parameters: 'in' projects tokens to queries, keys and values side by side,
+  'out' projects back. With a source, 'query' projects tokens to queries and
+  'source' the source to keys and values. (With softmax the bias of the keys has
+  no effect.)
 
   Attributes:
-    heads: attention heads.
-    key_query: size of queries and keys, all heads (see `inner_width`).
-    value: size of the values, all heads.
+    heads: number of attention heads.
+    key_query: size of queries and keys of all heads (see `inner_width`).
+    value: size of the values of all heads.
     attention: 'softmax' or 'sigmoid' (not normalised over keys).
   """
 
@@ -94,13 +95,13 @@ class Attention(nn.Module):
     mask: jax.Array | None = None,
     source: jax.Array | None = None,
   ) -> jax.Array:
-    """Attend.
+    """Let tokens attend to each other or to a source.
 
     Args:
       tokens: f32[T, D].
-      mask: None or [T] (with a source [S]); nonzero for keys that no token
+      mask: None or [T] ([S] with a source); nonzero for keys that no token
         attends to.
-      source: f32[S, D'], which the tokens attend to; None for themselves.
+      source: f32[S, D'] to attend to; None for the tokens themselves.
 
     Returns:
       f32[T, D].
@@ -125,33 +126,33 @@ class Attention(nn.Module):
       logits = jnp.where(jnp.asarray(mask, bool), _NEVER, logits)
     squash = jax.nn.softmax if self.attention == 'softmax' else jax.nn.sigmoid
     weights = squash(logits)
-    if mask is not None:  # a softmax over masked keys alone is uniform
+    if mask is not None:  # if all keys are masked, the softmax is uniform
       weights = jnp.where(jnp.asarray(mask, bool), 0.0, weights)
     mixed = jnp.einsum('hqk,khd->qhd', weights, value)
     return _dense('out', width)(mixed.reshape(count, value_width))
 
 
 class Encoder(nn.Module):
-  """`layers` times attention and a feed-forward net, with residuals.
+  """Layers of attention and a feed-forward net, with residual connections.
 
-  With a source it is a decoder: after self-attention the tokens of each layer
-  attend to the source.
+  With a source it is a decoder: in each layer, tokens attend to each other and
+  then to the source.
 
   Attributes:
-    layers: how many; 0 returns the tokens (normalised if norm='pre').
-    heads: attention heads.
-    key_query: size of queries and keys: a fraction of the token width up
-      to 3, else absolute (see `inner_width`).
-    value: size of the values.
-    inner: size of the hidden layer of the feed-forward net; 0 leaves the
-      net out.
+    layers: number of layers; 0 returns the tokens (normalised if norm='pre').
+    heads: number of attention heads.
+    key_query: size of queries and keys (see `inner_width`): if at most 3, a
+      fraction of the token width, else absolute.
+    value: size of the values, likewise.
+    inner: size of the hidden layer of the feed-forward net, likewise; 0 omits
+      the net.
     attention: 'softmax' or 'sigmoid'.
-    activation: of the feed-forward net, 'relu', 'gelu' or 'lrelu' (0.1).
-    skip_last_nonlinearity: make the last feed-forward net linear.
+    activation: of the feed-forward net: 'relu', 'gelu' or 'lrelu' (slope .1).
+    skip_last_nonlinearity: whether the last feed-forward net is linear.
     norm: 'post' or 'pre'.
     last_bias: whether the last layer norm has a bias.
-    dropout: rate on both residual branches, in training only (needs the
-      rng 'dropout' then).
+    dropout: dropout rate on all residual branches, in training only (which
+      then needs the rng 'dropout').
   """
 
   layers: int
@@ -176,13 +177,13 @@ class Encoder(nn.Module):
     source_mask: jax.Array | None = None,
     train: bool = False,
   ) -> jax.Array:
-    """Encode, or decode.
+    """Encode tokens, or decode them from a source.
 
     Args:
       tokens: f32[T, D].
-      mask: None or [T]; nonzero marks tokens that no token attends to.
+      mask: None or [T]; nonzero for tokens that no token attends to.
       source: None or f32[S, D'].
-      source_mask: None or [S], the same of the source.
+      source_mask: None or [S]; the same for the source.
       train: whether dropout is on.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Variational autoencoders of images (Kingma and Welling, arXiv:1312.6114).
+"""Defines variational autoencoders of images (arXiv:1312.6114).
 
-`VAE` is a perceptron, `ResidualVAE` the convolutional autoencoder of
-UDL-MetaTrainingHyperNetwork. Both have `encode`, `decode` and a call that
+`VAE` consists of MLPs, `ResidualVAE` is the convolutional autoencoder of
+UDL-MetaTrainingHyperNetwork. Both have `encode`, `decode` and a `__call__` that
 returns the terms of the ELBO.
 """
 
@@ -21,22 +21,22 @@ MOMENTS = ('error_mean', 'error_std', 'kl_mean', 'kl_std')
 
 
 def read_moments(stored: core.PyTree) -> dict[str, jax.Array]:
-  """Return population moments as plain numbers f32[], see `MOMENTS`."""
+  """Return stored population moments in their own units, {name: f32[]}."""
   return {name: jnp.exp(MOMENT_SPEED * stored[name]) for name in MOMENTS}
 
 
 def standardise(
   terms: dict[str, jax.Array], moments: dict[str, jax.Array]
 ) -> jax.Array:
-  """Return reconstruction error and KL in population units.
+  """Return standard scores of reconstruction error and KL.
 
   Args:
     terms: from `elbo_terms`.
-    moments: from `read_moments`.
+    moments: population moments, from `read_moments`.
 
   Returns:
-    f32[n, 2]: the standard score of the error, and half of that of the KL; 0
-    for a typical clean image.
+    f32[n, 2]: the standard score of the error, and half that of the KL; 0 for
+    a typical clean image.
   """
   error = (terms['error'] - moments['error_mean']) / moments['error_std']
   kl = (terms['kl'] - moments['kl_mean']) / moments['kl_std']
@@ -49,7 +49,7 @@ def elbo_terms(
   """Compute the terms of the ELBO of a bound autoencoder.
 
   Args:
-    net: with `encode`, `decode` and `log_variance`.
+    net: bound module with `encode`, `decode` and `log_variance`.
     x: f32[n, H, W, C] in [0, 1].
     noise: f32[n, L], standard normal; zeros decode the posterior mean.
 
@@ -70,13 +70,13 @@ def elbo_terms(
 
 
 def _posterior(both):
-  """Mean and log-variance f32[n, L] from f32[n, 2 L]."""
+  """Split f32[n, 2 L] into mean and (clipped) log-variance f32[n, L]."""
   mean, log_variance = jnp.split(both, 2, axis=-1)
   return mean, jnp.clip(log_variance, -8.0, 4.0)
 
 
 class VAE(nn.Module):
-  """Perceptron encoder and decoder with a Gaussian likelihood.
+  """MLP encoder and decoder with a Gaussian likelihood.
 
   Attributes:
     image_shape: (H, W, C).
@@ -107,7 +107,7 @@ class VAE(nn.Module):
     return _posterior(self.posterior(x))
 
   def decode(self, latent: jax.Array) -> jax.Array:
-    """Return the mean image f32[n, H, W, C] of latents f32[n, L]."""
+    """Return mean images f32[n, H, W, C] of latents f32[n, L]."""
     for layer in self.decoder:
       latent = nn.silu(layer(latent))
     return nn.sigmoid(self.pixels(latent)).reshape(-1, *self.image_shape)
@@ -134,7 +134,7 @@ def _conv(width, stride=1, size=3, bias=True, name=None):
 
 
 def pixel_shuffle(x: jax.Array) -> jax.Array:
-  """Return f32[n, 2 H, 2 W, C] of f32[n, H, W, 4 C] (arXiv:1609.05158)."""
+  """Rearrange f32[n, H, W, 4 C] as f32[n, 2 H, 2 W, C] (arXiv:1609.05158)."""
   n, height, width, channels = x.shape
   x = x.reshape(n, height, width, 2, 2, channels // 4)
   x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -147,8 +147,8 @@ class Block(nn.Module):
   Attributes:
     width: filters of the first convolution.
     last: filters of the second; 0 for `width`.
-    stride: of the second convolution.
-    residual: whether there is a shortcut, 1x1 where shapes differ.
+    stride: stride of the second convolution.
+    residual: whether there is a shortcut (a 1x1 convolution if shapes differ).
   """
 
   width: int
@@ -172,8 +172,8 @@ class Block(nn.Module):
 class ResidualVAE(nn.Module):
   """The autoencoder of UDL-MetaTrainingHyperNetwork.
 
-  The likelihood has the fixed variance 1/2, so that the negative log of it is
-  the squared error and a constant, as in the original loss.
+  The likelihood has the fixed variance 1/2, so that its negative logarithm is
+  the squared error plus a constant, as in the original loss.
 
   Attributes:
     image_shape: (H, W, C); H and W must be multiples of 4.
@@ -189,7 +189,7 @@ class ResidualVAE(nn.Module):
     """Make the layers.
 
     Raises:
-      core.BadInput: for images whose sides are no multiples of 4.
+      core.BadInput: for images whose sides are not multiples of 4.
     """
     height, side, channels = self.image_shape
     if height % 4 or side % 4:
@@ -223,7 +223,7 @@ class ResidualVAE(nn.Module):
     return _posterior(self.posterior(x.reshape(x.shape[0], -1)))
 
   def decode(self, latent: jax.Array) -> jax.Array:
-    """Return mean images f32[n, H, W, C] of f32[n, L]; they are not bounded."""
+    """Return mean images f32[n, H, W, C], unbounded, of latents f32[n, L]."""
     x = _activate(self.middle(latent))
     x = _activate(self.wide(x)) + self.direct(latent)
     height, side, _ = self.image_shape

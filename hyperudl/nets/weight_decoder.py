@@ -1,7 +1,7 @@
-"""A decoder of latents to the weights of a target network.
+"""Decodes a latent to all weights of a target network.
 
-HNET of Nava et al. 2023 (arXiv:2210.08942): one latent holds a network. An MLP
-of the latent is added to base weights that are learned too, so that at first
+This is HNET of Nava et al. 2023 (arXiv:2210.08942). The output of an MLP of the
+latent is added to base weights, which are learned too, so that from the start
 every latent decodes to a network of the right scale.
 """
 
@@ -27,8 +27,8 @@ def init(
     key: PRNG key.
     base: pytree of f32, weights of the target network.
     latent: Z.
-    hidden: widths between.
-    scale: of the last layer's initial weights.
+    hidden: widths of the hidden layers.
+    scale: factor of the last layer's initial weights.
   """
   size = ravel_pytree(base)[0].size
   layers = mlp.init(key, (latent, *hidden, size), scale)

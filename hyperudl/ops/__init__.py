@@ -1,1 +1,1 @@
-"""Pure functions of arrays: losses, gradient descent, clustering, tokens."""
+"""Pure array functions: losses, gradient descent, clustering, image warps."""

@@ -1,8 +1,8 @@
-"""Metrics of clusters without names against classes, and their alignment.
+"""Aligns clusters with classes, and measures their agreement.
 
-`align` gives clusters the names of classes that fit best on one set of images;
-an honest accuracy is that on OTHER images. Aligned and scored on the same 16
-images, random predictions in 4 classes already reach 46%.
+`align` matches clusters to the classes that fit best on one set of images; an
+honest accuracy is then measured on OTHER images. If aligned and scored on the
+same 16 images, random predictions of 4 classes already reach 46%.
 """
 
 import jax
@@ -11,11 +11,11 @@ import optax
 
 
 def soft_confusion(log_p: jax.Array, y: jax.Array, way: int) -> jax.Array:
-  """Return f32[N, N]: in (c, j) the sum over images of class c of log p_j.
+  """Return f32[N, N], whose entry (c, j) sums log p_j over images of class c.
 
   Args:
     log_p: f32[n, N], log-probabilities of the clusters.
-    y: i32[n], classes; an image of a class outside 0..N-1 does not count.
+    y: i32[n], classes; images with classes outside 0..N-1 do not count.
     way: N.
   """
   return jax.nn.one_hot(y, way).T @ log_p
@@ -24,10 +24,10 @@ def soft_confusion(log_p: jax.Array, y: jax.Array, way: int) -> jax.Array:
 def align(confusion: jax.Array) -> jax.Array:
   """Return the cluster i32[N] of each class, maximising sum_c A[c, cluster[c]].
 
-  By the Hungarian algorithm; there is no gradient.
+  Uses the Hungarian algorithm; there is no gradient.
 
   Args:
-    confusion: f32[N, N], classes by clusters.
+    confusion: A, f32[N, N], classes by clusters.
   """
   cost = -jax.lax.stop_gradient(confusion)
   classes, clusters = optax.assignment.hungarian_algorithm(cost)
@@ -35,15 +35,15 @@ def align(confusion: jax.Array) -> jax.Array:
 
 
 def contingency(a: jax.Array, b: jax.Array, way: int) -> jax.Array:
-  """Count the images in cluster i of `a` and j of `b`: f32[N, N]."""
+  """Return f32[N, N], the counts of images in cluster i of `a` and j of `b`."""
   return jax.nn.one_hot(a, way).T @ jax.nn.one_hot(b, way)
 
 
 def adjusted_rand(table: jax.Array) -> jax.Array:
   """Compute the adjusted Rand index (Hubert and Arabie 1985): f32[].
 
-  It is 1 for the same partition and 0 for independent ones, and needs no
-  alignment.
+  It is 1 for equal partitions and 0 on average for independent ones, and needs
+  no alignment.
 
   Args:
     table: f32[N, N], from `contingency`.
@@ -59,7 +59,9 @@ def adjusted_rand(table: jax.Array) -> jax.Array:
 
 
 def normalised_information(table: jax.Array) -> jax.Array:
-  """Compute the mutual information over the mean entropy, f32[] in [0, 1].
+  """Compute the mutual information divided by the mean entropy: f32[].
+
+  It lies in [0, 1] and needs no alignment.
 
   Args:
     table: f32[N, N], from `contingency`.

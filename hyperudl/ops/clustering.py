@@ -1,4 +1,4 @@
-"""Soft k-means of features around prototypes, and k-means."""
+"""Clusters features by k-means, and by soft k-means around prototypes."""
 
 from collections.abc import Callable
 
@@ -18,19 +18,19 @@ def refine_prototypes(
   scale: jax.Array | float,
   iterations: int,
 ) -> jax.Array:
-  """Move prototypes to the unlabelled images that are assigned to them.
+  """Move prototypes towards the unlabelled images assigned to them.
 
-  `soft_k_means` of directions, by cosine in place of squared distances:
+  This is `soft_k_means` of directions, by cosines:
   r_uc = softmax_c(scale cos(f_u, p_c)),
   p_c = (prior p_c(0) + mass sum_u r_uc f_u) / (prior + mass sum_u r_uc).
 
   Args:
     prototypes: f32[N, D], p(0).
     features: f32[n, D] of unlabelled images.
-    mask: f32[n], rows that count.
-    prior: labelled images of each class.
+    mask: f32[n], 1 for rows that count, else 0.
+    prior: number of labelled images of each class.
     mass: f32[], weight of an unlabelled image; 0 changes nothing.
-    scale: f32[], of the cosines.
+    scale: f32[], factor of the cosines (inverse temperature).
     iterations: static.
 
   Returns:
@@ -58,16 +58,16 @@ def soft_k_means(
   logits: Callable[[jax.Array, jax.Array], jax.Array],
   iterations: int,
 ) -> jax.Array:
-  """Move centroids to the features that are softly assigned to them.
+  """Move centroids towards the features softly assigned to them.
 
-  Ren et al. 2018 (arXiv:1803.00676, eq. 3-4).
+  Follows Ren et al. 2018 (arXiv:1803.00676, eq. 3-4).
 
   Args:
     init_centroids: f32[N, D].
     features: f32[n, D].
-    weights: f32[n], of the features.
+    weights: f32[n], weights of the features.
     init_counts: f32[N, 1] or f32[], weights of the initial centroids.
-    logits: (features, centroids) -> f32[n, N], of the assignment.
+    logits: (features, centroids) -> f32[n, N], logits of the assignment.
     iterations: static.
 
   Returns:
@@ -95,10 +95,10 @@ def k_means(
   Args:
     key: PRNG key of the seeds.
     x: f32[n, D].
-    mask: f32[n], rows that count; at least `clusters` of them.
+    mask: f32[n], 1 for rows that count (at least `clusters`), else 0.
     clusters: N.
-    restarts: number of seeds; the smallest sum of squares wins.
-    iterations: of each start.
+    restarts: number of runs; the one with the smallest sum of squares wins.
+    iterations: number of iterations of each run.
 
   Returns:
     f32[N, D], the centroids: means of the rows assigned to them, with a
@@ -121,7 +121,7 @@ def k_means(
 
     def step(centroids, _):
       assigned, _ = assign(centroids)
-      # A cluster without rows stays where it is.
+      # The centroid of a cluster without rows does not move.
       empty = jnp.sum(assigned, axis=0) == 0
       new = means(assigned, fixed)
       return jnp.where(empty[:, None], centroids, new), None
@@ -134,7 +134,7 @@ def k_means(
 
 
 def _seeds(key, x, mask, clusters):
-  """k-means++: each next row with probability in proportion to D^2."""
+  """Draw rows by k-means++, each with probability proportional to D^2."""
   weight, rows = mask, []
   nearest = jnp.full(x.shape[0], jnp.inf)
   for row_key in jax.random.split(key, clusters):
@@ -143,6 +143,6 @@ def _seeds(key, x, mask, clusters):
     distances = losses.squared_distances(x, x[row][None])[:, 0]
     nearest = jnp.minimum(nearest, distances)
     weight = mask * jnp.maximum(nearest, 0.0)
-    # All rows alike: any of them.
+    # If all rows are equal to chosen ones, draw any of them.
     weight = jnp.where(jnp.sum(weight) > 0, weight, mask)
   return jnp.stack(rows)

@@ -1,17 +1,15 @@
-"""A convolution with the weights of one episode.
+"""Convolves the images of one episode with the episode's own weights.
 
 `episode_conv` takes the images of ONE episode; `vmap` over episodes would turn
 it into a grouped convolution, which XLA runs many times slower on a CPU. It has
 three formulations, chosen in plain Python while tracing:
 
 * 'lax': `lax.conv_general_dilated`, for accelerators.
-* 'slices': the k * k shifted windows side by side, then one matmul.
-* 'closed': stride 1; see `closed_conv`.
+* 'slices': the k * k shifted windows side by side, then one matmul; the fastest
+  if you must `vmap` over weights on a CPU.
+* 'closed': for stride 1; see `closed_conv`.
 
 All but 'lax' are differentiable in reverse mode only.
-
-Where one must `vmap` over weights on a CPU after all, 'slices' is the
-fastest.
 """
 
 from collections.abc import Collection
@@ -22,9 +20,9 @@ import jax.numpy as jnp
 
 FORMULATIONS = ('auto', 'lax', 'slices', 'closed')
 PADDINGS = ('SAME', 'VALID')
-# A gradient of a kernel is a sum over parts of images, of at most CACHED bytes
-# of copies (so that a core's second cache holds them) and at least FEWEST
-# positions (a matmul of fewer rows is slow).
+# The gradient of a kernel is a sum over parts of the images. A part has at most
+# CACHED bytes of copies (to fit into the L2 cache of a core) and at least
+# FEWEST positions (a matmul of fewer rows is slow).
 CACHED = 800_000
 FEWEST = 100
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
@@ -33,17 +31,16 @@ Pads = tuple[tuple[int, int], ...]  # (low, high) for rows and columns
 
 
 def to_compute_dtype(x: jax.Array) -> jax.Array:
-  """Return `x` in the type in which networks hold images: perhaps bfloat16.
+  """Return `x` as bfloat16 if that is the default matmul precision, else `x`.
 
-  That is so inside `jax.default_matmul_precision('bfloat16')`, which
-  `config.matmul_precision` asks for; else it is `x`.
+  `config.matmul_precision` sets it by `jax.default_matmul_precision`.
   """
   precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
   return x.astype(jnp.bfloat16) if precision == 'bfloat16' else x
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """Return bfloat16 as float32, and wider types as they are."""
+  """Return bfloat16 as float32, and wider types unchanged."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -54,7 +51,7 @@ def check_choice(name: str, value: object, choices: Collection) -> None:
 
 
 def check_settings(stride: int, padding: str, formulation: str) -> None:
-  """Raise a ValueError unless `episode_conv` can take these."""
+  """Raise a ValueError unless `episode_conv` accepts these arguments."""
   check_choice('formulation', formulation, FORMULATIONS)
   check_choice('padding', padding, PADDINGS)
   if formulation == 'closed' and stride != 1:
@@ -99,7 +96,7 @@ def episode_conv(
   Args:
     x: f32[n, H, W, Cin].
     w: f32[kh, kw, Cin, Cout].
-    stride: >= 1, of rows and columns.
+    stride: >= 1, for rows and columns.
     padding: 'SAME' or 'VALID', as in `lax.conv_general_dilated`.
     formulation: one of FORMULATIONS; see the module's docstring.
 
@@ -130,8 +127,8 @@ def episode_conv(
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
   """Return x @ w of [M, K] and [K, N], for many rows M.
 
-  XLA for CPUs writes the gradient of w, a sum over rows, up to twice as fast
-  with the narrower factor first, but would bring it into the order of w.
+  On CPUs XLA computes the gradient of w, a sum over rows, up to twice as fast
+  with the narrower factor first, but without a barrier restores the order of w.
   """
   return x @ w
 
@@ -143,13 +140,13 @@ def _product_backward(inputs, dy):
   return product(dy, w.T), dw.T if turn else dw
 
 
-# The forward rule is a `product` again, or an outer loop that differentiates
-# through an inner gradient would get the derivative of a mere x @ w.
+# The forward rule calls `product` again. With a mere x @ w, an outer loop that
+# differentiates through an inner gradient would not use the rule above.
 product.defvjp(lambda x, w: (product(x, w), (x, w)), _product_backward)
 
 
 def _pad(x, rows=(0, 0), columns=(0, 0)):
-  """Zeros around the images f32[n, H, W, C]."""
+  """Pad images f32[n, H, W, C] with zeros."""
   return jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
 
 
@@ -159,7 +156,7 @@ def _windows(x, kernel, stride=1):
   Args:
     x: f32[n, H, W, C], padded.
     kernel: (kh, kw).
-    stride: of rows and columns.
+    stride: stride of rows and columns.
 
   Returns:
     f32[n, H', W', kh * kw * C].
@@ -178,15 +175,15 @@ def _windows(x, kernel, stride=1):
 def closed_conv(pads: Pads, x: jax.Array, w: jax.Array) -> jax.Array:
   """Convolve with stride 1; derivatives are convolutions of the same kind.
 
-  XLA brings convolutions of other layouts into NHWC x HWIO -> NHWC, for
-  which it has a fast kernel on CPUs, but only outside of loops. Inside a
-  `scan` the native gradients, which use other layouts, are up to a hundred
-  times slower. This function and `kernel_gradient` are each the derivative
-  of the other, so derivatives of every order stay in the fast layout.
-  Reverse mode only.
+  XLA has a fast CPU kernel for the layout NHWC x HWIO -> NHWC, and converts
+  other layouts to it, but only outside of loops. Inside a `scan` the native
+  gradients, which use other layouts, are up to a hundred times slower. The
+  derivatives of this function and of `kernel_gradient` use only these two
+  functions, so derivatives of every order stay in the fast layout. Reverse mode
+  only.
 
   Args:
-    pads: ((low, high), (low, high)) for rows and columns; static.
+    pads: static ((low, high), (low, high)) for rows and columns.
     x: f32[n, H, W, Cin].
     w: f32[kh, kw, Cin, Cout].
 
@@ -204,11 +201,11 @@ def kernel_gradient(
 ) -> jax.Array:
   """Return the gradient of <dy, closed_conv(pads, x, w)> with respect to w.
 
-  The kw column shifts of x and the kh row shifts of dy meet in one matmul:
-  copies of kw + kh maps instead of kh * kw.
+  One matmul multiplies the kw column shifts of x with the kh row shifts of dy,
+  which takes kw + kh copies of maps instead of kh * kw.
 
   Args:
-    pads: of the convolution; static.
+    pads: pads of the convolution; static.
     kernel: (kh, kw); static.
     x: f32[n, H, W, Cin].
     dy: f32[n, H', W', Cout].
@@ -230,7 +227,7 @@ def kernel_gradient(
 
 
 def gradient_parts(x: jax.Array, dy: jax.Array, kernel: tuple[int, int]) -> int:
-  """Return into how many parts of images `kernel_gradient` cuts its copies.
+  """Return the number of parts of the images in `kernel_gradient`.
 
   Args:
     x: f32[n, H, W, Cin].
@@ -245,7 +242,7 @@ def gradient_parts(x: jax.Array, dy: jax.Array, kernel: tuple[int, int]) -> int:
   parts = next(
     p for p in range(1, images + 1) if images % p == 0 and images // p <= fits
   )
-  # Some numbers of images can only be cut into parts that are too small.
+  # Some image counts, such as primes, only divide into too small parts.
   rows = images // parts * dy.shape[1] * dy.shape[2]
   return parts if rows >= FEWEST else 1
 
@@ -264,7 +261,7 @@ def _kernel_gradient(pads, kernel, x, dy):
 
 
 def _opposite(pads, kernel):
-  """Return the pads of the convolution that leads back."""
+  """Return the pads of the convolution that computes the gradient of x."""
   return tuple((k - 1 - a, k - 1 - b) for (a, b), k in zip(pads, kernel))
 
 

@@ -1,10 +1,10 @@
-"""Differentiable gradient descent: the inner loop of every learner.
+"""Runs differentiable gradient descent, the inner loop of every learner.
 
-One `lax.scan` over steps; the outer gradient flows through it (Finn et al.
-2017, arXiv:1703.03400, eq. 1). Rates are arrays: one per step and leaf (LSLR,
-Antoniou et al. 2019, arXiv:1810.09502) or per step and element (Meta-SGD,
-Li et al. 2017, arXiv:1707.09835), so the outer loop can learn them, sign
-included.
+It is one `lax.scan` over steps, through which the outer gradient flows (Finn et
+al. 2017, arXiv:1703.03400, eq. 1). Rates are arrays, one number per step and
+leaf (LSLR, Antoniou et al. 2019, arXiv:1810.09502) or per step and element
+(Meta-SGD, Li et al. 2017, arXiv:1707.09835), so the outer loop can learn them,
+including their signs.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Trace(NamedTuple):
 
   loss: jax.Array  # f32[K], before the step
   grad_norm: jax.Array  # f32[K], of the raw gradient
-  update_norm: jax.Array  # f32[K], of what was subtracted
+  update_norm: jax.Array  # f32[K], of the update that was subtracted
   values: PyTree  # leaves f32[K, ...] after each step, or None
 
 
@@ -33,9 +33,9 @@ def make_rates(value: PyTree, steps: int, initial: float, mode: str) -> PyTree:
   """Return initial step sizes for `descend`.
 
   Args:
-    value: the pytree that will be adapted.
+    value: pytree that will be adapted.
     steps: K >= 1.
-    initial: the size of every step at first.
+    initial: initial size of every step.
     mode: 'step' or 'leaf': a number per step and leaf, [K]; 'element': a
       number per step and element, [K, *leaf.shape].
 
@@ -58,10 +58,10 @@ class Normalization(NamedTuple):
 
   norm: str = 'none'  # 'clip': norm at most `clip`; 'unit': g / (|g| + epsilon)
   clip: float = 1.0
-  # f32[] or, with `per_leaf`, a pytree of f32[]: a learned epsilon lets flat
-  # inner losses make short steps.
+  # f32[] or, with `per_leaf`, a pytree of f32[]. If it is learned, flat inner
+  # losses can make short steps.
   epsilon: PyTree = 1e-8
-  per_leaf: bool = False  # the norm of each leaf, not of the whole tree
+  per_leaf: bool = False  # use the norm of each leaf, not of the whole tree
 
 
 NOT_NORMALISED = Normalization()
@@ -109,14 +109,14 @@ def descend(
     loss: (value, k i32[]) -> f32[]; closes over the images and parameters.
     value: pytree of arrays to adapt.
     rates: pytree like `value`, leaves [K] or [K, *leaf.shape].
-    normalization: of the gradients.
+    normalization: how to rescale the gradients.
     first_order: stop the outer gradient at the inner gradients (FOMAML).
     order: None, or f32[], the fraction of the outer gradient that goes through
-      the inner gradients: 0 is first and 1 second order; both cost the latter.
+      the inner gradients: 0 is first, 1 second order, at the cost of second.
     remat: recompute each step in the backward pass: 35% less memory for 5% more
-      time in MAML on a CPU, 20 to 30% in `udl`, whose steps move few numbers.
-    unroll: steps unrolled in the program: their common subexpressions can be
-      merged with the code around them, at the cost of compiling each.
+      time in MAML on a CPU (20 to 30% in `udl`, which adapts few parameters).
+    unroll: number of steps to unroll: XLA can merge common subexpressions with
+      the code around the loop, but has to compile each step.
     keep_values: also return the value after each step (multi-step losses).
 
   Returns:
@@ -156,13 +156,13 @@ def optimise(
   Args:
     loss: (value, k i32[]) -> f32[].
     value: pytree of arrays to adapt.
-    optimizer: of optax.
+    optimizer: an optax optimizer.
     steps: K >= 0.
     first_order: stop the outer gradient at the inner gradients.
     remat: recompute each step in the backward pass.
 
   Returns:
-    (adapted value, f32[K] the losses before each step).
+    (adapted value, f32[K], the loss before each step).
   """
 
   def body(carry, k):

@@ -1,7 +1,7 @@
-"""Blurs and linear warps of images, and images of pure noise.
+"""Blurs and warps images, and draws images of pure noise.
 
-Images are f32[n, H, W, C]. A geometric warp fills with 0 what it draws in from
-outside the image; a blur repeats the border instead.
+Images are f32[n, H, W, C]. Geometric warps take 0 outside the image; blurs
+repeat the border instead.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 def normal(key: jax.Array, shape: Sequence[int]) -> jax.Array:
   """Draw standard normal f32[shape], like `jax.random.normal` but faster."""
-  # Drawn flat: with a short last axis XLA does not vectorise it on a CPU.
+  # Drawn flat, since XLA on a CPU does not vectorise a short last axis.
   return jax.random.normal(key, (np.prod(shape, dtype=int),)).reshape(shape)
 
 
@@ -23,14 +23,14 @@ def uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def noise_images(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-  """Draw images without content: f32[shape], N(.5, .5) clipped to [0, 1]."""
+  """Draw noise f32[shape], Gaussian, mean .5 and std .5, clipped to [0, 1]."""
   return jnp.clip(0.5 + 0.5 * normal(key, shape), 0, 1)
 
 
 def separable(
   images: jax.Array, rows: jax.Array, columns: jax.Array
 ) -> jax.Array:
-  """Multiply the rows and the columns of all images by two matrices.
+  """Multiply the row and the column axis of all images by a matrix each.
 
   Args:
     images: f32[n, H, W, C].
@@ -52,17 +52,17 @@ def blur(images: jax.Array) -> jax.Array:
 
 
 def pixelate(images: jax.Array) -> jax.Array:
-  """Average f32[n, H, W, C] over H/3 x W/3 blocks (28 pixels: 9 blocks)."""
+  """Average f32[n, H, W, C] over blocks of about 3x3 pixels (28: 9 a side)."""
   return separable(images, *(_block_matrix(s) for s in images.shape[1:3]))
 
 
 def scale(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-  """Shrink images around their centre, bilinear, with zeros from outside.
+  """Shrink images towards their centre, bilinearly, with zeros outside.
 
   Args:
     images: f32[n, H, W, C].
-    rows: f32[], factor of the height: 2 halves the content, .5 doubles it.
-    columns: f32[], factor of the width.
+    rows: f32[], divides the height of the content: 2 halves, .5 doubles it.
+    columns: f32[], divides the width of the content.
 
   Returns:
     f32[n, H, W, C].
@@ -73,9 +73,10 @@ def scale(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 def warp(images: jax.Array, matrix: jax.Array) -> jax.Array:
-  """Resample images linearly around their centre, with zeros from outside.
+  """Transform images linearly about their centre, with zeros outside.
 
-  A gather: as fast as matrix products at 28 pixels, faster at 84, and exact.
+  Gathers pixels bilinearly: as fast as matrix products at 28 pixels, faster at
+  84, and exact.
 
   Args:
     images: f32[n, H, W, C].
@@ -113,7 +114,7 @@ def rotate(images: jax.Array, angle: jax.Array) -> jax.Array:
 
 
 def shear(images: jax.Array, amount: jax.Array) -> jax.Array:
-  """Move each row of f32[n, H, W, C] by `amount` x its height on centre."""
+  """Move rows of f32[n, H, W, C] right by `amount` x height above centre."""
   return warp(images, jnp.array([[1.0, 0.0], [amount, 1.0]]))
 
 

@@ -1,10 +1,10 @@
-"""A differentiable image transform of 11 numbers.
+"""Transforms images differentiably by 11 parameters.
 
-All zeros is the identity. Order: blur mixing, gain and bias, soft clipping,
-then an affine resampling in two separable passes (first along rows, then
-along columns). Interpolation uses the cubic kernel of Keys (1981): unlike
-linear interpolation its derivative at the identity is the central
-difference of the image, not zero.
+All zeros are the identity. Order: blending with blurred images, gain and bias,
+soft clipping, then an affine resampling in two separable passes (first along
+rows, then along columns). Interpolation uses the cubic kernel of Keys (1981):
+unlike that of linear interpolation, its derivative at the identity is the
+central difference of the image, not zero.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The numbers; each group gets one step size, see `udl`.
+# Number of parameters in each group; in `udl` a group shares one step size.
 GROUPS = {
   'blur': 2,  # weights of Gaussian blurs of .7 and 1.6 pixels
   'gain': 1,
@@ -23,7 +23,8 @@ GROUPS = {
   'translation': 2,  # tens of pixels, rows and columns
 }
 
-# Initial step sizes in units of `rate`: about as visible in each group.
+# Initial step sizes in units of `rate`, chosen so that a step is about equally
+# visible in each group.
 RATES = {
   'blur': 0.15,
   'gain': 0.2,
@@ -35,12 +36,12 @@ RATES = {
 
 
 def identity() -> dict[str, jax.Array]:
-  """Return the parameters of the identity: f32[size of the group]."""
+  """Return the parameters of the identity: zeros f32[n] for each group."""
   return {name: jnp.zeros((n,), jnp.float32) for name, n in GROUPS.items()}
 
 
 def _blur_matrix(size, sigma):
-  """Constant [size, size] of a Gaussian blur with reflected borders."""
+  """Return the constant [size, size] of a Gaussian blur, borders reflected."""
   position = np.arange(size)
   radius = max(1, math.ceil(3 * sigma))
   offsets = np.arange(-radius, radius + 1)
@@ -55,7 +56,7 @@ def _blur_matrix(size, sigma):
 
 
 def _keys(distance):
-  """Cubic convolution kernel with a = -1/2; zero beyond 2."""
+  """Evaluate the cubic convolution kernel with a = -1/2; zero beyond 2."""
   d = jnp.abs(distance)
   near = (1.5 * d - 2.5) * d * d + 1
   far = ((-0.5 * d + 2.5) * d - 4) * d + 2
@@ -63,12 +64,12 @@ def _keys(distance):
 
 
 def _resample(source, size):
-  """Interpolation weights f32[..., size] for positions f32[...]."""
+  """Return interpolation weights f32[..., size] for positions f32[...]."""
   return _keys(source[..., None] - jnp.arange(size))
 
 
 def apply(v: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-  """Transform images f32[n, H, W, C] by the parameters v, see `GROUPS`."""
+  """Transform images f32[n, H, W, C] by parameters `v`, see `GROUPS`."""
   x = _photometric(v, x)
   height, width = x.shape[1:3]
   rows = jnp.arange(height) - (height - 1) / 2

@@ -1,17 +1,17 @@
-"""Losses and metrics of one episode, as means over the rows that count."""
+"""Computes losses and metrics of one episode, as means over rows that count."""
 
 import jax
 import jax.numpy as jnp
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """Return the mean of f32[n, ...] over rows with `mask` f32[n] 1, else 0."""
+  """Return the mean of f32[n, ...] over rows whose `mask` f32[n] is 1."""
   weights = mask.reshape((-1,) + (1,) * (values.ndim - 1))
   return jnp.sum(values * weights, axis=0) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def masked_variance(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """Return the variance of f32[n, ...] over rows with `mask` f32[n] 1."""
+  """Return the variance of f32[n, ...] over rows whose `mask` f32[n] is 1."""
   return masked_mean(jnp.square(values - masked_mean(values, mask)), mask)
 
 
@@ -33,7 +33,7 @@ def class_means(features: jax.Array, y: jax.Array, way: int) -> jax.Array:
 
 def squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
   """Compute f32[n, m] squared distances of f32[n, D] and f32[m, D]."""
-  # Expanding the square loses digits for near pairs but needs no [n, m, D].
+  # Expanding the square loses digits for close pairs but needs no [n, m, D].
   cross = a @ b.T
   return jnp.sum(a * a, axis=-1)[:, None] + jnp.sum(b * b, -1) - 2 * cross
 
@@ -79,12 +79,13 @@ def geometry(
 ) -> jax.Array:
   """Compare pairwise cosines with those of a frozen encoder.
 
-  The inner loss of UDL: mean over pairs of (cos(l_i, l_j) - cos(m_i, m_j))^2.
+  This is the inner loss of UDL, the mean over pairs of images of
+  (cos(l_i, l_j) - cos(m_i, m_j))^2.
 
   Args:
-    outputs: f32[n, D], of the adapted network.
-    reference: f32[n, L], posterior means; no gradient.
-    mask: f32[n], rows that count.
+    outputs: f32[n, D], outputs l of the adapted network.
+    reference: f32[n, L], posterior means m of the encoder; no gradient.
+    mask: f32[n], 1 for rows that count, else 0.
 
   Returns:
     f32[].
@@ -97,12 +98,12 @@ def geometry(
 
 
 def byol(online: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
-  """Compute 2 - 2 cos(online, stop(target)), of BYOL (arXiv:2006.07733).
+  """Compute the BYOL loss 2 - 2 cos(online, target) (arXiv:2006.07733).
 
   Args:
     online: f32[n, D], predictions.
     target: f32[n, D], projections of another view; no gradient.
-    mask: f32[n], rows that count.
+    mask: f32[n], 1 for rows that count, else 0.
 
   Returns:
     f32[].
@@ -117,13 +118,13 @@ def entropy(log_probabilities: jax.Array) -> jax.Array:
 
 
 def marginal_entropy(p: jax.Array, mask: jax.Array) -> jax.Array:
-  """Compute the entropy in nats of the mean of distributions f32[n, N]."""
+  """Compute the entropy in nats of the mean of n distributions f32[n, N]."""
   marginal = masked_mean(p, mask)
   return -jnp.sum(marginal * jnp.log(marginal + 1e-6))
 
 
 def log_mean_probability(log_probabilities: jax.Array) -> jax.Array:
-  """Average probabilities over samples, in logarithms.
+  """Return the logarithm of the mean probability over samples.
 
   Args:
     log_probabilities: f32[M, ..., N] of M samples.
@@ -172,7 +173,7 @@ def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
 def classification_metrics(
   logits: jax.Array, y: jax.Array
 ) -> dict[str, jax.Array]:
-  """Return what every classifier reports: accuracy, nll and probabilities."""
+  """Return the metrics of all classifiers: accuracy, nll and probabilities."""
   return {
     'accuracy': accuracy(logits, y),
     'nll': cross_entropy(logits, y),

@@ -1,4 +1,4 @@
-"""Normalisation by statistics of the images at hand, without running means."""
+"""Normalises by statistics of the current images, without running means."""
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ def moments(
 
   Args:
     x: f32[n, H, W, C].
-    norm: 'batch' (of each channel over images and positions), 'group' (of
-      each image and group of neighbouring channels) or 'layer' (of each
+    norm: 'batch' (moments of each channel over images and positions), 'group'
+      (of each image and group of neighbouring channels) or 'layer' (of each
       image).
-    groups: number of groups of 'group'; it divides C.
+    groups: number of groups for 'group'; divides C.
   """
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   if norm == 'group':
@@ -38,14 +38,14 @@ def moments(
 def domain_statistics(
   x: jax.Array, part: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Return mean and centred variance of each channel over each domain's rows.
+  """Return mean and centred variance of each channel over each domain's images.
 
-  Adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
+  As in adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
 
   Args:
     x: f32[n, H, W, C].
-    part: f32[n, G], one-hot rows of the domain that an image is part of (zeros:
-      of none). A domain without images takes the statistics of all.
+    part: f32[n, G], the domain of each image, one-hot, or zeros for none. A
+      domain without images takes the statistics of all images that have one.
 
   Returns:
     Two f32[G, C].
@@ -55,7 +55,7 @@ def domain_statistics(
     jnp.sum(part, axis=0) > 0, part, jnp.sum(part, axis=1, keepdims=True)
   )
   part = part / jnp.maximum(jnp.sum(part, axis=0), 1.0)
-  # Each domain's deviations are from its own mean.
+  # Deviations are taken from the mean of the domain.
   centres = part.T @ jnp.mean(x, axis=(1, 2))
   squares = jnp.stack(
     [
@@ -72,8 +72,8 @@ def of_rows(
   """Return the statistics of each image's domain, two f32[n, 1, 1, C].
 
   Args:
-    statistics: of each domain, two f32[G, C].
-    member: f32[n, G], one-hot rows of the domain of an image.
+    statistics: mean and variance of each domain, two f32[G, C].
+    member: f32[n, G], the domain of each image, one-hot.
   """
   mean, variance = ((member @ each)[:, None, None] for each in statistics)
   return mean, variance

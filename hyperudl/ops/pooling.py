@@ -1,4 +1,4 @@
-"""2x2 max-pooling, alone and together with a convolution before it.
+"""Computes 2x2 max-pooling, also fused with a preceding convolution.
 
 The functions with a convolution are differentiable in reverse mode only.
 """
@@ -12,12 +12,13 @@ import numpy as np
 from hyperudl.ops import conv
 from hyperudl.ops import normalization
 
-# Output channels up to which one matmul for all corners is faster than four.
+# Up to this many output channels, one matmul for all four corners of a pooling
+# square is faster than four matmuls.
 FEW = 16
 
 
 def first_max(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Return the elementwise maximum; among equals `a` takes the gradient.
+  """Return the elementwise maximum; of equal values `a` takes the gradient.
 
   The gradient of `jnp.maximum` splits ties by two comparisons and a
   division; this one needs one comparison.
@@ -26,11 +27,11 @@ def first_max(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """Return the largest of each 2x2 square; odd last rows, columns are left out.
+  """Return the maximum of each 2x2 square, leaving out odd last rows, columns.
 
-  Among equal values the first takes the gradient. Pool the output of a
-  convolution, not that of an activation or a normalisation: ReLU makes ties,
-  and XLA may compute a fused value twice with different rounding.
+  Of equal values the first takes the gradient. Pool the output of a
+  convolution, not of an activation or a normalisation: ReLU makes ties, and XLA
+  may compute a fused value twice with different rounding.
 
   Args:
     x: f32[n, H, W, C].
@@ -56,11 +57,11 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def pooled_conv(x: jax.Array, w: jax.Array) -> jax.Array:
-  """Apply a 3x3 'SAME' convolution and 2x2 pooling in one matmul.
+  """Apply a 3x3 'SAME' convolution and 2x2 pooling by matmuls of 4x4 windows.
 
-  For few channels, where copying windows costs more than multiplying them:
-  each 4x4 window gives the four values of one pooling square, so a pixel is
-  copied four times instead of nine, at 16/9 of the multiplications.
+  It is for few channels, where copying windows costs more than multiplying
+  them: each 4x4 window gives the four values of one pooling square, so a pixel
+  is copied four times instead of nine, at 16/9 of the multiplications.
 
   Args:
     x: f32[n, H, W, Cin]; H and W even.
@@ -82,17 +83,17 @@ def pooled_conv_norm(
   bias: jax.Array,
   activate: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
-  """Apply `pooled_conv` with batch norm and an activation.
+  """Apply a convolution with batch norm, an activation and 2x2 pooling.
 
-  With up to 3 input channels the moments come from the mean and the (centred)
-  covariance of the windows, without a pass over the wider map.
+  With up to 3 input channels the moments are computed from the mean and the
+  (centred) covariance of the windows, without a pass over the wider map.
 
   Args:
     x: f32[n, H, W, Cin]; H and W even, or at least 2 if Cin > 3. The pooling
-      leaves out an odd last row or column, the moments do not.
+      leaves out an odd last row or column, the moments include it.
     w: f32[3, 3, Cin, Cout].
-    scale, bias: f32[Cout]; scale >= 0, since it comes after the pooling.
-    activate: elementwise, monotone.
+    scale, bias: f32[Cout]; scale >= 0, since it is applied after the pooling.
+    activate: elementwise monotone function.
 
   Returns:
     f32[n, H // 2, W // 2, Cout].
@@ -112,9 +113,9 @@ def pooled_conv_norm(
 
 
 def _in_rows(x, kernel, scale, bias, activate):
-  """`pooled_conv_norm` as f32[R, Cout], with loops along the windows.
+  """Compute `pooled_conv_norm` as f32[R, Cout] in loops along the windows.
 
-  Loops along few channels are too short for a CPU's vectors.
+  Loops along few channels are too short for the vector units of a CPU.
   """
   squares = _squares_in_rows(x)
   factors = *moments_of_windows(squares, kernel), scale, bias
@@ -122,14 +123,15 @@ def _in_rows(x, kernel, scale, bias, activate):
     _largest(_product_in_rows(kernel, squares), axis=0),
     *[factor[:, None] for factor in factors],
   )
-  # A mere transpose would end up, strided, in the loops of the next layer. A
-  # value that is not finite makes all channels of its position NaN here.
+  # A matmul, since XLA would fuse a mere transpose, strided, into the loops of
+  # the next layer. A value that is not finite makes all channels of its
+  # position NaN here.
   return activate(y).T @ jnp.eye(scale.size, dtype=y.dtype)
 
 
 @jax.custom_vjp
 def _product_in_rows(kernel, squares):
-  """kernel.T @ squares, with a fast gradient as `conv.product` has."""
+  """Return kernel.T @ squares, with a fast gradient like `conv.product`."""
   return kernel.T @ squares
 
 
@@ -144,7 +146,7 @@ _product_in_rows.defvjp(
 
 
 def _moments_of_corners(y, shape):
-  """Mean and variance f32[Cout] of f32[R, 4 Cout], for images of a shape."""
+  """Return mean and variance f32[Cout] of f32[R, 4 Cout] (image `shape`)."""
   n, height, width, _ = shape
   rows, columns = _halves(shape)
   row = np.arange(2 * rows).reshape(-1, 1, 2, 1) < height
@@ -168,7 +170,7 @@ def moments_of_windows(
 
   Args:
     squares: f32[16 Cin, R], 4x4 windows.
-    kernel: f32[16 Cin, 4 Cout], in the four corners of a window.
+    kernel: f32[16 Cin, 4 Cout], the kernel in the four corners of a window.
   """
   by_corner = lambda m: m.reshape(4, -1)
   centre = jnp.mean(squares, axis=1)
@@ -183,15 +185,15 @@ def moments_of_windows(
 
 
 def _halves(shape):
-  """Rows and columns of squares that cover images [n, H, W, ...]."""
+  """Return the rows and columns of squares that cover images [n, H, W, ...]."""
   return (shape[1] + 1) // 2, (shape[2] + 1) // 2
 
 
 def _squares(x):
-  """Every second 4x4 window: f32[n, H, W, C] -> f32[R, 16 C].
+  """Return every second 4x4 window: f32[n, H, W, C] -> f32[R, 16 C].
 
   R is n times the squares that cover an image. A window is four blocks of 2x2
-  pixels side by side, so that four copies make it.
+  pixels side by side, so that four copies of the blocks make all windows.
   """
   n, height, width, inputs = x.shape
   rows, columns = _halves(x.shape)
@@ -206,7 +208,7 @@ def _squares(x):
 
 
 def _squares_in_rows(x):
-  """Transpose `_squares` without a transpose; H and W are even."""
+  """Return `_squares(x)` transposed, without a transpose; H and W are even."""
   n, height, width, inputs = x.shape
   rows, columns = height // 2, width // 2
   blocks = jnp.pad(jnp.moveaxis(x, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -222,7 +224,7 @@ def _squares_in_rows(x):
 
 
 def _square_kernel(w):
-  """f32[3, 3, Cin, Cout] in the four corners: f32[16 Cin, 4 Cout]."""
+  """Put f32[3, 3, Cin, Cout] in four corners of 4x4: f32[16 Cin, 4 Cout]."""
   inputs, outputs = w.shape[2:]
   corners = [
     jnp.pad(w, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
@@ -235,26 +237,26 @@ def _square_kernel(w):
 
 
 def _corners(squares, kernel):
-  """Four f32[R, Cout], by a matmul each: their loops have no strides."""
+  """Return four f32[R, Cout], by a matmul each: their loops have no strides."""
   return [conv.product(squares, part) for part in jnp.split(kernel, 4, axis=1)]
 
 
 def _largest_of(corners):
-  """Elementwise, of four arrays; the first of equals in `max_pool`'s order."""
+  """Return the elementwise maximum of four arrays, ties as in `max_pool`."""
   top_left, top_right, low_left, low_right = corners
   left, right = first_max(top_left, low_left), first_max(top_right, low_right)
   return first_max(left, right)
 
 
 def _largest(y, axis):
-  """`_largest_of` four corners that lie one behind the other on an axis."""
+  """Return `_largest_of` four corners that are concatenated along an axis."""
   for _ in range(2):
     y = first_max(*jnp.split(y, 2, axis=axis))
   return y
 
 
 def _to_map(y, shape):
-  """f32[R, C] -> f32[n, H // 2, W // 2, C], without squares that stick out."""
+  """Return f32[R, C] as f32[n, H // 2, W // 2, C] without squares beyond it."""
   n, height, width, _ = shape
   y = y.reshape(n, *_halves(shape), -1)
   return y[:, : height // 2, : width // 2]

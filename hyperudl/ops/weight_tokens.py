@@ -1,18 +1,18 @@
-"""Weights as tokens: cut a kernel into weight slices, and join slices.
+"""Cuts kernels into weight slices, one per token, and joins slices to kernels.
 
-A transformer generates one vector per token; this module says which entry of
-which token is which entry of a kernel. Two allocations (HyperTransformer,
+A transformer generates one vector per token; this module maps the entries of
+the tokens to those of a kernel. There are two allocations (HyperTransformer,
 arXiv 2201.04182):
 
   'output'   one token per output channel; its entries run over all other
              axes of the kernel in row-major order, so (kh, kw, cin) for a
-             convolution and (features,) for a linear layer. After them may
-             come extra entries of that channel: bias, or scale and bias.
+             convolution and (features,) for a linear layer. They may be
+             followed by extra entries of the channel: bias, or scale and bias.
   'spatial'  one token per position (kh, kw) of a convolution kernel; its
              entries run over (cin, cout). No extra entries.
 
-Slices may be wider than needed: entries after those described are ignored,
-because a transformer is as wide as its widest token.
+Slices may be wider than needed, because all tokens are as wide as the widest;
+further entries are ignored.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ Layer = dict[str, jax.Array]  # 'kernel', and parameters f32[cout]
 
 
 def check_allocation(allocation: str, extra: int = 0) -> None:
-  """Refuse an allocation that is unknown or cannot hold extra entries.
+  """Check that an allocation is known and can hold extra entries.
 
   Args:
-    allocation: to check.
-    extra: entries per output channel after the kernel's.
+    allocation: name to check.
+    extra: number of entries per output channel after the kernel's.
 
   Raises:
-    core.BadInput: listing the choices, or telling the remedy.
+    core.BadInput: unknown allocation, or one that cannot hold extra entries.
   """
   if allocation not in ALLOCATIONS:
     raise core.BadInput(
@@ -53,15 +53,16 @@ def check_allocation(allocation: str, extra: int = 0) -> None:
 def slices_shape(
   shape: Sequence[int], allocation: str, extra: int = 0
 ) -> tuple[int, int]:
-  """Return how many tokens a kernel needs, and how many entries each.
+  """Return (number of tokens of a kernel, number of entries per token).
 
   Args:
     shape: kernel shape, (kh, kw, cin, cout) or (features, outputs).
     allocation: 'output' or 'spatial'.
-    extra: entries per output channel after the kernel's (bias, scale).
+    extra: number of entries per output channel after the kernel's (bias,
+      scale).
 
   Raises:
-    core.BadInput: unknown allocation, or one that cannot hold this.
+    core.BadInput: unknown allocation, or one that does not fit.
   """
   check_allocation(allocation, extra)
   if allocation == 'output':
@@ -80,16 +81,16 @@ def assemble(
   allocation: str,
   extras: Sequence[str] = (),
 ) -> Layer:
-  """Join weight slices to a kernel and the extra entries behind it.
+  """Join weight slices to a kernel and its extra entries.
 
   Args:
     slices: f32[tokens, >= size], see `slices_shape`.
     shape: shape of the kernel.
     allocation: 'output' or 'spatial'.
-    extras: names of the extra entries in their order, by 'output' allocation.
+    extras: names of the extra entries in order, only with 'output'.
 
   Returns:
-    {'kernel': f32[*shape], and f32[cout] by each name of `extras`}.
+    {'kernel': f32[*shape], name: f32[cout] for each name of `extras`}.
 
   Raises:
     core.BadInput: too few tokens, tokens too narrow, or a bad allocation.
@@ -115,12 +116,12 @@ def disassemble(
   """Return the slices f32[tokens, size] of a layer; inverts `assemble`.
 
   Args:
-    layer: with 'kernel' f32[kh, kw, cin, cout] or f32[features, outputs].
+    layer: has 'kernel' f32[kh, kw, cin, cout] or f32[features, outputs].
     allocation: 'output' or 'spatial'.
-    extras: names of f32[cout] that follow each channel's entries.
+    extras: names of f32[cout] whose values follow each channel's entries.
 
   Raises:
-    core.BadInput: a bad allocation for this kernel.
+    core.BadInput: an allocation that does not fit this kernel.
   """
   kernel = layer['kernel']
   tokens, size = slices_shape(kernel.shape, allocation, len(extras))

@@ -1,1 +1,1 @@
-"""Draws figures of runs, one file for each kind of figure."""
+"""Draws figures of runs; each kind of figure has its own file."""

@@ -1,30 +1,32 @@
-"""Plots: `python -m hyperudl.plots --kind=curves --workdir=DIR[,DIR...]`.
+"""Draws a figure: `python -m hyperudl.plots --kind=KIND --workdir=DIR[,DIR]`.
 
-curves   accuracy on the evaluated splits with 95% intervals, and the training
-         loss, over steps; one colour a workdir. With unsupervised inner steps
-         also the inner loss at the first and the last one, the accuracy
+--kind is one of the following, by default curves:
+curves   accuracy on the evaluated splits with 95% intervals, and training loss,
+         over steps; one colour per workdir. For runs with unsupervised inner
+         steps also the inner loss at the first and the last step, the accuracy
          without them and that of k-means.
-episode  an episode: support, unlabelled images, queries, and the predictions of
-         the newest checkpoint, before and after unsupervised inner steps where
-         it has any; the queries as its canonicaliser and its autoencoder
-         return them. --shift=FAMILY puts them under that shift.
-adaptation  accuracy after each unsupervised inner step and gain by shift
-         family, with 95% intervals, of all results of one workdir.
-clock    training accuracy over minutes of training, with the test results; runs
-         that differ in their seed alone (NAME-0, NAME-1) share a colour.
-sequences  accuracy after each task of a sequence, of results of `continual`.
-         --tag names the result.
-tsne     the features of one episode in the plane: queries, support and, of
-         `hallucination`, generated ones; with measures of what the picture
-         does not show.
-shots    accuracy over labelled images a class of all results of
-         `evaluate --shot=K`, one line a workdir.
-uncertainty  of runs with a result of `evaluate --uncertainty`: accuracy over
-         confidence, and how uncertain predictions are at queries of classes in
-         the support and of others. --tag names the result.
+episode  one episode: support, unlabelled images, queries, and the predictions
+         of the newest checkpoint, before and after unsupervised inner steps if
+         there are any; and the queries after the input transform and as the
+         autoencoder decodes them. --shift=FAMILY applies that shift to queries
+         and unlabelled images.
+adaptation  accuracy after each unsupervised inner step, and gain by shift
+         family, with 95% intervals, for all results of one workdir.
+clock    training accuracy over minutes of training, and the test results; runs
+         that differ only in their seed (NAME-0, NAME-1) share a colour.
+sequences  accuracy after each task of a sequence, for results of `continual`.
+         --tag selects the result.
+tsne     t-SNE of the features of one episode: queries, support and, for
+         `hallucination`, generated features, with metrics of their quality in
+         the title.
+shots    accuracy over labelled images per class, from all results of
+         `evaluate --shot=K`, one line per workdir. --tag selects the results.
+uncertainty  for results of `evaluate --uncertainty`: accuracy over confidence,
+         and histograms of the uncertainty of predictions for queries of classes
+         in the support and of other classes. --tag selects the result.
 
-Writes a PNG: --out, by default <first workdir>/<kind>.png. Exit codes: 0
-done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
+The PNG is written to --out, by default <first workdir>/<kind>.png. Exit codes:
+0 done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
 """
 
 import pathlib
@@ -44,7 +46,7 @@ from hyperudl.plots import shots
 from hyperudl.plots import tsne
 from hyperudl.plots import uncertainty
 
-# Of each kind, the figure for the values of the flags.
+# For each kind, a function from the values of the flags to the figure.
 KINDS = {
   'curves': lambda values: curves.draw(values.workdir),
   'episode': lambda values: episode.draw(values.workdir[0], values.shift),

@@ -16,7 +16,7 @@ def draw(workdir: StrPath) -> Figure:
   """Draw accuracy by inner step, and gain by shift family.
 
   Args:
-    workdir: of a run with eval/*_episodes.npz.
+    workdir: folder of a run with eval/*_episodes.npz.
 
   Raises:
     core.BadInput: if there is no result with inner steps.
@@ -54,7 +54,7 @@ def draw(workdir: StrPath) -> Figure:
 
 
 def _plot_by_step(axes, arrays, name):
-  """Unadapted, after steps 1, 2, ..., and the end, which may cluster too."""
+  """Plot accuracy before, after each step, and at the end (after k-means)."""
   names = ['accuracy_unadapted']
   while f'accuracy_step_{len(names)}' in arrays:
     names.append(f'accuracy_step_{len(names)}')

@@ -13,11 +13,11 @@ from hyperudl.storage import metrics
 def draw(workdirs: figures.Workdirs) -> Figure:
   """Draw a curve for each run, and its test result at the end of the curve.
 
-  The gap between the two is what is lost on classes that were not trained on.
-  Runs that differ in their last `-SEED` alone share a colour.
+  The gap between the two is the generalisation gap to new classes. Runs that
+  differ only in their last `-SEED` share a colour.
 
   Args:
-    workdirs: of runs.
+    workdirs: folders of runs.
 
   Raises:
     core.BadInput: if a run has no train.jsonl with accuracies.

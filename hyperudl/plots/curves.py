@@ -1,4 +1,4 @@
-"""Draws training loss and evaluated accuracy over steps."""
+"""Draws training loss and accuracy of evaluations over outer steps."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from hyperudl import core
 from hyperudl.plots import figure as figures
 from hyperudl.storage import metrics
 
-# Drawn pale beside the accuracy, where a result has them.
+# Labels of other metrics of a result, drawn pale next to the accuracy.
 _REFERENCES = {
   'accuracy_unadapted': 'unadapted',
   'accuracy_kmeans_1': 'soft k-means',
@@ -21,7 +21,7 @@ def draw(workdirs: figures.Workdirs) -> Figure:
   """Draw the loss on the left and the accuracy of each split on the right.
 
   Args:
-    workdirs: of runs; each has its colour.
+    workdirs: folders of runs; each gets its own colour.
 
   Raises:
     core.BadInput: if a folder has neither train.jsonl nor eval/*.jsonl.
@@ -46,7 +46,7 @@ def draw(workdirs: figures.Workdirs) -> Figure:
     ):
       _plot(left, rows, key, style, color=color, label=label)
     for split, style in (('valid', ':'), ('test', '-')):
-      # A step may have been evaluated twice by hand; the last line counts.
+      # If a step was evaluated several times, the last line counts.
       latest = {row['step']: row for row in results[split]}
       rows = [latest[step] for step in sorted(latest)]
       label = f'{path.name} {split}'
@@ -60,7 +60,7 @@ def draw(workdirs: figures.Workdirs) -> Figure:
 
 
 def _plot(axes, rows, key, style, color, **options):
-  """Plot a metric over steps, where the last row has it."""
+  """Plot a metric over steps, if the last row has it."""
   if not rows or key not in rows[-1]:
     return
   steps = np.array([row['step'] for row in rows])

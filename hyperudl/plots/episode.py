@@ -15,14 +15,14 @@ COLUMNS = 10
 
 
 def draw(workdir: StrPath, shift: str = '') -> Figure:
-  """Draw an episode with predictions, before and after adaptation if there is.
+  """Draw an episode with its predictions before and after any adaptation.
 
   Args:
-    workdir: of a run.
-    shift: of the queries, see `shifts.families`; '' for that of the run.
+    workdir: folder of a run of images.
+    shift: shift of the episode, see `shifts.families`; '' for that of the run.
 
   Raises:
-    core.BadInput: if there is no run or no checkpoint.
+    core.BadInput: if there is no run or checkpoint, or it draws no images.
   """
   config = setup.read_config(workdir)
   if config.episode.tasks:
@@ -62,7 +62,7 @@ def draw(workdir: StrPath, shift: str = '') -> Figure:
 def evaluate_first(
   config: ConfigDict, checkpoint: checkpoints.Checkpoint
 ) -> tuple[core.Episode, evaluator_lib.Metrics, evaluator_lib.Metrics]:
-  """Return the first test episode, its metrics and the learner's visuals.
+  """Return the first test episode, its metrics, and arrays that are drawn.
 
   Args:
     config: of the run.
@@ -85,7 +85,7 @@ def _draw_rows(rows, title):
 
 
 def _draw_images(figure, title, images, labels, predictions):
-  """Rows of ten images; the label above, green or red if predicted."""
+  """Draw images in rows of ten, with labels; predictions in green or red."""
   count = -(-len(images) // COLUMNS)
   panels = figure.subplots(count, COLUMNS, squeeze=False).ravel()
   figure.supylabel(title, fontsize=9)

@@ -1,4 +1,4 @@
-"""Makes and finishes the figures of all kinds of plots."""
+"""Creates, labels and saves the figures of all kinds of plots."""
 
 from collections.abc import Sequence
 import os
@@ -18,17 +18,17 @@ Workdirs = Sequence[StrPath]
 def make(
   columns: int = 1, rows: int = 1, size: tuple[float, float] = (7, 5)
 ) -> tuple[Figure, np.ndarray]:
-  """Return a figure of `size` inches and its axes [rows, columns]."""
+  """Return (figure of `size` in inches, its axes [rows, columns])."""
   figure = Figure(figsize=size, layout='constrained')
   return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def finish(*panels: Axes, **labels: Any) -> None:
-  """Give each panel a grid, its labels and a legend of what it shows.
+  """Add a grid, axis labels and, if lines have labels, a legend to each panel.
 
   Args:
     *panels: axes.
-    **labels: of all of them, as in `Axes.set`.
+    **labels: arguments of `Axes.set`, for all panels.
   """
   for axes in panels:
     axes.set(**labels)
@@ -40,14 +40,14 @@ def finish(*panels: Axes, **labels: Any) -> None:
 def plot_intervals(
   axes: Axes, x: Sequence[float], rows: Sequence[dict], **options: Any
 ) -> None:
-  """Plot accuracies of result lines with their 95% intervals."""
+  """Plot the accuracies of results over x, with their 95% intervals."""
   means = [row['accuracy'] for row in rows]
   halves = [row['accuracy_ci95'] or 0 for row in rows]
   axes.errorbar(x, means, yerr=halves, capsize=3, **options)
 
 
 def read_arrays(path: StrPath) -> dict[str, np.ndarray]:
-  """Read the numbers of each episode of a result; {} without a file."""
+  """Read the arrays over episodes of a result; {} if there is no file."""
   if not os.path.exists(path):
     return {}
   with np.load(path) as stored:
@@ -55,7 +55,11 @@ def read_arrays(path: StrPath) -> dict[str, np.ndarray]:
 
 
 def save(figure: Figure, path: StrPath) -> None:
-  """Write a PNG, without a display; core.Unwritable if that fails."""
+  """Write a PNG, for which no display is needed.
+
+  Raises:
+    core.Unwritable: if the file cannot be written.
+  """
   backend_agg.FigureCanvasAgg(figure)
   try:
     figure.savefig(path, dpi=120)

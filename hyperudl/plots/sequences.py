@@ -11,14 +11,14 @@ from hyperudl.plots import figure as figures
 
 
 def draw(workdirs: figures.Workdirs, tag: str = '') -> Figure:
-  """Draw the mean over the tasks so far of A[t, tau], with 95% intervals.
+  """Draw the mean accuracy over the tasks so far, with 95% intervals.
 
-  On the left among all classes so far, on the right among those of the query's
-  task.
+  It is the mean of A[t, tau] over tau <= t; on the left among all classes so
+  far, on the right among the classes of the query's task.
 
   Args:
-    workdirs: of runs of `continual`.
-    tag: of the test result; '' for the one without.
+    workdirs: folders of runs of `continual`.
+    tag: tag of the test result; '' for the result without a tag.
 
   Raises:
     core.BadInput: if a run has no such result.

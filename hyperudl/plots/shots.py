@@ -14,12 +14,13 @@ def draw(workdirs: figures.Workdirs, tag: str = '') -> Figure:
   """Draw test accuracy over `episode.shot`, one line for each run.
 
   Args:
-    workdirs: of runs with eval/<K>shot-test.jsonl for several K, as
+    workdirs: folders of runs with eval/<K>shot-test.jsonl for several K, as
       `evaluate --once --shot=K` writes them.
-    tag: with one, <K>shot-<tag>-test.jsonl of --tag=<K>shot-<tag>.
+    tag: if not '', read <K>shot-<tag>-test.jsonl, the results that were
+      evaluated with --tag=<K>shot-<tag>.
 
   Raises:
-    core.BadInput: if a run has fewer than two of them.
+    core.BadInput: if a run has fewer than two such results.
   """
   figure, ((axes,),) = figures.make(size=(6, 4))
   ending = f'shot-{tag}-test.jsonl' if tag else 'shot-test.jsonl'

@@ -1,4 +1,4 @@
-"""Draws the features of one episode in the plane by t-SNE.
+"""Draws the features of one episode in two dimensions by t-SNE.
 
 Van der Maaten and Hinton 2008.
 """
@@ -16,7 +16,7 @@ from hyperudl.storage import tensorboard
 from hyperudl.storage.filesystem import StrPath
 from hyperudl.training import setup
 
-# Of a visual's name 'points/KIND': (marker, size).
+# (marker, size) of the features 'points/KIND', by KIND.
 _MARKERS = {
   'query': ('o', 14),
   'support': ('*', 130),
@@ -24,7 +24,7 @@ _MARKERS = {
 }
 SEED, PERPLEXITY = 0, 15
 MAX_HALLUCINATED = 20  # of each class
-QUERIES = 15  # of each class, where the data has as many
+QUERIES = 15  # of each class, if the data has that many
 _TITLE_METRICS = ('diversity', 'purity', 'prototype_error')
 
 
@@ -41,7 +41,7 @@ def draw_run(workdir: StrPath) -> Figure:
     more.episode.query = max(config.episode.query, QUERIES)
   try:
     first = episode_plot.evaluate_first(more, checkpoint)
-  except core.BadInput:  # the set has not as many
+  except core.BadInput:  # the data set has fewer queries
     first = episode_plot.evaluate_first(config, checkpoint)
   episode, values, visuals = first
   title = f'{config.learner.name}, step {checkpoint.step}'
@@ -60,7 +60,7 @@ def draw(
     episode: of numpy arrays.
     visuals: {'points/support': f[S, D], 'points/query': f[Q, D]} and perhaps
       'points/hallucinated' f[N, M, D].
-    values: metrics; 'diversity' and others are written above.
+    values: metrics; those in `_TITLE_METRICS` are added to the title.
     title: of the figure.
 
   Raises:
@@ -94,7 +94,7 @@ def draw(
 
 
 def _groups(episode, visuals):
-  """Return {name: (features f[n, D], labels i[n])} of what is drawn."""
+  """Return the groups to draw: {name: (features f[n, D], labels i[n])}."""
   groups = {
     'query': (visuals['points/query'], episode.query.y),
     'support': (visuals['points/support'], episode.support.y),
@@ -108,7 +108,7 @@ def _groups(episode, visuals):
 
 
 def _embed(features):
-  """Return places f[n, 2] of features f[n, D]."""
+  """Return t-SNE positions f[n, 2] of features f[n, D]."""
   try:
     from sklearn import manifold
   except ImportError:
@@ -133,7 +133,7 @@ def write(
   visuals: evaluator.Metrics,
   values: evaluator.Metrics,
 ) -> None:
-  """Draw an episode in TensorBoard, or warn; arguments as in `draw`."""
+  """Write the figure of `draw` to TensorBoard; warn if it cannot be drawn."""
   try:
     figure = draw(episode, visuals, values, f'step {step}')
   except (core.BadInput, ValueError) as error:

@@ -16,19 +16,19 @@ _LABELS = {
 
 
 def draw(workdirs: figures.Workdirs, tag: str = '') -> Figure:
-  """Draw a row for each run.
+  """Draw calibration and histograms of uncertainty, one row for each run.
 
-  Left: accuracy over confidence in 15 bins, the area of a dot being its
-  fraction of the queries. Beside it: histograms of the uncertainty at queries
-  of classes in the support (inside) and of others (outside).
+  Left: accuracy over confidence in 15 bins; the area of a dot grows with its
+  number of queries. Right: histograms of the uncertainty of queries whose
+  class is in the support (inside) and of others (outside).
 
   Args:
-    workdirs: of runs with eval/*uncertainty-test_episodes.npz, or -all_, from
-      `evaluate --uncertainty`.
-    tag: of the result, '' for the one without.
+    workdirs: folders of runs with eval/*uncertainty-test_episodes.npz, or
+      -all_episodes.npz, from `evaluate --uncertainty`.
+    tag: tag of the result; '' for the result without a tag.
 
   Raises:
-    core.BadInput: if one has none.
+    core.BadInput: if a run has no such result.
   """
   unique = len({pathlib.Path(w).name for w in workdirs}) == len(workdirs)
   names = [pathlib.Path(w).name if unique else str(w) for w in workdirs]
@@ -52,7 +52,7 @@ def draw(workdirs: figures.Workdirs, tag: str = '') -> Figure:
 
 
 def _read(workdir, tag):
-  """Read the result on test, or else that on all classes of a set."""
+  """Read the result on the test split, or else that on all classes."""
   name = f'{tag}-uncertainty' if tag else 'uncertainty'
   for split in ('test', 'all'):
     path = pathlib.Path(workdir, 'eval', f'{name}-{split}_episodes.npz')

@@ -5,10 +5,10 @@
 #   python -m hyperudl.train --config=configs/protonet.py:omniglot --workdir=...
 #
 # An interrupted download starts again; the zip files are kept in
-# data_numpy_dir/.downloads/omniglot and verified by their SHA-256. OMNIGLOT_URL
-# is the address of the folder with images_background.zip and
-# images_evaluation.zip, for a mirror; DATA_DIR is where the set goes. Further
-# flags are those of `python -m hyperudl.data.convert --help`.
+# data_numpy_dir/.downloads/omniglot and verified by their SHA-256. To use a
+# mirror, set OMNIGLOT_URL to the address of the folder that has
+# images_background.zip and images_evaluation.zip. DATA_DIR is the folder for
+# the data set. Further flags: `python -m hyperudl.data.convert --help`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sequences of 5 tasks of 5-way 1-shot on Omniglot, for the continual
-# HyperTransformer, with the evaluator beside the training:
+# Sequences of 5 tasks of 5-way 1-shot on Omniglot for the continual
+# HyperTransformer, with an evaluator alongside the training:
 #   bash launch/omniglot/5tasks_5way_1shot.sh continual [FLAGS of the training]
 # Baselines: --config.learner.kind=reset, constant or merged.
 learners=continual

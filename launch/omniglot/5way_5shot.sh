@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Omniglot, 5-way 5-shot, with the evaluator beside the training:
+# Omniglot, 5-way 5-shot, with an evaluator alongside the training:
 #   bash launch/omniglot/5way_5shot.sh LEARNER [FLAGS of the training]
-# launch/common.sh says which learners there are and what variables it reads.
+# launch/common.sh lists the learners and the variables that it reads.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 run_setting omniglot 5 5 "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tieredImageNet, 5-way 1-shot, with the evaluator beside the training:
+# tieredImageNet, 5-way 1-shot, with an evaluator alongside the training:
 #   bash launch/tieredimagenet/5way_1shot.sh LEARNER [FLAGS of the training]
-# launch/common.sh says which learners there are and what variables it reads.
+# launch/common.sh lists the learners and the variables that it reads.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 run_setting tieredimagenet 5 1 "$@"

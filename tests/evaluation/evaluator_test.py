@@ -57,15 +57,18 @@ def test_a_row_has_means_with_intervals_and_the_conditions():
     'probabilities': np.tile(np.eye(5)[0], (3, 2, 1)),
     'y': np.array([[0, 1], [0, 2], [3, 4]]),
     'family': np.array([0, 1, 2]),
+    'episode': np.array([7, 8, 9]),
   }
   row = evaluator.summarise(config, values)
   assert row['ece'] == pytest.approx(2 / 3)
   assert row['episodes'] == 3
   assert row['accuracy'] == pytest.approx(0.4)
-  assert row['accuracy_ci95'] == pytest.approx(1.96 * 0.2 / np.sqrt(3))
+  # 4.303 is the 97.5% point of Student's t with 2 degrees of freedom.
+  half = 4.302653 * 0.2 / np.sqrt(3)
+  assert row['accuracy_ci95'] == pytest.approx(half)
   # Batch statistics at query time are a transductive channel.
   assert row['transductive'] is True
-  assert 'family' not in row and 'probabilities' not in row
+  assert not {'family', 'episode', 'probabilities'} & row.keys()
   assert (row['support_query'], row['augment']) == ('disjoint', 'none')
   with config.unlocked():
     config.data.support_query, config.data.augment_tests = 'reference', True

@@ -23,7 +23,9 @@ def test_halves_share_the_support_and_divide_the_queries():
   x = y[:, None, None, None] + jnp.zeros((4, 1, 1, 1))
   queries = jnp.tile(y, 2)
   episode = core.Episode(
-    core.Examples(x, y), core.Examples(jnp.tile(x, (2, 1, 1, 1)), queries)
+    core.Examples(x, y),
+    core.Examples(jnp.tile(x, (2, 1, 1, 1)), queries),
+    {'query_rows': 10 * queries},
   )
   inside, outside = uncertainty.halve(episode, 2)
   for half in (inside, outside):
@@ -31,6 +33,8 @@ def test_halves_share_the_support_and_divide_the_queries():
     np.testing.assert_array_equal(half.support.x[:, 0, 0, 0], [0, 1])
   np.testing.assert_array_equal(inside.query.y, [0, 1, 0, 1])
   np.testing.assert_array_equal(inside.query.x[:, 0, 0, 0], [0, 1, 0, 1])
+  np.testing.assert_array_equal(inside.extra['query_rows'], [0, 10, 0, 10])
+  np.testing.assert_array_equal(outside.extra['query_rows'], [30, 20, 30, 20])
   np.testing.assert_array_equal(outside.query.y, 0)
   np.testing.assert_array_equal(outside.query.x[:, 0, 0, 0], [3, 2, 3, 2])
 
@@ -173,7 +177,7 @@ def test_a_halved_episode_of_the_fixed_ones_has_the_right_classes():
   x = jax.random.uniform(key, (12, 2, 2, 1))
   part = core.Examples(x, y)
   inside, outside = jax.jit(lambda e: uncertainty.halve(e, 2))(
-    core.Episode(part, part)
+    core.Episode(part, part, {'query_rows': y})
   )
   assert inside.support.y.shape == inside.query.y.shape == (6,)
   assert set(np.asarray(inside.query.y)) == {0, 1}

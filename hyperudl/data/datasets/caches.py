@@ -1,7 +1,7 @@
 """Reads the array caches that other few-shot systems leave on disk.
 
-HyperTransformer: `NAME.npy` [classes, samples, H, W(, C)], a folder `NAME/` of
-`chunk_*.npy`, or `*NAME_ch_first*.npy` of its PyTorch port.
+HyperTransformer: `NAME.npy` [classes, samples, H, W(, C)] or a folder `NAME/`
+of `chunk_*.npy`; its PyTorch port: `*NAME_ch_first*.npy`.
 mini-ImageNet: `mini-imagenet-cache-{train,val,test}.pkl` (`image_data`,
 `class_dict`) or `miniImageNet_category_split_*.pickle` (`data`, `labels`).
 tieredImageNet: `{train,val,test}_images.npz` and `{train,val,test}_labels.pkl`.
@@ -19,7 +19,7 @@ from hyperudl.data.datasets import npy
 from hyperudl.data.datasets import safe_pickle
 from hyperudl.data.datasets import splits
 
-# File patterns per kind; the tag is that of (train, valid, test).
+# File pattern of each kind, and its names of (train, valid, test).
 _PICKLES = {
   'mini': ('mini-imagenet-cache-{}.pkl', ('train', 'val', 'test')),
   'mini_labels': (
@@ -34,14 +34,14 @@ def read_npy(path: str, name: str) -> class_table.Table:
   """Read a cache of one array, memory-mapped if it is big.
 
   Args:
-    path: `_ch_first` in the file name says that channels come first.
-    name: the name of the set, by which its published split is known.
+    path: the file; `_ch_first` in its name means that channels come first.
+    name: name of the set, which determines its published split.
 
   Returns:
     A `class_table.Table`.
 
   Raises:
-    BadInput: naming the file and the first bad element.
+    BadInput: with the name of the file and the first bad element.
   """
   return _with_split(path, name, *_read_classes(path))
 
@@ -50,16 +50,17 @@ def read_chunks(folder: str, name: str) -> class_table.Table:
   """Read a folder of `.npy` files, each with some of the classes.
 
   Args:
-    folder: the files are taken in the order of their names. Each holds an
-      array [classes, samples, H, W(, C)], or an object array of one array
-      [samples, H, W(, C)] per class, which is read without running pickles.
-    name: the name of the set, by which its published split is known.
+    folder: has the files, which are read in the order of their names. Each
+      holds an array [classes, samples, H, W(, C)], or an object array of one
+      array [samples, H, W(, C)] per class, which is read without running
+      pickles.
+    name: name of the set, which determines its published split.
 
   Returns:
     A `class_table.Table`.
 
   Raises:
-    BadInput: naming the file and the first bad element.
+    BadInput: with the name of the file and the first bad element.
   """
   paths = sorted(glob.glob(os.path.join(glob.escape(folder), '*.npy')))
   blocks = [block for path in paths for block in _read_classes(path)[0]]
@@ -67,7 +68,7 @@ def read_chunks(folder: str, name: str) -> class_table.Table:
 
 
 def _read_classes(path):
-  """Return the images of each class, and one array of them all or None."""
+  """Return the images of each class, and the one array with all, or None."""
   images = npy.read_npy(path)
   if images.dtype.hasobject:
     return _class_blocks(images, path), None
@@ -82,7 +83,7 @@ def _read_classes(path):
 
 
 def _class_blocks(images, path):
-  """Return the uint8[n, H, W, C] of each class of an object array."""
+  """Return uint8[n, H, W, C] for each class of an object array."""
   if images.ndim != 1:
     raise BadInput(
       f'{path}: object array of shape {images.shape}; expected one array of '
@@ -119,14 +120,14 @@ def read_pickles(folder: str, kind: str) -> class_table.Table:
   """Read a mini- or tieredImageNet cache without running its pickles.
 
   Args:
-    folder: with the files of all three splits.
-    kind: what `find_pickles` returned.
+    folder: folder with the files of all three splits.
+    kind: the result of `find_pickles`.
 
   Returns:
-    A `class_table.Table` with the split of the files.
+    A `class_table.Table` with the split given by the files.
 
   Raises:
-    BadInput: naming the file, the array and the first bad element.
+    BadInput: with the names of file and array and the first bad element.
   """
   pattern, tags = _PICKLES[kind]
   files = [pattern.format(tag) for tag in tags]
@@ -139,7 +140,7 @@ def read_pickles(folder: str, kind: str) -> class_table.Table:
       )
     for name, images in _READERS[kind](path):
       blocks.append(images)
-      # Labels are numbers that start again in each file.
+      # Labels are numbers that may be the same in different files.
       names.append(name if kind == 'mini' else f'{part}/{name}')
       split.append(part)
   return class_table.check(
@@ -148,7 +149,7 @@ def read_pickles(folder: str, kind: str) -> class_table.Table:
 
 
 def _entry(content, path, *keys):
-  """Return the first of `keys` that the pickled dict has."""
+  """Return the value of the first of `keys` that the pickled dict has."""
   for key in keys:
     if isinstance(content, dict) and key in content:
       return content[key]
@@ -229,7 +230,7 @@ def _by_label(images, where, labels, labels_where):
 
 
 def _take(images, rows):
-  # Neighbouring rows stay a view: these sets fill the memory once already.
+  # Contiguous rows stay a view, as a copy would double the memory of the set.
   if len(rows) and (np.diff(rows) == 1).all():
     return images[rows[0] : rows[-1] + 1]
   return images[rows]

@@ -1,7 +1,7 @@
-"""Checks of images and class names from files, and conversion to uint8.
+"""Checks images and class names from files, and converts images to uint8.
 
-NumPy would cast NaN to 0 and 300 to 44 without a word, so every value that is
-not already uint8 is checked, in pieces, and the first bad one is named.
+NumPy would silently cast NaN to 0 and 300 to 44, so every value that is not
+already uint8 is checked, in pieces, and the error names the first bad one.
 """
 
 from collections.abc import Iterator
@@ -13,22 +13,22 @@ from hyperudl.core import BadInput
 from hyperudl.storage import filesystem
 
 PIECE = 1 << 24  # elements checked at a time
-_MAX_CHANNELS = 16  # more on the last axis are taken for a wrong layout
+_MAX_CHANNELS = 16  # a longer last axis is taken for a wrong layout
 
 
 @contextlib.contextmanager
 def reading(where: str, fault: str, remedy: str) -> Iterator[None]:
-  """Convert whatever a damaged file raises into `BadInput`.
+  """Convert any exception that a damaged file causes into `BadInput`.
 
-  Readers of zip files, pickles or images raise a dozen types for damaged ones.
+  Readers of zip files, pickles and images raise a dozen types of exceptions.
 
   Args:
-    where: the file as the message names it.
-    fault: what the message says of it.
-    remedy: what the message advises.
+    where: name of the file in the message.
+    fault: what is wrong with it.
+    remedy: what the user should do.
 
   Raises:
-    BadInput: with the three and the reason.
+    BadInput: with these three texts and the reason.
   """
   try:
     yield
@@ -47,17 +47,17 @@ def to_pixels(
 
   Args:
     images: uint8, bool (0 or 1 becomes 0 or 255), integers in 0..255 or
-      floats in [0, 1], of `rank` axes, the last of them channels, or one less.
-    rank: int.
-    where: the file and array as messages name them.
-    layout: what the axes should be, for messages.
+      floats in [0, 1]; of `rank` axes, or one less without channels.
+    rank: number of axes, the last of them channels.
+    where: name of the file and array in error messages.
+    layout: the expected axes, for error messages.
 
   Returns:
     uint8 of `rank` axes; a uint8 memmap is passed on unread.
 
   Raises:
-    BadInput: another number of axes, channels first, no images, or naming the
-      first element that is no pixel.
+    BadInput: wrong number of axes, channels first, no images, or an element
+      that is no pixel value (the message names the first).
   """
   shape = _shape_with_channels(images, rank, where, layout)
   return _convert(images, where).reshape(shape)
@@ -89,7 +89,7 @@ def _convert(images, where):
 
 
 def _from_floats(piece, start, where):
-  # A rounding error on either side is not worth an error.
+  # Tolerate rounding errors on both sides.
   legal = (piece >= -1e-6) & (piece <= 1 + 1e-6)
   index, value = _first(~legal, piece, start)
   if index and not np.isfinite(value):
@@ -124,7 +124,7 @@ _CONVERTERS = {
 
 
 def _first(bad, piece, start):
-  """Return (index as a list, value) of the first bad element, else []."""
+  """Return (index, value) of the first bad element, or ([], None)."""
   if not bad.any():
     return [], None
   place = np.unravel_index(int(np.argmax(bad)), bad.shape)
@@ -135,7 +135,7 @@ def _first(bad, piece, start):
 def _shape_with_channels(images, rank, where, layout):
   shape = images.shape
   if images.ndim == rank - 1 and shape[-1] in (1, 3):
-    # An image 1 or 3 pixels wide does not exist: an axis is missing.
+    # Images are wider than 3 pixels, so these are channels: an axis is missing.
     raise BadInput(
       f'{where}: shape {shape} ends with channels but has only {rank - 1} '
       f'axes; expected {layout}'
@@ -164,10 +164,10 @@ def to_strings(values: np.ndarray, where: str) -> tuple[str, ...]:
 
   Args:
     values: str or bytes (UTF-8) array.
-    where: the file and array as messages name them.
+    where: name of the file and array in error messages.
 
   Raises:
-    BadInput: another rank or type, or an empty name.
+    BadInput: wrong rank or type, or an empty name.
   """
   if values.dtype.kind not in 'US' or values.ndim != 1:
     raise BadInput(

@@ -1,4 +1,4 @@
-"""A labelled set of images, grouped by class, as every reader returns it."""
+"""Defines the labelled images, grouped by class, that every reader returns."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from hyperudl.core import BadInput
 from hyperudl.data.datasets import checks
 
 SPLITS = ('train', 'valid', 'test')
-UNUSED = 'none'  # in place of one of them: a class that is in none
-# Optional arrays of a file with one string per class, and fields of a `Table`.
+UNUSED = 'none'  # marks a class that is in none of the splits
+# Optional arrays of a file, one string per class; also fields of a `Table`.
 STRINGS = ('class_names', 'alphabets', 'split')
 _BLOCKS = '[classes, per_class, H, W] or [classes, per_class, H, W, C]'
 _ROWS = '[n, H, W] or [n, H, W, C] beside labels [n]'
@@ -20,11 +20,11 @@ _ROWS = '[n, H, W] or [n, H, W, C] beside labels [n]'
 class Table(NamedTuple):
   """All classes of a set, not yet split.
 
-  `blocks[c]` are the images of class c; if they are consecutive rows of one
-  array, that array is `base`, so that a range of classes stays a view.
+  `blocks[c]` are the images of class c. If all blocks are consecutive rows of
+  one array, `base` is that array, and a range of classes can be a view of it.
   """
 
-  where: str  # the file or folder, for messages
+  where: str  # the file or folder, for error messages
   blocks: Sequence[np.ndarray]  # uint8[n_c, H, W, C], one per class
   class_names: tuple[str, ...]
   alphabets: tuple[str, ...] | None = None
@@ -33,17 +33,17 @@ class Table(NamedTuple):
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Table:
-  """Make the table of the arrays of a `.npz` file.
+  """Make a table from the arrays of a `.npz` file.
 
   Args:
     arrays: `images` [classes, per_class, H, W(, C)], or `images`
-      [n, H, W(, C)] and `labels` [n] (integers, or strings, which are the
-      class names then); optional `class_names`, `alphabets` and `split`, one
-      string per class.
-    where: the file as messages name it.
+      [n, H, W(, C)] and `labels` [n] (integers, or the class names as
+      strings); optional `class_names`, `alphabets` and `split`, one string
+      per class.
+    where: name of the file in error messages.
 
   Raises:
-    BadInput: naming the array and its first bad element.
+    BadInput: with the name of the array and its first bad element.
   """
   names = {
     key: checks.to_strings(np.asarray(arrays[key]), f'{where}[{key}]')
@@ -123,10 +123,11 @@ def _check_labels(labels, classes, place):
 
 
 def check(table: Table) -> Table:
-  """Check what all kinds of sets have in common and return the same table.
+  """Check a table and return it unchanged.
 
   Raises:
-    BadInput: no classes, an empty class, names or splits that do not fit.
+    BadInput: no classes, an empty class, images of different sizes, or names
+      or splits that do not fit.
   """
   where, classes = table.where, len(table.blocks)
   if not classes:
@@ -181,20 +182,20 @@ def _check_names(table):
 
 
 def check_disjoint(table: Table, split: Sequence[str | None]) -> None:
-  """Refuse a class whose very images are in two splits under two names.
+  """Refuse two classes in different splits that hold the same images.
 
   Args:
     table: a `Table`.
     split: train, valid, test, or None or 'none' (not used) for each class.
 
   Raises:
-    BadInput: naming the two classes.
+    BadInput: with the names of the two classes.
   """
   same_start: dict[
     bytes, list[int]
   ] = {}  # bytes of the first image -> classes that start with it
   for index, block in enumerate(table.blocks):
-    # The first image is enough to tell most classes apart, unless it is blank.
+    # The first image tells most classes apart; skip classes where it is blank.
     if split[index] in (None, UNUSED) or np.ptp(block[0]) == 0:
       continue
     others = same_start.setdefault(block[0].tobytes(), [])

@@ -41,26 +41,26 @@ def load(
   """Load one split of a set, checked and as uint8.
 
   Args:
-    name: `glyphs`, or a set in `dir` in one of the forms of `resolve.read`.
+    name: `glyphs`, or a set in `dir` in a format that `resolve.read` knows.
     split: 'train', 'valid', 'test' or 'all'.
-    dir: the folder of the sets.
+    dir: folder of the sets.
     image_size: pixels per side after antialiased resizing; 0 keeps the size.
-    classes: number of classes to use (0: all), the first of a seeded shuffle,
-      so that fewer are always some of more; or ranges, see `splits.by_ranges`.
-    shuffle: seed of the numbers that ranges count by, 0 for the order of the
-      set.
-    split_by: 'auto' takes the split that the set brings, else whole alphabets,
-      else classes, distributed by a seeded shuffle (64% train, 16% valid, 20%
-      test); 'alphabet' and 'class' distribute them whatever the set brings;
-      'image' has every class in every split and distributes its images.
-    seed: of the shuffles.
+    classes: number of classes (0: all), the first of a seeded shuffle, so that
+      smaller sets are subsets of larger ones; or ranges of class numbers, see
+      `splits.by_ranges`.
+    shuffle: seed of the shuffle that numbers classes for ranges, or 0.
+    split_by: 'auto' uses the set's own split; without one, a seeded shuffle of
+      the alphabets, else of the classes (64% train, 16% valid, 20% test).
+      'alphabet' and 'class' shuffle even if the set has a split. 'image' puts
+      every class in all splits and distributes its images.
+    seed: seed of the shuffles.
 
   Returns:
-    A `Dataset`. Big uncompressed files stay on disk as a memmap when the
-    classes of the split are side by side in them.
+    A `Dataset`; a memmap for big uncompressed files in which the classes of the
+    split are contiguous.
 
   Raises:
-    BadInput: an unknown set, a fault in its data or an impossible split.
+    BadInput: unknown set, faulty data or impossible split.
   """
   _check_arguments(split, image_size, classes, split_by)
   table = resolve.read(name, dir, image_size)
@@ -124,7 +124,7 @@ def _choose(table, split, split_by, classes, shuffle, seed):
 
 
 def _gather(table, chosen, blocks):
-  # Neighbours in one array stay a view of it, so that a memmap stays on disk.
+  # Contiguous classes stay a view of their array, so a memmap stays on disk.
   if table.base is not None and chosen[-1] - chosen[0] + 1 == len(chosen):
     start = sum(len(block) for block in table.blocks[: chosen[0]])
     return table.base[start : start + sum(map(len, blocks))]

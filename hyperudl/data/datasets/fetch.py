@@ -8,19 +8,19 @@ import requests
 from hyperudl import core
 
 RETRIES = 3  # attempts after the first one, with growing pauses between them
-TIMEOUT = 30.0  # seconds without an answer that end an attempt
+TIMEOUT = 30.0  # seconds without an answer after which an attempt is given up
 
 
 def fetch(url: str, path: str, sha256: str) -> None:
-  """Download `url` to `path`, unless the file is there already.
+  """Download `url` to `path`, unless the file exists already.
 
   Args:
     url: address of the file.
-    path: where the file goes; a file with another checksum is replaced.
+    path: target path; an existing file with another checksum is replaced.
     sha256: the expected checksum in hexadecimal digits.
 
   Raises:
-    BadInput: not an address.
+    BadInput: `url` is not an address.
     Error: every attempt failed, or gave a file with another checksum.
     Unwritable: the file cannot be written.
   """

@@ -1,21 +1,21 @@
 """Draws the built-in image set `glyphs`, which has the shape of Omniglot.
 
-1,623 Unicode characters of 18 alphabets, each drawn by 20 "drawers", 28x28
-pixels, ink = 255. Every character is a line one pixel wide
+It has 1,623 Unicode characters of 18 alphabets, each drawn by 20 "drawers",
+28x28 pixels, ink = 255. A character is a skeleton of lines one pixel wide
 (`glyph_skeletons.npz`, made by `tools/build_glyph_skeletons.py`), which is
-bent, rotated and drawn with a pen here. One drawer has one style for a whole
+bent, rotated and drawn with a pen here. A drawer has one style for a whole
 alphabet: r, h, a, s, p are drawn once per (alphabet, drawer), N for every
 image, all of them standard normals:
 
   angle  = .12 r + .06 N             shear = .14 h + .05 N
   aspect = exp(.10 a + .06 N)        scale = exp(.13 s + .08 N - .13)
-  shift  = .045 N of the frame       half the pen = .98 + .17 clip(p, -1.5, 2)
+  shift  = .045 N of the frame       half pen width = .98 + .17 clip(p, -1.5, 2)
   bend   = 1.6 * .075 N of the frame at 5x5 points, smoothed by Gaussians
-  ink    = clip(.5 + half the pen - distance to the line in pixels, 0, 1)
+  ink    = clip(.5 + half pen width - distance to the line in pixels, 0, 1)
 
-The pixels are a pure function of the seed: float64 all the way from Philox's
-raw bits. No ink of seed 0 is closer than 1e-7 grey levels to where it would be
-rounded to another one, far more than CPUs differ by; a checksum finds the rest.
+The pixels are a pure function of the seed, computed in float64 from Philox's
+raw bits. With seed 0 every ink value is at least 1e-7 grey levels away from a
+rounding boundary, far more than CPUs differ; a checksum detects any deviation.
 """
 
 from collections.abc import Callable
@@ -36,16 +36,17 @@ CLASSES = 1623
 SIDE = 28  # pixels of an image
 FRAME = 64  # pixels of a skeleton
 CONTROL = 5  # elastic control points per axis
-# SHA-256 of the pixels of `Recipe()`. It is the version of the set as well: a
-# new one makes old caches stale.
+# SHA-256 of the pixels of `Recipe()`. It is also the version of the set: a new
+# checksum makes old caches stale.
 CHECKSUM = '26ba527b8c60dcf28e50dc832f3241622d6af277482076ff794df0fb1228de4f'
 
-# An alphabet lies in one split as a whole, and so do its relatives: Latin,
-# Cyrillic, Coptic, Old Italic and Lisu share roots, maths, arrows and symbols
-# share shapes. These two families train, for they are the largest, with the
-# Canadian syllabics, 301 turns of few shapes. Tested are letters (and digits)
-# of five scripts unlike all of them. Greek, akin to Latin, is in valid, which
-# only selects models. Chosen by kinship alone, before anything was trained.
+# Each alphabet lies in one split, together with related ones: Latin, Cyrillic,
+# Coptic, Old Italic and Lisu share roots; maths, arrows and symbols share
+# shapes. These two families are the largest and are in train, as are the
+# Canadian syllabics (301 characters, rotations of a few shapes). Test has the
+# letters (and digits) of five scripts unlike all of them. Greek is related to
+# Latin but in valid, which is used for model selection only. The split was
+# chosen by kinship only, before anything was trained.
 SPLITS = {
   'valid': ('GREEK', 'HEBREW', 'OGHAM', 'TIFINAGH'),
   'test': ('ARABIC', 'ARMENIAN', 'GEORGIAN', 'LAO', 'NKO'),
@@ -54,20 +55,20 @@ SPLITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """The numbers that the pixels are a function of."""
+  """The settings that determine the pixels."""
 
-  seed: int = field(0, at_least=0, below=2**64)  # of the drawers
+  seed: int = field(0, at_least=0, below=2**64)  # of the drawers' styles
   # Strength of the bending: 1 is like Omniglot, 1.5 is hard.
   elastic: float = field(1.0, at_least=0)
   # Strength of rotations, shears, stretches and shifts: 1 is like Omniglot,
   # 1.25 is hard.
   affine: float = field(1.0, at_least=0)
-  # Images per character; the first ones of more are those of fewer.
+  # Images per character; a larger number begins with the same images.
   drawers: int = field(20, at_least=1)
 
 
 def read_skeletons() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Read the lines of all characters.
+  """Read the skeletons of all characters.
 
   Returns:
     bool[1623, 64, 64], code points i32[1623] and alphabets str[1623].
@@ -83,8 +84,8 @@ def standard_normals(
 ) -> np.ndarray:
   """Draw standard normals f64[shape] of one stream of one seed.
 
-  NumPy promises Philox's bits for ever, but not the way its own `normal`
-  uses them; hence the inverse of the normal distribution function.
+  NumPy guarantees that Philox's raw bits never change, but not how its `normal`
+  uses them; so this applies the inverse normal distribution function.
   """
   key = np.array([seed, stream], np.uint64)
   raw = np.random.Philox(key=key).random_raw(math.prod(shape))
@@ -111,7 +112,7 @@ def warp_grid(
   Args:
     style: f64[drawers, 5], standard normals of the alphabet's drawers.
     noise: f64[drawers, 6], standard normals of this class.
-    affine: strength of both.
+    affine: strength of the distortions.
 
   Returns:
     rows and columns f64[drawers, 28, 28] in [-1/2, 1/2] about the centre, and
@@ -128,7 +129,8 @@ def warp_grid(
   axis = (np.arange(SIDE) + 0.5) / SIDE - 0.5
   rows = axis[:, None] - shift[:, 0, None, None]
   columns = axis - shift[:, 1, None, None]
-  # Backwards, since each pixel looks up its source: turn, shear, stretch.
+  # The inverse transform, as each pixel looks up its source: rotate, shear,
+  # stretch.
   sine, cosine = np.sin(angle), np.cos(angle)
   turned_rows = cosine * rows - sine * columns
   turned_columns = sine * rows + cosine * columns - shear * turned_rows
@@ -148,7 +150,7 @@ def draw_character(
     skeleton: bool[64, 64].
     style: f64[drawers, 5], standard normals of the alphabet's drawers.
     noise: f64[drawers, 56], standard normals of this class.
-    recipe: for its strengths.
+    recipe: the strengths `elastic` and `affine`.
   """
   rows, columns, scale = warp_grid(style, noise[:, :6], recipe.affine)
   control = noise[:, 6:].reshape(-1, 2, CONTROL, CONTROL)
@@ -172,14 +174,14 @@ def generate(
   """Draw every character with every drawer, a pure function of the recipe.
 
   Args:
-    recipe: the numbers to draw with.
-    progress: called as progress(characters done, characters) now and then.
+    recipe: settings.
+    progress: called now and then as progress(characters done, characters).
 
   Returns:
     uint8[1623, drawers, 28, 28], ink = 255.
 
   Raises:
-    core.BadInput: a number is out of its range.
+    core.BadInput: a setting is out of its range.
   """
   hyperparameters.check(recipe)
   seed, drawers = recipe.seed, recipe.drawers

@@ -1,4 +1,4 @@
-"""Caches the drawn image set `glyphs` in a file."""
+"""Caches the built-in image set `glyphs` in a file once it is drawn."""
 
 from collections.abc import Callable
 import dataclasses
@@ -20,11 +20,11 @@ def load(
 ) -> dict[str, np.ndarray]:
   """Return the built-in set, drawn on the first call and cached in a directory.
 
-  A cache that is damaged or of another version is drawn anew, a directory that
-  cannot be written goes without cache; a warning reports both.
+  If the cache is damaged or of another version, the set is drawn again; if the
+  directory cannot be written, it is not cached. Both log a warning.
 
   Args:
-    dir: where `glyphs.npz` is or will be; made if it does not exist.
+    dir: directory of `glyphs.npz`; created if it does not exist.
     progress: called as progress(characters done, characters) while drawing.
 
   Returns:
@@ -55,7 +55,7 @@ def load(
 
 
 def recipe_text() -> str:
-  """Return all that the pixels depend on as one line of text."""
+  """Return everything that the pixels depend on as one line of text."""
   recipe = dataclasses.asdict(glyphs.Recipe())
   return json.dumps({'version': glyphs.CHECKSUM, **recipe})
 
@@ -65,7 +65,7 @@ def _digest(images):
 
 
 def _read(path):
-  """Return (images or None, what is wrong or '', may the file be written)."""
+  """Return (images or None, problem or '', whether the file may be written)."""
   if not os.path.lexists(path):
     return None, '', True
   try:
@@ -75,7 +75,7 @@ def _read(path):
       if str(file['recipe']) != recipe_text():
         return None, 'is of another version', True
       images, digest = file['images'], str(file['sha256'])
-  except Exception as error:  # zipfile, zlib, struct, ... each has its own
+  except Exception as error:  # zipfile, zlib, struct, ... raise their own
     return None, f'cannot be read ({filesystem.reason(error)})', True
   if _digest(images) != digest:
     return None, 'is damaged (its pixels do not match its checksum)', True
@@ -83,7 +83,7 @@ def _read(path):
 
 
 def _write(path, arrays):
-  """Write an .npz that is whole or not there, or warn why not."""
+  """Write an .npz file, completely or not at all, and warn on failure."""
   content = io.BytesIO()
   np.savez(content, **arrays)
   try:

@@ -27,7 +27,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     size: pixels per side; the aspect ratio is not kept.
 
   Returns:
-    uint8[n, size, size, C]; the input itself if it has this size.
+    uint8[n, size, size, C]; the input itself if it already has this size.
   """
   rows, height, width, channels = images.shape
   if (height, width) == (size, size):
@@ -48,13 +48,13 @@ def decode(
 
   Args:
     data: bytes of the file.
-    where: the file as messages name it.
-    gray: one channel instead of three.
+    where: name of the file in error messages.
+    gray: whether to return one channel instead of three.
     size: pixels per side to resize to; 0 keeps the size.
     invert: swap black and white.
 
   Returns:
-    uint8[H, W, 1 or 3]; what is transparent becomes white.
+    uint8[H, W, 1 or 3]; transparent pixels become white.
 
   Raises:
     BadInput: not an image, or a damaged one.
@@ -93,23 +93,23 @@ def read_tree(folder: str, image_size: int = 0) -> class_table.Table:
   """Read a tree of class folders.
 
   Args:
-    folder: with `<class>/*.png`, `<alphabet>/<class>/*.png`, or either of them
-      under `train`, `valid` (or `val`) and `test`. Other file types that
-      Pillow reads are fine too; files of other endings are passed over.
-    image_size: pixels per side to resize to; needed if sizes differ.
+    folder: has `<class>/*.png`, `<alphabet>/<class>/*.png`, or either of them
+      under `train`, `valid` (or `val`) and `test`. Files may have any of
+      `ENDINGS`; others are ignored.
+    image_size: pixels per side if images differ in size; otherwise ignored.
 
   Returns:
     A `class_table.Table`; one channel if every image is gray, else three.
 
   Raises:
-    BadInput: naming the file or folder.
+    BadInput: with the name of the faulty file or folder.
   """
   classes = _find_classes(folder)
   split, alphabets, names, paths = zip(*classes)
   gray = True
   sizes: dict[tuple[int, int], str] = {}  # (width, height) -> a file
   for path in (path for of_class in paths for path in of_class):
-    with _open(path, path) as image:  # reads the header alone
+    with _open(path, path) as image:  # reads only the header
       gray = gray and image.mode in ('1', 'L', 'LA')
       sizes.setdefault(image.size, path)
   if len(sizes) > 1 and not image_size:

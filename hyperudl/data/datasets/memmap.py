@@ -1,4 +1,4 @@
-"""Reads rows of large sets from mapped files: fast, and in little memory."""
+"""Reads rows of memory-mapped image sets fast and in little memory."""
 
 import mmap
 
@@ -10,10 +10,10 @@ _CAN_ADVISE = hasattr(mmap, 'MADV_WILLNEED') and hasattr(mmap, 'MADV_DONTNEED')
 def take(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
   """Return `images[rows]` as an array in memory.
 
-  All rows of a mapped file are requested before the first is waited for (8
-  times as fast on a disk that nothing has been read from), and afterwards they
-  no longer count as memory of this process: a run would grow to the size of its
-  set. What was read stays in the cache of the system while there is room.
+  All rows of a mapped file are requested before waiting for the first (8 times
+  as fast if nothing is cached). Afterwards their pages are released, since the
+  process would grow to the size of the set; the system keeps them in its cache
+  while there is room.
 
   Args:
     images: uint8[n, ...], an array or a view of a memmap.

@@ -1,7 +1,7 @@
-"""Reads .npy and .npz files, trusting no header before it is checked.
+"""Reads .npy and .npz files, and checks their headers before using them.
 
-The size that a header claims is compared with the bytes that are there before
-anything is allocated. Big arrays are memory-mapped, also those stored without
+The size that a header claims is compared with the bytes in the file before any
+memory is allocated. Big arrays are memory-mapped, also those stored without
 compression inside a .npz file.
 """
 
@@ -20,7 +20,7 @@ from hyperudl.data.datasets import safe_pickle
 
 MAP_BYTES = 1 << 28  # arrays from this size on are memory-mapped
 _MAGIC = b'\x93NUMPY'
-# No deflate stream expands more than this (1032 : 1, zlib's documentation).
+# No deflate stream expands more than this (zlib's documentation: 1032 to 1).
 _MAX_RATIO = 1100
 _HEADER_READERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
@@ -29,7 +29,7 @@ _HEADER_READERS = {
 
 
 class Header(NamedTuple):
-  """What a .npy header says; `offset` is where the data begin."""
+  """The header of a .npy file; the data begin at byte `offset`."""
 
   shape: tuple[int, ...]
   fortran: bool
@@ -46,11 +46,11 @@ def read_npy(path: str) -> np.ndarray:
   """Read a .npy file.
 
   Returns:
-    ndarray, or a read-only memmap from `MAP_BYTES` on. Object arrays are read
-    by `safe_pickle`.
+    ndarray, or a read-only memmap if it has `MAP_BYTES` or more. Object arrays
+    are read by `safe_pickle`.
 
   Raises:
-    BadInput: not a .npy file, truncated, or with a pickle that is not plain.
+    BadInput: not a .npy file, truncated, or a pickle of more than plain data.
   """
   size = _file_size(path)
   with open(path, 'rb') as stream:
@@ -71,14 +71,14 @@ def read_npz(
   """Read arrays of a .npz file.
 
   Args:
-    path: of the file.
-    wanted: names of the arrays to read, if they are there.
+    path: path of the file.
+    wanted: names of the arrays to read if the file has them.
 
   Returns:
     (dict name -> array, the names of all arrays in the file).
 
   Raises:
-    BadInput: damaged file, or pickled (object) arrays.
+    BadInput: damaged file, or object (pickled) arrays.
   """
   _file_size(path)
   with (
@@ -181,7 +181,7 @@ def _read_member(archive, info, path, name):
 
 
 def _map_member(info, header, path):
-  # The local header repeats the name and has another extra field.
+  # The local header repeats the name, but its extra field may differ in size.
   with open(path, 'rb') as stream:
     stream.seek(info.header_offset + 26)
     name_size = int.from_bytes(stream.read(2), 'little')

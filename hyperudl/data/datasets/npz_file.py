@@ -13,14 +13,14 @@ from hyperudl.storage import filesystem
 
 
 def write(table: class_table.Table, path: str) -> None:
-  """Write a set as a `.npz` file, all of it or nothing, and its checksum.
+  """Write a set as a `.npz` file, completely or not at all, and its checksum.
 
-  The same set always gives the same bytes. Big sets are stored uncompressed,
-  because training then leaves them on disk.
+  The same set always gives the same bytes. Big sets are stored uncompressed, so
+  that training can memory-map them.
 
   Args:
     table: the set.
-    path: ending in .npz; the checksum goes to `<path>.sha256`.
+    path: file ending in .npz; the checksum goes to `<path>.sha256`.
 
   Raises:
     core.Unwritable: the disk is full or the folder cannot be written.
@@ -69,13 +69,13 @@ def _write_array(archive, name, array):
 
 
 def _open_member(archive, name, method):
-  info = zipfile.ZipInfo(f'{name}.npy')  # its fixed date keeps bytes the same
+  info = zipfile.ZipInfo(f'{name}.npy')  # has a fixed date, so fixed bytes
   info.compress_type = method
   return archive.open(info, 'w', force_zip64=True)
 
 
 def describe(table: class_table.Table, path: str) -> str:
-  """Return a report of several lines about a set and its file at `path`."""
+  """Return a report, several lines long, about a set and its file `path`."""
   rows = [len(block) for block in table.blocks]
   height, width, channels = table.blocks[0].shape[1:]
   lines = [

@@ -1,4 +1,4 @@
-"""Reads Omniglot as its authors publish it: zip files of 105x105 drawings."""
+"""Reads Omniglot as published by its authors: zip files of 105x105 drawings."""
 
 import collections
 import os
@@ -24,19 +24,20 @@ def read(source: str, image_size: int = 28, seed: int = 0) -> class_table.Table:
 
   Args:
     source: a folder with `images_background.zip` and/or
-      `images_evaluation.zip`, or with what is in them, unpacked; or one of
-      these files or folders.
+      `images_evaluation.zip`, zipped or unpacked; or one of these files or
+      folders.
     image_size: pixels per side after antialiased resizing.
-    seed: of the split.
+    seed: seed of the split.
 
   Returns:
     A `class_table.Table`, ink = 255, drawers in the order of their numbers. The
-    evaluation alphabets are test; of the background ones a sixth, chosen by
-    the seed, is valid and the rest train. Without the evaluation part another
-    sixth of the background alphabets is test.
+    evaluation alphabets are test; a sixth of the background alphabets, chosen
+    by the seed, is valid and the rest train. Without the evaluation part
+    another sixth of the background alphabets is test. With fewer than three
+    background alphabets all of them are train.
 
   Raises:
-    BadInput: nothing of Omniglot there, or a damaged file.
+    BadInput: no Omniglot files, or a damaged one.
   """
   blocks, names, alphabets, parts = [], [], [], []
   for part, place in _find(source):
@@ -112,7 +113,7 @@ def _read_zip(place):
 
 def _split(alphabets, parts, seed):
   background = [a for a, p in zip(alphabets, parts) if p == 'background']
-  # So few alphabets as in a trial cannot spare any.
+  # One or two alphabets, as in a small trial, all stay in train.
   fraction = _FRACTION if len(set(background)) >= 3 else 0
   test_fraction = 0 if 'evaluation' in parts else fraction
   split = splits.by_group(background, seed, (fraction, test_fraction))

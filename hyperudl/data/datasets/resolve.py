@@ -19,10 +19,11 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
 
   Looks in this order for `<name>.npz`, `<name>.npy`, `*<name>_ch_first*.npy`
   and a folder `<name>/` of `.npy` chunks, mini- or tieredImageNet pickles, or
-  class folders of images. The set `glyphs` is drawn when it is not there.
+  class folders of images; then for such pickles in `folder` itself. The set
+  `glyphs` is drawn if its file does not exist.
 
   Args:
-    name: of the set.
+    name: name of the set.
     folder: `data.dir`.
     image_size: pixels per side for image files of different sizes.
 
@@ -30,7 +31,7 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
     A `class_table.Table`.
 
   Raises:
-    BadInput: no such set, or one with a fault.
+    BadInput: unknown set or faulty data.
   """
   if name == 'glyphs':
     return _read_glyphs(folder)
@@ -59,10 +60,10 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
 
 
 def read_npz(path: str) -> class_table.Table:
-  """Read a `.npz` file of the forms in `class_table.from_arrays`.
+  """Read a `.npz` file with the arrays that `class_table.from_arrays` takes.
 
   Raises:
-    BadInput: naming the array and its first bad element.
+    BadInput: with the name of the array and its first bad element.
   """
   arrays, names = npy.read_npz(path, _ARRAYS)
   if 'images' not in arrays:
@@ -70,7 +71,7 @@ def read_npz(path: str) -> class_table.Table:
       f"{path}: no array 'images'; it has {', '.join(names) or 'nothing'}"
     )
   for name in names:
-    # A misspelt `split` must not turn into a random one.
+    # A misspelt `split` must not silently become a random split.
     close = difflib.get_close_matches(name, _ARRAYS, 1, 0.8)
     if name not in _ARRAYS and close and close[0] not in arrays:
       raise BadInput(
@@ -82,18 +83,18 @@ def read_npz(path: str) -> class_table.Table:
 def read_folder(
   folder: str, name: str, image_size: int = 0
 ) -> class_table.Table:
-  """Read a folder of chunks, of pickles or of class folders.
+  """Read a folder of `.npy` chunks, of pickles or of class folders.
 
   Args:
-    folder: to read.
-    name: the name of the set.
+    folder: folder to read.
+    name: name of the set.
     image_size: pixels per side for image files of different sizes.
 
   Returns:
     A `class_table.Table`.
 
   Raises:
-    BadInput: naming the file at fault.
+    BadInput: with the name of the faulty file.
   """
   contents = os.path.join(glob.escape(folder), '')
   if glob.glob(f'{contents}*.npy'):
@@ -136,7 +137,7 @@ def _names(folder):
 def _describe_unknown(name, folder):
   available = _names(folder)
   listed = ', '.join(available[:20]) + ', ...' * (len(available) > 20)
-  # 'omniglt' should match 'omniglot_background' too: compare beginnings.
+  # Compare beginnings too, so that 'omniglt' matches 'omniglot_background'.
   spellings = {
     text.lower(): other
     for other in available

@@ -1,10 +1,10 @@
 """Reads pickles of plain arrays without running any code from them.
 
 Public image sets come as pickles (mini- and tieredImageNet, object arrays
-inside `.npy` files), and a pickle is a program. The unpickler here knows a
-handful of names, all of them replaced by functions of this module, and refuses
-every other one before anything is called. Code cannot run; a hostile file can
-still request memory, which ends in an error message too.
+inside `.npy` files), and unpickling can run any code. The unpickler here allows
+a handful of names, maps most of them to functions of this module, and refuses
+every other name before anything is called. A hostile file cannot run code; it
+can still request much memory, which also ends in an error message.
 """
 
 from collections import OrderedDict
@@ -20,11 +20,11 @@ from hyperudl.data.datasets import checks
 
 
 class _Refused(BadInput):
-  """The pickle names something that plain data never need."""
+  """The pickle uses a name that plain data never need."""
 
 
 class _Array(np.ndarray):
-  """An ndarray that checks its claimed size before it takes memory."""
+  """An ndarray that checks its claimed size before it allocates memory."""
 
   def __setstate__(self, state):
     _, shape, dtype, _, data = state
@@ -47,7 +47,7 @@ def _reconstruct(kind, shape, code):
 
 
 def _dtype(spec, align=False, copy=False):
-  # Old files give 0 and 1, about which new versions of NumPy complain.
+  # Old files have 0 and 1 as flags, which new versions of NumPy warn about.
   return np.dtype(spec, bool(align), bool(copy))
 
 
@@ -75,7 +75,7 @@ def _no_bytes():
 
 
 _ALLOWED = {
-  # Up to protocol 2 this is how b'' is written; with an argument it is refused.
+  # Protocols up to 2 encode b'' as bytes(); a call with arguments is refused.
   ('__builtin__', 'bytes'): _no_bytes,
   ('numpy', 'ndarray'): np.ndarray,
   ('numpy', 'dtype'): _dtype,
@@ -101,15 +101,15 @@ def load(stream: IO[bytes], where: str) -> Any:
 
   Args:
     stream: an open binary file at the start of the pickle.
-    where: the file (and array) as error messages name it.
+    where: name of the file (and array) in error messages.
 
   Returns:
     The object. Its arrays are ndarrays; pass them through `np.asarray` to get
     rid of the checking subclass.
 
   Raises:
-    BadInput: the pickle names anything else, is damaged, or claims more data
-      than it holds. Nothing of it has been executed.
+    BadInput: the pickle contains anything else, is damaged, or claims more data
+      than it holds. None of its code has been executed.
   """
   # A damaged pickle raises whatever its opcodes ran into.
   remedy = 'it may be truncated: fetch it again'
@@ -126,7 +126,7 @@ def load(stream: IO[bytes], where: str) -> Any:
 
 
 def load_file(path: str) -> Any:
-  """Read a file of one pickle; see `load`."""
+  """Read a file that holds one pickle; see `load`."""
   check_path = checks.reading(path, 'cannot be read', 'check the path')
   with check_path, open(path, 'rb') as stream:
     return load(stream, path)

@@ -1,4 +1,4 @@
-"""Which class, or which image of a class, belongs to train, valid and test."""
+"""Assigns classes, or the images of each class, to train, valid and test."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from hyperudl.core import BadInput
 from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
 
-# Fractions of valid and test where a set brings no split: 16% and 20%, the rest
-# is train (as in mini-ImageNet).
+# Fractions of valid and test if a set has no split of its own; the rest is
+# train (as in mini-ImageNet).
 _FRACTIONS = (0.16, 0.2)
 # The class ranges of HyperTransformer's training scripts: sizes of the three
-# splits and the seed with which the classes are shuffled first (0: not).
+# splits, and the seed of the preceding shuffle of the classes (0: none).
 _PUBLISHED = {
   ('omniglot', 1623): ((1150, 50, 423), 2022),
   ('mini', 100): ((64, 16, 20), 0),
@@ -26,11 +26,11 @@ _RANGE = re.compile(r'(\d+)(?:-(\d+)(?::(0*[1-9]\d*))?)?')
 
 
 def published(name: str, classes: int) -> tuple[str, ...] | None:
-  """Return the split of the published caches, which hold pixels only.
+  """Return the published split of a well-known cache that holds pixels only.
 
   Args:
-    name: the name of the set.
-    classes: how many it has.
+    name: name of the set.
+    classes: number of its classes.
 
   Returns:
     train, valid or test per class in the order of the file; None for other
@@ -56,20 +56,20 @@ def _order(count, seed):
 
 
 def from_file(path: str, table: class_table.Table) -> tuple[str, ...]:
-  """Read the split that a text file lists.
+  """Read a split from a text file.
 
   Args:
-    path: each line is the name of an alphabet or of a class, a space and
-      train, valid, test, or none for what is to be in none of these (but in
-      'all'). Empty lines and those that start with # are skipped.
+    path: text file. Each line is the name of an alphabet or class, a space, and
+      train, valid, test or none (in none of these, but in 'all'). Empty lines
+      and lines that start with # are skipped.
     table: the classes to split.
 
   Returns:
-    train, valid, test or none per class; the line of a class wins over that of
-    its alphabet.
+    train, valid, test or none per class; the line of a class takes precedence
+    over that of its alphabet.
 
   Raises:
-    BadInput: not readable, a malformed line, or a class that no line names.
+    BadInput: unreadable file, malformed line, or a class without a line.
   """
   with checks.reading(f'--split={path}', 'cannot be read', 'give UTF-8 text'):
     lines = pathlib.Path(path).read_text('utf-8').splitlines()
@@ -108,19 +108,19 @@ def by_ranges(
 
   Args:
     text: 'train/valid/test', each like '0-1149' or '1-10,20,30-40', inclusive,
-      or '0-199:2' for every second one;
-      or one such list of classes to train on: valid and test are then as in
-      `split_of_class`, without these.
+      or '0-199:2' for every second one; or only one such list, of the classes
+      to train on: valid and test are then as in `split_of_class`, without
+      these classes.
     split_of_class: train, valid or test per class.
     shuffle: seed of a shuffle of all classes before they are numbered; 0 for
-      none. 2022 is that of the published Omniglot scripts.
-    where: the set, for messages.
+      none. The published Omniglot scripts use 2022.
+    where: name of the set in error messages.
 
   Returns:
-    train, valid, test or None per class.
+    train, valid, test or None (unused) per class.
 
   Raises:
-    BadInput: a malformed range, a class that is not there or comes twice.
+    BadInput: a malformed range, or a class that does not exist or comes twice.
   """
   count = len(split_of_class)
   order = _order(count, shuffle)
@@ -170,10 +170,10 @@ def by_group(
   """Distribute groups of classes over the splits by a seeded shuffle.
 
   Args:
-    groups: one name per class; equal ones stay together.
-    seed: of the shuffle.
-    fractions: of all groups for (valid, test), rounded, at least one group
-      each; a fraction of 0 leaves a split out.
+    groups: name of the group of each class.
+    seed: seed of the shuffle.
+    fractions: fractions of the groups for (valid, test), rounded, at least one
+      group each; 0 leaves a split empty.
 
   Returns:
     train, valid or test per class.
@@ -194,15 +194,15 @@ def of_classes(
 
   Args:
     table: the classes.
-    split_by: 'auto' (the split of the set, else by alphabet, else by class),
-      'alphabet' or 'class' (a seeded split whatever the set brings).
-    seed: of the split.
+    split_by: 'auto' (the set's own split, else by alphabet, else by class),
+      'alphabet' or 'class' (a seeded split even if the set has its own).
+    seed: seed of the split.
 
   Returns:
     train, valid or test per class.
 
   Raises:
-    BadInput: too few classes or no alphabets to split by.
+    BadInput: fewer than three classes, or alphabets to split by.
   """
   if split_by == 'auto' and table.split:
     return table.split
@@ -228,17 +228,16 @@ def _by_number(count, seed):
 
 
 def of_images(count: int, split: str, seed: Any, where: str) -> list[int]:
-  """Return the images of one class that belong to a split.
+  """Return the indices of the images of one class that belong to a split.
 
   Args:
     count: images of the class.
     split: train, valid or test.
-    seed: anything that names the class and the seed of the split.
-    where: the class as messages name it.
+    seed: any value that identifies the class and the seed of the split.
+    where: name of the class in error messages.
 
   Returns:
-    Sorted indices; those of the three splits are disjoint and together are all
-    images.
+    Sorted indices; the three splits are disjoint and together have all images.
 
   Raises:
     BadInput: fewer than three images.
@@ -253,7 +252,7 @@ def of_images(count: int, split: str, seed: Any, where: str) -> list[int]:
 
 
 def sample(indices: Iterable[int], count: int, seed: int) -> list[int]:
-  """Return the first `count` of a seeded shuffle of indices, ascending."""
+  """Return the first `count` of a seeded shuffle of indices, sorted."""
   shuffled = list(indices)
   random.Random(f'classes {seed}').shuffle(shuffled)
   return sorted(shuffled[:count])

@@ -1,7 +1,8 @@
-"""Reads sets that tensorflow-datasets has prepared as array_record.
+"""Reads image sets that tensorflow-datasets has prepared as array_record.
 
-The only module that imports tensorflow-datasets, and only when a set is read:
-its array_record files need no TensorFlow, its default tfrecord files do.
+This is the only module that imports tensorflow-datasets, and only when a set is
+read. Files in array_record format can be read without TensorFlow; those in the
+default tfrecord format cannot.
 """
 
 import json
@@ -17,35 +18,35 @@ from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import splits
 
-# TFDS's names of the splits that are read; others (Omniglot's `small1`) are
-# parts of these again.
+# Our name of each TFDS split. Others, such as Omniglot's `small1`, are subsets
+# of these.
 _SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
-_VALID_FRACTION = 1 / 6  # of train, where the classes of test are others
+_VALID_FRACTION = 1 / 6  # of train, if test has different classes
 
 
 def read(source: str, image_size: int = 0, seed: int = 0) -> class_table.Table:
   """Read a prepared set.
 
-  Where train and test have different classes (as in Omniglot) they stay what
-  they are, and if there is no validation split a sixth of the train alphabets
-  (or classes) goes to valid. Where they share classes (as in MNIST) the images
-  of a class are put together and the set has no split.
-  Omniglot becomes gray with ink = 255 and EMNIST is transposed, as people
-  expect them. TFDS shuffles, so the drawers are not in order.
+  If train and test have different classes (as in Omniglot), the split is kept;
+  without a validation split a sixth of the train alphabets (or classes) becomes
+  valid. If they share classes (as in MNIST), the images of each class are
+  merged and the set has no split.
+  Omniglot becomes gray with ink = 255, and EMNIST is transposed to be upright.
+  TFDS shuffles, so the drawers are not in order.
 
   Args:
     source: the folder with `dataset_info.json` (such as
       `~/tensorflow_datasets/mnist/3.0.1`) or the one above it.
     image_size: pixels per side after resizing; 0 keeps the size (28 for
       Omniglot).
-    seed: of the split.
+    seed: seed of the split.
 
   Returns:
     A `class_table.Table`.
 
   Raises:
-    BadInput: not prepared, another file format, or not a set of images with
-      labels; with the command that helps.
+    BadInput: if the set is not prepared, has another file format or is not one
+      of labelled images; the message gives the command that prepares it.
   """
   folder = _find(source)
   builder = _make_builder(folder)
@@ -98,7 +99,7 @@ def _version(folder):
 
 
 def _advice(folder):
-  # TFDS does not replace what a folder has: the new set goes into another one.
+  # TFDS does not overwrite a prepared set: the new one goes to another folder.
   exists = os.path.exists(os.path.join(folder, 'dataset_info.json'))
   config = _metadata(folder).get('configName', '')
   path = pathlib.Path(folder).expanduser().absolute()
@@ -144,10 +145,10 @@ def _make_builder(folder):
 
 
 def _examples(builder, folder):
-  """Yield (row, split, example) of all splits that are read."""
+  """Yield (row, split, example) of all examples of `_SPLITS`, or of all."""
   known = [name for name in _SPLITS if name in builder.info.splits]
   verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)  # it warns that OpenCV were faster
+  logging.set_verbosity(logging.ERROR)  # hides a hint at OpenCV
   try:
     for split in known or list(builder.info.splits):
       where = f'{folder} ({split})'
@@ -173,7 +174,7 @@ def _prepare(image, name, size, where):
 
 
 def _names(feature, numbers):
-  # A class label knows names, unless it was declared by their number alone.
+  # A class label has names, unless only their number was declared.
   name = getattr(feature, 'int2str', str)
   return tuple(str(name(number)) for number in numbers)
 
@@ -198,7 +199,7 @@ def _make_table(images, names, groups, folder, seed):
 
 
 def _split(splits_of, groups, seed):
-  """Return the split of each class, or None where train and test share some."""
+  """Return the split of each class, or None if train and test share classes."""
   if any(len(parts) > 1 for parts in splits_of):
     return None
   split = [part for (part,) in splits_of]

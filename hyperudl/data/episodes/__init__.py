@@ -1,4 +1,4 @@
-"""Episodes drawn from a data set: indices, augmentation and shifts, by key."""
+"""Draws episodes from a data set: indices, augmentation and shifts, by key."""
 
 from hyperudl.data.episodes.draw import check_fits
 from hyperudl.data.episodes.draw import make_draw

@@ -1,19 +1,19 @@
-"""Augmentation of training images, as pure functions of a key and images.
+"""Augments training images by pure functions of a key and images.
 
-`rot90_classes` makes four classes of one (Omniglot): it rotates a whole class
-by the same multiple of 90 degrees throughout an episode. `augment_images` is
-the photometric augmentation of HyperTransformer for natural images.
+`rot90_classes` turns one class into four (Omniglot): it rotates all images of a
+class by the same multiple of 90 degrees throughout an episode. `augment_images`
+is HyperTransformer's photometric augmentation for natural images.
 
 `augment_episode` is HyperTransformer's augmentation of whole episodes, support
-and queries alike, with one draw for each episode or, with `per_label`, for each
-class of it: the class then becomes another one. Each transform has its own
-probability (zero in published scripts), in the order of `PROBABILITIES`, and
-the strengths of the reference (AugmentationConfig of its datasets.py): rotation
-by up to +-angle degrees, rolling by up to .3 of the side in both directions,
-shrinking to .7 to 1 of the side with zeros around, contrast
-m + tanh(a (x - m)) / a of pixels x in [-1, 1] about the mean m of each image
-and channel with a from .5 to 2.5, a 3x3 mean with zeros around, 1 - x. Contrast
-and the 3x3 mean are followed by stretching each image and channel to [0, 1].
+and queries alike. It is drawn once per episode or, with `per_label`, once per
+class, which makes new classes. Transforms come in the order of `PROBABILITIES`,
+each with its own probability (zero in the published scripts) and the strengths
+of the reference (AugmentationConfig of its datasets.py): rotation by up to
++-angle degrees, rolling by up to .3 of the side in both directions, shrinking
+to .7 to 1 of the side with zeros around, contrast m + tanh(a (x - m)) / a of
+pixels x in [-1, 1] about the mean m of each image and channel with a from .5 to
+2.5, a 3x3 mean with zeros around, 1 - x. After contrast and the 3x3 mean, each
+image and channel is stretched to [0, 1].
 """
 
 import jax
@@ -26,7 +26,7 @@ from hyperudl.core.config import EpisodeAugmentConfig
 from hyperudl.ops import image as image_ops
 
 PROBABILITIES = ('rotate', 'roll', 'resize', 'contrast', 'smooth', 'negate')
-_TINY = 1e-12  # keeps the hue of grey pixels finite
+_TINY = 1e-12  # keeps the hue of gray pixels finite
 
 
 def apply(
@@ -36,12 +36,12 @@ def apply(
   pixels: jax.Array,
   classes: jax.Array,
 ) -> jax.Array:
-  """Augment uint8 pixels as `data.augment` says.
+  """Augment uint8 pixels as `data.augment` specifies.
 
   Args:
-    config: static.
+    config: section `data` of the config; static.
     class_key: key[], the same for support and queries of an episode.
-    image_key: key[] of what is drawn per call or image.
+    image_key: key[], for what is drawn per call or image.
     pixels: uint8[n, H, W, C].
     classes: i32[n], e.g. labels of the episode.
 
@@ -63,7 +63,7 @@ def rot90_classes(
 ) -> jax.Array:
   """Rotate each class by its own random multiple of 90 degrees.
 
-  The rotation depends on the key and the class alone, so that the support and
+  The rotation depends only on the key and the class, so that the support and
   the queries of an episode can be rotated in separate calls.
 
   Args:
@@ -88,7 +88,7 @@ def rot90_classes(
   pixel = np.arange(height * width).reshape(height, width)
   tables = jnp.array([np.rot90(pixel, k).reshape(-1) for k in range(4)])
   flat = jnp.reshape(images, (-1, height * width, images.shape[-1]))
-  # A gather: twice as fast as choosing among rotated images on CPU.
+  # A gather is twice as fast on a CPU as choosing among rotated images.
   rotated = jax.vmap(lambda image, turn: image[tables[turn]])(flat, turns)
   return rotated.reshape(images.shape)
 
@@ -98,12 +98,12 @@ def augment_images(
 ) -> jax.Array:
   """Flip, recolour and crop images as HyperTransformer does.
 
-  Left-right flip with probability 1/2 and crop per image; hue, brightness and
-  contrast are drawn once per call. The result is clipped to [0, 1].
+  Left-right flip (with probability 1/2) and crop are drawn per image; hue,
+  brightness and contrast once per call. The result is clipped to [0, 1].
 
   Args:
     key: key[].
-    images: f32[n, H, W, C] in [0, 1]; the hue of other than 3 channels stays.
+    images: f32[n, H, W, C] in [0, 1]; hue changes only if C = 3.
     individually: whether hue, brightness and contrast are drawn per image.
 
   Returns:
@@ -126,7 +126,7 @@ def augment_images(
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Mirror each image of [n, H, W, C] left to right with probability 1/2."""
+  """Mirror each image of [n, H, W, C] left-right with probability 1/2."""
   mirror = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
   return jnp.where(mirror, images[:, :, ::-1], images)
 
@@ -141,7 +141,7 @@ def shift_hue(images: jax.Array, turn: jax.Array) -> jax.Array:
   Returns:
     f32[n, H, W, 3].
   """
-  # Plane by plane: with a short last axis XLA on CPU does not vectorise.
+  # Plane by plane, since XLA on a CPU does not vectorise a short last axis.
   red, green, blue = (images[..., i] for i in range(3))
   value = jnp.maximum(red, jnp.maximum(green, blue))
   chroma = value - jnp.minimum(red, jnp.minimum(green, blue))
@@ -182,10 +182,10 @@ def crop(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def _window(image, side, place, axis):
-  """Stretch a window of one axis of f32[H, W, C] to its whole length.
+  """Stretch a window along one axis of f32[H, W, C] to the whole axis.
 
-  The window has the fraction `side` of the axis and lies at `place` in [0, 1]
-  between the first and the last position; linear, borders repeat.
+  The window is the fraction `side` of the axis; `place` in [0, 1] moves it from
+  the first to the last position. Interpolates linearly, repeating borders.
   """
   size = image.shape[axis]
   source = place * (1 - side) * size + side * (jnp.arange(size) + 0.5) - 0.5
@@ -197,7 +197,7 @@ def _window(image, side, place, axis):
 
 
 def active_transforms(config: EpisodeAugmentConfig) -> list[str]:
-  """Return the names of the transforms that may change an episode."""
+  """Return the names of the transforms with a non-zero setting."""
   return [name for name in (*PROBABILITIES, 'rot90') if getattr(config, name)]
 
 
@@ -216,7 +216,7 @@ def augment_episode(
     key: key[].
     images: f32[n, H, W, C] in [0, 1]; square for rot90.
     classes: i32[n], e.g. labels of the episode.
-    config: the probabilities; static.
+    config: probabilities and settings; static.
 
   Returns:
     f32[n, H, W, C] in [0, 1].
@@ -282,7 +282,7 @@ def _smooth(images, key, config):
 
 
 def _stretch(images):
-  """Stretch each image and channel to [0, 1]; a constant one becomes 0."""
+  """Stretch each image and channel to [0, 1]; constant ones become 0."""
   low = jnp.min(images, axis=(1, 2), keepdims=True)
   high = jnp.max(images, axis=(1, 2), keepdims=True)
   return (images - low) / (high - low + 1e-7)

@@ -1,10 +1,10 @@
-"""Corruptions of colour images, after CIFAR-10-C (arXiv:1903.12261).
+"""Corrupts colour images in the manner of CIFAR-10-C (arXiv:1903.12261).
 
-Each is a function of a key and images f32[n, H, W, C] in [0, 1] that returns
-f32[n, H, W, C], with one random strength per call, about severities 2 to 5 of
-the benchmark. They are written from its descriptions, so accuracies do not
-compare with its files. Results lie in [0, 1] where the input does. Noise
-differs per image.
+Each corruption is a function of a key and images f32[n, H, W, C] in [0, 1] that
+returns f32[n, H, W, C], with one random strength per call, about severities 2
+to 5 of the benchmark. They follow its descriptions, not its code, so accuracies
+are not comparable with those on its files. Results lie in [0, 1] if the input
+does. Noise differs per image.
 """
 
 import jax
@@ -25,14 +25,14 @@ def _clip(images):
 
 
 def brightness(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Add or subtract U(.15, .4)."""
+  """Add or subtract U(.15, .4) at all pixels."""
   sign_key, key = jax.random.split(key)
   sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
   return _clip(images + sign * _uniform(key, 0.15, 0.4))
 
 
 def saturation(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Move colours away from their gray (x 2 to 4) or towards it (x 0 to .4)."""
+  """Scale the difference from gray by U(2, 4) or U(0, .4)."""
   choice, low, high = jax.random.split(key, 3)
   factor = jnp.where(
     jax.random.bernoulli(choice),
@@ -43,7 +43,7 @@ def saturation(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def to_gray(images: jax.Array) -> jax.Array:
-  """Return the gray f32[n, H, W, 1]: luma, or the mean of other channels."""
+  """Return gray images f32[n, H, W, 1]: luma of RGB, else the channel mean."""
   count = images.shape[-1]
   luma = GRAY if count == 3 else (1 / count,) * count
   weights = jnp.asarray(luma, jnp.float32)
@@ -51,7 +51,7 @@ def to_gray(images: jax.Array) -> jax.Array:
 
 
 def tint(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Blend in a third to two thirds of one random colour."""
+  """Blend images with one random colour, which has weight U(.33, .66)."""
   weight_key, color_key = jax.random.split(key)
   weight = _uniform(weight_key, 0.33, 0.66)
   color = _uniform(color_key, 0.0, 1.0, (images.shape[-1],))
@@ -67,7 +67,7 @@ def shot_noise(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def impulse_noise(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Set 5 to 20% of all numbers (not pixels) to 0 or 1."""
+  """Set 5 to 20% of all values (channels of pixels) to 0 or 1."""
   rate_key, draw_key = jax.random.split(key)
   rate = _uniform(rate_key, 0.05, 0.2)
   draw = image.uniform(draw_key, images.shape)
@@ -76,7 +76,7 @@ def impulse_noise(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def defocus(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Blur with a disk of radius U(1, 2.5) pixels at 32 pixels a side."""
+  """Blur with a disk of radius U(1, 2.5) pixels, for images 32 pixels high."""
   radius = _uniform(key, 1.0, 2.5) * images.shape[1] / 32
   reach = max(1, int(np.ceil(2.5 * images.shape[1] / 32)))
   at = np.arange(-reach, reach + 1)
@@ -87,7 +87,7 @@ def defocus(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def motion_blur(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Average along a line of U(3, 7) pixels at 32, at a random angle."""
+  """Blur along a line at a random angle, U(3, 7) pixels if 32 pixels high."""
   length_key, angle_key = jax.random.split(key)
   length = _uniform(length_key, 3.0, 7.0) * images.shape[1] / 32
   angle = _uniform(angle_key, 0.0, np.pi)
@@ -101,7 +101,7 @@ def motion_blur(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def correlate(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Correlate every channel with f32[k, k], edges repeated."""
+  """Correlate every channel with a kernel f32[k, k]; edges are repeated."""
   reach = kernel.shape[0] // 2
   pad = ((0, 0), (reach, reach), (reach, reach), (0, 0))
   padded = jnp.pad(images, pad, mode='edge')
@@ -115,7 +115,7 @@ def correlate(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def zoom_blur(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Average eight zooms from 1 to U(1.1, 1.35)."""
+  """Average eight magnifications by factors from 1 to U(1.1, 1.35)."""
   largest = _uniform(key, 1.1, 1.35)
   factors = 1 + (largest - 1) * jnp.linspace(0.0, 1.0, 8)
   zoom = lambda factor: image.scale(images, 1 / factor, 1 / factor)
@@ -123,7 +123,7 @@ def zoom_blur(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def fog(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Blend in U(.4, .7) of smooth bright clouds, others for each image."""
+  """Blend images with smooth bright clouds, one pattern each, by U(.4, .7)."""
   weight_key, cloud_key = jax.random.split(key)
   weight = _uniform(weight_key, 0.4, 0.7)
   n, height, width, _ = images.shape

@@ -1,9 +1,9 @@
 """Draws episodes from a data set as a pure function of their keys.
 
 A draw has three parts: indices (jitted), the gather of uint8 pixels where they
-are stored (in the same program when the set fits on the device, else from a
-memory map by numpy), and the rest (jitted): pixels / 255, augmentation, shift.
-The bytes are the same either way, and episode i depends on keys[i] alone.
+are stored (in the same program if the set fits on the device, else by numpy,
+possibly from a memory map), and the rest (jitted): pixels / 255, augmentation,
+shift. The bytes are the same either way; episode i depends only on keys[i].
 
 Support rows are the labelled ones, class by class (in random order where
 data.support_query is 'joint'), then the unlabelled ones (y = -1); unlabelled
@@ -33,7 +33,7 @@ from hyperudl.data.language import episodes as language_episodes
 from hyperudl.data.language import task_set
 from hyperudl.ops import image as image_ops
 
-_EMIT_MEAN_OF = 64  # supports whose weights emit_from='mean' averages
+_EMIT_MEAN_OF = 64  # number of supports of emit_from='mean'
 
 
 def make_draw(
@@ -46,25 +46,25 @@ def make_draw(
   """Make the function that draws episodes.
 
   Args:
-    config: with the sections `episode` and `data` of `core.config.RunConfig`;
-      more pixels than `data.device_mb` MiB stay on the disk or in memory.
+    config: has the sections `episode` and `data` of `core.config.RunConfig`.
+      Sets of more than `data.device_mb` MiB stay on disk or in host memory.
     dataset: images, or tasks with language (see `data.language.episodes`).
-    train: for training; otherwise `data.augment` applies only where
-      `data.augment_tests` is set.
-    training_set: for `episode.emit_from` 'mean' and 'other'.
+    train: whether to draw for training; otherwise `data.augment` applies only
+      if `data.augment_tests` is set.
+    training_set: source of supports for `episode.emit_from` 'mean' and 'other'.
 
   Returns:
-    draw: key[B] -> core.Episode (a second argument numbers the tasks of a
-      `TaskSet`) whose leaves have the leading axis B, or B, T when
-      `episode.tasks` is T. `extra` has unlabelled_y i32[U] (from N on for
-      distractors), class_ids i32[N], query_rows i32[Q] (rows of the data set)
-      and family i32[] (see `shifts.family_name`). `support.context` is None or
-      has the controls that the config names: inner f32[U, H, W, C], cond f32[U,
-      H, W, C] (U = 0 for 'none') and emit_from (Examples with the axis M = 64
-      or 1).
+    draw: key[B] -> core.Episode whose leaves have the leading axis B, or B, T
+      if `episode.tasks` is T; with a `TaskSet` a second argument chooses tasks.
+      `extra` has unlabelled_y i32[U] (N or more for distractors), class_ids
+      i32[N], query_rows i32[Q] (rows of the data set) and family i32[] (see
+      `shifts.family_name`). `support.context` is None or has the controls that
+      the config asks for: inner and cond, both f32[U, H, W, C] (U = 0 for
+      'none'), and emit_from (Examples with the axis M = 64 for 'mean', 1 for
+      'other').
 
   Raises:
-    core.BadInput: a choice that does not exist or does not fit the data.
+    core.BadInput: an unknown choice, or one that does not fit the data.
   """
   if isinstance(dataset, task_set.TaskSet):
     return language_episodes.make_draw(config, dataset, train=train)
@@ -94,10 +94,10 @@ def check_fits(
   Args:
     config: as for `make_draw`.
     dataset: as for `make_draw`.
-    split_name: what messages call the data.
+    split_name: name of the data in error messages.
 
   Raises:
-    core.BadInput: if it cannot.
+    core.BadInput: the data set cannot fill them.
   """
   if isinstance(dataset, task_set.TaskSet):
     language_episodes.check(config, dataset, split_name)
@@ -127,7 +127,7 @@ def _draw_on_device(plan, finish, sources, stores):
   def draw(keys, stores):
     plans = plan(keys)
     pixels = {name: _gather(stores[name], plans[name]) for name in plans}
-    # As if these were two programs, so that both routes round alike.
+    # Like two separate programs, so that this rounds as `_draw_from_host` does.
     return finish(*jax.lax.optimization_barrier((plans, pixels)))
 
   return lambda keys, numbers=None: draw(keys, stores)
@@ -155,7 +155,7 @@ def _gather(images, plan):
 
 
 def _plan_batch(spec, sources, keys):
-  """Draw a `sampling.Plan` by source, E = B x max(T, 1), times M for 'emit'."""
+  """Draw {source: `sampling.Plan`}, E = B x max(T, 1), times M for 'emit'."""
   count = max(spec.tasks, 1)
   copies = 1 if spec.emit_from == 'other' else _EMIT_MEAN_OF
 
@@ -177,14 +177,14 @@ def _plan_batch(spec, sources, keys):
 
 
 def _finish_batch(spec, plans, pixels):
-  """Make the batch of episodes from its plans and uint8 pixels, by source."""
+  """Make a batch of episodes from plans and uint8 pixels, dicts by source."""
   finish = functools.partial(_finish_episode, spec)
   support, query, extra = _map_episodes(finish, plans['own'], pixels['own'])
   context = _make_context(spec, plans, pixels, support.x.shape)
   episode = core.Episode(support._replace(context=context), query, extra)
   if not spec.tasks:
     return episode
-  # No -1: without unlabelled rows there are arrays of size zero.
+  # Not reshape(-1, ...): without unlabelled rows some arrays have size zero.
   group = lambda leaf: leaf.reshape(
     leaf.shape[0] // spec.tasks, spec.tasks, *leaf.shape[1:]
   )
@@ -194,7 +194,7 @@ def _finish_batch(spec, plans, pixels):
 def _finish_episode(spec, plan, pixels):
   """Make (support, query, extra) of one episode of a `Plan`, without axis E."""
   class_key, support_key, target_key, shift_key, _ = plan.keys
-  # With one key for support and queries, so that a class is one class.
+  # One class key, so that a class is augmented alike in support and queries.
   augmented = functools.partial(augment.apply, spec.data, class_key)
   labelled = augmented(support_key, pixels[0], plan.support_y)
   targets = augmented(target_key, pixels[1], plan.target_y)
@@ -225,9 +225,10 @@ def _map_episodes(function, *args):
   """Map over the leading axis: vectorised, or one at a time on a CPU."""
   if jax.default_backend() != 'cpu':
     return jax.vmap(function)(*args)
-  # On CPU a loop computes only the shift drawn, and an entry the same bytes
-  # in any company, if XLA neither fuses the body with the loop (barriers) nor
-  # dissolves a short one (at least four steps, seen with one and two).
+  # On a CPU a loop computes only the shift that is drawn. An entry's bytes do
+  # not depend on the others if XLA neither fuses the body with the loop (hence
+  # barriers) nor unrolls a short one (as seen with one and two steps; hence at
+  # least four).
   count = jax.tree.leaves(args)[0].shape[0]
   if count < 4:
     padded = np.minimum(np.arange(4), count - 1)
@@ -238,7 +239,7 @@ def _map_episodes(function, *args):
 
 
 def _make_context(spec, plans, pixels, shape):
-  """Make the images of controls, or None; `shape` is that of support.x."""
+  """Make the images for the controls, or None; `shape` is that of support.x."""
   finish = functools.partial(_finish_episode, spec)
   labelled = spec.way * spec.shot
   context = {}

@@ -1,7 +1,7 @@
-"""Random keys of training and evaluation episodes.
+"""Makes the random keys of training and evaluation episodes.
 
-Each episode has a key of its own, a pure function of its place in training or
-in an evaluation, so that there is no iterator to save.
+Each episode has its own key, a pure function of its place in training or in an
+evaluation, so that there is no iterator state to save.
 """
 
 import functools
@@ -15,12 +15,12 @@ SPLITS = ('train', 'valid', 'test', 'all')
 
 
 def train_keys(seed: int, step: int | jax.Array, batch: int) -> jax.Array:
-  """Return the keys of the episodes of update `step`: key[batch].
+  """Return key[batch], the keys of the training episodes of update `step`.
 
   Args:
     seed: int, the seed of the run.
     step: int or i32[].
-    batch: int; a larger one begins with the same keys.
+    batch: int; a larger batch begins with the same keys.
   """
   return _stream(jax.random.key(seed), 0, step, 0, batch)
 
@@ -28,12 +28,12 @@ def train_keys(seed: int, step: int | jax.Array, batch: int) -> jax.Array:
 def eval_keys(split: str, start: int, count: int) -> jax.Array:
   """Return keys of the fixed episodes start .. start + count - 1 of a split.
 
-  They depend on no seed, so that every model gets the same episodes.
+  They do not depend on a seed, so that every model gets the same episodes.
 
   Args:
     split: one of `SPLITS`.
-    start: int.
-    count: int.
+    start: number of the first episode.
+    count: number of episodes.
 
   Returns:
     key[count].

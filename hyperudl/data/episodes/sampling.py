@@ -1,4 +1,4 @@
-"""Draws which images make up an episode: indices alone, by key under jit."""
+"""Draws the indices of the images of an episode, by key and under jit."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ from hyperudl.data.episodes import spec as spec_lib
 
 
 class Plan(NamedTuple):
-  """Episodes as rows of a data set; leaves have a leading axis E."""
+  """E episodes as rows of a data set."""
 
   keys: jax.Array  # key[E, 5], for what is drawn after the rows
   class_ids: jax.Array  # i32[E, N], class of the data set behind each label
   support: jax.Array  # i32[E, N x shot], row of the data set
-  support_y: jax.Array  # i32[E, N x shot], class by class if not 'joint'
-  targets: jax.Array  # i32[E, n], queries, then unlabelled rows
-  target_y: jax.Array  # i32[E, n], N, N + 1, ... for distractors
+  support_y: jax.Array  # i32[E, N x shot], class by class unless 'joint'
+  targets: jax.Array  # i32[E, n], rows of queries, then of unlabelled images
+  target_y: jax.Array  # i32[E, n]; distractors have N, N + 1, ...
 
 
 def draw_plan(keys: jax.Array, spec: spec_lib.Spec, dataset: Dataset) -> Plan:
@@ -26,30 +26,31 @@ def draw_plan(keys: jax.Array, spec: spec_lib.Spec, dataset: Dataset) -> Plan:
 
   Args:
     keys: key[1 + E], one for the classes and one for each episode.
-    spec: that passed `spec.check` with this data set.
-    dataset: only counts and starts are read.
+    spec: a `Spec` that passed `spec.check` with this data set.
+    dataset: only its counts and starts are used.
 
   Returns:
-    `Plan`; no image comes twice in an episode, except that under
-    support_query='reference' a query may be in the support, labelled or not.
-    Under 'joint' a class may have no image in the support, or no query.
+    A `Plan`. No image comes twice in an episode, except that with
+    data.support_query 'reference' a query may also be in the support, labelled
+    or unlabelled. With 'joint' a class may have no image in the support, or no
+    query.
   """
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
-  # The largest of uniform numbers: without replacement, in random order.
+  # The largest uniform scores: without replacement and in random order.
   classes = jax.lax.top_k(scores, (len(keys) - 1) * spec.classes)[1]
   draw = lambda key, classes: _draw_episode(key, classes, spec, dataset)
   return jax.vmap(draw)(keys[1:], classes.reshape(-1, spec.classes))
 
 
 def _draw_episode(key, classes, spec, dataset):
-  """Draw the `Plan` of one episode without E; classes i32[N + distractors]."""
+  """Draw one episode, a `Plan` without axis E; classes i32[N + distractors]."""
   keys = jax.random.split(key, 7)
   classes, distractors = classes[: spec.way], classes[spec.way :]
   longest = int(np.max(dataset.counts))
   shuffle = lambda scores: _shuffle_rows(
     scores.reshape(spec.way, longest), classes, spec.max_per_class, dataset
   )
-  # All in one call, since XLA takes long to compile each.
+  # One call for all random numbers, as XLA is slow to compile each call.
   size = spec.way * longest
   scores = jax.random.uniform(keys[0], (size + spec.targets,))
   order, rows = scores[size:], shuffle(scores[:size])
@@ -62,8 +63,8 @@ def _draw_episode(key, classes, spec, dataset):
     capacity = jnp.asarray(dataset.counts, jnp.int32)[classes] - spec.shot
     y, place = _target_slots(keys[1], order, spec, capacity)
     if spec.data.support_query == 'reference':
-      # Drawn anew, so that a query may be an image of the support.
-      # (Small numbers folded in would be the keys of the split above.)
+      # Drawn independently, so that a query may be an image of the support.
+      # (100, as folding in small numbers would give keys of the split above.)
       again = jax.random.uniform(
         jax.random.fold_in(key, 100), (spec.way, longest)
       )
@@ -74,14 +75,14 @@ def _draw_episode(key, classes, spec, dataset):
     else:
       targets = rows[y, spec.shot + place]
   if spec.distractors:
-    # A separate key: a single task is the same with and without them.
+    # A separate key, so that one task is the same with and without them.
     key = jax.random.fold_in(key, 1)
     targets, y = _add_distractors(key, targets, y, distractors, spec, dataset)
   return Plan(keys[2:], classes, support, support_y, targets, y)
 
 
 def _split_jointly(key, rows, spec):
-  """Divide rows into support and queries at random, whatever their class."""
+  """Divide rows into support and queries at random, regardless of class."""
   per_class = spec.shot + spec.query
   rows = rows[:, :per_class].reshape(-1)
   y = jnp.repeat(jnp.arange(spec.way), per_class)
@@ -98,20 +99,20 @@ def _occurrence(y, way):
 
 
 def _shuffle_rows(scores, classes, limit, dataset):
-  """Return rows of each class, largest scores first, `limit` at most.
+  """Return at most `limit` rows of each class, in descending order of score.
 
   Args:
-    scores: f32[n, most images of a class] in [0, 1).
+    scores: f32[n, images of the largest class] in [0, 1).
     classes: i32[n].
     limit: int.
     dataset: a `Dataset`.
 
   Returns:
-    i32[n, min(limit, most images of a class)].
+    i32[n, min(limit, images of the largest class)].
   """
   longest = scores.shape[1]
   counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
-  # What a class has less than the longest one comes last and is never used.
+  # Places beyond the images of a class come last and are never used.
   scores = jnp.where(jnp.arange(longest) < counts[:, None], scores, -1.0)
   rows = jax.lax.top_k(scores, min(longest, limit))[1]
   return rows + jnp.asarray(dataset.starts, jnp.int32)[classes][:, None]
@@ -128,7 +129,7 @@ def _add_distractors(key, targets, y, classes, spec, dataset):
   labels = jnp.repeat(spec.way + jnp.arange(spec.distractors), per_class)
   targets = jnp.concatenate([targets, rows.reshape(-1)])
   y = jnp.concatenate([y, labels.astype(y.dtype)])
-  # Queries stay first, in their order; the unlabelled rows are shuffled.
+  # Queries stay first and in order; the unlabelled rows are shuffled.
   queries = spec.way * spec.query
   order = jnp.where(jnp.arange(len(y)) < queries, 2.0, order)
   order = jax.lax.top_k(order, len(y))[1]
@@ -138,23 +139,24 @@ def _add_distractors(key, targets, y, classes, spec, dataset):
 def _target_slots(key, order, spec, capacity):
   """Draw the classes of queries and unlabelled rows, in random order.
 
-  Queries come first and, balanced, do not depend on the number of unlabelled
-  rows, so that learners with and without such rows get the same episodes.
+  Queries come first. If balanced, they do not depend on the number of
+  unlabelled rows, so that learners with and without such rows get the same
+  queries.
 
   Args:
     key: key[].
-    order: f32[n], uniform numbers in [0, 1) to be sorted by.
+    order: f32[n], uniform numbers in [0, 1) to sort by.
     spec: a `Spec`.
-    capacity: i32[N], images that each class has for them.
+    capacity: i32[N], number of images of each class without its support.
 
   Returns:
-    y i32[n] and place i32[n]: each slot's class, and its number among the
+    y i32[n] and place i32[n]: the class of each slot, and its number among the
     slots of that class.
   """
   slots = jnp.arange(spec.targets)
   if spec.is_balanced:
     place, y = jnp.divmod(slots, spec.way)
-    # Shuffled within the queries and within the unlabelled rows.
+    # Shuffle the queries and the unlabelled rows separately.
     order += place < spec.query
   else:
     concentrations = spec_lib.CONCENTRATIONS[spec.proportions]
@@ -172,9 +174,9 @@ def _dirichlet_counts(key, total, capacity, concentrations):
   Args:
     key: key[].
     total: int, sum of the counts.
-    capacity: i32[N], largest counts; what exceeds them is drawn again among
-      the classes with room left.
-    concentrations: floats, of which one is drawn with equal probability.
+    capacity: i32[N], largest counts; any excess is drawn again among the
+      classes with room left.
+    concentrations: floats, one of which is drawn with equal probability.
 
   Returns:
     i32[N].
@@ -195,7 +197,7 @@ def _dirichlet_counts(key, total, capacity, concentrations):
     capped = jnp.minimum(counts, capacity)
     return capped, jnp.sum(counts - capped), key
 
-  # A round that leaves a rest fills a class, so it ends within N rounds if
-  # the classes can hold the total, which `spec.check` makes sure of.
+  # A round that leaves an excess fills a class, so the loop ends within N
+  # rounds if the classes can hold the total, which `spec.check` ensures.
   state = jnp.zeros_like(capacity), jnp.int32(total), key
   return jax.lax.while_loop(lambda state: state[1] > 0, redraw, state)[0]

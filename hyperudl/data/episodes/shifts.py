@@ -1,9 +1,9 @@
-"""Distribution shifts: one family and one strength for a whole episode.
+"""Shifts the distribution of images: one family and strength per episode.
 
 The families form four disjoint groups (only `clean` is in two of them), so that
 a network can be trained on one, learn to adapt on the second and be tested on
-the third. With s ~ U(.3, .9), u ~ U(0, 1), r ~ U(.3, 1), N standard normal,
-one draw per call except for N, which differs per pixel, channel and image:
+the third. s ~ U(.3, .9), u ~ U(0, 1) and r ~ U(.3, 1) are drawn once per call,
+N (standard normal) for each pixel, channel and image:
 
   training    clean; contrast x (1 - s) + s u; polarity 1 - r x;
               noise x + .5 r N; blur (taps 1 2 3 2 1, twice);
@@ -13,17 +13,17 @@ one draw per call except for N, which differs per pixel, channel and image:
               stripes x + U(.3, .8) sin(w.r + phase), |w| in U(.5, 1.5) per
               pixel; rotation by +-U(.35, .7) rad;
               polarity_noise 1 - r x + U(.15, .6) N
-  heldout     shear by +-U(.5, .8); pixelate to a third of the size;
+  heldout     shear by +-U(.5, .8); pixelate to a third of the resolution;
               salt_and_pepper on 20% of the pixels
-  fresh       occlusion by a square of 3/8 of the size, at a place per image,
-              of one value U(0, 1): for the last test of a chosen method
+  fresh       occlusion by a square of 3/8 of the side and one value U(0, 1),
+              placed anew in each image: for the last test of a chosen method
 
-For colour images there are three groups of the same kind, with the corruptions
-of `corruptions.py`: color_training, color_adaptation, color_heldout, and
-color_phase2 for both of the first.
+For colour images there are three such groups, with the corruptions of
+`corruptions.py`: color_training, color_adaptation and color_heldout; and
+color_phase2, which joins the first two.
 
-Values are not clipped: noise, stripes and polarity may leave [0, 1], and a
-network that adapts gets these values.
+Values are not clipped: noise, stripes and polarity may leave [0, 1], and
+networks get these values as input.
 """
 
 import jax
@@ -56,7 +56,7 @@ COLOR_FAMILIES = _tuples(
     'color_heldout': 'fog motion_blur impulse_noise zoom_blur',
   }
 )
-# Training and adaptation.
+# Both groups, with `clean` twice.
 _PHASE2 = FAMILIES['training'] + FAMILIES['adaptation']
 _GROUPS = {
   'none': ('clean',),
@@ -66,10 +66,10 @@ _GROUPS = {
     COLOR_FAMILIES['color_training'] + COLOR_FAMILIES['color_adaptation']
   ),
   'training+adaptation': tuple(dict.fromkeys(_PHASE2)),
-  # The two groups are equally long, so this draws the group with probability
-  # 1/2 and then the family; `clean` comes twice as often as the others.
+  # The two groups have equal size, so this draws each group with probability
+  # 1/2 and then a family; `clean` comes twice as often as the others.
   'phase2': _PHASE2,
-  # For one last test where `shear` was used in development.
+  # For a last test of methods developed with `shear`.
   'final': ('pixelate', 'salt_and_pepper', 'occlusion'),
 }
 
@@ -78,12 +78,13 @@ def families(group: str) -> tuple[str, ...]:
   """Return the families that `group` draws from with equal probability.
 
   Args:
-    group: 'none', a key of `FAMILIES`, 'training+adaptation' (each of the 11
-      families alike), 'phase2' (first the group, then the family), 'final'
-      (held-out and fresh families without `shear`) or the name of one family.
+    group: 'none', a key of `FAMILIES` or `COLOR_FAMILIES`,
+      'training+adaptation' (its 11 families equally often), 'phase2' or
+      'color_phase2' (first the group, then the family), 'final' (held-out and
+      fresh families without `shear`) or the name of one family.
 
   Returns:
-    A tuple of names; one that comes twice is drawn twice as often.
+    A tuple of names; one that is listed twice is drawn twice as often.
 
   Raises:
     core.BadInput: an unknown name.
@@ -99,12 +100,12 @@ def families(group: str) -> tuple[str, ...]:
 
 
 def family_name(index: int) -> str:
-  """Return the name of the family with the number `index` (from `apply`)."""
+  """Return the name of the family number `index`, which `apply` returns."""
   return _NAMES[int(index)]
 
 
 def family_index(name: str) -> int:
-  """Return the number of the family `name`, as `apply` returns it."""
+  """Return the number of the family `name`; inverts `family_name`."""
   return _NAMES.index(name)
 
 
@@ -113,8 +114,8 @@ def apply(
 ) -> tuple[jax.Array, jax.Array]:
   """Apply one random shift of a group to all images.
 
-  A family gets the same strength and noise whichever group it was drawn from.
-  Under `lax.map` only the family drawn is computed, under `vmap` all of them.
+  With one key, a family gets the same strength and noise from any group.
+  Under `lax.map` only the drawn family is computed, under `vmap` all of them.
 
   Args:
     key: key[].
@@ -122,7 +123,7 @@ def apply(
     group: a name that `families` knows; static.
 
   Returns:
-    (f32[n, H, W, C], not clipped; i32[] number of the family).
+    (f32[n, H, W, C], not clipped; i32[], number of the family).
 
   Raises:
     core.BadInput: an unknown group.
@@ -144,7 +145,7 @@ def _uniform(key, low, high):
 
 
 def _signed(key, low, high):
-  """Draw a number whose size is U(low, high), with a random sign."""
+  """Draw a number whose absolute value is U(low, high), with a random sign."""
   draw = _uniform(key, -1.0, 1.0)
   return jnp.where(draw < 0, -1, 1) * (low + (high - low) * jnp.abs(draw))
 

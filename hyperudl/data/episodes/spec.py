@@ -1,4 +1,4 @@
-"""What an episode is made of, as a config says and a data set allows."""
+"""Reads the composition of an episode from a config and checks it."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from hyperudl.data.datasets import Dataset
 from hyperudl.data.episodes import augment
 from hyperudl.data.episodes import shifts
 
-# Dirichlet concentrations of `episode.proportions`, one drawn per episode.
+# Dirichlet concentrations by `episode.proportions`; each episode draws one.
 CONCENTRATIONS = {
   'dirichlet': (0.7, 2.0, 100.0),
   'dirichlet_0.7': (0.7,),
@@ -21,7 +21,7 @@ CONCENTRATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Spec(config_lib.EpisodeConfig):
-  """The sections `episode` and `data` of a config; counts are per class."""
+  """The config sections `episode` and `data`; image counts are per class."""
 
   data: config_lib.DataConfig = dataclasses.field(
     default_factory=config_lib.DataConfig
@@ -29,7 +29,7 @@ class Spec(config_lib.EpisodeConfig):
 
   @property
   def is_balanced(self) -> bool:
-    """Whether all classes have as many unlabelled images and queries."""
+    """Whether all classes have equally many unlabelled images and queries."""
     return self.proportions == 'balanced'
 
   @property
@@ -59,8 +59,8 @@ def read(config: Any, train: bool) -> Spec:
 
   Args:
     config: ConfigDict with the fields of `core.config.RunConfig`.
-    train: for training; otherwise `data.augment` becomes 'none' unless
-      `data.augment_tests` is set.
+    train: whether this is for training; otherwise `data.augment` becomes 'none'
+      unless `data.augment_tests` is set.
 
   Raises:
     core.BadInput: a value out of range, a choice that does not exist, or
@@ -76,7 +76,7 @@ def read(config: Any, train: bool) -> Spec:
   hyperparameters.check(spec.data, 'data.')
   shifts.families(spec.data.shift)
   _check_combinations(spec)
-  if train:  # an evaluation may use less of the config
+  if train:  # an evaluation may ignore some of the settings
     _check_augmentation_is_used(spec.data)
   elif not spec.data.augment_tests:
     spec = dataclasses.replace(
@@ -125,10 +125,11 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
   Args:
     spec: a `Spec`.
     dataset: the images to draw from.
-    name: what messages call the data set.
+    name: name of the data set in error messages.
 
   Raises:
-    core.BadInput: too few classes, too few images, or not square.
+    core.BadInput: too few classes or images, or quarter turns of images that
+      are not square.
   """
   counts = np.sort(np.asarray(dataset.counts))
   for terms, needed, unit, available in _requirements(spec, counts):
@@ -149,7 +150,7 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
 
 
 def _requirements(spec, counts):
-  """Yield (fields, number needed, its unit, number available)."""
+  """Yield (config fields, number needed, unit, number available)."""
   way = f'episode.way={spec.way}'
   classes = way
   if spec.distractors:
@@ -173,7 +174,7 @@ def _requirements(spec, counts):
     if spec.data.support_query == 'reference':
       per_class = spec.max_per_class
     yield terms, per_class, unit, counts[0]
-  # Any classes may be drawn, so the smallest ones must suffice together.
+  # Any classes may be drawn, so the smallest ones together must suffice.
   unit = f'images, the {spec.way} smallest classes together have'
   total, available = spec.way * per_class, counts[: spec.way].sum()
   yield f'{way} x ({terms})', total, unit, available

@@ -1,4 +1,4 @@
-"""Tasks with language: questions about images, and their answers as strings."""
+"""Loads tasks with language: questions about images, answered by strings."""
 
 import pathlib
 
@@ -13,14 +13,14 @@ def load(config: ConfigDict, split: str) -> task_set.TaskSet:
   """Load one split of the tasks that a config names.
 
   Args:
-    config: with `data.dataset` ('glyphvqa', or a folder in `data.dir` that
+    config: has `data.dataset` ('glyphvqa', or a folder in `data.dir` that
       `metavqa.load` reads), `data.dir`, `episode.way`, `language`, and
-      `data.latents`, the workdir of a run whose `precompute` has made latents
-      for the training tasks, or ''.
-    split: 'train', 'valid', 'test' or 'all'.
+      `data.latents`: '' or the workdir of a run for which
+      `training.precompute` has saved latents of the training tasks.
+    split: 'train', 'valid', 'test' or, for 'glyphvqa', 'all'.
 
   Raises:
-    core.BadInput: an unknown set or a fault in its data.
+    core.BadInput: unknown set or faulty data.
   """
   name, path = config.data.dataset, config.data.dir
   language = task_set.LanguageConfig(**config.language)

@@ -1,12 +1,12 @@
-"""Encodes images and strings by a CLIP model in a folder (extra `clip`).
+"""Encodes images and strings with a CLIP model in a folder (extra `clip`).
 
-The model is one of Hugging Face's format, `FlaxCLIPModel` of transformers 4:
-its folder has config.json, weights (flax_model.msgpack, or those of torch if
-torch is installed) and the tokenizer's files. Nothing is downloaded.
+The model has Hugging Face's format, `FlaxCLIPModel` of transformers 4: its
+folder has config.json, weights (flax_model.msgpack, or those of torch if torch
+is installed) and the tokenizer's files. Nothing is downloaded.
 
-Features are the projected ones and not normalised, as in the original of
-Meta-VQA: images are resized straight to the model's square with a bicubic
-filter, without a crop, and normalised by CLIP's mean and standard deviation.
+As in the original Meta-VQA, features are projected but not normalised, and
+images are resized to the model's square with a bicubic filter, without a crop,
+and normalised by CLIP's mean and standard deviation.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,8 @@ from PIL import Image
 from hyperudl.core import BadInput
 from hyperudl.data.datasets import image_folder
 
-# Of Radford et al. 2021 (arXiv:2103.00020), RGB in 0..1; a folder's
-# preprocessor_config.json says otherwise.
+# From Radford et al. 2021 (arXiv:2103.00020), RGB in 0..1; a folder's
+# preprocessor_config.json takes precedence.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 WEIGHTS = ('flax_model.msgpack', 'model.safetensors', 'pytorch_model.bin')
@@ -35,11 +35,11 @@ TOKENIZER = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
 
 
 class Clip(NamedTuple):
-  """A model as pure functions.
+  """A CLIP model as pure functions.
 
   size:        pixels per side
-  width:       e, of the features
-  fingerprint: a number that changes with the files that it was read from
+  width:       e, the number of features
+  fingerprint: a checksum of the model's files
   tokenize:    list of n strings -> (i32[n, L], i32[n, L]), ids and mask
   texts:       (ids, mask) -> f32[n, e]
   images:      f32[n, size, size, 3] in 0..1 -> f32[n, e]
@@ -54,7 +54,7 @@ class Clip(NamedTuple):
 
 
 def load(folder: str) -> Clip:
-  """Load the model of a folder.
+  """Load the CLIP model in a folder.
 
   Raises:
     BadInput: transformers or a file is missing, or cannot be read as CLIP.
@@ -72,7 +72,7 @@ def load(folder: str) -> Clip:
     ) from None
   transformers.utils.logging.set_verbosity_error()
   try:
-    # With _do_init weights that are not there would be random ones.
+    # With _do_init missing weights would silently be random.
     model, params = FlaxCLIPModel.from_pretrained(
       folder,
       local_files_only=True,
@@ -80,7 +80,7 @@ def load(folder: str) -> Clip:
       _do_init=False,
     )
     tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
-  # Damaged files raise whatever their parsers raise.
+  # Parsers of damaged files raise all kinds of exceptions.
   except Exception as error:
     text = ' '.join(str(error).split())[:200]
     raise BadInput(
@@ -96,7 +96,7 @@ def load(folder: str) -> Clip:
 
 
 def _check(folder):
-  """Return the file of the weights; BadInput if something is missing."""
+  """Return the name of the weights file; BadInput if something is missing."""
   exists = lambda name: os.path.exists(os.path.join(folder, name))
   weights = [name for name in WEIGHTS if exists(name)]
   has_tokens = any(all(map(exists, names)) for names in TOKENIZER)
@@ -161,7 +161,7 @@ def _normalisation(folder):
 
 
 def _fingerprint(folder, weights):
-  """Return a number that changes with the files of the model."""
+  """Return a checksum of the model's config and weights files."""
   checksum = 0
   for name in ('config.json', weights):
     with open(os.path.join(folder, name), 'rb') as file:
@@ -174,7 +174,7 @@ def pixels(path: str, size: int) -> np.ndarray:
   """Read one image file as f32[size, size, 3] in 0..1.
 
   Raises:
-    BadInput: it is no image, or a damaged one.
+    BadInput: not an image, or a damaged one.
   """
   try:
     data = pathlib.Path(path).read_bytes()
@@ -186,7 +186,7 @@ def pixels(path: str, size: int) -> np.ndarray:
 
 
 def find_images(folder: str) -> dict[str, str]:
-  """Return {name without its ending: path} of image files below a folder."""
+  """Return {file name without its ending: path} of all images in a folder."""
   paths: dict[str, str] = {}
   for place, _, names in sorted(os.walk(folder)):
     for name in sorted(names):

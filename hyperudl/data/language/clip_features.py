@@ -1,17 +1,16 @@
-r"""Encodes the images and strings of Meta-VQA by a CLIP model.
+r"""Encodes the images and strings of Meta-VQA with a CLIP model.
 
   python -m hyperudl.data.language.clip_features \
     --tasks=data_numpy_dir/metavqa --images=coco --model=clip-vit-large-patch14
 
---tasks is a folder of meta_train.json, meta_test.json and templates.json, which
-`python -m hyperudl.data.convert --kind=metavqa` makes; image_features.npz,
-question_features.npz and answer_features.npz come beside them. --images is
-searched, folders in it too, for files of the images' names; --model is a
-folder, see `data/language/clip_encoder.py`. Needs the extra `clip`. The same
-command goes on where it was stopped: finished parts of the images lie in
-image_features.npz.parts until all is done. Exit codes: 0 done; 2 a bad flag,
-file or model; 5 disk full or unwritable; 8 a device has too little memory; 130
-Ctrl-C.
+--tasks is a folder with meta_train.json, meta_test.json and templates.json, as
+made by `python -m hyperudl.data.convert --kind=metavqa`; image_features.npz,
+question_features.npz and answer_features.npz are written to it. --images and
+its subfolders are searched for the image files by name; --model is a folder,
+see `data/language/clip_encoder.py`. Needs the extra `clip`. To resume, run the
+same command again: finished parts of the images are in image_features.npz.parts
+until all are done. Exit codes: 0 done; 2 bad flag, file or model; 5 disk full
+or unwritable; 8 a device has too little memory; 130 Ctrl-C.
 """
 
 import io
@@ -33,19 +32,19 @@ from hyperudl.data.language import metavqa_tasks
 from hyperudl.storage import filesystem
 
 KINDS = ('image', 'question', 'answer')
-PART = 2048  # images in a file of partial results
+PART = 2048  # images per file of partial results
 
 
 def read_strings(
   folder: str,
 ) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-  """Read what a folder's tasks need encoded.
+  """Read the names and strings of a folder's tasks that are to be encoded.
 
   Returns:
     (names of images, questions, [(question, sentence)] of answers).
 
   Raises:
-    core.BadInput: a fault in a file.
+    core.BadInput: a faulty file.
   """
   splits = metavqa_tasks.read_splits(folder)
   tasks = {
@@ -63,17 +62,17 @@ def read_strings(
 
 
 def encode(tasks: str, images: str, model: str, batch: int) -> None:
-  """Write the three banks of features into the folder of tasks.
+  """Encode images, questions and answers, and write three feature files.
 
   Args:
-    tasks: folder of tasks.
+    tasks: folder of tasks, to which the files are written.
     images: folder of image files.
     model: folder of a CLIP model.
-    batch: images or strings at a time.
+    batch: number of images or strings at a time.
 
   Raises:
-    core.BadInput: before a bank is written.
-    core.Unwritable: the disk.
+    core.BadInput: faulty input; no feature file has been written.
+    core.Unwritable: the disk is full or the folder cannot be written.
   """
   targets = [os.path.join(tasks, f'{kind}_features.npz') for kind in KINDS]
   for path in targets:
@@ -97,7 +96,7 @@ def encode(tasks: str, images: str, model: str, batch: int) -> None:
       _texts(encoder, sentences, batch, 'answers'),
     ),
   )
-  # All three or none, and only readable ones.
+  # Write all three or none, and only after reading them back.
   with (
     filesystem.writing(tasks),
     tempfile.TemporaryDirectory(dir=tasks) as folder,
@@ -112,7 +111,7 @@ def encode(tasks: str, images: str, model: str, batch: int) -> None:
 
 
 def _texts(encoder, strings, batch, label):
-  """f32[n, e]; a sentence that comes twice is encoded once."""
+  """Encode strings as f32[n, e], each different one only once."""
   unique = list(dict.fromkeys(strings))
   call = lambda part: encoder.texts(*encoder.tokenize(part))
   features = _in_batches(call, unique, batch, label)
@@ -121,7 +120,7 @@ def _texts(encoder, strings, batch, label):
 
 
 def _images(encoder, files, batch, folder):
-  """f32[n, e]; finished parts are saved in a folder until all are there."""
+  """Encode image files as f32[n, e], saving finished parts in a folder."""
   call = lambda paths: encoder.images(
     np.stack([clip_encoder.pixels(path, encoder.size) for path in paths])
   )
@@ -142,7 +141,7 @@ def _images(encoder, files, batch, folder):
 
 
 def _read_part(path, names):
-  """Features of a finished part, None if there is none or it is another's."""
+  """Return the features of a finished part, or None if it has other names."""
   try:
     with np.load(path, allow_pickle=False) as arrays:
       if arrays['names'].tolist() == list(names):
@@ -153,7 +152,7 @@ def _read_part(path, names):
 
 
 def _in_batches(call, items, batch, label):
-  """f32[n, e] of `call` on so many items at once, the last filled up."""
+  """Return f32[n, e]: `call` on batches of equal size, the last one padded."""
   parts, started = [], time.monotonic()
   for start in range(0, len(items), batch):
     part = list(items[start : start + batch])
@@ -170,7 +169,7 @@ def _in_batches(call, items, batch, label):
 
 
 def _write(path, names, features):
-  """Write a bank as `metavqa.read_features` reads it, whole or not at all."""
+  """Write features for `metavqa.read_features`, completely or not at all."""
   file = io.BytesIO()
   np.savez(file, names=np.array(names, str), features=features)
   filesystem.replace(path, file.getvalue())
@@ -178,7 +177,7 @@ def _write(path, names, features):
 
 
 def main(argv: list[str]) -> None:
-  """Encode what the flags name."""
+  """Encode the tasks and images that the flags name."""
   del argv
   values = flags.FLAGS
   if values.batch < 1:

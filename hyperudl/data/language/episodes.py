@@ -1,13 +1,13 @@
 """Draws episodes of tasks with language, as a pure function of their keys.
 
 Training draws tasks at random and divides the images of a task anew each time;
-an evaluation asks task after task, with the support and the queries of the
-task. The context of support and queries is a dict with
+evaluation goes through the tasks in order and draws from each task's own
+support and queries. The context of support and queries is a dict with
   question  i32[L] word ids (0 = padding) or f32[E]
   answers   i32[N, L] or f32[N, E]
   mask      f32[N], 0 for answers that the task does not have.
-Rows that a task lacks have y = -1. For `extra['asked']` and `extra['captions']`
-of training see `questions.py`.
+Rows that a task lacks have y = -1. In training there may also be
+`extra['asked']` and `extra['captions']`, see `questions.py`.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from hyperudl.data.datasets import memmap
 from hyperudl.data.language import questions
 from hyperudl.data.language import task_set
 
-# The only values that tasks with language take.
+# Config fields that must have these values for tasks with language.
 FIXED = {
   'episode.unlabelled': 0,
   'episode.distractors': 0,
@@ -44,10 +44,10 @@ FIXED = {
 
 
 def check(config: ConfigDict, tasks: task_set.TaskSet, split_name: str) -> None:
-  """Refuse tasks that cannot fill the episodes of a config.
+  """Check that tasks can fill the episodes of a config.
 
   Raises:
-    core.BadInput: naming the field, its value and what to set instead.
+    core.BadInput: they cannot; the message says which field to set to what.
   """
   rules, learner, words = config.episode, config.learner, len(tasks.words)
   ways = tasks.mask.shape[1]
@@ -88,17 +88,18 @@ def make_draw(
   """Make the function that draws episodes of tasks.
 
   Args:
-    config: `episode.way`, `shot` and `query`: way x shot support rows and
-      way x query queries, whatever their classes.
-    tasks: to draw from.
+    config: has `episode.way`, `shot` and `query`, which give way x shot support
+      rows and way x query queries, regardless of their classes.
+    tasks: tasks to draw from.
     train: whether support and queries are drawn from all images of a task.
 
   Returns:
     draw: (keys key[B], numbers i32[B] or None) -> core.Episode with the axis
-    B (B, T where `episode.tasks` is T). Numbers name tasks, modulo their
-    count; None draws them. `extra` has task f32[total], one-hot, and, where
-    the set has latents, one of them as latent f32[Z], beside unlabelled_y
-    i32[0], class_ids i32[N], family i32[] and group i32[].
+    B, or B, T if `episode.tasks` is T. Numbers choose tasks (or consecutive
+    groups of T tasks), modulo the task count; None draws tasks at random.
+    `extra` has task f32[total], one-hot; if the set has latents, a random one
+    of the task, latent f32[Z]; and unlabelled_y i32[0], class_ids i32[N],
+    family i32[] and group i32[].
   """
   check(config, tasks, 'the training set' if train else 'the data')
   rules = config.episode
@@ -133,7 +134,7 @@ def make_draw(
 
 
 def _make_take(images, device_mb):
-  """Make the function rows i32[B, n] -> images, at row 0 for -1."""
+  """Make a function rows i32[B, n] -> images; row -1 gives image 0."""
   if images.nbytes <= device_mb << 20:
     images = jnp.asarray(images)
 
@@ -147,7 +148,7 @@ def _make_take(images, device_mb):
 
 
 def _pools(rules, tasks, sizes, train):
-  """[(rows, y)] to draw from: of all images, or of support and of queries."""
+  """Return [(rows, y)] to draw from: one of all images, or support, queries."""
   pools = [(tasks.support, tasks.support_y), (tasks.query, tasks.query_y)]
   if train:
     pools = [[np.concatenate(parts, axis=1) for parts in zip(*pools)]]
@@ -161,7 +162,7 @@ def _pools(rules, tasks, sizes, train):
 
 
 def _warn_of_missing_rows(rules, pools, sizes):
-  """Log where no task fills the rows that an evaluation asks for."""
+  """Log a warning if no task can fill the rows of an evaluation's episode."""
   for field, (rows, _), size in zip(('shot', 'query'), pools, sizes):
     if size > rows.shape[1]:
       logging.warning(
@@ -176,7 +177,7 @@ def _warn_of_missing_rows(rules, pools, sizes):
 
 @functools.partial(jax.jit, static_argnames=('count', 'group'))
 def _draw_tasks(keys, count, group):
-  """i32[B, group], numbers of tasks, all different within an episode."""
+  """Draw i32[B, group], task numbers that differ within an episode."""
 
   def draw(key):
     scores = jax.random.uniform(jax.random.fold_in(key, 1), (count,))
@@ -191,12 +192,12 @@ def _widened(part, size):
 
 
 def _plan(pools, sizes, keys, numbers):
-  """(numbers, (rows, y) of the support, (rows, y) of the queries)."""
+  """Return (numbers, (rows, y) of the support, (rows, y) of the queries)."""
 
   def choose(key, number, pool, size):
     rows, y = (jnp.asarray(part)[number] for part in pool)
     scores = jax.random.uniform(key, rows.shape)
-    # What is missing comes last.
+    # Missing rows (-1) come last.
     order = jax.lax.top_k(jnp.where(rows < 0, -1.0, scores), size)[1]
     return rows[order], y[order]
 
@@ -211,9 +212,10 @@ def _plan(pools, sizes, keys, numbers):
 
 
 def _divide(rows, y, sizes):
-  """[(rows, y) of the support, (rows, y) of the queries] of drawn images.
+  """Divide drawn images into [(rows, y) of the support, (rows, y) of queries].
 
-  A task of few images gives to both in proportion, and at least one query.
+  If a task has too few images, both get them in proportion to their sizes,
+  and there is at least one query.
   """
   present = jnp.sum(rows >= 0)
   queries = jnp.maximum(1, jnp.round(present * sizes[1] / sum(sizes)))

@@ -1,17 +1,18 @@
-"""`glyphvqa`: scenes of letters on tiles, and questions about them.
+"""Makes the tasks `glyphvqa`: questions about scenes of letters on tiles.
 
-A scene is 2 x 2 tiles; each has a position, a tile colour, an ink colour and
-a letter, no two of a scene alike in any of them. A semantic task is a referent
-(one value of one attribute: "on the red tile") and an attribute that is asked
-for ("what color is the ink"); a task is one wording of it. With answers
-'bare' ("the ink is green") only the question says which of the tiles is
-meant; 'full' answers repeat the referent. Everything follows from the seed.
+A scene is 2 x 2 tiles. Each tile has a position, a tile colour, an ink colour
+and a letter, and no two tiles of a scene share any of these. A pair is a
+referent (one value of one attribute: "on the red tile") and another attribute,
+which is asked for ("what is the color of the ink"); a task is a pair in one
+wording. With answers 'bare' ("the ink is green") only the question says which
+tile is meant; 'full' answers repeat the referent. Everything is a function of
+the seed.
 
-Splits by level: 'wording' asks the pairs of the training in wordings that
-training never used; 'semantic' asks pairs of referent and attribute that no
-training task has, in any wording. The scenes of valid and test are others,
-written by other drawers. Letters are asked for where there are up to 8 of them;
-where there are more, captions name them to the encoder.
+Valid and test have scenes of their own, by other drawers. With level 'wording'
+they have the training pairs in wordings not used in training; with 'semantic'
+they have pairs that no training task has, in any wording. Questions ask for
+letters if there are at most 8 of them; if there are more, only captions name
+letters, to train the encoder.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from hyperudl.data.language import glyphvqa_words as words
 from hyperudl.data.language import task_set
 from hyperudl.data.language.glyphvqa_world import World
 
-TEST_ROWS = 128  # images of a task of valid and test
+TEST_ROWS = 128  # images of a valid or test task, at most
 
 
 def load(
@@ -35,7 +36,7 @@ def load(
   Args:
     split: 'train', 'valid', 'test' or 'all' (train and test).
     dir: folder for the cache of `glyphs`.
-    config: which tasks.
+    config: settings of the tasks.
 
   Raises:
     core.BadInput: an unknown split.
@@ -80,7 +81,7 @@ def load(
 
 
 def _pool(world, scenes, start, count, pair, wording):
-  """[(row, answer)] of `count` scenes, whose rows begin at `start`."""
+  """Draw [(row, answer)] of `count` scenes; row `start` is the first scene."""
   labels = world.labels(scenes, world.pairs[pair])
   rng = np.random.default_rng([world.seed, 3, pair, wording, start])
   rows = rng.permutation(np.flatnonzero(labels >= 0))[:count]
@@ -88,7 +89,7 @@ def _pool(world, scenes, start, count, pair, wording):
 
 
 def _tasks_of(world, pool, pair, wording, answers):
-  """Dicts for `task_set.make_task_set`: two tasks if 'mixed', else one."""
+  """Return dicts for `task_set.make_task_set`: two if 'mixed', else one."""
   values, triple = world.values, world.pairs[pair]
   if answers == 'mixed':
     forms = words.full_answers(values, triple, [wording])
@@ -110,10 +111,10 @@ def _tasks_of(world, pool, pair, wording, answers):
 
 
 def _captions(world, scenes, to_ids):
-  """`task_set.Captions`: which letter is where, in full answers of five forms.
+  """Return `task_set.Captions` that name letters, as full answers in 5 forms.
 
-  There are none of a letter and a position (tile, ink) together where the
-  question for the position of this letter is held out.
+  A caption never joins a letter with a position (tile, ink) if the question
+  about the position (tile, ink) of this letter is held out.
   """
   trained = {world.pairs[pair] for pair in world.pairs_of_split['train']}
   letters = range(len(world.values['letter']))
@@ -136,7 +137,7 @@ def _texts(world: World) -> Iterator[str]:
 
 
 def _vocabulary(world):
-  """(all words, sorted; function string -> i32[L], padded with zeros)."""
+  """Return (sorted words, function string -> i32[L] padded with zeros)."""
   texts = [text.split() for text in _texts(world)]
   vocabulary = tuple(sorted({word for text in texts for word in text}))
   numbers = {word: i + 1 for i, word in enumerate(vocabulary)}

@@ -1,7 +1,7 @@
-"""Colours of the scenes of `glyphvqa`, and the strings that speak of them.
+"""Defines the colours of `glyphvqa`, and makes its questions and answers.
 
-A pair is (attribute of the referent, its value, attribute asked for), with the
-value as a number; `values` are the names of each attribute's values.
+A pair is (attribute of the referent, number of its value, attribute asked for);
+`values` has the names of the values of each attribute.
 """
 
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ REFERENTS = {
 
 
 def referent(values: Values, pair: Pair) -> str:
-  """Return the words that say which tile is meant."""
+  """Return the phrase that says which tile is meant."""
   attribute, value, _ = pair
   return REFERENTS[attribute].format(values[attribute][value])
 
@@ -83,7 +83,7 @@ def statements(values: Values, pair: Pair, *, full: bool) -> list[str]:
 def full_answers(
   values: Values, pair: Pair, wordings: Iterable[int]
 ) -> list[list[str]]:
-  """Return statements, then the answers behind the question in each wording."""
+  """Return full statements, then per wording the question with each answer."""
   forms = [statements(values, pair, full=True)]
   for wording in wordings:
     start = question(values, pair, wording)

@@ -12,15 +12,15 @@ ATTRIBUTES = ('position', 'tile', 'ink', 'letter')
 TILE_SIDE = 14  # pixels
 NOISE = 0.03
 DRAWERS = 20  # of each letter
-TRAIN_DRAWERS = 15  # valid and test have the others
+TRAIN_DRAWERS = 15  # valid and test use the other five
 
 
 class Size(NamedTuple):
-  """Number of everything."""
+  """Numbers of letters, colours and images."""
 
   letters: int
-  colours: int  # of tiles, and of inks
-  scenes: int  # of train; valid and test have a third of it each
+  colours: int  # of tiles, and as many of inks
+  scenes: int  # for training; valid and test have a third of it each
   rows: int  # images of a training task, half of them support
 
 
@@ -36,13 +36,13 @@ class World:
 
   Attributes:
     size: `Size`.
-    seed: of scenes, pairs and the images of each task.
+    seed: seed of the scenes, pairs and images of each task.
     values: {attribute: names of its values}.
-    glyphs: f32[letters, drawers, side, side], ink in [0, 1].
-    asks_for_letters: whether questions are about letters too, where a task has
-      up to 8 answers.
-    pairs: all `glyphvqa_words.Pair`.
-    pairs_of_split: {split: numbers of pairs}, disjoint.
+    glyphs: f64[letters, drawers, side, side], ink in [0, 1].
+    asks_for_letters: whether questions ask for letters too: only if there are
+      at most 8, as each letter is an answer of the task.
+    pairs: the pairs (`glyphvqa_words.Pair`) of all questions.
+    pairs_of_split: {split: indices into `pairs`}, disjoint.
   """
 
   def __init__(self, dir: str, size: str, seed: int):
@@ -55,7 +55,7 @@ class World:
       'ink': tuple(words.INKS)[: self.size.colours],
       'letter': letters,
     }
-    # The mean of 2 x 2 pixels.
+    # Halve the resolution by the mean of 2x2 pixels.
     ink = np.stack([glyphs.images[s : s + DRAWERS, :, :, 0] for s in starts])
     ink = ink.reshape(*ink.shape[:2], TILE_SIDE, 2, TILE_SIDE, 2)
     self.glyphs = ink.mean(axis=(3, 5)) / 255
@@ -79,7 +79,7 @@ class World:
     ]
 
   def caption_pairs(self) -> list[words.Pair]:
-    """Return pairs for letters, which captions name if no question does."""
+    """Return pairs that ask for letters, for captions if no question does."""
     if self.asks_for_letters:
       return []
     pairs = self._pairs_about(['letter'])
@@ -89,7 +89,8 @@ class World:
     """Draw the scenes of a split.
 
     Returns:
-      i64[n, 4, 4], values by tile and attribute, and uint8[n, 28, 28, 3].
+      i64[n, 4, 4], value of each tile and attribute, and images
+      uint8[n, 28, 28, 3].
     """
     number = ('train', 'valid', 'test').index(split)
     rng = np.random.default_rng([self.seed, 2, number])
@@ -114,7 +115,7 @@ class World:
     return values, np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
 
   def tasks(self, split: str, level: str) -> list[tuple[int, int]]:
-    """Return (number of a pair, wording) of the tasks of a split.
+    """Return the tasks of a split as (number of a pair, number of a wording).
 
     Args:
       split: 'train', 'valid' or 'test'.
@@ -129,11 +130,11 @@ class World:
     return [(int(pair), w) for pair in sorted(pairs) for w in wordings]
 
   def labels(self, scenes: np.ndarray, pair: words.Pair) -> np.ndarray:
-    """Return the answer of each scene to a pair, -1 without one: i16[n].
+    """Return i16[n], the answer to a pair in each scene, or -1 without one.
 
     Args:
       scenes: i64[n, 4, 4], from `scenes`.
-      pair: of `pairs` or `caption_pairs`.
+      pair: one of `pairs` or `caption_pairs`.
     """
     attribute, value, asked = pair
     is_meant = scenes[..., ATTRIBUTES.index(attribute)] == value
@@ -143,7 +144,7 @@ class World:
 
 
 def _letters(glyphs, count):
-  """(first rows, words) of the letters: Latin capitals, then all others."""
+  """Return (first rows, names) of letters: Latin capitals, then all others."""
   word = lambda name: re.sub(r'[^a-z0-9]+', '-', name.lower())
   is_latin = re.compile(r'LATIN CAPITAL LETTER [A-Z]$').match
   names = glyphs.class_names

@@ -1,17 +1,17 @@
 """Reads Meta-VQA: few-shot tasks with questions, as arrays of features.
 
 A task is a question with images that each have one of its answers. Images,
-questions and answers come as features that a frozen encoder such as CLIP gave.
+questions and answers are given as features of a frozen encoder such as CLIP.
 A folder holds
 
-meta_train.json, meta_test.json and perhaps meta_valid.json
+meta_train.json, meta_test.json and optionally meta_valid.json
   the tasks, see `metavqa_tasks`; `metavqa_build` makes them from VQA v2
 templates.json
   {question: sentence with one {} where the answer goes}
 image_features, question_features, answer_features as .npz or .npy
-  banks, see `read_features`, of one row per image, one row per question, and
-  one row per answer under each question, in the order of its answers; of the
-  sentence with the answer in it.
+  banks, i.e. dicts name -> features, see `read_features`: one row per image,
+  one row per question, and under each question one row per answer, in the
+  order of its answers, encoded from the sentence with the answer in it.
 """
 
 import os
@@ -32,15 +32,15 @@ def read_features(path: str, width: int | None = None) -> dict[str, np.ndarray]:
 
   Args:
     path: a .npz file has the arrays `names`, str[n], and `features`,
-      float[n, e], in which a name may come several times. A .npy file has the
-      pickled dict of the original, name -> float[K, e]; no pickle is run.
-    width: required e; None takes that of the first entry.
+      float[n, e]; a name may come several times. A .npy file has the pickled
+      dict of the original release, name -> float[K, e]; no pickled code is run.
+    width: required e; None for that of the first entry.
 
   Returns:
     {name: f32[e], or f32[K, e] where a name has K > 1 rows}.
 
   Raises:
-    BadInput: naming the file, the entry and the fault.
+    BadInput: with the file, the entry and the fault.
   """
   entries = _read_npz(path) if path.endswith('.npz') else _read_npy(path)
   bank = {}
@@ -89,7 +89,7 @@ def _read_npy(path):
 
 
 def _rows(entry, width, where):
-  """f32[K, e]."""
+  """Check an entry and return it as f32[K, e]."""
   if not isinstance(entry, np.ndarray) or entry.dtype.kind != 'f':
     kind = getattr(entry, 'dtype', type(entry).__name__)
     raise BadInput(f'{where}: {kind}; expected an array of floats')
@@ -117,16 +117,16 @@ def load(folder: str, split: str, ways: int = 0) -> task_set.TaskSet:
   Args:
     folder: see the module.
     split: 'train', 'valid' or 'test'.
-    ways: tasks with more answers are dropped, and how many is logged; 0 keeps
-      all.
+    ways: tasks with more answers are dropped, and their number is logged; 0
+      keeps all.
 
   Returns:
-    Tasks with the images that they use, in the order of their first use, and
-    with `ways` answers where that is not 0.
+    Tasks with the images that they use, in the order of their first use;
+    padded to `ways` answers unless that is 0.
 
   Raises:
-    BadInput: a fault in a file, no tasks left, or missing entries, with their
-      number and the first of them.
+    BadInput: a faulty file, no tasks left, or missing entries (the message has
+      their number and the first of them).
   """
   if split not in class_table.SPLITS:
     raise BadInput(
@@ -184,7 +184,7 @@ def _narrow(tasks, ways, folder, split):
 
 
 def _bank(folder, kind, rows, width=None):
-  """Return the features of a kind, which must have {name: number of rows}."""
+  """Read the bank of a kind and check that it has {name: number of rows}."""
   paths = [
     os.path.join(folder, f'{kind}_features{end}') for end in ('.npz', '.npy')
   ]

@@ -24,14 +24,14 @@ _FILES = {  # as VQA v2 names them, and the key of the records
 
 
 def convert(source: str, folder: str, seed: int = metavqa_tasks.SEED) -> str:
-  """Build the tasks in a folder and report them, or report those there are.
+  """Build tasks in a folder and report them, or report those of `source`.
 
   Args:
     source: folder with the question and annotation files of VQA v2 (train2014
       and val2014) and templates.json; or with meta_train.json and
-      meta_test.json, which are only read.
-    folder: where the JSON files go.
-    seed: of every shuffle.
+      meta_test.json, which are only reported.
+    folder: target of the JSON files.
+    seed: seed of every shuffle.
 
   Returns:
     The table of `metavqa_tasks.report`.
@@ -63,12 +63,12 @@ def convert(source: str, folder: str, seed: int = metavqa_tasks.SEED) -> str:
 
 
 def is_built(folder: str) -> bool:
-  """Return whether a folder has tasks already."""
+  """Return whether a folder already has tasks."""
   return os.path.exists(os.path.join(folder, 'meta_train.json'))
 
 
 def _write(folder, files):
-  """All files or none; other files in the folder stay."""
+  """Write all files or none; other files in the folder are kept."""
   with filesystem.writing(folder):
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -87,26 +87,26 @@ def build(
 ) -> dict[str, Any]:
   """Make the tasks of Meta-VQA from VQA v2.
 
-  Annotations of answer type number or other are grouped by the exact question,
-  over all subsets; the first one of an image counts. Answers that occur once
-  are dropped, then questions with 20 images or fewer, with one answer or with
-  the word "or". Of the n images of an answer, shuffled, round(0.7 n) become
-  support and the rest query; each answer occurs in both. Of the questions,
-  shuffled, 70% are for training, a tenth of which `metavqa_tasks.hold_out`
-  makes valid; the original has no valid tasks, and the same test tasks.
+  Annotations with answer type 'number' or 'other' are grouped by the exact
+  question over all subsets; only the first one of an image counts. Answers that
+  occur once are dropped, then questions with 20 images or fewer, with one
+  answer or with the word "or". Of the n shuffled images of an answer,
+  round(0.7 n) become support and the rest query, so each answer is in both. Of
+  the shuffled questions 70% are for training, a tenth of which become valid
+  (`metavqa_tasks.hold_out`); the original has the same test and no valid tasks.
 
   Args:
     questions: {subset ('train2014', ...): dicts with question_id, question}.
     annotations: {subset: list of dicts} with question_id, image_id,
       answer_type and multiple_choice_answer; train2014 before val2014.
     templates: {question: sentence with one {}}.
-    seed: of every shuffle.
+    seed: seed of every shuffle.
 
   Returns:
     {file name: content} of the splits and of templates.json for these tasks.
 
   Raises:
-    BadInput: naming the record at fault, a missing template, or no tasks.
+    BadInput: a faulty record, a missing template, or no tasks.
   """
   grouped = _group(questions, annotations)
   tasks = {}
@@ -132,7 +132,7 @@ def build(
 
 
 def _group(questions, annotations):
-  """{question: {answer: [image, ...]}}, all in the order of the records."""
+  """Return {question: {answer: [image, ...]}} in the order of the records."""
   if set(questions) != set(annotations):
     raise BadInput(
       f'VQA: questions of {sorted(questions)} but annotations of '
@@ -182,7 +182,7 @@ def _make_task(images, seed):
 
 
 def _deal(tasks, seed):
-  """(train, test)."""
+  """Return the tasks split into (train, test)."""
   order = metavqa_tasks.shuffled(tasks, seed)
   cut = round(0.7 * len(order))
   return tuple(

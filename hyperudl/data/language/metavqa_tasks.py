@@ -5,8 +5,8 @@ A file of tasks is JSON,
   {question: {"support": [[image, answer], ...], "query": [[image, answer],
   ...], "answers": [answer, ...]}}
 
-and the original release says "train" and "test" for "support" and "query". A
-folder has meta_train.json, meta_test.json and perhaps meta_valid.json.
+where the original release has "train" and "test" for "support" and "query". A
+folder has meta_train.json, meta_test.json and optionally meta_valid.json.
 """
 
 from collections import Counter
@@ -26,21 +26,21 @@ import numpy as np
 from hyperudl.core import BadInput
 from hyperudl.data.datasets import class_table
 
-SEED = 2021  # of the shuffles of the original
+SEED = 2021  # of the shuffles of the original Meta-VQA
 PARTS = ('support', 'query')
 _ORIGINAL_PARTS = ('train', 'test')
 _TEMPLATE = re.compile(r'[^{}]*\{\}[^{}]*')
 
 
-Task = dict[str, Any]  # see the module
+Task = dict[str, Any]  # see the module's docstring
 Tasks = dict[str, Task]  # by question
 
 
 def read_tasks(path: str) -> Tasks:
-  """Read a file of tasks, whose parts get our names.
+  """Read a file of tasks, and name their parts "support" and "query".
 
   Raises:
-    BadInput: naming the file, the question and the fault.
+    BadInput: with the file, the question and the fault.
   """
   return {
     question: _checked(record, f'{path}: {question!r}')
@@ -53,10 +53,10 @@ def read_splits(folder: str) -> dict[str, Tasks]:
 
   Returns:
     {'train': tasks, 'valid': tasks, 'test': tasks}. Without meta_valid.json a
-    tenth of the training tasks is valid, see `hold_out`.
+    tenth of the training tasks becomes valid, see `hold_out`.
 
   Raises:
-    BadInput: a fault in a file, or a question in two of them.
+    BadInput: a faulty file, or a question in two files.
   """
   splits = _read_files(folder)
   if 'valid' not in splits:
@@ -83,8 +83,8 @@ def _read_files(folder):
 def hold_out(tasks: Tasks, seed: int = SEED) -> tuple[Tasks, Tasks]:
   """Split tasks into (train, valid): a tenth, at least one, is valid.
 
-  Which ones depends on the set of questions, not on their order; a single task
-  stays with train.
+  The choice depends on the set of questions, not on their order. A single task
+  stays in train.
   """
   count = min(max(1, round(0.1 * len(tasks))), len(tasks) - 1)
   valid = set(shuffled(sorted(tasks), seed)[:count])
@@ -112,10 +112,10 @@ def image_names(tasks: Tasks) -> list[str]:
 
 
 def read_json(path: str) -> dict[str, Any]:
-  """Read a JSON file that holds an object with entries.
+  """Read a JSON file that holds a non-empty object.
 
   Raises:
-    BadInput: naming the file and the fault.
+    BadInput: with the file and the fault.
   """
   try:
     with open(path, encoding='utf-8') as stream:
@@ -191,10 +191,10 @@ def check_templates(
   Args:
     templates: {question: str}.
     tasks: questions.
-    where: the file as messages name it.
+    where: name of the file in error messages.
 
   Raises:
-    BadInput: naming the question and its template.
+    BadInput: with the question and its template.
   """
   has_one = templates.__contains__
   require(tasks, has_one, f'{where}: questions without a template')
@@ -210,15 +210,15 @@ def check_templates(
 def require(
   names: Collection[str], is_there: Callable[[str], bool], fault: str
 ) -> None:
-  """Check that something is there for each name.
+  """Check that every name has what it needs.
 
   Args:
-    names: of images or questions.
-    is_there: function of a name.
-    fault: the file, and what its names lack, for the message.
+    names: names of images or questions.
+    is_there: name -> whether the name has it.
+    fault: beginning of the error message: the file and what is missing.
 
   Raises:
-    BadInput: with how many names lack it, and the first of them.
+    BadInput: with the number of names that lack it, and the first of them.
   """
   missing = [name for name in names if not is_there(name)]
   if missing:
@@ -229,16 +229,17 @@ def require(
 
 
 def statistics(tasks: Tasks) -> dict[str, float]:
-  """Count what the tasks hold.
+  """Count images, answers and pairs of tasks, and compute baselines.
 
   Returns:
-    int 'tasks', 'images' and 'answers' (different ones), 'color' and 'how many'
-    (questions with these words), 'one shot' (tasks whose rarest answer has one
-    support image); 'support ...' and 'query ...' (pairs per task) and 'ways
-    ...' (answers per task) for total, min, median, mean and max; float
-    'majority' and 'majority pooled', the fraction of query pairs that have the
-    commonest answer of the support (of several, the first in `answers`), as
-    mean over tasks and over all pairs, and 'chance', the mean of 1 / ways.
+    A dict of numbers. Integers: 'tasks'; 'images' and 'answers' (different
+    ones); 'color' and 'how many' (questions with these words); 'one shot'
+    (tasks whose rarest answer has one support image). For each of total, min,
+    median, mean and max: 'support ...' and 'query ...' (pairs per task) and
+    'ways ...' (answers per task). Accuracies: 'majority' and 'majority pooled'
+    of always guessing the commonest answer of the support (the first in
+    `answers` of several), as mean over tasks and over all query pairs; and
+    'chance', the mean of 1 / ways.
 
   Raises:
     BadInput: no tasks.
@@ -276,13 +277,13 @@ def statistics(tasks: Tasks) -> dict[str, float]:
 
 
 def report(folder: str) -> str:
-  """Return a table of `statistics`, a line per number and a column per file.
+  """Return `statistics` as a table, a line per number and a column per file.
 
-  Tasks are counted in the file where they are: nothing is held out. The last
-  column is of all files.
+  Each file is counted as it is: no training tasks become valid. The last column
+  is for all files together.
 
   Raises:
-    BadInput: as `read_splits`.
+    BadInput: as in `read_splits`.
   """
   splits = _read_files(folder)
   splits['all'] = {q: t for tasks in splits.values() for q, t in tasks.items()}

@@ -1,11 +1,11 @@
 """Makes questions and captions about the queries, for training an encoder.
 
-With `language.asked` = A > 0, `extra` of an episode has, under 'asked', the
-questions of A tasks (drawn with replacement) about the queries: answers
-[A, N, L] or [A, N, E], mask f32[A, N] and y i32[A, Q], -1 where a query has no
-answer. With `language.captions` it has 'captions', one for each query: strings
-i32[Q, L] and true bool[Q, Q] (of query i, caption j), false on the diagonal
-where no caption is true of a query.
+With `language.asked` = A > 0, `extra['asked']` of an episode applies A tasks
+(drawn with replacement) to the queries: answers [A, N, L] or [A, N, E], mask
+f32[A, N] and labels y i32[A, Q], -1 where a query has no answer. With
+`language.captions`, `extra['captions']` has a caption for each query: strings
+i32[Q, L] and true bool[Q, Q], whether caption j is true of query i. If no
+caption is true of a query, it gets an arbitrary one, marked false throughout.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from hyperudl.data.language import task_set
 def make_extras(
   language: ConfigDict, tasks: task_set.TaskSet
 ) -> dict[str, Callable]:
-  """Return {name in `extra`: (keys key[B], rows i32[B, Q] of queries) -> it}.
+  """Return functions {name in `extra`: (keys key[B], rows i32[B, Q]) -> value}.
 
   Args:
-    language: section of the config, `asked` and `captions`.
-    tasks: of the training.
+    language: section of the config with `asked` and `captions`.
+    tasks: training tasks.
 
   Raises:
-    core.BadInput: captions of tasks without any.
+    core.BadInput: captions are asked for, but the tasks have none.
   """
   extras = {}
   if language.asked:
@@ -48,7 +48,7 @@ def make_extras(
 
 
 def _ask(tasks, count, key, rows):
-  """extra['asked'] of the queries in i32[Q] `rows`."""
+  """Make extra['asked'] for the queries in `rows` i32[Q]."""
   labels, label_rows = map(jnp.asarray, (tasks.labels, tasks.label_rows))
   key = jax.random.fold_in(key, 3)
   numbers = jax.random.randint(key, (count,), 0, len(tasks.names))
@@ -61,13 +61,13 @@ def _ask(tasks, count, key, rows):
 
 
 def _caption(captions, key, rows):
-  """extra['captions'] of the queries in i32[Q] `rows`."""
+  """Make extra['captions'] for the queries in `rows` i32[Q]."""
   strings, labels = map(jnp.asarray, captions)
   keys = jax.random.split(jax.random.fold_in(key, 4))
   values = labels[:, jnp.maximum(rows, 0)].astype(jnp.int32)  # [R, Q]
   values = jnp.where(rows >= 0, values, -1)
   scores = jnp.where(values.T >= 0, 0.0, -jnp.inf)
-  # Of a query without a true caption any is drawn, and is not true.
+  # A query without a true caption gets any subject; `true` is then false.
   scores = jnp.where((values >= 0).any(axis=0)[:, None], scores, 0.0)
   subject = jax.random.categorical(keys[0], scores)
   form = jax.random.randint(keys[1], rows.shape, 0, strings.shape[1])

@@ -1,4 +1,4 @@
-"""Sets of tasks with language: a question, images, and answers as strings."""
+"""Defines sets of tasks with language: a question, images, string answers."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from hyperudl import core
 from hyperudl.core import hyperparameters
 from hyperudl.core.hyperparameters import field
 
-LATENTS = 'latents.npz'  # in the workdir of the run that they adapt
+LATENTS = 'latents.npz'  # file in the workdir of the run that made the latents
 BY_TASK = (  # fields whose first axis is T
   *('support', 'support_y', 'query', 'query_y', 'question', 'answers'),
   *('mask', 'ids', 'groups'),
@@ -29,14 +29,14 @@ BY_TASK = (  # fields whose first axis is T
 class LanguageConfig:
   """The `language` section of a config."""
 
-  # Of `glyphvqa`, see there.
+  # For the data set `glyphvqa`; see `glyphvqa.py`.
   size: Literal['tiny', 'small', 'large'] = 'small'
   level: Literal['wording', 'semantic'] = 'wording'  # held out in valid, test
-  # 'mixed': each task twice, with statements and with question and answer in
-  # one string, both with the referent; for the training of encoders.
+  # 'mixed' has each task twice: with answers as statements, and with question
+  # and answer in one string; both name the referent. For training encoders.
   answers: Literal['bare', 'full', 'mixed'] = 'bare'
   seed: int = field(0, at_least=0)  # of scenes, pairs and images of each task
-  # Of `contrastive`, see `episodes`.
+  # For the learner `contrastive`; see `questions.py`.
   asked: int = field(0, at_least=0)  # questions about each image in training
   captions: bool = False  # whether queries come with captions in training
 
@@ -45,9 +45,9 @@ class LanguageConfig:
 
 
 class Captions(NamedTuple):
-  """Strings about images beside the answers of tasks."""
+  """Captions of images, in addition to the answers of tasks."""
 
-  strings: np.ndarray  # i32[R, K, V, L] word ids: subject, form, value
+  strings: np.ndarray  # i32[R, K, V, L] word ids, by subject, form and value
   labels: np.ndarray  # i16[R, n], value of each subject in an image, or -1
 
 
@@ -56,7 +56,7 @@ class TaskSet(NamedTuple):
 
   images: np.ndarray  # uint8[n, H, W, C] or f32[n, E] features
   support: np.ndarray  # i32[T, Ms], rows of `images`; -1 where there is none
-  support_y: np.ndarray  # i32[T, Ms], number of the answer; -1
+  support_y: np.ndarray  # i32[T, Ms], number of the answer, or -1
   query: np.ndarray  # i32[T, Mq]
   query_y: np.ndarray  # i32[T, Mq]
   question: np.ndarray  # i32[T, L] word ids or f32[T, E]
@@ -67,10 +67,10 @@ class TaskSet(NamedTuple):
   ids: np.ndarray  # i32[T], numbers of the tasks in the whole family
   groups: np.ndarray  # i32[T], equal for wordings of one question
   total: int  # tasks of the family, all splits together
-  words: tuple[str, ...] = ()  # word i + 1 of the ids
+  words: tuple[str, ...] = ()  # the word with id i + 1 is words[i]
   latents: np.ndarray | None = None  # f32[M, T, Z], see `with_latents`
-  # The answer of each image to each group of questions, i16[G, n], -1 where
-  # there is none, and the row of each task, i32[T]; see `with_labels`.
+  # The answer in each image to each group of questions, i16[G, n], or -1; and
+  # the row of `labels` of each task, i32[T]; see `with_labels`.
   labels: np.ndarray | None = None
   label_rows: np.ndarray | None = None
   captions: Captions | None = None
@@ -88,13 +88,13 @@ def make_task_set(
 
   Args:
     images: uint8[n, H, W, C] or f32[n, E].
-    tasks: list of dicts with question (str), answers (list of str), support
-      and query (lists of (row, answer number)), id (int) and, where tasks
-      depend on each other, group (int).
-    total: tasks of the whole family.
+    tasks: dicts with question (str), answers (list of str), support and query
+      (lists of (row, answer number)), id (int) and optionally group (int),
+      equal for wordings of one question.
+    total: number of tasks of the whole family.
     encode: task -> (question i32[L] or f32[E], answers [N', L] or [N', E]).
-    words: the vocabulary behind word ids.
-    ways: N, at least that of the largest task, which it is by default.
+    words: vocabulary of the word ids.
+    ways: N, at least that of the largest task; 0 for exactly that.
   """
   counts = np.array([len(task['answers']) for task in tasks])
   ways = ways or counts.max()
@@ -122,7 +122,7 @@ def make_task_set(
 
 
 def _padded(rows, length, value):
-  """Stack arrays [n, m] of different n, with rows of `value` behind them."""
+  """Stack arrays [n, m] of different n, padded with rows of `value`."""
   pad = lambda row: ((0, length - len(row)), (0, 0))
   return np.stack(
     [np.pad(row, pad(row), constant_values=value) for row in rows]
@@ -130,7 +130,7 @@ def _padded(rows, length, value):
 
 
 def reordered(tasks: TaskSet, order: np.ndarray) -> TaskSet:
-  """Return the same tasks in another order, i64[T]."""
+  """Return the same tasks in the order given by indices i64[T]."""
   changed = {name: getattr(tasks, name)[order] for name in BY_TASK}
   for name in ('names', 'answer_names'):
     values = getattr(tasks, name)
@@ -143,12 +143,12 @@ def reordered(tasks: TaskSet, order: np.ndarray) -> TaskSet:
 
 
 def as_floats(x: jax.Array) -> jax.Array:
-  """Return images uint8 as f32 in [0, 1], and features as they are."""
+  """Return uint8 images as f32 in [0, 1], and features unchanged."""
   return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
 
 
 def with_labels(tasks: TaskSet) -> TaskSet:
-  """Return tasks with `labels`: by default of the images of each task."""
+  """Return tasks with `labels`, made from support and query if missing."""
   if tasks.labels is not None:
     return tasks
   count = len(tasks.names)
@@ -163,14 +163,14 @@ def with_labels(tasks: TaskSet) -> TaskSet:
 
 
 def with_latents(tasks: TaskSet, path: str | os.PathLike[str]) -> TaskSet:
-  """Return tasks with the latents that `precompute` has saved.
+  """Return tasks with the latents that `training.precompute` has saved.
 
   Args:
-    tasks: of the training.
-    path: of a .npz with latents f32[M, T', Z] and ids i32[T'].
+    tasks: training tasks.
+    path: .npz file with latents f32[M, T', Z] and ids i32[T'].
 
   Raises:
-    core.BadInput: no such file, or tasks that are not in it.
+    core.BadInput: no such file, tasks that it lacks, or faulty latents.
   """
   try:
     with np.load(path, allow_pickle=False) as file:
@@ -194,6 +194,6 @@ def with_latents(tasks: TaskSet, path: str | os.PathLike[str]) -> TaskSet:
 
 
 def latents_step(folder: str | os.PathLike[str]) -> int | None:
-  """Return the step of the network that FOLDER/latents.npz is of, or None."""
+  """Return the step of the network that made FOLDER/latents.npz, or None."""
   with np.load(pathlib.Path(folder) / LATENTS, allow_pickle=False) as file:
     return int(file['step']) if 'step' in file else None

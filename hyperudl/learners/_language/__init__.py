@@ -1,1 +1,1 @@
-"""Parts that the learners of tasks with language share."""
+"""Holds the parts that the learners of tasks with language share."""

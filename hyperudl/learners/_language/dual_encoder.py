@@ -1,4 +1,4 @@
-"""Embeds the images and strings of a task by an image-text encoder."""
+"""Embeds the images and strings of a task with an image-text encoder."""
 
 import dataclasses
 from typing import Any
@@ -15,12 +15,12 @@ from hyperudl.nets import towers as towers_lib
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Sizes of the encoder, which every learner above it repeats."""
+  """Sizes of the encoder, which all learners that use it inherit."""
 
-  way: int = field(5, at_least=1)  # N, the most answers of a task
-  vocabulary: int = field(512, at_least=1)  # word ids, with 0 for padding
-  width: int = field(300, at_least=1)  # E = d (d + 1) / 2, of the embeddings
-  hidden: tuple[int, ...] = field((192, 96), at_least=1)  # MLP of a patch
+  way: int = field(5, at_least=1)  # N, the largest number of answers of a task
+  vocabulary: int = field(512, at_least=1)  # word ids; 0 is padding
+  width: int = field(300, at_least=1)  # E = d (d + 1) / 2, of embeddings
+  hidden: tuple[int, ...] = field((192, 96), at_least=1)  # of a patch's MLP
   grid: int = field(2, at_least=1)  # patches per side of an image
 
   def __post_init__(self):
@@ -28,7 +28,7 @@ class Config:
 
 
 class Towers(NamedTuple):
-  """The two encoders."""
+  """The image encoder and the text encoder."""
 
   image: towers_lib.ImageTower
   text: towers_lib.TextTower
@@ -39,7 +39,7 @@ def make_towers(config: Any, inner: int) -> Towers:
 
   Args:
     config: `Config`, or a ConfigDict with its fields.
-    inner: width of the vectors of words.
+    inner: width of the word vectors.
   """
   return Towers(
     towers_lib.ImageTower(config.width, tuple(config.hidden), config.grid),
@@ -52,16 +52,16 @@ def init(
 ) -> core.PyTree:
   """Return parameters 'log_scale', 'image' and 'text'.
 
-  Images and strings that are embedded already need no encoder.
+  An encoder of images or strings is left out where these are embedded already.
 
   Args:
     towers: from `make_towers`.
     key: PRNG key.
-    examples: with the context of a task with language.
-    scale: initial inverse temperature of the contrast.
+    examples: images, and the context of a task with language.
+    scale: initial inverse temperature of the contrastive loss.
 
   Raises:
-    ValueError: without the context of a task with language.
+    ValueError: if the examples have no context of a task with language.
   """
   params = {'log_scale': jnp.log(jnp.asarray(scale, jnp.float32))}
   keys = jax.random.split(key)
@@ -75,19 +75,19 @@ def init(
 
 @dataclasses.dataclass(frozen=True)
 class DualEncoder:
-  """Encoders with their parameters; embedded inputs stay as they are."""
+  """The encoders with their parameters; embedded inputs are not changed."""
 
   towers: Towers
   params: core.PyTree
 
   def embed_images(self, x: jax.Array) -> jax.Array:
-    """Return features f32[n, E] of images, or of features."""
+    """Return features f32[n, E] of images, or `x` if it holds features."""
     if x.ndim == 2:
       return x
     return self.towers.image.apply({'params': self.params['image']}, x)
 
   def embed_strings(self, strings: jax.Array) -> jax.Array:
-    """Return vectors f32[..., E] of word ids i32[..., L], or of vectors."""
+    """Return vectors f32[..., E] of word ids i32[..., L]; vectors unchanged."""
     if not _are_ids(strings):
       return strings
     ids = strings.reshape(-1, strings.shape[-1])
@@ -95,13 +95,13 @@ class DualEncoder:
     return vectors.reshape(*strings.shape[:-1], -1)
 
   def embed_words(self, context: core.PyTree) -> towers_lib.Words:
-    """Return question and answers of a task as vectors.
+    """Return the question and the answers of a task as vectors.
 
     Args:
       context: of support or queries, see `data.language.episodes`.
 
     Raises:
-      ValueError: without the context of a task with language.
+      ValueError: if it is not the context of a task with language.
     """
     context = _checked(context)
     question, answers = context['question'], context['answers']

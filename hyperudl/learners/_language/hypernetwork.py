@@ -1,7 +1,8 @@
-"""Networks with language whose weights are decoded from a latent.
+"""Decodes the weights of networks for tasks with language from a latent.
 
-HNET of Nava et al. 2023 (arXiv:2210.08942): one latent holds a network. The
-parts of the learner `hypernet`, which the learners above it share.
+HNET of Nava et al. 2023 (arXiv:2210.08942): each network is one latent vector.
+These parts of the learner `hypernet` are shared by `hvae`, `hyperclip` and
+`hyperldm`, which use a frozen `hypernet`.
 """
 
 from collections.abc import Callable
@@ -37,19 +38,19 @@ KINDS, TARGETS, META_GRADS = map(get_args, (Kind, Target, MetaGrad))
 class Config(dual_encoder.Config):
   """Hyperparameters of `hypernet`, and of its frozen `contrastive` encoder."""
 
-  inner_width: int = field(96, at_least=1)  # `inner` of the encoder
+  inner_width: int = field(96, at_least=1)  # `inner` of `contrastive`
   kind: Kind = 'autodecoder'  # see `hypernet`
   target: Target = 'adapter'  # the network with generated weights
   adapter: int = field(32, at_least=1)  # its hidden width
   channels: tuple[int, ...] = field((16, 32, 32), at_least=1)  # of 'convnet'
-  scale: float = field(20.0, above=0)  # of the cosines with the answers
+  scale: float = field(20.0, above=0)  # factor of cosines with the answers
   latent: int = field(48, at_least=1)  # Z
   decoder: tuple[int, ...] = field((128, 128), at_least=1)  # hidden widths
   inner_steps: int = field(10, at_least=0)  # K, on the support
   inner_rate: float = field(0.03, above=0)
   inner_optimizer: Literal['sgd', 'adam'] = 'adam'
-  meta_grad: MetaGrad = 'first_order'  # through the inner steps
-  penalty: float = 1e-3  # of |z_i|^2, kind 'autodecoder'
+  meta_grad: MetaGrad = 'first_order'  # outer gradient through inner steps
+  penalty: float = 1e-3  # weight of |z_i|^2, for kind 'autodecoder'
 
   def __post_init__(self):
     super().__post_init__()
@@ -77,7 +78,7 @@ class Config(dual_encoder.Config):
 
 
 class FastWeights(NamedTuple):
-  """What the inner loop adapts: a latent or weights; None is not there."""
+  """What the inner loop adapts: a latent or weights; unused fields are None."""
 
   latent: jax.Array | None = None  # f32[Z], decoded to weights
   weights: core.PyTree = None  # of the target network
@@ -85,17 +86,17 @@ class FastWeights(NamedTuple):
 
 
 class Task(NamedTuple):
-  """What `adapt` returns."""
+  """The result of `adapt`."""
 
   fast: FastWeights
   words: towers_lib.Words
 
 
 def check_has_latents(config: Config) -> None:
-  """Refuse a hypernet whose tasks do not differ in their latents.
+  """Refuse a hypernet that does not have one latent for each task.
 
   Raises:
-    BadInput: naming the kinds that do.
+    BadInput: naming the kinds that have.
   """
   if config.kind in ('weights', 'film', 'multitask'):
     raise core.BadInput(
@@ -107,7 +108,7 @@ def check_has_latents(config: Config) -> None:
 
 
 def init(config: Config, key: jax.Array, episode: core.Episode) -> core.PyTree:
-  """Return parameters; `codes` f32[tasks, Z] for the kind 'autodecoder'."""
+  """Return parameters, with 'codes' f32[tasks, Z] for kind 'autodecoder'."""
   keys = jax.random.split(key, 5)
   support = episode.support
   encoder = dual_encoder.init(config.towers, keys[0], support)
@@ -132,13 +133,13 @@ def init(config: Config, key: jax.Array, episode: core.Episode) -> core.PyTree:
 
 
 def freeze(params: core.PyTree) -> core.PyTree:
-  """Return `frozen` of a learner above, from the parameters of a hypernet."""
+  """Return a hypernet's parameters as the 'frozen' ones of another learner."""
   net = {name: value for name, value in params.items() if name != 'frozen'}
   return {**params['frozen'], 'hypernet': net}
 
 
 def unfreeze(config: Config, params: core.PyTree) -> 'Hypernet':
-  """Return the hypernet in `frozen` of a learner above."""
+  """Return the hypernet stored by `freeze` in a learner's parameters."""
   frozen = params['frozen']
   encoder = {'contrastive': frozen['contrastive']}
   return Hypernet(config, {**frozen['hypernet'], 'frozen': encoder})
@@ -177,7 +178,7 @@ class Hypernet:
     return FastWeights(weights=params['weights'], film=film)
 
   def weights_of(self, fast: FastWeights) -> core.PyTree:
-    """Return the weights of the target network."""
+    """Return the target network's weights, decoded if `fast` has a latent."""
     if fast.latent is None:
       return fast.weights
     return weight_decoder.apply(self.params['decoder'], fast.latent)
@@ -195,7 +196,7 @@ class Hypernet:
     Args:
       task: fast weights and words.
       x: f32[n, H, W, C] or f32[n, E].
-      features: f32[n, E] of the encoder, which is called where it is None.
+      features: f32[n, E], encoder features of x; None to compute them here.
     """
     if features is None:
       features = self.encoder.embed_images(x)
@@ -206,7 +207,7 @@ class Hypernet:
   def make_support_loss(
     self, support: core.Examples, words: towers_lib.Words
   ) -> Callable[[FastWeights], jax.Array]:
-    """Return the function fast weights -> cross-entropy on the support."""
+    """Return a function from fast weights to the support's cross-entropy."""
     features = self.encoder.embed_images(support.x)
 
     def loss(fast):
@@ -221,8 +222,8 @@ class Hypernet:
     """Return the task after inner steps on the support.
 
     Args:
-      support: with the context of a task with language.
-      fast: where to begin, such as `initial_weights`.
+      support: images, labels and the context of a task with language.
+      fast: initial fast weights, such as `initial_weights`.
       steps: K, by default that of the config.
     """
     config = self.config
@@ -230,7 +231,7 @@ class Hypernet:
     steps = config.inner_steps if steps is None else steps
     if steps and config.kind not in ('multitask', 'film'):
       loss = self.make_support_loss(support, words)
-      # The root: the derivative of sqrt at 0 is infinite.
+      # eps_root is needed because the derivative of sqrt at 0 is infinite.
       optimizer = (
         optax.sgd(config.inner_rate)
         if config.inner_optimizer == 'sgd'
@@ -246,7 +247,7 @@ class Hypernet:
     return Task(fast, words)
 
   def adapt_to_all_images(self, episode: core.Episode) -> FastWeights:
-    """Return fast weights after steps on all images of a training task."""
+    """Return fast weights adapted to all images of a training task."""
     fast = self.initial_weights(episode.support.context)
     return self.adapt(all_images(episode), fast).fast
 
@@ -257,8 +258,8 @@ class Hypernet:
   def task_latent(self, episode: core.Episode) -> jax.Array:
     """Return the latent f32[Z] of a training task, without a gradient.
 
-    `extra['latent']` where `data.latents` gave one; else the learned one of an
-    autodecoder; else inner steps on all images of the episode.
+    This is `extra['latent']` if `data.latents` provides one, else the learned
+    latent of an autodecoder, else the result of inner steps on all images.
     """
     extra = episode.extra or {}
     if 'latent' in extra:

@@ -1,10 +1,11 @@
-"""Diffusion over the latents of tasks, guided by a condition.
+"""Trains and samples a diffusion model of task latents, given a condition.
 
-Nava et al. 2023, arXiv:2210.08942: a denoiser learns
+Nava et al. 2023, arXiv:2210.08942: a denoiser eps minimises
   mean |e - eps(sqrt(a_t) z + sqrt(1 - a_t) e, t, c or 0)|^2
-on standardised latents z of training tasks, whose moments are fitted beside it,
-and new latents are sampled by classifier-free guidance with a moving average of
-its weights (`frozen/ema`). Latents are f32[Z], conditions f32[C].
+on standardised latents z of training tasks; the moments for the standardisation
+are fitted at the same time. New latents are sampled by classifier-free guidance
+with a moving average of the weights (`frozen/ema`). Latents are f32[Z],
+conditions c f32[C].
 """
 
 from collections.abc import Callable
@@ -22,20 +23,20 @@ from hyperudl.nets import samplers
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Hyperparameters of denoiser and sampler."""
+  """Hyperparameters of the denoiser and the sampler."""
 
   schedule: Literal['cosine', 'linear'] = 'cosine'
   timesteps: int = field(100, at_least=1)  # T
-  denoiser: tuple[int, ...] = field((256, 256), at_least=1)  # width of blocks
-  drop_rate: float = field(0.2, at_least=0, at_most=1)  # of the condition
+  denoiser: tuple[int, ...] = field((256, 256), at_least=1)  # widths of blocks
+  drop_rate: float = field(0.2, at_least=0, at_most=1)  # of conditions
   # Guidance: 0 ignores the condition, 1 is the conditional model.
   gamma: float = 1.0
   sampler_steps: int = field(50, at_least=1)  # of DDIM, <= timesteps
   eta: float = field(1.0, at_least=0, at_most=1)  # 1 with all timesteps: DDPM
-  clip: float = field(4.0, above=0)  # of estimates of the standardised latent
-  samples: int = field(1, at_least=1)  # latents of a task
+  clip: float = field(4.0, above=0)  # bound of estimates of the latent
+  samples: int = field(1, at_least=1)  # latents drawn for each task
   ema: float = field(0.999, at_least=0, at_most=1)  # decay of the average
-  few_shot_gamma: float = 0.0  # guidance by the loss on the support
+  few_shot_gamma: float = 0.0  # weight of guidance by the support's loss
 
   def __post_init__(self):
     if self.sampler_steps > self.timesteps:
@@ -48,13 +49,13 @@ class Config:
 def init(
   config: Config, key: jax.Array, width: int, condition: jax.Array
 ) -> core.PyTree:
-  """Return 'denoiser', 'moments' and, 'frozen', their moving average.
+  """Return 'denoiser', 'moments', and their moving average in 'frozen'.
 
   Args:
     config: of the diffusion.
     key: PRNG key.
     width: Z.
-    condition: f32[C], for its shape.
+    condition: f32[C]; only its shape is used.
   """
   net = denoiser.Denoiser(width, config.denoiser).init(
     key, jnp.zeros((1, width)), jnp.zeros((1,), jnp.int32), condition[None]
@@ -85,15 +86,16 @@ def loss(
   condition: jax.Array,
   key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Return the denoising loss with the fit of the moments, and metrics.
+  """Return the denoising loss plus the loss of the moments, and metrics.
 
-  The metric `spread`, the mean square of standardised latents, ends at one.
+  The metric `spread` is the mean square of standardised latents: one once the
+  moments fit.
 
   Args:
     config: of the diffusion.
     params: from `init`.
-    latent: of a task; no gradient goes into it, nor into the condition.
-    condition: of the task.
+    latent: f32[Z] of a task, without a gradient.
+    condition: f32[C] of the task, without a gradient.
     key: PRNG key.
   """
   latent, condition = jax.lax.stop_gradient((latent, condition))
@@ -107,8 +109,8 @@ def loss(
     key,
     config.drop_rate,
   )
-  # Over many tasks the negative log-likelihood of a Gaussian has its minimum
-  # at the mean and the standard deviation.
+  # Fit the moments: the negative log-likelihood of a Gaussian, over many tasks,
+  # is smallest at their mean and standard deviation.
   mean, log_std = params['moments']['mean'], params['moments']['log_std']
   squared = jnp.square((latent - mean) * jnp.exp(-log_std))
   fit = jnp.mean(log_std + 0.5 * squared)
@@ -128,10 +130,10 @@ def sample(
   Args:
     config: of the diffusion.
     params: from `init`, trained.
-    condition: of the task.
+    condition: f32[C] of the task.
     key: PRNG key.
-    support_loss: f32[Z] -> f32[], which sampling is guided to lower
-      where `few_shot_gamma` is not 0.
+    support_loss: f32[Z] -> f32[]; if `few_shot_gamma` is not 0, sampling is
+      guided to lower it.
   """
   moments, schedule, predict = _parts(config, params['frozen']['ema'])
   push = None

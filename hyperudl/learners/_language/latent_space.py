@@ -1,7 +1,7 @@
-"""The latent spaces of networks that guidance works in.
+"""Defines the latent spaces of networks that `hyperclip` and `hyperldm` search.
 
-'hnet': the latent of a frozen `hypernet`. 'hvae': the latent of a frozen `hvae`
-on the weights that the hypernet decodes.
+'hnet' is the latent space of a frozen `hypernet`; 'hvae' is that of a frozen
+`hvae` trained on the weights that this hypernet decodes.
 """
 
 import dataclasses
@@ -17,20 +17,20 @@ from hyperudl.ops import losses
 
 @dataclasses.dataclass(frozen=True)
 class Config(weight_vae.Config):
-  """The space, and the hyperparameters of its frozen upstreams."""
+  """The space, and the hyperparameters of the frozen models behind it."""
 
   space: Literal['hnet', 'hvae'] = 'hnet'
 
   @property
   def dimension(self) -> int:
-    """How many numbers a latent of the space has."""
+    """Size of a latent of the space."""
     return self.latent if self.space == 'hnet' else self.hvae_latent
 
 
 def init_frozen(
   config: Config, key: jax.Array, episode: core.Episode
 ) -> core.PyTree:
-  """Return the frozen upstreams of a learner on a space."""
+  """Return the parameters of the frozen models behind a space."""
   keys = jax.random.split(key)
   frozen = hypernetwork.freeze(hypernetwork.init(config, keys[0], episode))
   if config.space == 'hvae':
@@ -41,7 +41,7 @@ def init_frozen(
 
 @dataclasses.dataclass(frozen=True)
 class LatentSpace:
-  """A space with the parameters of a learner on it."""
+  """A latent space with the parameters of a learner that works in it."""
 
   config: Config
   params: core.PyTree
@@ -52,7 +52,7 @@ class LatentSpace:
     return hypernetwork.unfreeze(self.config, self.params)
 
   def embed_question(self, context: core.PyTree) -> jax.Array:
-    """Return the question of a task, of length 1: f32[E]."""
+    """Return the embedded question of a task, a unit vector f32[E]."""
     return losses.unit(self.net.encoder.embed_words(context).question)
 
   def decode(self, latent: jax.Array) -> hypernetwork.FastWeights:
@@ -62,7 +62,7 @@ class LatentSpace:
     return weight_vae.decode(self.params['frozen']['hvae'], self.net, latent)
 
   def encode(self, fast: hypernetwork.FastWeights) -> jax.Array:
-    """Return the latent of fast weights that the hypernet has adapted."""
+    """Return the latent of fast weights adapted by the hypernet."""
     if self.config.space == 'hnet':
       return fast.latent
     return weight_vae.encode(self.params['frozen']['hvae'], self.net, fast)[0]

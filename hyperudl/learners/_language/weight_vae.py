@@ -1,4 +1,4 @@
-"""A variational autoencoder of the weights of adapted networks.
+"""Encodes the weights of adapted networks with a variational autoencoder.
 
 HVAE of Nava et al. 2023 (arXiv:2210.08942). Weights are encoded and decoded as
 deviations from the base weights of the frozen hypernet, which all tasks share.
@@ -23,7 +23,7 @@ class Config(hypernetwork.Config):
   """Sizes of the VAE, and the hyperparameters of its frozen `hypernet`."""
 
   hvae_latent: int = field(32, at_least=1)  # L
-  hvae_hidden: tuple[int, ...] = field((128, 128), at_least=1)  # both networks
+  hvae_hidden: tuple[int, ...] = field((128, 128), at_least=1)  # of both MLPs
 
   def __post_init__(self):
     super().__post_init__()
@@ -36,7 +36,7 @@ def init(config: Config, key: jax.Array, base: core.PyTree) -> core.PyTree:
   Args:
     config: of the VAE.
     key: PRNG key.
-    base: base weights of the hypernet, D numbers.
+    base: base weights of the hypernet, D numbers in all.
   """
   keys = jax.random.split(key)
   size, hidden = ravel_pytree(base)[0].size, config.hvae_hidden
@@ -54,7 +54,7 @@ def encode(
 ) -> tuple[jax.Array, jax.Array]:
   """Return mean and log-variance f32[L] of the posterior of weights.
 
-  The log-variance is shifted by -1, so that sampling starts out mild.
+  The log-variance is shifted by -1, so that there is little noise at first.
 
   Args:
     params: from `init`.
@@ -76,7 +76,7 @@ def decode(
 
 
 def spread_nll(log_spread: jax.Array, deviation: jax.Array) -> jax.Array:
-  """Return the Gaussian NLL of deviations, minimal at their std.
+  """Return the Gaussian NLL of deviations, smallest at their std.
 
   Args:
     log_spread: f32[], log of the standard deviation.
@@ -95,8 +95,9 @@ def elbo(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Return the negative ELBO of the weights of a task, and metrics.
 
-  [ |(w' - w) / s|^2 + beta KL(q(z | w) || N(0, 1)) ] / sqrt(D), with s a spread
-  of all weights, fitted beside; no gradient goes through s.
+  [ |(w' - w) / s|^2 + beta KL(q(z | w) || N(0, 1)) ] / sqrt(D) + spread_nll,
+  where s is one standard deviation for all weights, fitted by `spread_nll`; the
+  division by s in the error passes no gradient to it.
 
   Args:
     params: from `init`.

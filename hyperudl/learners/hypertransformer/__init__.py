@@ -1,32 +1,34 @@
-"""HyperTransformer: one transformer per layer generates a small CNN.
+"""Generates a small CNN with one transformer per layer: HyperTransformer.
 
 Zhmoginov, Sandler, Vladymyrov 2022, arXiv:2201.04182. Layers are generated in
-order; z_l is the support set after the layers 1..l-1 generated before:
-  theta_l = T_l([M_l[j]; 0]_j, [L_l[y_i]; h_l(z_l,i); s(x_i)]_i)  at weights j
+order; z_l are the support's activations after the generated layers 1..l-1:
+  theta_l = T_l([M_l[j]; 0]_j, [L_l[y_i]; h_l(z_l,i); s(x_i)]_i)
   outer loss = mean cross-entropy of f_theta on the queries
-with tables M_l (weight slices) and L_l (labels; its last row means "no label",
-used by support rows with y = -1), layer features h_l, shared image features s
-and a post-LN encoder T_l without positional encoding. There is no inner loop.
-The CNN is conv, activation, max-pooling, normalisation, and a linear layer.
-The last operation of T_l is a layer norm, so weights start at unit variance.
+Slice j of theta_l is read at its weight token j. M_l is a table of weight
+slices and L_l one of labels (its last row means "no label", for support rows
+with y = -1); h_l are layer features, s shared image features, T_l is a post-LN
+encoder without positional encoding. There is no inner loop. The CNN is conv,
+activation, max-pooling, normalisation, and a linear layer. The last operation
+of T_l is a layer norm, so weights start at unit variance.
 
 Differs from the reference (TensorFlow code of the authors):
-  * `norm='batch'` (the reference) uses the statistics of the images at hand:
-    of the support set during generation, of the queries at prediction, which
-    is transductive. 'group', 'layer' and 'none' are not.
-  * Dropout acts in training only (there also in evaluation).
-  * The encoder of the logits layer has no bias in its last layer norm: it
-    would move all logits of an image alike and has no gradient.
-  * Images in [0, 1] are mapped to [-1, 1] (there x / 128 - 1 of 0..255).
-  * Max-pooling stands before the activation, which is increasing: the same
-    numbers from a quarter of the work.
+  * There are norms other than `norm='batch'` (the reference), which uses the
+    statistics of the current images: of the support set during generation, of
+    the queries at prediction, which is transductive. 'group', 'layer' and
+    'none' are not.
+  * Dropout acts only in training (in the reference also in evaluation).
+  * The encoder of the logits layer has no bias in its last layer norm, because
+    that bias would change all logits of an image equally and gets no gradient.
+  * Images in [0, 1] are mapped to [-1, 1] (there 0..255 to x / 128 - 1).
+  * Max-pooling is done before the activation. As the activation is increasing,
+    the result is the same for a quarter of the work.
 
-Published: Omniglot 20-way 1-shot, 8 channels: 87.2% (support and query
-overlap in 5% of the draws there, batch statistics of the queries).
+Published: Omniglot 20-way 1-shot, 8 channels: 87.2% (there support and queries
+overlap in 5% of the draws, and norms use batch statistics of the queries).
 The defaults are the authors' Omniglot 1-shot script (20-way, 60 queries,
-SGD at .02, one episode per update; 843,232 parameters, theirs 72 more, that
-bias). Their CNN 'maxpool-4-layer' is net='maxpool', depth=4; '3-layer' and
-'4-layer' are net='strided', stride=2, depth=3 and 4.
+SGD at .02, one episode per update; 843,232 parameters; theirs has 72 more, the
+bias above). Their CNN 'maxpool-4-layer' is net='maxpool', depth=4; '3-layer'
+and '4-layer' are net='strided', stride=2, depth=3 and 4.
 """
 
 import functools
@@ -50,7 +52,7 @@ SUPPORTS = frozenset({'emit_from', 'missing_classes'})
 
 
 def check_run(config: ConfigDict) -> None:
-  """Refuse other supports in a stage that generates no weights.
+  """Refuse `episode.emit_from` in a stage that generates no weights.
 
   Raises:
     core.BadInput: naming the fields.
@@ -66,10 +68,10 @@ def check_run(config: ConfigDict) -> None:
 def make(config: Config) -> core.Learner:
   """Make the `hypertransformer` learner.
 
-  Its task is the parameters of the CNN, or with head='prototypes'
-  {'cnn', 'prototypes', 'scale'}.
+  Its task is the parameters of the CNN, or {'cnn', 'prototypes', 'scale'} if
+  head='prototypes'.
   """
-  target_network.make(config)  # checks its own choices
+  target_network.make(config)  # checks the choices of the CNN
   if config.stage == 'shared':
     return _make_shared_stage(config)
   functions = init, adapt, _predict, _loss
@@ -83,8 +85,9 @@ def init(
 ) -> dict[str, core.PyTree]:
   """Return the learner's parameters.
 
-  These are 'writer' (the weight generator) and, where they exist, 'net' (the
-  learned part of the CNN), 'shared', 'support_norms', 'log_scale', 'heads'.
+  These are 'writer' (the weight generator) and, if configured, 'net' (the
+  learned part of the CNN), 'shared' (features of images), 'support_norms',
+  'log_scale' and 'heads' (of the warm-up).
   """
   keys, x = jax.random.split(key, 4), episode.support.x
   pixels = target_network.scale_pixels(x)
@@ -114,7 +117,7 @@ def init(
 
 
 def _init_shared(config, key, x):
-  """{'shared': features and, where it is trained, head}, or {}."""
+  """Return {'shared': 'features' and, if it is trained, 'head'}, or {}."""
   if config.shared == 'none':
     return {}
   keys = jax.random.split(key)
@@ -135,21 +138,22 @@ def adapt(
   *,
   train: bool,
 ) -> core.PyTree:
-  """Return the CNN of one episode, with prototypes where it has no logits.
+  """Return the CNN of one episode, with prototypes if it has no logits layer.
 
-  Where the context of the support holds 'emit_from' (Examples with a leading
-  axis), the mean of the CNNs generated for those supports, with prototypes of
-  the support itself: the control of whether the generated weights matter.
+  If the context of the support has 'emit_from' (Examples with a leading axis),
+  return the mean of the CNNs generated for those supports, with prototypes of
+  the support itself. This control measures whether the generated weights
+  matter.
 
   Args:
     config: hyperparameters.
     params: of the learner.
     support: images in [0, 1] and labels.
     key: PRNG key of dropout.
-    train: whether it acts.
+    train: whether dropout is on.
 
   Raises:
-    core.BadInput: for other supports and a generated logits layer.
+    core.BadInput: for 'emit_from' with a generated logits layer.
   """
   generate = lambda support: weight_generator.generate(
     config, params, support, key, train
@@ -176,7 +180,7 @@ def adapt(
 
 
 def distance_scale(config: Config, params: core.PyTree) -> jax.Array:
-  """Return the factor f32[] of squared distances from prototypes."""
+  """Return the factor f32[] of squared distances to prototypes."""
   return jnp.exp(params['log_scale']) if config.logits_scale else jnp.ones(())
 
 
@@ -222,7 +226,7 @@ def _loss(config, params, episode, key, step):
 
 
 def _make_shared_stage(config):
-  """Stage 'shared': features that tell the training classes apart."""
+  """Make the learner of stage 'shared', which only trains shared features."""
 
   def adapt(params, support, key, *, train):
     del key, train

@@ -1,4 +1,4 @@
-"""Hyperparameters of the learners `hypertransformer` and `continual`."""
+"""Defines the hyperparameters of `hypertransformer` and `continual`."""
 
 import dataclasses
 from typing import Literal
@@ -13,7 +13,7 @@ from hyperudl.ops import weight_tokens
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorConfig:
-  """The CNN and the weight generator, which both learners share."""
+  """Hyperparameters of the CNN and its weight generator, for both learners."""
 
   way: int = field(5, at_least=1)
   # 'maxpool' (SAME convolutions, 2x2 pooling, flattened), 'strided' (VALID
@@ -26,38 +26,39 @@ class GeneratorConfig:
   activation: Literal['relu', 'lrelu'] = 'relu'  # lrelu: slope 0.01
   norm: backbones.Norm = 'batch'
   # n > 0: the first n convolutions are learned, not generated; n < 0: the last
-  # -n. All of them: only the logits layer is generated.
+  # |n|. If that is all of them, only the logits layer is generated.
   trained_layers: int = 0
   allocation: Literal['output', 'spatial'] = 'output'  # ops/weight_tokens.py
-  generate_bias: bool = False  # of each convolution; False: it has none
+  generate_bias: bool = False  # of convolutions; False: they have none
   # Generate the scale and bias of each norm; False: these are learned.
   generate_norm: bool = False
   add_learned: bool = False  # add learned weights to all generated ones
-  # Other learned norms for the support's activations than for the queries'.
+  # Learn separate norms for the support's and for the queries' activations.
   separate_norm: bool = False
-  # Filters of the layer features; 0 for none, -1 for the wider of the layer's
-  # input and output.
+  # Filters of the layer features; 0: no layer features; -1: the larger of the
+  # layer's numbers of input and output channels.
   features: int = field(8, at_least=-1)
   # Features of the last layer: 'default' (a convolution), 'passthrough' (its
   # input activations) or 'mix' (both).
   logits_features: Literal['default', 'passthrough', 'mix'] = 'default'
-  logits_nonlinear: bool = False  # take them after a ReLU
-  # Image features given to all layers; '-bn' normalises over the support.
+  logits_nonlinear: bool = False  # apply a ReLU to those of the convolution
+  # Image features that all layers get; '-bn': with batch norm over the support.
   shared: Literal[
     'none',
     *('2-layer', '3-layer', '4-layer'),
     *('2-layer-bn', '3-layer-bn', '4-layer-bn'),
   ] = '4-layer'
-  shared_dim: int = field(32, at_least=1)  # their number
+  shared_dim: int = field(32, at_least=1)  # number of shared features
   shared_padding: Literal['SAME', 'VALID'] = 'SAME'
-  embedding: int = field(32, at_least=1)  # of labels and of weight slices
+  embedding: int = field(32, at_least=1)  # width, of labels and weight slices
   # 'joint': one encoder over tokens of weight slices and samples; 'separate':
   # an encoder of the samples and a decoder of the weight slices.
   generator: Literal['joint', 'separate'] = 'joint'
-  decoder: bool = False  # put a decoder behind the joint encoder
+  decoder: bool = False  # add a decoder after the joint encoder
   layers: int = field(3, at_least=1)  # of each encoder and decoder
-  heads: int = field(2, at_least=1)  # of attention
-  # Sizes in the encoder: up to 3 a fraction of its width, else absolute.
+  heads: int = field(2, at_least=1)  # attention heads
+  # Widths in the encoder: values up to 3 are multiples of its width, larger
+  # ones absolute.
   key_query: float = field(1.0, above=0)
   value: float = field(1.0, above=0)
   inner: float = field(1.0, at_least=0)  # 0: no feed-forward net
@@ -65,16 +66,18 @@ class GeneratorConfig:
   nonlinearity: Literal['relu', 'gelu', 'lrelu'] = 'relu'  # lrelu: slope 0.1
   skip_last_nonlinearity: bool = False  # last feed-forward net is linear
   dropout: float = field(0.0, at_least=0, below=1)  # in the encoders
-  shared_dropout: float = field(0.0, at_least=0, below=1)  # shared features
-  feature_dropout: float = field(0.0, at_least=0, below=1)  # layer features
-  # p: in training each labelled (unlabelled) support row is masked in attention
-  # with a probability that is drawn from U(0, p) for each episode.
+  shared_dropout: float = field(0.0, at_least=0, below=1)  # on shared features
+  feature_dropout: float = field(0.0, at_least=0, below=1)  # on layer features
+  # In training each labelled (or unlabelled) support row is masked in attention
+  # with a probability drawn for each episode from U(0, p), where p is this
+  # value.
   remove_labelled: float = field(0.0, at_least=0, at_most=1)
   remove_unlabelled: float = field(0.0, at_least=0, at_most=1)
-  # Initial value of a learned factor of the generated weights of each layer; 0
-  # for none (the reference). Generated weights have unit variance, so that wide
-  # last layers start with large logits: 1 / sqrt(D) helps. Under a norm
-  # convolutions need none.
+  # Initial value of a learned factor of the generated weights of each
+  # convolution and of the logits layer; 0: no factor (as in the reference).
+  # Generated weights have unit variance, so a wide logits layer starts with
+  # large logits, where 1 / sqrt(D) helps. Convolutions followed by a norm need
+  # no factor.
   block_scale: float = field(0.0, at_least=0)
   logits_scale: float = field(0.0, at_least=0)
 
@@ -132,23 +135,24 @@ class Config(GeneratorConfig):
   label_smoothing: float = field(0.0, at_least=0, below=1)  # of all losses
   # Weight of the sum of squares of all kernels in the loss.
   l2_reg_weight: float = field(0.0, at_least=0)
-  # Weight of |generated|^2 / |learned|^2 of each convolution in the loss; with
+  # Weight of |generated|^2 / |learned|^2 of each convolution in the loss; needs
   # add_learned.
   variation_weight: float = field(0.0, at_least=0)
   # Weight of the cross-entropy of a linear layer that predicts from the shared
   # features which training class an image of the support is.
   shared_head_weight: float = field(0.0, at_least=0)
   shared_head_classes: int = field(0, at_least=0)  # number of training classes
-  # W > 0 trains layer after layer at first: each convolution but the last has
-  # a learned linear head on its mean query activations, and the weight of the
-  # loss moves from head to head until step W.
+  # W > 0: layers are trained one after another at first. Each convolution but
+  # the last has a learned linear head on its mean query activations, and the
+  # weight of the loss moves from head to head until outer step W.
   warmup_steps: int = field(0, at_least=0)
-  # 'written': the logits layer is generated. 'prototypes': queries are compared
-  # with the class means of the last activations by squared distance, times
-  # logits_scale where it is not 0.
+  # 'written': the logits layer is generated. 'prototypes': logits are negative
+  # squared distances to class means of the last activations, times a learned
+  # factor with initial value logits_scale if that is not 0.
   head: Literal['written', 'prototypes'] = 'written'
-  # 'shared': only the shared features and their head are trained, for
-  # `init_from.shared` of a later run; `adapt` takes class means of them.
+  # 'shared': only train the shared features and their head, for a later run
+  # with `init_from.shared`; `adapt` then returns class means of shared
+  # features.
   stage: Literal['all', 'shared'] = 'all'
 
   def __post_init__(self):
@@ -193,17 +197,18 @@ class ContinualConfig(GeneratorConfig):
   # 'continual', or a baseline: 'reset' starts every task from zero weight
   # slices, 'constant' is ConstPN, 'merged' MergedHT.
   kind: Literal['continual', 'reset', 'constant', 'merged'] = 'continual'
-  # The loss takes all classes so far, or the query's task ('batches': parts of
-  # the support of one task); 'class' and 'task' are both measured.
+  # Classes in the loss: 'class', those of all tasks so far; 'task', those of
+  # the query's task. Metrics include both. 'batches': the support of one task
+  # arrives in parts.
   scenario: Literal['class', 'task', 'batches'] = 'class'
-  # T of training: the labels that kind='merged' tells apart, and the parts of
-  # the support of scenario='batches'.
+  # T in training: kind='merged' has labels for that many tasks, and
+  # scenario='batches' divides the support into that many parts.
   tasks: int = field(5, at_least=1)
-  # g > 0 generates differences: theta_t = theta_(t-1) + g HT(S_t, theta_(t-1))
-  # from the second task on (ours, not the paper's). 0 generates every network
-  # anew.
+  # g > 0: generate differences, theta_t = theta_(t-1) + g HT(S_t, theta_(t-1)),
+  # from the second task on (ours, not in the paper). 0: generate every network
+  # from scratch.
   change: float = field(0.0, at_least=0)
-  # 'batch' would tell by its statistics from which task the queries come.
+  # Not 'batch': its statistics would reveal which task the queries belong to.
   norm: backbones.Norm = 'layer'
   # Initial value of the learned factor of squared distances.
   logits_scale: float = field(0.1, at_least=0)
@@ -228,7 +233,7 @@ class ContinualConfig(GeneratorConfig):
         'batch statistics would use later tasks',
       ),
     )
-    self.network()  # refuses what does not go with its head
+    self.network()  # checks the config of each CNN
 
   def network(self) -> Config:
     """Return the config of the HyperTransformer that generates each CNN."""
@@ -240,7 +245,7 @@ class ContinualConfig(GeneratorConfig):
     if self.kind == 'merged':
       return dataclasses.replace(network, way=self.way * self.tasks)
     if self.kind == 'constant':
-      # All of the CNN is learned, and nothing is left that reads features.
+      # The whole CNN is learned, so no features are needed to generate weights.
       return dataclasses.replace(
         network,
         trained_layers=self.depth,
@@ -252,11 +257,12 @@ class ContinualConfig(GeneratorConfig):
 
 
 def _check_needs(config: GeneratorConfig, **needs: tuple[bool, str]) -> None:
-  """Refuse fields that are not at their default and lack what they need.
+  """Refuse non-default values of fields whose requirement is not met.
 
   Args:
     config: hyperparameters.
-    **needs: by field, whether the need is met, and the need in words.
+    **needs: for each field, (whether its requirement is met, the requirement in
+      words).
   """
   defaults = hyperparameters.defaults(type(config))
   for name, (is_met, words) in needs.items():

@@ -1,4 +1,4 @@
-"""Accuracy, forgetting and transfer of a sequence of tasks.
+"""Computes accuracy, forgetting and transfer over a sequence of tasks.
 
 A[t, tau] is measured on the queries of task tau after task t >= tau.
 """
@@ -18,12 +18,13 @@ def matrices(
 
   Args:
     way: N.
-    logits: f32[T, tau, Q, T, N].
+    logits: f32[T, tau, Q, T, N]: after task t, of queries of task tau.
     y: i32[tau, Q].
 
   Returns:
-    Two dicts by scenario: 'class', among all classes met so far, and 'task',
-    among those of the query's own task; of f32[T, tau].
+    (cross-entropies, accuracies), each a dict from scenario to f32[T, tau]:
+    'class', among all classes met so far; 'task', among those of the query's
+    own task.
   """
   count, tasks = logits.shape[:2]
   number = jnp.arange(tasks)
@@ -41,11 +42,11 @@ def matrices(
 
 
 def summarize(scenario: str, matrix: jax.Array) -> dict[str, jax.Array]:
-  """Return metrics of A f32[T, T] of one scenario, and A itself.
+  """Return metrics computed from A of one scenario, and A itself.
 
   Args:
-    scenario: part of the metrics' names.
-    matrix: A; only its lower triangle counts.
+    scenario: becomes part of the metrics' names.
+    matrix: A, f32[T, T]; only its lower triangle counts.
   """
   diagonal, last = jnp.diagonal(matrix), matrix[-1]
   metrics = {
@@ -54,7 +55,7 @@ def summarize(scenario: str, matrix: jax.Array) -> dict[str, jax.Array]:
     f'accuracy_{scenario}_when_met': jnp.mean(diagonal),
   }
   if matrix.shape[0] > 1:
-    # The best before the last task, among the tasks met by then.
+    # For each task but the last: its best accuracy before the last task.
     best = jnp.max(jnp.tril(matrix)[:-1], axis=0)[:-1]
     metrics[f'forgetting_{scenario}'] = jnp.mean(best - last[:-1])
     metrics[f'backward_transfer_{scenario}'] = jnp.mean(

@@ -19,7 +19,7 @@ from hyperudl.ops import losses
 def in_order(
   config: config_lib.ContinualConfig, support: core.Examples
 ) -> core.Examples:
-  """Return the supports in their order, with a leading axis T.
+  """Return the supports of all tasks, in order along a leading axis T.
 
   Raises:
     core.BadInput: for a support of the wrong form.
@@ -39,7 +39,7 @@ def in_order(
       f'unlabelled to multiples of {config.tasks}, or the {rows} rows cannot '
       'be dealt evenly'
     )
-  # Rows come class by class, then unlabelled ones in random order.
+  # Rows are sorted by class, followed by the unlabelled ones in random order.
   order = jnp.arange(rows).reshape(-1, config.tasks).T
   return core.Examples(support.x[order], support.y[order])
 
@@ -52,18 +52,18 @@ def adapt(
   *,
   train: bool,
 ) -> dict[str, core.PyTree]:
-  """Generate the CNNs theta_1..T and the prototypes after every task.
+  """Generate the CNNs theta_1..T, and all prototypes after every task.
 
   Args:
     config: hyperparameters.
     params: of the learner.
     support: of all tasks.
     key: PRNG key of dropout.
-    train: whether it acts.
+    train: whether dropout is on.
 
   Returns:
     {'cnns': parameters with a leading axis T, 'prototypes': f32[T, T, N, D],
-    those of task tau (second axis) after task t, 'scale': f32[]}.
+    those of task tau (second axis) after task t (first axis), 'scale': f32[]}.
   """
   network = config.network()
   parts = in_order(config, support)
@@ -73,7 +73,7 @@ def adapt(
   )
   if config.kind == 'merged':
     cnns = _merged(config, params, parts, keys, train)
-    # It has all supports, so it may compare with their features of now.
+    # It has all supports, so prototypes can use the features of the latest CNN.
     all_parts = lambda cnn: jax.lax.map(lambda part: means(cnn, part), parts)
     prototypes = jax.lax.map(all_parts, cnns)
   else:
@@ -89,7 +89,7 @@ def adapt(
 
 
 def _in_turn(config, params, parts, keys, train):
-  """theta_1..T, each generated from its own support and the one before."""
+  """Generate theta_1..T, each from its support and, by kind, the CNN before."""
   generate = functools.partial(
     weight_generator.generate, config.network(), params
   )
@@ -103,7 +103,7 @@ def _in_turn(config, params, parts, keys, train):
     conditioning = weight_generator.Conditioning(
       previous if is_carried else None
     )
-    if is_carried and config.change:  # the first network is added to zeros
+    if is_carried and config.change:  # the first CNN is added to zeros, times 1
       scale = jnp.where(number == 0, 1.0, config.change)
       conditioning = conditioning._replace(residual_scale=scale)
     cnn = generate(part, key, train, conditioning)
@@ -114,7 +114,7 @@ def _in_turn(config, params, parts, keys, train):
 
 
 def _merged(config, params, parts, keys, train):
-  """theta_1..T, each generated from all supports so far (MergedHT)."""
+  """Generate theta_1..T, each from all supports so far (MergedHT)."""
   count, rows = parts.y.shape
   if count > config.tasks:
     raise core.BadInput(

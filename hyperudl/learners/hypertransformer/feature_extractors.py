@@ -1,7 +1,8 @@
-"""Features of support images for the sample tokens of a HyperTransformer.
+"""Computes features of support images for a HyperTransformer's sample tokens.
 
-`SharedFeatures` of the images go to all layers; `LayerFeatures` are of the
-activations that enter one layer. All of ONE episode (arXiv:2201.04182).
+`SharedFeatures` of the images are used for all layers; `LayerFeatures` are
+computed from the activations that enter one layer. All functions take ONE
+episode (arXiv:2201.04182).
 """
 
 from flax import linen as nn
@@ -22,8 +23,8 @@ _ZEROS = nn.initializers.zeros
 def mean_of_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   """Return the mean over positions of a VALID convolution of stride 1.
 
-  The mean commutes with the convolution, so this takes the mean of each
-  shifted window first, and never computes the convolution.
+  The mean commutes with the convolution, so this computes the mean of each
+  shifted window of x first, and never the whole convolution.
 
   Args:
     x: f32[n, H, W, Cin].
@@ -49,12 +50,12 @@ def mean_of_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 class SharedFeatures(nn.Module):
-  """Image features for the tokens of all layers: convolutions, then a mean.
+  """Computes image features for the tokens of all layers: convolutions, mean.
 
   Attributes:
-    layers: how many 3x3 convolutions with ReLU; stride 2 but for the last.
+    layers: number of 3x3 convolutions with ReLU; stride 2, the last 1.
     width: filters of each.
-    norm: whether batch normalisation (statistics of the images at hand)
+    norm: whether batch normalisation (with statistics of the current images)
       follows each ReLU.
     padding: 'SAME' or 'VALID'.
   """
@@ -90,18 +91,19 @@ class SharedFeatures(nn.Module):
 
 
 class LayerFeatures(nn.Module):
-  """Features of the activations that enter a layer.
+  """Computes features of the activations that enter a layer.
 
-  VALID convolutions, stride 2 but for the last (stride 1), ReLU between
-  them. The mean over positions of every convolution is a feature, taken
-  before the ReLU. A map smaller than the kernel shrinks the kernel and all
-  strides are 1; one that has become smaller ends the stack.
+  A stack of VALID convolutions with stride 2 (the last one 1) and ReLUs between
+  them. The features are the means over positions of each convolution's output,
+  before the ReLU. If the input is smaller than the kernel, the kernel shrinks
+  to its size and all strides are 1; the stack ends early once the activations
+  are smaller than the kernel.
 
   Attributes:
     width: filters of each convolution.
-    layers: how many.
-    kernel_size: of each.
-    nonlinear: take the features after the ReLU.
+    layers: number of convolutions.
+    kernel_size: of each convolution.
+    nonlinear: take the features after the ReLU instead.
   """
 
   width: int
@@ -133,7 +135,7 @@ class LayerFeatures(nn.Module):
 
 
 def _conv_params(module, index, size, x):
-  """Kernel and bias of a convolution of x, with `module.width` filters."""
+  """Return kernel and bias of a convolution of x to `module.width` channels."""
   shape = (size, size, x.shape[-1], module.width)
   glorot = nn.initializers.glorot_uniform()
   kernel = module.param(f'kernel{index}', glorot, shape)
@@ -141,7 +143,7 @@ def _conv_params(module, index, size, x):
 
 
 def make_shared(config: config_lib.Config) -> SharedFeatures:
-  """Return the module of the image features that all layers get."""
+  """Return the module that computes the shared image features."""
   return SharedFeatures(
     layers=int(config.shared[0]),
     width=config.shared_dim,
@@ -154,7 +156,7 @@ def make_shared(config: config_lib.Config) -> SharedFeatures:
 def make_for_layer(
   config: config_lib.Config, spec: backbones.LayerSpec, inputs: int
 ) -> LayerFeatures:
-  """Return the module of the features of a layer's input activations.
+  """Return the module that computes features of a layer's input activations.
 
   Args:
     config: hyperparameters.
@@ -174,7 +176,7 @@ def make_for_layer(
 def shared_features(
   config: config_lib.Config, params: core.PyTree, x: jax.Array
 ) -> jax.Array:
-  """Return shared features f32[n, F] of images; without any, F = 0.
+  """Return shared features f32[n, F] of images; F = 0 if shared='none'.
 
   Args:
     config: hyperparameters.

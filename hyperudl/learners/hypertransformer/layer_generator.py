@@ -1,7 +1,8 @@
 """Generates the weight slices of one layer from features of a support set.
 
-An encoder over weight tokens and sample tokens turns both into the slices of
-the layer's kernel (HyperTransformer, arXiv:2201.04182). Of ONE episode.
+An encoder reads weight tokens and sample tokens; its outputs at the weight
+tokens are the slices of the layer's kernel (HyperTransformer,
+arXiv:2201.04182). All functions take ONE episode.
 """
 
 from flax import linen as nn
@@ -15,7 +16,7 @@ from hyperudl.nets import transformer
 def make_encoder(
   config: config_lib.Config, *, is_head: bool, name: str | None = None
 ) -> transformer.Encoder:
-  """Return an encoder, or decoder, of a layer or of the logits layer."""
+  """Return the encoder (or decoder) for a layer, or for the logits layer."""
   return transformer.Encoder(
     layers=config.layers,
     heads=config.heads,
@@ -25,7 +26,7 @@ def make_encoder(
     attention=config.attention,
     activation=config.nonlinearity,
     skip_last_nonlinearity=config.skip_last_nonlinearity,
-    # It would move the logits of all classes alike: no gradient.
+    # In the logits layer it would change all logits equally: no gradient.
     last_bias=not is_head,
     dropout=config.dropout,
     name=name,
@@ -33,24 +34,24 @@ def make_encoder(
 
 
 class LayerGenerator(nn.Module):
-  """Weight slices of one layer from labelled features of the support set.
+  """Generates the weight slices of one layer from labelled support features.
 
-  Weight tokens are [table row of slice j; previous slice j or 0], sample
-  tokens [row of label y; features; 0]. Unlabelled rows (y = -1) have a row of
-  their own, the last of the label table. The output for weight token j,
-  without its first `embedding` entries, is slice j.
+  Weight tokens are [table row of slice j; previous slice j or 0], sample tokens
+  [table row of label y; features; 0]. Unlabelled rows (y = -1) use the last row
+  of the label table. The output at weight token j, without its first
+  `embedding` entries, is slice j.
 
-  The 'joint' generator is one encoder over all tokens, weights first, whose
-  width is `embedding` plus the wider of a slice and the features; with a
-  decoder, this attends to the encoder's output for the same tokens. The
-  'separate' one is an encoder over the samples, without padding, and a
-  decoder over the weights.
+  The 'joint' generator is one encoder over all tokens, weights first, of width
+  `embedding` plus the larger of the sizes of a slice and of the features;
+  `config.decoder` adds a decoder over the same tokens that attends to the
+  encoder's outputs. The 'separate' generator is an encoder over the samples,
+  without padding, and a decoder over the weights.
 
   Attributes:
     config: hyperparameters.
-    tokens: slices of the layer.
+    tokens: number of slices of the layer.
     size: entries of a slice.
-    is_head: whether it is the logits layer.
+    is_head: whether this is the logits layer.
   """
 
   config: config_lib.Config
@@ -68,14 +69,14 @@ class LayerGenerator(nn.Module):
     removed: jax.Array | None = None,
     previous: jax.Array | None = None,
   ) -> jax.Array:
-    """Generate.
+    """Generate the slices.
 
     Args:
       features: f32[S, F] of the support rows.
       y: i32[S] in [-1, way).
       train: whether dropout is on.
       removed: None or f32[S]; 1 masks a row in attention.
-      previous: None or f32[tokens, size], the slices of an earlier task.
+      previous: None or f32[tokens, size], the slices of the previous task.
 
     Returns:
       f32[tokens, size].
@@ -85,7 +86,7 @@ class LayerGenerator(nn.Module):
     normal = nn.initializers.normal(1.0)
     labels = self.param('labels', normal, (way + 1, width))
     weights = self.param('weights', normal, (self.tokens, width))
-    # A product with one-hot rows: its gradient is a product, not a scatter.
+    # Look labels up by a matrix product, whose gradient needs no scatter.
     rows = jax.nn.one_hot(jnp.where(y < 0, way, y), way + 1)
     samples = jnp.concatenate([rows @ labels, features], axis=-1)
     if previous is None:

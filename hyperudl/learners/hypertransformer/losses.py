@@ -1,8 +1,9 @@
-"""Terms of the HyperTransformer's outer loss, and linear heads for them.
+"""Computes the terms of the HyperTransformer's outer loss.
 
-Cross-entropies, a penalty on kernels, the warm-up of one layer after another,
-the size of generated weights beside learned ones, and a head that classifies
-training classes by the shared features.
+These are smoothed cross-entropies, a penalty on kernels, the losses of linear
+heads that train one layer after another (warm-up), the size of generated
+weights relative to learned ones, and the loss of a linear head that predicts
+the training class from the shared features.
 """
 
 from flax import linen as nn
@@ -18,7 +19,7 @@ from hyperudl.ops import losses
 
 
 def init_dense(key: jax.Array, fan_in: int, fan_out: int) -> core.PyTree:
-  """Return a linear layer, Glorot-uniform and zero."""
+  """Return a linear layer with a Glorot-uniform kernel and a zero bias."""
   init = nn.initializers.glorot_uniform()
   return {
     'kernel': init(key, (fan_in, fan_out), jnp.float32),
@@ -29,7 +30,9 @@ def init_dense(key: jax.Array, fan_in: int, fan_out: int) -> core.PyTree:
 def smoothed_cross_entropy(
   logits: jax.Array, y: jax.Array, smoothing: float
 ) -> jax.Array:
-  """Return f32[] against (1 - smoothing) * one-hot + smoothing / N.
+  """Return the cross-entropy f32[] with smoothed labels.
+
+  The targets are (1 - smoothing) * one-hot + smoothing / N.
 
   Args:
     logits: f32[n, N].
@@ -51,10 +54,10 @@ def kernel_squares(cnn: core.PyTree) -> jax.Array:
 
 
 def warmup_weights(step: jax.Array, steps: int, heads: int) -> jax.Array:
-  """Return weights of the heads' losses, the main one last: f32[heads + 1].
+  """Return the weights f32[heads + 1] of the heads' losses and the main loss.
 
-  Head h has its peak at step h steps / heads, the main loss from `steps` on;
-  between two peaks the weight moves linearly from one to the next.
+  Head h has weight 1 at step h * steps / heads, the main loss (the last entry)
+  from `steps` on; in between, the weight moves linearly from one to the next.
   """
   place = step * heads / steps
   peaks = jnp.arange(heads + 1)
@@ -70,7 +73,7 @@ def head_losses(
   cnn: core.PyTree,
   query: core.Examples,
 ) -> list[jax.Array]:
-  """Return cross-entropies f32[] of linear heads on the first convolutions.
+  """Return the cross-entropy f32[] of each convolution's linear head.
 
   Args:
     config: hyperparameters.
@@ -93,8 +96,8 @@ def variation(learned: core.PyTree, cnn: core.PyTree) -> jax.Array:
   """Return the sum over convolutions of |generated|^2 / |learned|^2.
 
   Args:
-    learned: learned part of the CNN, to which the generated one was added.
-    cnn: parameters of the CNN.
+    learned: learned part of the CNN, to which generated weights were added.
+    cnn: parameters of the CNN, the sums.
   """
   total = jnp.float32(0.0)
   for name, layer in cnn.items():
@@ -111,9 +114,10 @@ def shared_head(
   episode: core.Episode,
   key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Return (loss, accuracy) of the support's training classes, f32[] each.
+  """Return (loss, accuracy) f32[] of predicting the support's training classes.
 
-  As everywhere labels are smoothed and shared features dropped, by `key`.
+  As in the main loss, labels are smoothed and shared features get dropout, for
+  which `key` is used.
   """
   support, ids = episode.support, episode.extra['class_ids']
   features = feature_extractors.shared_features(config, params, support.x)
@@ -121,7 +125,7 @@ def shared_head(
   features = drop.apply({}, features, rngs={'dropout': key})
   logits = mlp.dense(params['shared']['head'], features)
   y = jnp.where(support.y < 0, -1, ids[support.y])
-  # A class without an output would be a silent loss of zero.
+  # The loss is nan if a class has no output: it would silently be zero.
   fits = jnp.all(ids < config.shared_head_classes)
   value = smoothed_cross_entropy(logits, y, config.label_smoothing)
   value = jnp.where(fits, value, jnp.nan)

@@ -1,6 +1,6 @@
-"""The CNN whose weights a HyperTransformer generates, for one episode.
+"""Builds the CNN whose weights a HyperTransformer generates for one episode.
 
-Its parameters are generated, learned, or the constant zero (`Roles`).
+Each parameter is generated, learned, or the constant zero (`Roles`).
 """
 
 from typing import NamedTuple
@@ -18,9 +18,9 @@ NORM_PARAMETERS = ('scale', 'bias')
 
 
 class Roles(NamedTuple):
-  """Names of parameters of one layer; those that it lacks are learned."""
+  """Parameter names of one layer by role; all others are learned."""
 
-  generated: tuple[str, ...]  # 'kernel', then those behind it in the slices
+  generated: tuple[str, ...]  # 'kernel', then those after it in the slices
   zero: tuple[str, ...]
 
 
@@ -28,8 +28,8 @@ def make(config: config_lib.Config) -> nn.Module:
   """Return the CNN, without its parameters.
 
   Raises:
-    core.BadInput: if the network is no chain of layers.
-    ValueError: for widths that the norm cannot take.
+    core.BadInput: if the network is not a chain of layers.
+    ValueError: for widths that the norm does not allow.
   """
   channels = (config.channels,) * config.depth
   head = config.way if config.head == 'written' else None
@@ -66,23 +66,23 @@ def layer_specs(config: config_lib.Config, x: jax.Array) -> backbones.Specs:
 def embed(
   config: config_lib.Config, cnn: core.PyTree, x: jax.Array
 ) -> jax.Array:
-  """Return logits, or features, of images f32[n, H, W, C] in [0, 1]."""
+  """Return logits (or features) of images f32[n, H, W, C] in [0, 1]."""
   return make(config).apply({'params': cnn}, scale_pixels(x))
 
 
 def scale_pixels(x: jax.Array) -> jax.Array:
-  """Return images in [0, 1] as the networks take them, in [-1, 1]."""
+  """Map images from [0, 1] to [-1, 1], the range of the networks' inputs."""
   return 2.0 * x - 1.0
 
 
 def roles(
   config: config_lib.Config, specs: backbones.Specs
 ) -> dict[str, Roles]:
-  """Return by layer which parameters are generated and which are zero.
+  """Return for each layer which parameters are generated and which are zero.
 
-  Without `generate_bias` there is no bias before the activation: it is zero, as
-  is the last bias of all before prototypes, which moves features and prototypes
-  alike.
+  Without `generate_bias` the bias before the activation is zero. With
+  prototypes a learned bias of the last norm is zero too, because it would move
+  features and prototypes equally.
   """
   by_layer = {}
   for index, spec in enumerate(specs):
@@ -111,9 +111,9 @@ def roles(
 def learned_part(
   config: config_lib.Config, specs: backbones.Specs, cnn: core.PyTree
 ) -> dict[str, core.PyTree]:
-  """Return those parameters of the CNN that are learned, by layer.
+  """Return the learned parameters of the CNN, by layer.
 
-  With `add_learned` these are also what generated parameters are added to.
+  With `add_learned` they include those to which generated ones are added.
   """
   learned = {}
   for name, (generated, zero) in roles(config, specs).items():
@@ -134,5 +134,5 @@ def norms(learned: dict[str, core.PyTree]) -> dict[str, core.PyTree]:
 
 
 def zeros(spec: backbones.LayerSpec, names: tuple[str, ...]) -> core.PyTree:
-  """Return parameters f32[Cout] of a layer that are the constant zero."""
+  """Return the named parameters f32[Cout] of a layer, all zero."""
   return {name: jnp.zeros(spec.kernel_shape[-1]) for name in names}

@@ -1,7 +1,7 @@
 """Generates a CNN layer by layer from the activations of a support set.
 
 The generator of HyperTransformer (arXiv:2201.04182): each layer is generated
-from the support's activations behind the layers generated before.
+from the support's activations after the layers generated before it.
 """
 
 from typing import NamedTuple
@@ -20,11 +20,11 @@ from hyperudl.ops import weight_tokens
 
 
 class Conditioning(NamedTuple):
-  """Inputs of a generation in a sequence of tasks, beside the support."""
+  """Optional inputs of the generator, for sequences of tasks."""
 
-  previous_weights: core.PyTree | None = None  # CNN of the task before
-  # f32[]: the generated parameters, times this, are added to the previous ones;
-  # None: they take their place.
+  previous_weights: core.PyTree | None = None  # CNN of the previous task
+  # f32[]: the generated parameters times this factor are added to the previous
+  # ones; None: they replace them.
   residual_scale: jax.Array | None = None
   removed: jax.Array | None = None  # f32[S], 1 masks a row in attention
 
@@ -50,13 +50,13 @@ class WeightGenerator(nn.Module):
     """Return the parameters of the CNN.
 
     Args:
-      learned: those that are learned, see `target_network.learned_part`.
-      support_norms: scales and biases of norms for the support's activations,
-        where they are not those of the CNN.
+      learned: learned parameters, see `target_network.learned_part`.
+      support_norms: scales and biases of norms to use for the support's
+        activations in place of those of the CNN, or {}.
       support: images in [0, 1] and labels.
       shared: f32[S, Fs], image features.
       train: whether dropout and the removal of rows are on.
-      conditioning: inputs of a sequence of tasks.
+      conditioning: optional inputs for sequences of tasks.
     """
     config, z = self.config, target_network.scale_pixels(support.x)
     specs = target_network.layer_specs(config, z)
@@ -83,7 +83,7 @@ class WeightGenerator(nn.Module):
     return cnn
 
   def _features(self, spec, z, shared, train):
-    """Layer features, without convolutions where `features` is 0."""
+    """Return the features of all samples: of the layer, if any, and shared."""
     config, parts = self.config, []
     if spec.is_head and config.logits_features != 'default':
       parts.append(z.reshape(z.shape[0], -1))
@@ -128,7 +128,8 @@ def draw_removed(
 ) -> jax.Array:
   """Draw the support rows f32[S] that training masks in attention.
 
-  One fraction q ~ U(0, p) an episode for labelled and one for unlabelled rows.
+  For each episode one probability q ~ U(0, p) is drawn for labelled rows and
+  one for unlabelled rows.
   """
   keys = jax.random.split(key)
   largest = jnp.array([config.remove_labelled, config.remove_unlabelled])
@@ -152,8 +153,8 @@ def generate(
     params: of the learner.
     support: images in [0, 1] and labels.
     key: PRNG key of dropout and removal.
-    train: whether these act.
-    conditioning: inputs of a sequence of tasks.
+    train: whether these are on.
+    conditioning: optional inputs for sequences of tasks.
   """
   return WeightGenerator(config).apply(
     {'params': params['writer']},

@@ -1,25 +1,27 @@
-"""UDL: a hypernetwork generates a CNN that unsupervised gradient steps adapt.
+"""Generates a CNN that unsupervised gradient steps adapt: the learner UDL.
 
 After UDL-MetaTrainingHyperNetwork, HyperFast (arXiv:2402.14335), MT3
-(arXiv:2103.16201) and HyperTransformer (arXiv:2201.04182); here:
+(arXiv:2103.16201) and HyperTransformer (arXiv:2201.04182). With a transformer
+T, the hypernetwork:
   theta = theta_0 + s * T(support, unlabelled, q(z | images))      generated
   w_c   = mean of f_theta(x_i) over class c + s * T_c              prototypes
   v    <- v - gate * alpha_k * g / (|g| + e),  g = d L_in / d v    K steps
   L_in  = a ELBO + b SSL + critic, on the unlabelled images
   w     = soft k-means of the unlabelled features around w, if `cluster`
   logits = tau cos(f_(theta + v)(x), w)
-v: see `fast_weights`; by default an increment to scale and bias of each norm.
-`gate` reads predictions and ELBO statistics of a frozen `vae`; alpha, a and b
-are signed and learned, so the outer loop decides how much of each unsupervised
-step is good.
+v is described in `fast_weights`; by default it is an increment to the scale and
+bias of each norm. `gate` is computed from predictions and from ELBO statistics
+of a frozen `vae`; alpha, a and b are learned and may be negative, so the outer
+loop decides how far to follow each unsupervised loss.
 
-phase 'base': K = 0. 'inner': all of 'base' is frozen (`init_from.base`), and
-only the parameters of the inner loop are trained, on
+Training phases: 'base' trains without adaptation (K = 0, no k-means). 'inner'
+freezes the result of 'base' (`init_from.base`) and trains only the parameters
+of the inner loop, on
   mean CE(v_K) / (stop(CE(v_0)) + .2)
-so the unadapted model is the K = 0 control by construction. 'joint' trains
-all at once on w_0 CE(v_0) + (1 - w_0) CE(v_K), where CE(v_K) may at first be
-the mean over all steps (multi-step loss, arXiv:1810.09502).
-Expected: see docs/results/first.md and udl.md.
+so the unadapted model is exactly the K = 0 control. 'joint' trains everything
+at once on w_0 CE(v_0) + (1 - w_0) CE(v_K), where CE(v_K) can at first be
+replaced by the mean over all steps (multi-step loss, arXiv:1810.09502).
+Expected results: docs/results/first.md and udl.md.
 """
 
 import dataclasses
@@ -43,17 +45,17 @@ from hyperudl.learners.udl.config import Config as Config
 from hyperudl.ops import losses
 
 SUPPORTS = frozenset({'emit_from'})
-RELATIVE = 0.2  # floor of the relative outer loss, nats
+RELATIVE = 0.2  # added to the denominator of the relative outer loss, nats
 
 
 def check_run(config: core.PyTree) -> None:
-  """Refuse clusters that the scored queries would name."""
+  """Refuse a run whose clusters would get names from the scored queries."""
   if config.learner.setting == 'clusters':
     cluster_setting.refuse_transductive(config)
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `udl` learner. Its task is a `target_network.Network`."""
+  """Make the `udl` learner; its task is a `target_network.Network`."""
   if config.phase == 'base':
     config = dataclasses.replace(
       config, inner_steps=0, cluster=0, start='identity'
@@ -68,7 +70,7 @@ def make(config: Config) -> core.Learner:
 
 
 def _init(config, key, episode):
-  """Return the parameters: 'frozen', those of the phase, and 'inner'."""
+  """Return 'frozen', the base parameters of the phase, and 'inner'."""
   keys, support = jax.random.split(key, 3), episode.support
   upstream = vae.Config(
     way=config.way, latent=config.vae_latent, hidden=config.vae_hidden
@@ -85,7 +87,7 @@ def _init(config, key, episode):
 
 
 def _init_inner(config, key, params, x):
-  """Return the inner loop's parameters; `params` and `x` are for shapes."""
+  """Return the inner loop's parameters; `params` and `x` only give shapes."""
   names = ('elbo', 'critic', 'gate', *inner_losses.SSL)
   keys = dict(zip(names, jax.random.split(key, len(names))))
   scalar = lambda value: jnp.asarray(value, jnp.float32)
@@ -170,7 +172,7 @@ def _loss(config, params, episode, key, step):
 
 
 def _combine(config, unadapted, adapted):
-  """Combine two cross-entropies to the outer loss without auxiliary ones."""
+  """Combine two cross-entropies into the outer loss before auxiliary terms."""
   if config.phase == 'inner':
     return adapted / (jax.lax.stop_gradient(unadapted) + RELATIVE)
   if config.meta_grad == 'none':
@@ -180,7 +182,7 @@ def _combine(config, unadapted, adapted):
 
 
 def _multi_step(config, networks, last, episode, step):
-  """Average `last`, of v_K, at first with the losses after each step."""
+  """Return the loss `last` of v_K, at first averaged with earlier steps'."""
   if not networks[:-1]:
     return last
   earlier = [

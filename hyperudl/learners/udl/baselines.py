@@ -1,4 +1,4 @@
-"""Baselines of `udl`: k-means, ensembles and fine-tuning of its network."""
+"""Computes the baselines of `udl`: k-means, ensembles and fine-tuning."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from hyperudl.learners.udl.config import Config
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 
-KMEANS = (0.5, 1.0, 2.0)  # scales of the unlearned soft k-means, in tau
+KMEANS = (0.5, 1.0, 2.0)  # scales of soft k-means, as multiples of tau
 KMEANS_STEPS = 3
 
 
@@ -25,16 +25,16 @@ def k_means(
   episode: core.Episode,
   support: core.Examples,
 ) -> dict[str, jax.Array]:
-  """Compute accuracies of k-means with the unadapted network's features.
+  """Compute accuracies of k-means on the unadapted network's features.
 
-  In the setting 'clusters' also with those of the frozen vae and with pixels.
+  In the setting 'clusters', also on the frozen vae's latents and on pixels.
 
   Args:
     config: of the learner.
     params: of the learner.
     network: from `hypernetwork.generate`.
     episode: one episode.
-    support: its support as the learner sees it.
+    support: its support with only the labels that the learner may use.
   """
   x, y = episode.query.x, episode.query.y
   if config.setting == 'clusters':
@@ -65,7 +65,7 @@ def k_means(
 def ensemble_and_finetuned(
   config: Config, params: core.PyTree, episode: core.Episode, key: jax.Array
 ) -> dict[str, jax.Array]:
-  """Compute accuracy and nll of an ensemble and after fine-tuning, if asked."""
+  """Compute accuracy and nll of the ensemble and fine-tuning, if configured."""
   logits = {}
   if config.ensemble:
     logits['ensemble'] = _ensemble(config, params, episode, key)
@@ -79,10 +79,10 @@ def ensemble_and_finetuned(
 
 
 def bootstrap(support: core.Examples, key: jax.Array) -> core.Examples:
-  """Redraw labelled rows within their class, each moved by some pixels.
+  """Draw labelled rows with replacement within each class, slightly moved.
 
   Args:
-    support: rows with y = -1 stay as they are.
+    support: rows with y = -1 are not changed.
     key: PRNG key.
   """
   x, y = support.x, support.y
@@ -95,7 +95,7 @@ def bootstrap(support: core.Examples, key: jax.Array) -> core.Examples:
 
 
 def _ensemble(config, params, episode, key):
-  """Log of the mean probabilities f32[m, N] over bootstrapped supports."""
+  """Return log mean probabilities f32[m, N] over bootstrapped supports."""
 
   def log_probabilities(key):
     support = bootstrap(episode.support, key)
@@ -109,7 +109,7 @@ def _ensemble(config, params, episode, key):
 
 
 def _finetuned(config, params, episode):
-  """Logits f32[m, N] after Adam steps of the network on the labelled rows."""
+  """Return logits f32[m, N] after fine-tuning the network on labelled rows."""
   support = episode.support
   network = hypernetwork.generate(config, params, support)
   is_clean = (support.y >= 0).astype(jnp.float32)

@@ -1,10 +1,10 @@
-"""The setting 'clusters' of `udl`: classification without any label.
+"""Implements the setting 'clusters' of `udl`: classification without labels.
 
-The network is generated from unlabelled images alone; its prototypes begin as
-k-means centroids of their features. Clusters get the names of classes by
-`cluster_metrics.align` on the unlabelled images, and are scored on queries,
-which are other images. The outer loss and the evaluation use the names, `adapt`
-never does.
+The network is generated from images without labels; its initial prototypes are
+k-means centroids of their features. `cluster_metrics.align` then assigns a
+class to each cluster, by the true classes of the support, and queries, which
+are other images, are scored. Only the outer loss and the evaluation use this
+assignment, never `adapt`.
 """
 
 import jax
@@ -15,12 +15,12 @@ from hyperudl.ops import cluster_metrics
 from hyperudl.ops import clustering
 from hyperudl.ops import losses
 
-SEED = 0  # of k-means, for every episode the same
-COMPONENTS = 16  # principal components of pixels
+SEED = 0  # of k-means, the same for all episodes
+COMPONENTS = 16  # principal components for k-means on pixels
 
 
 def refuse_transductive(config: core.PyTree) -> None:
-  """Refuse a run in which the scored queries would name clusters.
+  """Refuse a run whose clusters would get classes from the scored queries.
 
   Raises:
     core.BadInput: for transductive episodes.
@@ -33,23 +33,23 @@ def refuse_transductive(config: core.PyTree) -> None:
 
 
 def mask_labels(support: core.Examples) -> core.Examples:
-  """Return the support without its labels: all y = -1."""
+  """Return the support without labels: y = -1 in all rows."""
   return support._replace(y=jnp.full_like(support.y, -1))
 
 
 def init_centroids(features: jax.Array, way: int) -> jax.Array:
-  """Compute k-means centroids f32[N, D] of directions of features f32[n, D]."""
+  """Compute k-means centroids f32[N, D] of features f32[n, D], normalised."""
   return k_means(losses.unit(features), way)
 
 
 def k_means(points: jax.Array, way: int) -> jax.Array:
-  """Compute k-means centroids f32[N, D] of all rows of f32[n, D]."""
+  """Compute k-means centroids f32[N, D] of points f32[n, D]."""
   key = jax.random.key(SEED)
   return clustering.k_means(key, points, jnp.ones(points.shape[0]), way)
 
 
 def true_classes(episode: core.Episode) -> jax.Array:
-  """Return i32[S], classes of all support rows; for losses and scores only."""
+  """Return the classes i32[S] of the support, for losses and metrics only."""
   hidden = episode.extra['unlabelled_y']
   labelled = episode.support.y[: episode.support.y.shape[0] - hidden.shape[0]]
   return jnp.concatenate([labelled, hidden])
@@ -61,12 +61,12 @@ def name(
   episode: core.Episode,
   way: int,
 ) -> jax.Array:
-  """Return query logits of classes from logits of clusters.
+  """Return query logits ordered by class instead of by cluster.
 
   Args:
-    support_logits: f32[S, N].
-    query_logits: f32[m, N].
-    episode: whose support's classes give the names.
+    support_logits: f32[S, N], by cluster.
+    query_logits: f32[m, N], by cluster.
+    episode: the true classes of its support assign classes to clusters.
     way: N.
   """
   log_p = jax.nn.log_softmax(support_logits)
@@ -80,9 +80,9 @@ def metrics(
   episode: core.Episode,
   way: int,
 ) -> dict[str, jax.Array]:
-  """Compute accuracy and nll of named clusters, ARI and NMI of unnamed ones.
+  """Compute accuracy and nll after `name`, and ARI and NMI of the clusters.
 
-  Args: as of `name`.
+  The arguments are those of `name`.
   """
   y = episode.query.y
   named = name(support_logits, query_logits, episode, way)
@@ -99,13 +99,13 @@ def metrics(
 def baselines(
   episode: core.Episode, way: int, points: dict
 ) -> dict[str, jax.Array]:
-  """Compute accuracy and ARI of k-means by the same alignment.
+  """Compute the accuracy (after `name`) and the ARI of k-means.
 
   Args:
     episode: one episode.
     way: N.
-    points: {name: (f32[S, D] of the support, f32[m, D] of the queries)}; the
-      principal components of the pixels are added.
+    points: {title: (f32[S, D] of the support, f32[m, D] of the queries)};
+      'pixels', principal components of the images, is added.
   """
   pixels = episode.support.x.reshape(episode.support.x.shape[0], -1)
   queries = episode.query.x.reshape(episode.query.x.shape[0], -1)
@@ -116,7 +116,7 @@ def baselines(
   scores = {}
   for title, sets in {**points, 'pixels': pixels}.items():
     centroids = k_means(sets[0], way)
-    # Hard assignments; the large factor makes a count of log p.
+    # The assignments are hard: with such large logits they have probability 1.
     logits = [
       1e3 * jax.nn.one_hot(_nearest(rows, centroids), way) for rows in sets
     ]

@@ -1,4 +1,4 @@
-"""The hyperparameters of `udl`, and which of them go together."""
+"""Defines the hyperparameters of `udl` and refuses bad combinations."""
 
 import dataclasses
 from typing import Literal
@@ -19,68 +19,75 @@ class Config:
   way: int = field(5, at_least=1)  # N, from episode.way
   # Which parameters are trained, see the docstring of `udl`.
   phase: Literal['base', 'inner', 'joint'] = 'joint'
-  # 'clusters': without any label, see `cluster_setting`.
+  # 'clusters' uses no labels at all, see `cluster_setting`.
   setting: Literal['classes', 'clusters'] = 'classes'
 
   # The target network and the hypernetwork that generates it.
   backbone: backbones.Backbone = 'conv_stride2'
   channels: tuple[int, ...] = field((32, 32, 64), at_least=1)  # of its blocks
-  # 'batch': by the images at hand, which is transductive; 'domain': labelled
-  # images by their own statistics, all others by those of the unlabelled ones.
+  # 'batch': statistics of the current images, which is transductive; 'domain':
+  # labelled images are normalised by their own statistics, all other images by
+  # those of the unlabelled ones.
   norm: Literal[NORMS] = 'domain'  # type: ignore[valid-type]
   # 'none': learned weights and class means as prototypes (an ablation).
   emit: Literal['all', 'none'] = 'all'
-  # Tokens of the weights, see `ops/weight_tokens.py`.
+  # How kernels are cut into weight tokens, see `ops/weight_tokens.py`.
   allocation: Literal['output', 'spatial'] = 'output'
   strength: float = 0.1  # initial size s of the generated weight updates
   width: int = field(64, at_least=1)  # of the transformer, a multiple of heads
   layers: int = field(2, at_least=0)
   heads: int = field(4, at_least=1)
-  trunk: tuple[int, ...] = field((16, 32, 32), at_least=1)  # of image tokens
-  # Whether image tokens read the posterior of the frozen vae.
+  # Channels of the CNN that computes image tokens; (): only the posterior.
+  trunk: tuple[int, ...] = field((16, 32, 32), at_least=1)
+  # Whether the posterior of the frozen vae is an input of image tokens.
   condition: Literal['posterior', 'none'] = 'posterior'
   vae_latent: int = field(24, at_least=1)  # of the frozen vae
   vae_hidden: tuple[int, ...] = field((256, 128), at_least=1)
 
   # The unsupervised inner loop.
-  adapt: str = 'film'  # v, one or several of `fast_weights.PARTS` joined by +
+  # What v consists of: one or several of `fast_weights.PARTS`, joined by +.
+  adapt: str = 'film'
   inner_steps: int = field(3, at_least=0)  # K
-  # ELBO 'features': mounted on the CNN's features; 'images': of the frozen vae,
-  # through 'transform' or 'encoder'.
+  # 'features': ELBO of a small VAE on the CNN's features; 'images': ELBO of the
+  # frozen vae, which needs adapt='transform' or 'encoder'.
   elbo: inner_losses.Elbo = 'features'
   ssl: str = 'geometry'  # 'none', or self-supervised losses joined by +
-  critic: inner_losses.Critic = 'predictions'  # a learned loss
+  critic: inner_losses.Critic = 'predictions'  # input of a learned loss
+  # Inputs of the gates that scale the adaptation, see `gates`.
   gate: Literal['none', 'elbo', 'predictions', 'predictions+elbo'] = (
     'predictions+elbo'
   )
   # Iterations of a soft k-means of the unlabelled features around the
   # prototypes, after the steps.
   cluster: int = field(3, at_least=0)
-  # Initial alpha; for 'transform' in units of `input_transform.RATES`.
+  # Initial alpha; for 'transform', multiplied by `input_transform.RATES`.
   inner_rate: float = 0.3
-  inner_rates: Literal['learned', 'fixed'] = 'learned'  # with their signs
+  # 'learned': alpha and the weights of losses, including their signs.
+  inner_rates: Literal['learned', 'fixed'] = 'learned'
   # Initial weight of ELBO and SSL, learned unless inner_rates='fixed'.
   inner_weight: float = 0.1
   inner_norm: Literal['none', 'clip', 'unit'] = 'unit'  # of inner gradients
-  # 'first_order': stop the outer gradient at the inner gradients (critic and
-  # weights of losses then get none); 'none': steps at test time alone.
+  # 'first_order': stop the outer gradient at the inner gradients (the critic
+  # and the weights of losses then get none); 'none': no outer gradient through
+  # the inner loop, so that it acts only at test time.
   meta_grad: Literal['full', 'first_order', 'none'] = 'full'
-  # Controls in an evaluation: steps backwards, or in random directions.
+  # Controls in evaluation: steps in the opposite or in random directions.
   direction: Literal['learned', 'flipped', 'random'] = 'learned'
-  # Initial v. 'learned': one for all episodes; with inner_steps=0 the control
-  # that looks at no image.
+  # Initial v. 'learned': a learned one for all episodes; with inner_steps=0
+  # this is a control whose v depends on no image.
   start: Literal['identity', 'learned'] = 'identity'
 
   # The outer loss.
-  # Outer steps over which the weight of the steps before the last falls to 0.
+  # Outer steps over which the weight of losses of earlier inner steps falls to
+  # 0; with 0 only the loss after the last step counts.
   multi_step: int = field(0, at_least=0)
   unadapted_weight: float = field(0.25, at_least=0, at_most=1)  # w_0 of 'joint'
   auxiliary_weight: float = field(0.1, at_least=0)  # of ELBO and SSL at v_0
 
-  # What evaluations measure besides.
-  single: bool = False  # accuracy_single, adapting to each query alone; slow
-  ensemble: int = field(0, at_least=0)  # accuracy_ensemble, of so many networks
-  # accuracy_finetuned, after so many Adam steps of all weights (HyperFast).
+  # Additional metrics of evaluation.
+  single: bool = False  # accuracy_single: adapt to each query by itself; slow
+  ensemble: int = field(0, at_least=0)  # accuracy_ensemble: number of networks
+  # accuracy_finetuned: number of Adam steps on all weights (HyperFast).
   finetune_steps: int = field(0, at_least=0)
   finetune_rate: float = field(1e-3, above=0)
 
@@ -115,7 +122,7 @@ class Config:
       self._check_reach(parts)
 
   def _check_reach(self, parts):
-    """Refuse an ELBO of a network that v does not touch: it does nothing."""
+    """Refuse parts of v that no loss reaches, and an ELBO that reaches none."""
     active = inner_losses.active(self).values()
     reached = {
       part for loss in active for part in fast_weights.REACH[loss.needs]

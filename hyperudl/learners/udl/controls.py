@@ -1,4 +1,4 @@
-"""Controls of the unsupervised adaptation of `udl`, measured in evaluations."""
+"""Computes controls of the unsupervised adaptation of `udl` in evaluation."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def adapt_to_noise(
   support: core.Examples,
   key: jax.Array,
 ) -> target_network.Network:
-  """Return a network after the same adaptation to as many noise images."""
+  """Return the network after adapting it to noise in place of the images."""
   images = inner_loop.select_images(support)
   noise = image.noise_images(jax.random.fold_in(key, 1), images.x.shape)
   images = images._replace(x=noise, are_support=False)
@@ -30,10 +30,10 @@ def adapt_to_noise(
 def single_image(
   config: Config, params: core.PyTree, episode: core.Episode, key: jax.Array
 ) -> dict[str, jax.Array]:
-  """Compute the accuracy of queries that adapt to themselves alone.
+  """Compute the accuracy if the network adapts to each query by itself.
 
-  Moved, noisy copies of a query take the place of all unlabelled images (after
-  MT3). Without unlabelled images, or with others in their place, there is none.
+  Moved, noisy copies of the query replace all unlabelled images (after MT3).
+  The result is {} if there are no unlabelled images or others replace them.
   """
   support, query = episode.support, episode.query
   hidden = (episode.extra or {}).get('unlabelled_y', support.y[:0])

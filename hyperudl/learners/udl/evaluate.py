@@ -1,4 +1,4 @@
-"""The evaluation of one episode of `udl`."""
+"""Evaluates `udl` on one episode."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from hyperudl.ops import losses
 def evaluate(
   config: Config, params: core.PyTree, episode: core.Episode, key: jax.Array
 ) -> dict[str, jax.Array]:
-  """Compute metrics before and after adaptation, of baselines and controls.
+  """Compute metrics before and after adaptation, and of baselines and controls.
 
   Args:
     config: of the learner.
@@ -25,7 +25,7 @@ def evaluate(
     key: PRNG key.
 
   Returns:
-    Metrics f32[], and arrays to plot by names such as 'image/...'.
+    Metrics f32[], and arrays to plot, with names such as 'image/...'.
   """
   support = hypernetwork.visible_support(config, episode.support)
   network = hypernetwork.generate(config, params, support)
@@ -69,7 +69,7 @@ def _accuracy(config, params, network, episode):
 
 
 def _pictures(config, params, network, x):
-  """First-layer kernels f32[Cout, k, k, 1] in [0, 1], and decoded queries."""
+  """Return first kernels f32[Cout, k, k, 1] in [0, 1], and decoded queries."""
   first = target_network.architecture(config, x.shape[1:]).specs[0].name
   kernel = network.weights[first]['kernel'].mean(axis=2, keepdims=True)
   kernel = jnp.moveaxis(kernel, -1, 0)

@@ -1,6 +1,7 @@
-"""The adapted variable v of `udl`, which the inner loop changes.
+"""Defines the variable v of `udl` that the inner loop adapts.
 
-v is a dict of parts, all zeros at v_0, under which nothing changes:
+v is a dict with some of the following parts; at v_0 all are zero, which leaves
+the network unchanged:
 
 * film: an increment to scale and bias of every norm of the CNN;
 * weights: an increment to every weight of the CNN;
@@ -10,7 +11,7 @@ v is a dict of parts, all zeros at v_0, under which nothing changes:
 * hyper: an increment to every parameter of the hypernetwork.
 
 The last three change the inputs or the weights of the hypernetwork, so the CNN
-is generated anew at every step.
+is generated again at every step.
 """
 
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PARTS = ('film', 'weights', 'head', 'transform', 'encoder', 'hyper')
 REGENERATING = ('transform', 'encoder', 'hyper')
-# Parts that the gradient of a loss on ... reaches.
+# For each input of a loss, the parts of v that its gradient reaches.
 REACH = {
   'images': ('transform', 'encoder'),
   'features': tuple(part for part in PARTS if part != 'head'),
@@ -60,8 +61,8 @@ def identity(
 
   Args:
     config: of the learner.
-    params: of the learner, for shapes.
-    network: to be adapted, for shapes.
+    params: of the learner; only shapes are used.
+    network: to be adapted; only shapes are used.
   """
   layers = network.weights.values()
   film = sum(layer['scale'].size + layer['bias'].size for layer in layers)
@@ -79,9 +80,10 @@ def identity(
 
 
 def rates(config: 'Config', v: dict[str, core.PyTree]) -> core.PyTree:
-  """Return initial step sizes of K steps: a pytree like v.
+  """Return the initial step sizes of all K steps, a pytree like v.
 
-  One number per step and element for 'film', else per step and leaf.
+  There is one number per step and element for 'film', and one per step and leaf
+  for other parts.
   """
   sizes = {}
   for part, leaves in v.items():
@@ -105,7 +107,7 @@ def apply(
   support: core.Examples,
   v: dict[str, core.PyTree],
 ) -> target_network.Network:
-  """Return the network under v, with its features of the support.
+  """Return the network under v, with its support features.
 
   Args:
     config: of the learner.
@@ -121,7 +123,7 @@ def apply(
       _add_to_params(params, v),
       transform_unlabelled(v.get('transform'), support),
     )
-    if config.setting == 'clusters':  # which would lose their names
+    if config.setting == 'clusters':  # new centroids would lose their names
       generated = generated._replace(prototypes=network.prototypes)
   weights = _add(generated.weights, v.get('weights'))
   if 'film' in v:
@@ -134,7 +136,7 @@ def apply(
 
 
 def add_film(weights: core.PyTree, increment: jax.Array) -> core.PyTree:
-  """Return CNN weights with a flat f32[F] added to every scale and bias."""
+  """Return CNN weights after adding a flat f32[F] to all scales and biases."""
   new, start = {}, 0
   for name in sorted(weights):
     new[name] = dict(weights[name])
@@ -152,7 +154,7 @@ def transform_unlabelled(
 
   Args:
     transform: parameters of `input_transform`, or None.
-    support: rows with y = -1 change, and `context['cond']`.
+    support: its rows with y = -1 and its `context['cond']` are transformed.
   """
   if transform is None:
     return support
@@ -166,7 +168,7 @@ def transform_unlabelled(
 
 
 def with_encoder(params: core.PyTree, v: dict[str, core.PyTree]) -> core.PyTree:
-  """Return the learner's parameters with the vae's encoder under v."""
+  """Return the learner's parameters with v added to the vae's encoder."""
   frozen = params['frozen']
   net = dict(frozen['vae']['net'])
   net['posterior'] = _add(net['posterior'], v.get('encoder'))
@@ -181,5 +183,5 @@ def _add_to_params(params, v):
 
 
 def _add(tree, increment):
-  """Add two pytrees; return the first where there is no increment."""
+  """Add an increment to a pytree; None leaves it unchanged."""
   return tree if increment is None else jax.tree.map(jnp.add, tree, increment)

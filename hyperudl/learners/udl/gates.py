@@ -1,7 +1,8 @@
-"""Gates of the unsupervised adaptation of `udl`: how far it may go.
+"""Computes gates that scale the unsupervised adaptation of `udl`.
 
-A small network reads how the images of the inner loop differ from what is
-known, by the ELBO of a frozen autoencoder, by predictions, or by both.
+A small network maps statistics of the inner loop's images to the gates: how
+their ELBO under a frozen autoencoder differs from that of clean and of labelled
+images, how certain the predictions are, or both.
 """
 
 from typing import TYPE_CHECKING
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 
 ELBO_INPUTS = 13
 PREDICTION_INPUTS = 8
-OPEN = 0.7310586  # of a fresh gate, sigmoid(1)
+OPEN = 0.7310586  # initial value of a gate, sigmoid(1)
 
 
 class Gates(NamedTuple):
-  """Factors of the adaptation, all 1 without gates."""
+  """Factors of the adaptation; all are 1 if gate='none'."""
 
-  step: jax.Array  # f32[] in (0, 1), of all step sizes
+  step: jax.Array  # f32[] in (0, 1), factor of all step sizes
   mass: jax.Array  # f32[] in (0, 1), weight of an unlabelled image in k-means
   scale: jax.Array  # f32[] in (0.2, 1.7), of the cosines in k-means; 1 at first
 
 
 def init(key: jax.Array, config: 'Config', hidden: int = 16) -> core.PyTree:
-  """Return parameters of the gates, which begin at sigmoid(1) = .73."""
+  """Return initial parameters: step and mass are then sigmoid(1) = .73."""
   inputs = PREDICTION_INPUTS * ('predictions' in config.gate)
   inputs += ELBO_INPUTS * ('elbo' in config.gate)
   outputs = len(Gates._fields)
@@ -61,9 +62,9 @@ def compute(
     config: of the learner.
     params: of the learner.
     network: under v_0.
-    inputs: of the losses under v_0.
-    terms: of the frozen vae's ELBO of the images of the inner loop.
-    support_terms: of the support.
+    inputs: inputs of the inner losses, under v_0.
+    terms: ELBO terms of the inner loop's images under the frozen vae.
+    support_terms: ELBO terms of the support.
   """
   if config.gate == 'none':
     return Gates(*jnp.ones(len(Gates._fields)))
@@ -99,8 +100,8 @@ def elbo_inputs(
 
   Args:
     moments: of the frozen vae over clean images, see `learners/vae.py`.
-    terms: of n images, see `vae.elbo_terms`.
-    support_terms: of the S rows of the support.
+    terms: ELBO terms of n images, see `nets/vae.py`.
+    support_terms: ELBO terms of the S rows of the support.
     mask: f32[n], images that count.
     labelled: f32[S], rows that count.
   """
@@ -147,7 +148,7 @@ def prediction_inputs(
   mask: jax.Array,
   labelled: jax.Array,
 ) -> jax.Array:
-  """Describe predictions and features, without any autoencoder.
+  """Compute statistics of predictions and features; no autoencoder is needed.
 
   Args:
     features: f32[n, D], of the images.

@@ -1,12 +1,12 @@
-"""The hypernetwork of `udl`: a transformer that generates CNN weights.
+"""Generates CNN weights by a transformer: the hypernetwork of `udl`.
 
-Tokens: one per support image, one per unlabelled image, two that describe the
+Tokens: one per labelled image, one per unlabelled image, two that describe the
 posterior distributions of these two sets, one per slice of every kernel and one
 per class. After the encoder each slice token is mapped to its slice
-(HyperTransformer, arXiv:2201.04182), a class token to an update of that class's
-prototype (HyperFast, arXiv:2402.14335). There is no positional encoding: images
-of one set may come in any order and number. Weight updates are added to learned
-base weights.
+(HyperTransformer, arXiv:2201.04182), each class token to an update of that
+class's prototype (HyperFast, arXiv:2402.14335). There is no positional
+encoding, so the images of a set may have any order and number. Weight updates
+are added to learned base weights.
 """
 
 import functools
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Kernel(NamedTuple):
-  """A kernel of the CNN and the slices in which it is generated."""
+  """A kernel of the CNN and the slices from which it is assembled."""
 
   name: str  # of its layer
   shape: tuple[int, ...]
@@ -48,7 +48,7 @@ class Generator(nn.Module):
     config: of the learner.
     kernels: of the CNN.
     features: D, width of the CNN's features.
-    trunk: features of the image tokens, or None.
+    trunk: CNN whose features enter the image tokens, or None.
   """
 
   config: 'Config'
@@ -103,7 +103,7 @@ class Generator(nn.Module):
     return tokens
 
   def _set_tokens(self, y, posterior, mask):
-    """Moments of the aggregate posterior of each set, and log(1 + rows)."""
+    """Embed each set's aggregate posterior moments and log(1 + rows)."""
     mean, log_variance = posterior
     tokens = []
     for name, members in (
@@ -140,7 +140,7 @@ class Generator(nn.Module):
     ]
     updates = {}
     for kernel, scale, layer in zip(self.kernels, scales, layers):
-      # In units of the He initialisation of that layer.
+      # Kernel updates are in units of that layer's He initialisation.
       std = {'kernel': math.sqrt(2 / math.prod(kernel.shape[:3]))}
       updates[kernel.name] = {
         k: scale * std.get(k, 1.0) * leaf for k, leaf in layer.items()
@@ -150,7 +150,7 @@ class Generator(nn.Module):
 
 
 def _extras(config):
-  """Return what slices hold behind a kernel, in 'output' alone."""
+  """Return the parameters that slices hold after the kernel's entries."""
   return ('scale', 'bias') if config.allocation == 'output' else ()
 
 
@@ -175,14 +175,14 @@ def make_generator(config: 'Config', image_shape: tuple[int, ...]) -> Generator:
 
 
 def visible_support(config: 'Config', support: core.Examples) -> core.Examples:
-  """Return the support with the labels that the setting allows."""
+  """Return the support with only those labels that the setting allows."""
   if config.setting == 'clusters':
     return cluster_setting.mask_labels(support)
   return support
 
 
 def base_params(params: core.PyTree) -> core.PyTree:
-  """Return 'cnn', 'generator' and 'log_scale', wherever the phase has them."""
+  """Return the dict with 'cnn', 'generator' and 'log_scale' of any phase."""
   return params['frozen'].get('base', params)
 
 
@@ -208,14 +208,15 @@ def generate(
   """Generate the target network of one episode.
 
   Prototypes are class means of the support's features under the generated
-  weights, plus their updates; in the setting 'clusters' k-means centroids.
+  weights, plus generated updates; in the setting 'clusters' they are k-means
+  centroids.
 
   Args:
     config: of the learner.
     params: of the learner.
-    support: Examples; `context` may hold 'emit_from' (Examples with a leading
-      axis: the weight updates are the mean of those that they give) or 'cond'
-      (images in place of the unlabelled rows), for controls.
+    support: for controls, `context` may hold 'emit_from' (Examples with a
+      leading axis, for which the mean of their weight updates is used) or
+      'cond' (images in place of the unlabelled rows).
   """
   base = base_params(params)
   weights, updates = base['cnn'], None
@@ -277,6 +278,6 @@ def frozen_vae(
 def elbo_terms(
   config: 'Config', params: core.PyTree, x: jax.Array
 ) -> dict[str, jax.Array]:
-  """Compute ELBO terms of images at posterior means; see `VAE.__call__`."""
+  """Compute the frozen vae's ELBO terms of images, at posterior means."""
   net, variables = frozen_vae(config, params, x.shape[1:])
   return net.apply(variables, x, jnp.zeros((x.shape[0], config.vae_latent)))

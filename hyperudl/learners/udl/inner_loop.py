@@ -1,9 +1,10 @@
-"""The unsupervised inner loop of `udl`: K gradient steps on v, then k-means.
+"""Runs the unsupervised inner loop of `udl`: K gradient steps, then k-means.
 
   v <- v - gate * alpha_k * g / (|g| + e),  g = d L_in / d v
   L_in = a ELBO + b SSL + critic, on the unlabelled images.
-The support's features under v_0 and under v_K are computed once and passed on:
-XLA merges equal passes, but not their gradients (docs/results/speed.md).
+The support's features under v_0 and under v_K are computed once and passed on,
+because XLA merges equal forward passes but not their gradients
+(docs/results/speed.md).
 """
 
 from typing import NamedTuple
@@ -21,8 +22,8 @@ from hyperudl.learners.udl.config import Config
 from hyperudl.ops import clustering
 from hyperudl.ops import gradient_descent
 
-# Unrolled steps share their passes with the code around them, and few numbers
-# are adapted: see docs/results/speed.md.
+# As v is small, steps are unrolled: the first then shares its forward pass with
+# the gates and the auxiliary loss (docs/results/speed.md).
 UNROLL = 4
 
 
@@ -35,7 +36,7 @@ class Trace(NamedTuple):
 
 
 def has_unsupervised_adaptation(config: Config) -> bool:
-  """Return whether anything changes without labels."""
+  """Return whether the config adapts to unlabelled images in any way."""
   return bool(
     config.inner_steps or config.cluster or config.start != 'identity'
   )
@@ -44,8 +45,8 @@ def has_unsupervised_adaptation(config: Config) -> bool:
 def select_images(support: core.Examples) -> inner_losses.Images:
   """Return the images that the inner loop adapts to.
 
-  These are the unlabelled rows of the support; all rows if there are none; or
-  the images of `context['inner']` in their place.
+  These are the images of `context['inner']` if there are any (a control), else
+  the unlabelled rows of the support, or all its rows if none is unlabelled.
   """
   others = (support.context or {}).get('inner')
   if others is not None:
@@ -73,7 +74,7 @@ def adapt(
     config: of the learner.
     params: of the learner.
     network: from `hypernetwork.generate`.
-    support: from which it was generated.
+    support: from which the network was generated.
     key: PRNG key.
     images: to adapt to, by default those of `select_images`.
 
@@ -119,7 +120,7 @@ def _step_metrics(gates, steps):
 
 
 def _gates(config, params, network, inputs, terms):
-  """Compute the gates under v_0; `terms`: of the ELBO of the images."""
+  """Compute the gates under v_0; `terms` are the images' ELBO terms."""
   support_terms, images = terms, inputs.images
   if not images.are_support:
     support_terms = hypernetwork.elbo_terms(config, params, images.support.x)
@@ -150,7 +151,7 @@ def networks_after(
 def image_features(
   config: Config, network: target_network.Network, images: inner_losses.Images
 ) -> jax.Array:
-  """Return features f32[n, D] of the images, those of the support if known."""
+  """Return features f32[n, D] of the images, if possible the support's."""
   if images.are_support and network.transform is None:
     return network.features
   x = target_network.apply_transform(network.transform, images.x)
@@ -164,7 +165,7 @@ def read(
   inputs: inner_losses.Inputs,
   v: core.PyTree,
 ) -> inner_losses.Inputs:
-  """Return the inputs with what the active losses read of a network.
+  """Add to the inputs what the active losses need from a network.
 
   Args:
     config: of the learner.
@@ -203,8 +204,8 @@ def descend(
 ) -> tuple[core.PyTree, gradient_descent.Trace]:
   """Take K >= 1 gradient steps on v, with step sizes multiplied by `gate`.
 
-  `network` is under v_0, `inputs` are from `inner_losses.draw`; `key` is for
-  random directions.
+  `network` is under v_0, `inputs` are from `inner_losses.draw`; `key` is used
+  only for random directions (a control).
   """
   inner, support = params['inner'], inputs.images.support
 
@@ -244,7 +245,7 @@ def descend(
 
 
 def _random_like(key, grads):
-  """Random directions with the norm of each leaf of a gradient."""
+  """Draw a random direction for each leaf of a gradient, with its norm."""
   leaves, structure = jax.tree.flatten(jax.lax.stop_gradient(grads))
   directions = []
   for k, leaf in zip(jax.random.split(key, len(leaves)), leaves):
@@ -267,10 +268,10 @@ def refine_prototypes(
   Args:
     config: of the learner.
     network: under v.
-    images: to which prototypes move.
-    scale: f32[], of the cosines.
+    images: images to cluster.
+    scale: f32[], factor of the cosines.
     mass: f32[], weight of an unlabelled image.
-    iterations: static.
+    iterations: number of k-means iterations, static.
   """
   labelled = jnp.sum((images.support.y >= 0).astype(jnp.float32))
   prototypes = clustering.refine_prototypes(

@@ -1,7 +1,7 @@
-"""The unsupervised losses of the inner loop of `udl`, as one table.
+"""Defines the unsupervised losses of the inner loop of `udl`, as one table.
 
 A loss is a function (parameters, `Inputs`) -> f32[] and an entry of `LOSSES`;
-configs, parameters, checks and the outer loop read everything from there.
+config choices, parameters, checks and the outer loop all use that table.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
   from hyperudl.learners.udl.config import Config
 
 BETA = 0.25  # KL weight of the ELBO on features
-LATENT = 16  # of the ELBO on features
-PIXEL_VARIANCE = 0.1  # of its decoder's likelihood
+LATENT = 16  # latent size of the ELBO on features
+PIXEL_VARIANCE = 0.1  # of the likelihood of that ELBO's decoder
 
 
 class Images(NamedTuple):
@@ -32,17 +32,17 @@ class Images(NamedTuple):
 
   x: jax.Array  # f32[n, H, W, C]
   mask: jax.Array  # f32[n], rows that count in the losses
-  unlabelled: jax.Array  # f32[n], rows that are in no prototype
+  unlabelled: jax.Array  # f32[n], rows without a label
   is_clean: jax.Array  # f32[n], rows of the domain of labelled images
   support: core.Examples  # of the same episode
   are_support: bool  # whether the images are the rows of the support
 
 
 class Inputs(NamedTuple):
-  """What a loss may read; the first six are the same at every step."""
+  """Inputs of the losses; the first six are the same at every step."""
 
   images: Images
-  targets: jax.Array  # f32[n, P], the images, small
+  targets: jax.Array  # f32[n, P], images at half size, flattened
   reference: jax.Array  # f32[n, L], posterior means of the frozen vae
   noise: jax.Array  # f32[n, LATENT], standard normal
   first_view: jax.Array  # f32[n, H, W, C], see `draw_view`
@@ -61,19 +61,19 @@ class InnerLoss(NamedTuple):
   # (key, config, D, pixels P of a target) -> parameters; None without any.
   init: Callable[..., core.PyTree] | None
   value: Callable[[core.PyTree, Inputs], jax.Array]
-  # What it is computed on: 'features', 'views' (two of each image),
+  # Its inputs: 'features', 'views' (features of two views of each image),
   # 'predictions' or 'images' (ELBO terms of the frozen vae).
   needs: str
-  # Whether it is also a part of the outer loss, at v_0, so that its parameters
-  # become meaningful.
+  # Whether the outer loss also includes it, at v_0, so that its parameters are
+  # trained on it.
   auxiliary: bool
-  is_weighted: bool = True  # whether it has a weight in the inner loss
+  is_weighted: bool = True  # whether the inner loss multiplies it by a weight
 
 
 def init_feature_elbo(
   key: jax.Array, config: 'Config', features: int, pixels: int, hidden: int = 64
 ) -> core.PyTree:
-  """Return a posterior on f32[D] features and a decoder to small images."""
+  """Return parameters of an encoder of features and a decoder of images."""
   del config
   keys = jax.random.split(key, 3)
   return {
@@ -84,7 +84,7 @@ def init_feature_elbo(
 
 
 def feature_elbo(params: core.PyTree, inputs: Inputs) -> jax.Array:
-  """Compute the negative ELBO of small images given features, nats a pixel."""
+  """Compute the negative ELBO of half-size images from features, nats/pixel."""
   mean, log_variance = jnp.split(
     _dense(params['posterior'], inputs.features), 2, axis=-1
   )
@@ -99,7 +99,7 @@ def feature_elbo(params: core.PyTree, inputs: Inputs) -> jax.Array:
 
 
 def image_elbo(params: None, inputs: Inputs) -> jax.Array:
-  """Compute the negative ELBO of the frozen vae, nats a pixel."""
+  """Compute the negative ELBO of the frozen vae, in nats per pixel."""
   del params
   terms = inputs.elbo_terms
   nats = losses.masked_mean(terms['nll'] + terms['kl'], inputs.images.mask)
@@ -107,7 +107,7 @@ def image_elbo(params: None, inputs: Inputs) -> jax.Array:
 
 
 def geometry(params: None, inputs: Inputs) -> jax.Array:
-  """Compare pairwise cosines of features with those of the frozen vae."""
+  """Compute how pairwise cosines of features and of vae latents differ."""
   del params
   return losses.geometry(inputs.features, inputs.reference, inputs.images.mask)
 
@@ -115,7 +115,7 @@ def geometry(params: None, inputs: Inputs) -> jax.Array:
 def init_byol(
   key: jax.Array, config: 'Config', features: int, pixels: int, hidden: int = 64
 ) -> core.PyTree:
-  """Return projector and predictor of BYOL (arXiv:2006.07733) on features."""
+  """Return the projector and predictor of BYOL (arXiv:2006.07733)."""
   del config, pixels
   sizes = (features, hidden, hidden, hidden)
   keys = jax.random.split(key, 4)
@@ -151,7 +151,7 @@ def certainty(params: None, inputs: Inputs) -> jax.Array:
 def init_critic(
   key: jax.Array, config: 'Config', features: int, pixels: int, hidden: int = 32
 ) -> core.PyTree:
-  """Return a perceptron from `critic_inputs` to one number."""
+  """Return a perceptron that maps `critic_inputs` to one number."""
   del features, pixels
   first, second = jax.random.split(key)
   return {
@@ -161,13 +161,13 @@ def init_critic(
 
 
 def critic_inputs(logits: jax.Array, mask: jax.Array) -> jax.Array:
-  """Return f32[n, N + 2] that does not depend on the order of the classes.
+  """Return critic inputs f32[n, N + 2], invariant to the order of classes.
 
   Sorted probabilities, entropy, and the entropy of the mean prediction.
 
   Args:
     logits: f32[n, N].
-    mask: f32[n], rows of the mean.
+    mask: f32[n], rows that count in the mean prediction.
   """
   log_p = jax.nn.log_softmax(logits)
   p = jnp.exp(log_p)
@@ -180,7 +180,7 @@ def critic_inputs(logits: jax.Array, mask: jax.Array) -> jax.Array:
 def critic(params: core.PyTree, inputs: Inputs) -> jax.Array:
   """Compute a loss that the outer loop learns (SCA, arXiv:1905.10295).
 
-  It is the mean over rows of a tanh perceptron of `critic_inputs`.
+  It is the mean over rows of a tanh perceptron applied to `critic_inputs`.
   """
   mask = inputs.images.mask
   first, x = params['first'], critic_inputs(inputs.logits, mask)
@@ -188,8 +188,8 @@ def critic(params: core.PyTree, inputs: Inputs) -> jax.Array:
   return losses.masked_mean(jnp.tanh(hidden) @ params['last'], mask)
 
 
-# All inner losses. Configs choose elbo='NAME' of 'elbo_NAME', critic='NAME' of
-# 'critic_NAME', and any of the others by ssl='NAME+NAME'.
+# All inner losses. A config chooses 'elbo_NAME' by elbo='NAME', 'critic_NAME'
+# by critic='NAME', and any number of the others by ssl='NAME+NAME'.
 LOSSES = {
   'elbo_features': InnerLoss(
     init_feature_elbo, feature_elbo, 'features', auxiliary=True
@@ -219,7 +219,7 @@ def active(config: 'Config') -> dict[str, InnerLoss]:
   """Return the losses of a config by the names of their parameters and weights.
 
   Raises:
-    ValueError: for an unknown name in `ssl` or one that stands there twice.
+    ValueError: for an unknown or repeated name in `ssl`.
   """
   chosen = [] if config.ssl == 'none' else config.ssl.split('+')
   if set(chosen) - set(SSL) or len(set(chosen)) < len(chosen):
@@ -233,10 +233,10 @@ def active(config: 'Config') -> dict[str, InnerLoss]:
 
 
 def draw(images: Images, reference: jax.Array, key: jax.Array) -> Inputs:
-  """Draw the inputs that stay the same over the steps."""
+  """Draw the inputs of the losses that are the same at every step."""
   noise_key, views_key = jax.random.split(key)
   first_key, second_key = jax.random.split(views_key)
-  # Targets do not depend on v, or a transform that blanks images would win.
+  # Targets are untransformed, or blanking all images would lower the loss.
   return Inputs(
     images,
     small_images(images.x),
@@ -285,10 +285,10 @@ def small_images(x: jax.Array) -> jax.Array:
 
 
 def draw_view(key: jax.Array, x: jax.Array) -> jax.Array:
-  """Draw f32[n, H, W, C] images moved by up to two pixels, with faint noise.
+  """Draw a view f32[n, H, W, C]: all images moved by 0-2 pixels, faint noise.
 
-  It is in none of the shift families, so agreement of two views does not teach
-  invariance to what the inner loop should notice.
+  No shift family contains such changes, so agreement of two views does not
+  teach invariance to the shifts that the inner loop should notice.
   """
   move_key, noise_key = jax.random.split(key)
   offset = jax.random.randint(move_key, (2,), -2, 3)

@@ -1,10 +1,11 @@
-"""The target network of `udl`: a CNN with weights and prototypes of an episode.
+"""Applies the target network of `udl`, a CNN generated for one episode.
 
 It classifies by the cosine of features f and prototypes w,
   logits = tau cos(f(x), w).
 With norm='domain' each of two domains is normalised by its own statistics:
-labelled images, which are clean, and all others, which may be shifted. Queries
-take those of the unlabelled images, so no query matters to another.
+labelled images, which are clean, and all other images, which may be shifted.
+Queries use the statistics of the unlabelled images, so the prediction of one
+query does not depend on the others.
 """
 
 import functools
@@ -25,26 +26,26 @@ if TYPE_CHECKING:
   from hyperudl.learners.udl.config import Config
 
 
-# Decorates functions of (config, arrays) that are called several times in an
-# episode: they are traced once for all calls with the same shapes.
+# Decorator of functions of (config, arrays) that are called several times in an
+# episode: they are traced only once for the same shapes.
 trace_once = functools.partial(jax.jit, static_argnums=0, inline=True)
 
 
 class Network(NamedTuple):
-  """A target network, generated for one episode and perhaps adapted."""
+  """A target network generated for one episode, before or after adaptation."""
 
   weights: core.PyTree  # {layer: {'kernel', 'scale', 'bias'}}
   prototypes: jax.Array  # f32[N, D]
   log_scale: jax.Array  # f32[], of tau
-  # {layer: {'used': two f32[2, C]}}, by which norm='domain' normalises queries.
+  # {layer: {'used': two f32[2, C]}}, statistics of both domains, for queries.
   statistics: core.PyTree = None
-  features: jax.Array | None = None  # f32[S, D], of the support
+  features: jax.Array | None = None  # f32[S, D], features of the support
   # Parameters of `input_transform` for unlabelled images and queries, or None.
   transform: core.PyTree = None
 
 
 class Architecture(NamedTuple):
-  """The module of a target network and the sizes that depend on images."""
+  """The module of a target network, and what depends on the image shape."""
 
   module: nn.Module
   specs: backbones.Specs
@@ -76,7 +77,7 @@ def embed(
 ) -> tuple[jax.Array, core.PyTree]:
   """Compute features of images.
 
-  The other arguments are for norm='domain'.
+  Arguments after `x` are only used by norm='domain'.
 
   Args:
     config: of the learner.
@@ -84,10 +85,10 @@ def embed(
     x: f32[n, H, W, C].
     is_clean: f32[n], rows of the domain of labelled images; None for none.
     is_counted: f32[n], rows that statistics are computed from; None for all.
-    statistics: to use in place of those of x.
+    statistics: from an earlier call, to use in place of those of x.
 
   Returns:
-    (f32[n, D], the statistics that were used or None).
+    (features f32[n, D], the statistics that were used or None).
   """
   module = architecture(config, x.shape[1:]).module
   if config.norm != 'domain':
@@ -106,13 +107,13 @@ def embed(
 def with_features(
   config: 'Config', network: Network, support: core.Examples
 ) -> Network:
-  """Return a network with its features and statistics of a support.
+  """Return the network with the features and statistics of a support.
 
   Args:
     config: of the learner.
-    network: other features and statistics are replaced.
-    support: `context['cond']` may hold images that stand in for the unlabelled
-      rows in the statistics.
+    network: its present features and statistics are replaced.
+    support: `context['cond']` may hold images that replace the unlabelled rows
+      in the statistics.
   """
   x, is_clean = support.x, (support.y >= 0).astype(jnp.float32)
   features, statistics = embed(config, network.weights, x, is_clean)
@@ -133,7 +134,7 @@ def with_features(
 
 
 def apply_transform(transform: core.PyTree, x: jax.Array) -> jax.Array:
-  """Return images f32[n, H, W, C] as a `Network.transform` changes them."""
+  """Apply a `Network.transform`, or None, to images f32[n, H, W, C]."""
   return x if transform is None else input_transform.apply(transform, x)
 
 
@@ -147,20 +148,20 @@ def similarity_logits(network: Network, features: jax.Array) -> jax.Array:
 def query_features(
   config: 'Config', network: Network, x: jax.Array
 ) -> jax.Array:
-  """Compute features f32[n, D] of images f32[n, H, W, C] of no support."""
+  """Compute features f32[n, D] of images f32[n, H, W, C] treated as queries."""
   x = apply_transform(network.transform, x)
   return embed(config, network.weights, x, None, None, network.statistics)[0]
 
 
 def classify(config: 'Config', network: Network, x: jax.Array) -> jax.Array:
-  """Compute logits f32[n, N] of images f32[n, H, W, C] of no support."""
+  """Compute logits f32[n, N] of images f32[n, H, W, C] treated as queries."""
   return similarity_logits(network, query_features(config, network, x))
 
 
 def query_logits(
   config: 'Config', network: Network, episode: core.Episode
 ) -> jax.Array:
-  """Compute logits f32[m, N]; clusters get names by the support's classes."""
+  """Compute query logits f32[m, N] by class, for 'clusters' after `name`."""
   logits = classify(config, network, episode.query.x)
   if config.setting == 'classes':
     return logits
