@@ -38,16 +38,8 @@ class Page:
   by_result: bool = False  # whether to sort the second table by result
   # Results are named SETTING-COLUMN; the first table has a line per setting.
   columns: Sequence[str] = ()
-<<<<<<< HEAD
-  families: bool = False  # a table of gains by family of shifts
-  retired: bool = False  # its learner is gone: it can be printed, not trained
-=======
   families: bool = False  # whether to add a table of gains by family of shifts
-  # Whether intervals over seeds are a bootstrap of all episodes, and not
-  # computed from the seeds' means and intervals.
-  bootstrap: bool = False
   retired: bool = False  # its learner was removed: printed but not trained
->>>>>>> main
 
   def column_of(self, result: str) -> str:
     """Return the column that a result is in, by default its own name."""

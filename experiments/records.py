@@ -1,32 +1,20 @@
 """Records of results, from which a page is printed even without its runs.
 
-<<<<<<< HEAD
-A file of JSON lines, one for each result of each training seed: `runs` (page
-and data set), `row`, `seed`, `result`, `settings` (config and flags of the
-training and of the evaluation), `minutes` of training, and the line that
-`hyperudl.evaluate` wrote (means over test episodes with their intervals).
-Beside these `matrix_*`, means over episodes of what sequences of tasks have
-([tasks, tasks]); paired differences, such as `accuracy - maml:accuracy` (see
-`page.Operand`), with their number of episodes in `SCORE_n`; and, with
-` @ FAMILY` behind it, the gain under one family of shifts. One more line has
-the seed `all`, lists its `seeds`, and has intervals over seeds and episodes.
-
-Differences are paired by seed and episode: both results are of the same seed
-and split, and have the same queries in the same order (`episode` in
-`*_episodes.npz`, see `evaluator.fingerprint`). Others are not subtracted, and
-the log says why. A stored evaluation that differs from what the page asks for
-(see `evaluations.stale`) is not read.
-=======
 They are a file of JSON lines, one for each result of each training seed: `runs`
 (page and data set), `row`, `seed`, `result`, `settings` (config and flags of
 the training and of the evaluation), `minutes` of training, and the line that
 `hyperudl.evaluate` wrote (means over test episodes with their intervals). Added
 to these are `matrix_*`, means over episodes of matrices [tasks, tasks] of
 sequences of tasks; paired differences, such as `accuracy - maml:accuracy` (see
-`page.Operand`); and gains under one family of shifts, whose names end in
-` @ FAMILY`. If a page has intervals over seeds from all episodes, one more line
-has the seed `all` and lists its `seeds`.
->>>>>>> main
+`page.Operand`), with their number of episodes in `SCORE_n`; and gains under one
+family of shifts, whose names end in ` @ FAMILY`. One more line has the seed
+`all`, lists its `seeds`, and has intervals over seeds and episodes.
+
+Differences are paired by seed and episode: both results are of the same seed
+and split, and have the same queries in the same order (`episode` in
+`*_episodes.npz`, see `evaluator.fingerprint`). Others are not subtracted, and
+the log says why. A stored evaluation that differs from what the page asks for
+(see `evaluations.stale`) is not read.
 """
 
 from collections.abc import Mapping
@@ -46,19 +34,8 @@ from hyperudl.storage import metrics
 
 ALL = 'all'  # in place of a seed
 GAIN = 'accuracy - accuracy_unadapted'
-<<<<<<< HEAD
-# Conditions that two results to be paired share, beside their episodes.
+# Fields in which two paired results must agree, beside their episodes.
 _SAME = ('split', 'shift', 'proportions', 'support_query', 'augment')
-=======
-# Fields in which two paired results must agree; their values if missing.
-_SAME = {
-  'episodes': None,
-  'shift': None,
-  'proportions': None,
-  'support_query': 'disjoint',
-  'augment': 'none',
-}
->>>>>>> main
 
 
 def load(

@@ -147,11 +147,7 @@ def _by_setting(page, rows, results, of):
 
 
 def _differences(rows, names, references, of):
-<<<<<<< HEAD
-  """Paired, on the same episodes of the same seed; n: how many pairs."""
-=======
-  """Return the table of differences, paired by episode and seed."""
->>>>>>> main
+  """Return differences paired by episode and seed; n: number of pairs."""
   lines = []
   for row in rows:
     score = page_lib.difference(references[row])

@@ -111,14 +111,7 @@ def jobs_of(
 
   Returns:
     (row, seed) or (row, seed, result) -> job, all rows of a seed first; a row
-<<<<<<< HEAD
     is evaluated once it is trained. Runs of other settings are set aside.
-=======
-    is evaluated once it is trained.
-
-  Raises:
-    core.BadInput: a finished run has other settings.
->>>>>>> main
   """
   made, rows = {}, page_of(arguments).rows
   for seed, row in order(arguments):
@@ -161,25 +154,9 @@ def _flags(arguments, row, seed):
   ]
 
 
-<<<<<<< HEAD
-def _train(arguments, row, seed):
-  """One training, or nothing if it is done."""
-  if (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
-=======
-def _check_finished(arguments, row, seed):
-  """Return whether a training is done; refuse one of other settings."""
-  if not (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
-    return False
-  error = difference(arguments, row, seed)
-  if error:
-    raise error
-  return True
-
-
 def _train(arguments, row, seed):
   """Train one row, unless it is done."""
-  if _check_finished(arguments, row, seed):
->>>>>>> main
+  if (folder(arguments) / f'{row}-{seed}' / 'DONE').exists():
     return
   call(
     'train',
@@ -191,18 +168,12 @@ def _train(arguments, row, seed):
 
 
 def _evaluate(arguments, workdir, name, flags):
-<<<<<<< HEAD
-  """One result, unless it is there as it is asked for."""
+  """Make one result, unless it exists as it is asked for."""
   if (workdir / 'eval' / f'{name}_episodes.npz').exists():
     reason = evaluations.stale(workdir, name, flags)
     if not reason:
       return
     logging.warning('stale: %s of %s: %s', name, workdir, reason)
-=======
-  """Make one result, unless it exists."""
-  if (workdir / 'eval' / f'{name}.jsonl').exists():
-    return
->>>>>>> main
   call(
     'evaluate',
     f'--workdir={workdir}',

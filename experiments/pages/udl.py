@@ -136,13 +136,8 @@ def _over(*scores):
 
 
 def _page(rows, folder, *against, **layout):
-<<<<<<< HEAD
-  """Make a page of variants, compared with others of the same folder."""
-  layout = {'families': True, 'by_result': True} | layout
-=======
   """Return a page of variants, compared with others of the same folder."""
-  layout = {'families': True, 'bootstrap': True, 'by_result': True} | layout
->>>>>>> main
+  layout = {'families': True, 'by_result': True} | layout
   scores = _ADAPTED | layout.pop('scores', {}) | _over(*against)
   return Page(rows, folder, scores, **layout)
 
