@@ -33,6 +33,13 @@ class Page:
   # Number of an evaluation -> title, for a second table. A number may be a
   # paired difference: see `Operand`.
   scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # More numbers with their titles, for a third table.
+  details: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Title of a column of the second table -> differences of which it shows the
+  # smallest: against the best of several references.
+  smallest: Mapping[str, Sequence[str]] = dataclasses.field(
+    default_factory=dict
+  )
   scored: str = ''  # only results with this word are in the second table
   both: bool = False  # whether these results are in the first table too
   by_result: bool = False  # whether to sort the second table by result

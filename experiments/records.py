@@ -118,6 +118,9 @@ class Runs:
         interval = statistics.mean_ci95(values, arrays.get('group'))
         _add(record, score, interval)
         record[f'{score}_n'] = len(values)
+      if values is not None and score == GAIN:
+        record['wins'] = _rounded(float(np.mean(values > 0)))
+        record['losses'] = _rounded(float(np.mean(values < 0)))
     return record
 
   def record_over_seeds(

@@ -62,6 +62,7 @@ def page_text(
     parts = [_accuracies(rows, plain, results, of)]
     parts.append(_differences(rows, plain, references, of))
   parts.append(_scores(page, rows, scored, of))
+  parts.append(_details(page, rows, scored, of))
   parts.append(_families(rows, results, of))
   parts.append(_matrices(rows, results, of))
   return '\n'.join(f'{part}\n' for part in parts if part)
@@ -182,10 +183,44 @@ def _scores(page, rows, names, of):
       cell(of(row, name), score, title.endswith('%'))
       for score, title in page.scores.items()
     ]
+    cells += [smallest(of(row, name), page.smallest[t]) for t in page.smallest]
     if any(cells):
       lines.append([row, name, *cells])
-  header = ['row', 'result', *page.scores.values()]
+  header = ['row', 'result', *page.scores.values(), *page.smallest]
   return markdown(header, lines) if lines else ''
+
+
+def _details(page, rows, names, of):
+  """Return the table of `page.details`: one line for each row and result."""
+  lines = []
+  for name in names:
+    for row in rows:
+      cells = [
+        cell(of(row, name), score, title.endswith('%'))
+        for score, title in page.details.items()
+      ]
+      if any(cells):
+        lines.append([row, name, *cells])
+  header = ['row', 'result', *page.details.values()]
+  return markdown(header, lines) if lines else ''
+
+
+def smallest(records: list[dict], scores: Sequence[str]) -> str:
+  """Return the cell of the difference with the smallest mean, and its name.
+
+  Args:
+    records: of one row and result.
+    scores: names of paired differences; those that are missing are left out.
+  """
+  means = {}
+  for score in scores:
+    values = [one[score] for one in records if one.get(score) is not None]
+    if values:
+      means[score] = np.mean(values)
+  if not means:
+    return ''
+  score = min(means, key=means.__getitem__)
+  return f'{cell(records, score)}, {score.partition(" - ")[2]}'
 
 
 def _families(rows, names, of):

@@ -10,7 +10,22 @@ from experiments import page
 from experiments.page import Page
 from experiments.page import Row
 
+_LOSSES = ('elbo', 'geometry', 'byol', 'certainty')
 _ALL = ('none', 'training', 'adaptation', 'shear', 'final')
+# Without steps: clustering that is learned, and soft k-means that is not.
+_CLUSTER_ONLY = (
+  'accuracy - cluster_alone:accuracy',
+  *(f'accuracy - accuracy_kmeans_{scale}' for scale in ('0.5', '1', '2')),
+)
+_DETAILS = {
+  'wins': 'episodes that gain, %',
+  'losses': 'that lose, %',
+  'accuracy_unadapted': 'step 0, %',
+  **{f'accuracy_step_{k}': f'step {k}, %' for k in range(1, 6)},
+  'accuracy': 'end, %',
+  'inner_update_norm': 'length of all steps',
+  **{f'weight_{name}': f'weight of {name}' for name in _LOSSES},
+}
 _NO_VAE = {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'}
 _NO_STEPS = {'inner_steps': 0, 'elbo': 'none', 'ssl': 'none', 'critic': 'none'}
 # Phase `inner`: what differs from `configs/udl.py:inner`.
@@ -44,10 +59,17 @@ _INNER = {
 _LONGER = '--config.steps=4800'
 _BASE = {
   'longer_base': [_LONGER],
+  # ... and on the shifts that otherwise only phase `inner` meets.
+  'wider_base': [_LONGER, '--config.data.shift=phase2'],
   'no_emission': page.overrides(emit='none'),
-  'batch_statistics': page.overrides(norm='batch'),
-  # The generator reads only the images' features.
+  # Queries normalised by their own statistics, as a domain of their own.
+  'batch_statistics': [
+    *page.overrides(query_statistics='queries'),
+    *(_LONGER, '--config.data.shift=phase2'),
+  ],
+  # Image tokens hold only features, or only the posterior.
   'no_conditioning': page.overrides(condition='none'),
+  'no_trunk': page.overrides(trunk='()'),
 }
 # Joint training on both losses, and inner steps only at test time (TTT).
 _JOINT = {
@@ -139,18 +161,25 @@ def _page(rows, folder, *against, **layout):
   """Return a page of variants, compared with others of the same folder."""
   layout = {'families': True, 'by_result': True} | layout
   scores = _ADAPTED | layout.pop('scores', {}) | _over(*against)
-  return Page(rows, folder, scores, **layout)
+  layout['smallest'] = {'over the best cluster-only, %': _CLUSTER_ONLY}
+  return Page(rows, folder, scores, details=_DETAILS, **layout)
 
 
-def _main(folder, **options):
-  names = ('default', 'no_vae', 'cluster_alone')
+# Whatever speaks of the ELBO has the twin that lacks only the ELBO beside it.
+_TWINS = ('default', 'no_elbo', 'no_vae', 'cluster_alone')
+# Trained without steps, for as many updates as both phases together.
+_WITHOUT_STEPS = ('longer_base', 'wider_base', 'batch_statistics')
+
+
+def _main(folder, names, **options):
   rows = _rows(names, _shifted(), seeds=3, **options)
-  return _page(rows, folder, 'default:accuracy', 'cluster_alone:accuracy')
+  others = (f'{name}:accuracy' for name in names)
+  return _page(rows, folder, *others)
 
 
 def _settings():
   """Return {name: page} of other settings, with one seed."""
-  names = ('default', 'no_vae', 'cluster_alone')
+  names = _TWINS
   two = ('none', 'shear')
   clusters = [
     '--config.learner.setting=clusters',
@@ -171,17 +200,56 @@ def _settings():
     'udl-distractors': _page(
       _rows(names, _shifted(shifts=two), settings=[distractors]),
       'udl-distractors',
-      'default:accuracy',
+      *('default:accuracy', 'cluster_alone:accuracy'),
     ),
     # The networks of the page `udl` meet them for the first time.
     'udl-new-distractors': _page(
-      _rows(names, unknown), 'udl', 'default:accuracy'
+      _rows(names, unknown),
+      'udl',
+      *('default:accuracy', 'cluster_alone:accuracy'),
     ),
     # No unlabelled images: the steps have only the support, a negative control.
     'udl-few-shot': _page(
       _rows(['default'], _shifted(shifts=two), settings=none), 'udl-few-shot'
     ),
   }
+
+
+def _other_classes():
+  """Return the page of unlabelled images that share only the shift."""
+  shifts = ('none', 'training', 'adaptation', 'shear')
+  other = [
+    f'--config.episode.{name}_data=other_classes' for name in ('inner', 'cond')
+  ]
+  evaluations = (
+    _shifted(shifts=shifts),
+    _shifted(*other, tag='other_classes-', shifts=shifts),
+  )
+  rows = _rows(['default'], page.merged(evaluations), seeds=3)
+  rows['default'] = rows['default']._replace(reference='default')
+  return Page(
+    rows,
+    'udl',
+    _GENERATED_FOR,
+    both=True,
+    columns=tuple(f'{shift}-dirichlet-test' for shift in shifts),
+  )
+
+
+def _rates():
+  """Return the page on which the rates of TENT and TTT are chosen, `valid`."""
+  evaluations = page.merged(
+    _shifted(
+      *page.overrides(inner_rate=rate, inner_norm=norm),
+      tag=f'rate{rate}-{norm}-',
+      shifts=('none', 'shear'),
+      episodes=600,
+      split='valid',
+    )
+    for norm in ('unit', 'none')
+    for rate in (0.03, 0.3, 3.0)
+  )
+  return _page(_rows(('tent', 'ttt'), evaluations), 'udl')
 
 
 def _generated_for():
@@ -208,8 +276,8 @@ def _generated_for():
 
 def _others():
   """Return pages of other ways to adapt and of HyperFast's options, seed 0."""
-  names = ('default', 'longer_base', 'tent', 'ttt', 'batch_statistics')
-  names += ('constant_film', 'no_emission', 'no_conditioning')
+  names = ('default', 'tent', 'ttt', 'constant_film', 'no_emission')
+  names += ('no_conditioning', 'no_trunk')
   compared = ('default:accuracy', 'default:accuracy_unadapted')
   hyperfast = _shifted(
     *page.overrides(ensemble=8, finetune_steps=50),
@@ -242,7 +310,7 @@ def _layer():
   transform = ('default', 'adapt_film_transform_no_vae')
   compared, folder = 'default:accuracy', 'udl-layer'
   return {
-    'udl-layer': _main(folder, settings=norm),
+    'udl-layer': _main(folder, _TWINS, settings=norm),
     'udl-layer-others': _page(
       _rows(names, _shifted(), settings=norm), folder, compared
     ),
@@ -273,7 +341,9 @@ def _balanced():
 
 
 PAGES = {
-  'udl': _main('udl'),
+  'udl': _main('udl', (*_TWINS, *_WITHOUT_STEPS)),
+  'udl-other-classes': _other_classes(),
+  'udl-rates': _rates(),
   'udl-balanced': _balanced(),
   **_others(),
   'udl-generated-for': _generated_for(),

@@ -15,6 +15,7 @@ from hyperudl.core.errors import BadInput
 from hyperudl.core.hyperparameters import field
 
 ConfigDict: TypeAlias = config_dict.ConfigDict
+_Source = Literal['true', 'noise', 'other', 'other_classes', 'none']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,10 @@ class EpisodeConfig:
   # Controls: what replaces the unlabelled images in the inner loss (inner_data)
   # and in the hypernetwork's input (cond_data), and whose support the weights
   # are generated from: its own, the mean over others, or one other.
-  inner_data: Literal['true', 'noise', 'other', 'none'] = 'true'
-  cond_data: Literal['true', 'noise', 'other', 'none'] = 'true'
+  # 'other': images of another episode, with its shift; 'other_classes': images
+  # of classes that are not in the episode, with the episode's own shift.
+  inner_data: _Source = 'true'
+  cond_data: _Source = 'true'
   emit_from: Literal['own', 'mean', 'other'] = 'own'
 
 
@@ -208,7 +211,7 @@ def _validate_unlabelled(episode):
   if episode.proportions != 'balanced':
     return  # random class counts of the queries alone are legal
   for name in ('inner_data', 'cond_data'):
-    if episode[name] in ('noise', 'other'):
+    if episode[name] not in ('true', 'none'):
       raise BadInput(
         f'config.episode.{name} = {episode[name]!r} stands in for unlabelled '
         'images, but there are none: set config.episode.unlabelled >= 1'

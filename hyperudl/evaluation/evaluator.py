@@ -242,7 +242,8 @@ def is_transductive(config: ConfigDict) -> bool:
     return True
   if learner.get('stage') == 'shared':  # of the HyperTransformer
     return learner['shared'].endswith('-bn')
-  return learner.get('norm') == 'batch'
+  own = learner.get('query_statistics') == 'queries'  # of udl
+  return own or learner.get('norm') == 'batch'
 
 
 def ensemble(runs: Sequence[Metrics]) -> Metrics:

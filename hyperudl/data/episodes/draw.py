@@ -71,8 +71,8 @@ def make_draw(
   spec = spec_lib.read(config, train)
   spec_lib.check(spec, dataset, 'the training set' if train else 'the data')
   sources: dict[str, Any] = {'own': dataset}
-  if 'other' in (spec.inner_data, spec.cond_data):
-    sources['other'] = dataset
+  for name in {'other', 'other_classes'} & {spec.inner_data, spec.cond_data}:
+    sources[name] = dataset
   if spec.emit_from != 'own':
     _check_training_set(spec, dataset, training_set)
     sources['emit'] = training_set
@@ -161,10 +161,18 @@ def _plan_batch(spec, sources, keys):
 
   def plan(key):
     keys = jax.random.split(key, 3 + count)
-    plans = {'own': sampling.draw_plan(keys[2:], spec, sources['own'])}
+    own = sampling.draw_plan(keys[2:], spec, sources['own'])
+    plans = {'own': own}
+    keys_other = jax.random.split(keys[0], 1 + count)
     if 'other' in sources:
-      keys_other = jax.random.split(keys[0], 1 + count)
       plans['other'] = sampling.draw_plan(keys_other, spec, sources['other'])
+    if 'other_classes' in sources:
+      other = sampling.draw_plan(
+        keys_other, spec, sources['other_classes'], own.class_ids
+      )
+      shift = own.keys[:, sampling.SHIFT]
+      keys_of_both = other.keys.at[:, sampling.SHIFT].set(shift)
+      plans['other_classes'] = other._replace(keys=keys_of_both)
     if 'emit' in sources:
       keys_emit = jax.random.split(keys[1], (count * copies, 2))
       draw = lambda keys: sampling.draw_plan(keys, spec, sources['emit'])
@@ -250,8 +258,8 @@ def _make_context(spec, plans, pixels, shape):
       noise_shape = (shape[1] - labelled, *shape[2:])
       noise = functools.partial(image_ops.noise_images, shape=noise_shape)
       context[name] = _map_episodes(noise, plans['own'].keys[:, 4])
-    elif choice == 'other':
-      other, _, _ = _map_episodes(finish, plans['other'], pixels['other'])
+    elif choice in plans:
+      other, _, _ = _map_episodes(finish, plans[choice], pixels[choice])
       context[name] = other.x[:, labelled:]
   if spec.emit_from != 'own':
     supports, _, _ = _map_episodes(finish, plans['emit'], pixels['emit'])

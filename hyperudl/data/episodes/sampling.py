@@ -9,6 +9,8 @@ import numpy as np
 from hyperudl.data.datasets import Dataset
 from hyperudl.data.episodes import spec as spec_lib
 
+SHIFT = 3  # place of the key of the shift in `Plan.keys`
+
 
 class Plan(NamedTuple):
   """E episodes as rows of a data set."""
@@ -21,13 +23,19 @@ class Plan(NamedTuple):
   target_y: jax.Array  # i32[E, n]; distractors have N, N + 1, ...
 
 
-def draw_plan(keys: jax.Array, spec: spec_lib.Spec, dataset: Dataset) -> Plan:
+def draw_plan(
+  keys: jax.Array,
+  spec: spec_lib.Spec,
+  dataset: Dataset,
+  excluded: jax.Array | None = None,
+) -> Plan:
   """Draw episodes that have no class in common.
 
   Args:
     keys: key[1 + E], one for the classes and one for each episode.
     spec: a `Spec` that passed `spec.check` with this data set.
     dataset: only its counts and starts are used.
+    excluded: i32[...], classes that are not drawn; None for none.
 
   Returns:
     A `Plan`. No image comes twice in an episode, except that with
@@ -36,6 +44,8 @@ def draw_plan(keys: jax.Array, spec: spec_lib.Spec, dataset: Dataset) -> Plan:
     query.
   """
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
+  if excluded is not None:
+    scores = scores.at[excluded.ravel()].set(-1.0)
   # The largest uniform scores: without replacement and in random order.
   classes = jax.lax.top_k(scores, (len(keys) - 1) * spec.classes)[1]
   draw = lambda key, classes: _draw_episode(key, classes, spec, dataset)

@@ -158,6 +158,9 @@ def _requirements(spec, counts):
   if spec.tasks:
     classes += f' x episode.tasks={spec.tasks}'
   needed = spec.classes * max(spec.tasks, 1)
+  if 'other_classes' in (spec.inner_data, spec.cond_data):
+    classes += ' and as many other classes'
+    needed += spec.classes * max(spec.tasks, 1)
   yield classes, needed, 'classes, there are', len(counts)
   unit = 'images per class, the smallest class has'
   if spec.distractors:

@@ -29,6 +29,9 @@ class Config:
   # labelled images are normalised by their own statistics, all other images by
   # those of the unlabelled ones.
   norm: Literal[NORMS] = 'domain'  # type: ignore[valid-type]
+  # Whose statistics normalise queries with norm='domain'; their own are a
+  # transductive control, which needs no unlabelled images.
+  query_statistics: Literal['unlabelled', 'queries'] = 'unlabelled'
   # 'none': learned weights and class means as prototypes (an ablation).
   emit: Literal['all', 'none'] = 'all'
   # How kernels are cut into weight tokens, see `ops/weight_tokens.py`.
@@ -99,6 +102,12 @@ class Config:
         f'width = {self.width} must be a multiple of heads = {self.heads}'
       )
     self._check_adapted()
+    own = self.query_statistics == 'queries'
+    if own and (self.norm != 'domain' or self.setting != 'classes'):
+      raise ValueError(
+        "query_statistics = 'queries' needs norm = 'domain' and setting = "
+        f"'classes', not {self.norm!r} and {self.setting!r}"
+      )
     unnamed = self.single or self.ensemble or self.finetune_steps
     if self.setting == 'clusters' and unnamed:
       raise ValueError(

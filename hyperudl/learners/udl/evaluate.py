@@ -44,6 +44,8 @@ def evaluate(
   results |= after
   results |= {f'{k}_unadapted': v for k, v in before.items() if v.ndim == 0}
   results |= trace.metrics
+  for name, weight in params['inner'].get('weights', {}).items():
+    results[f'weight_{name}'] = weight
   for name, rate in params['inner'].get('rates', {}).items():
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
     results[f'histogram/rates_{name}'] = jnp.concatenate(flat)

@@ -5,7 +5,8 @@ It classifies by the cosine of features f and prototypes w,
 With norm='domain' each of two domains is normalised by its own statistics:
 labelled images, which are clean, and all other images, which may be shifted.
 Queries use the statistics of the unlabelled images, so the prediction of one
-query does not depend on the others.
+query does not depend on the others, except in the control
+query_statistics='queries'.
 """
 
 import functools
@@ -150,7 +151,9 @@ def query_features(
 ) -> jax.Array:
   """Compute features f32[n, D] of images f32[n, H, W, C] treated as queries."""
   x = apply_transform(network.transform, x)
-  return embed(config, network.weights, x, None, None, network.statistics)[0]
+  own = config.query_statistics == 'queries'
+  statistics = None if own else network.statistics
+  return embed(config, network.weights, x, None, None, statistics)[0]
 
 
 def classify(config: 'Config', network: Network, x: jax.Array) -> jax.Array:

@@ -107,6 +107,21 @@ def test_other_data_have_another_shift():
   assert abs(np.corrcoef(brightest)[0, 1]) < 0.5
 
 
+def test_other_classes_have_the_shift_of_the_episode():
+  episode = helpers.draw(inner_data='other_classes')
+  rows = helpers.rows_of(episode.support.context['inner'])[..., 0]
+  classes = np.sort(helpers.class_of(rows), axis=1)
+  assert (classes >= 0).all()
+  for drawn, of_episode in zip(classes, episode.extra['class_ids']):
+    assert not set(drawn) & set(of_episode)
+  shifted = helpers.draw(shift='polarity', inner_data='other_classes')
+  context = shifted.support.context
+  brightest = [
+    (1 - x).max(axis=(1, 2, 3, 4)) for x in (shifted.query.x, context['inner'])
+  ]
+  assert np.corrcoef(brightest)[0, 1] > 0.95
+
+
 def test_without_inner_data_there_is_no_image():
   context = helpers.draw(inner_data='none').support.context
   assert set(context) == {'inner'}
@@ -117,6 +132,10 @@ def test_without_inner_data_there_is_no_image():
   'config,message',
   [
     ({'way': 7}, 'the split: episode.way=7 takes 7 classes, there are 6'),
+    (
+      {'way': 4, 'inner_data': 'other_classes'},
+      'episode.way=4 and as many other classes takes 8 classes, there are 6',
+    ),
     ({'way': 3, 'tasks': 3}, 'episode.way=3 x episode.tasks=3 takes 9 classes'),
     (
       {'query': 4},
