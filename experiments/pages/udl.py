@@ -240,14 +240,13 @@ def _rates():
   """Return the page on which the rates of TENT and TTT are chosen, `valid`."""
   evaluations = page.merged(
     _shifted(
-      *page.overrides(inner_rate=rate, inner_norm=norm),
-      tag=f'rate{rate}-{norm}-',
+      *page.overrides(inner_rate=rate),
+      tag=f'rate{rate}-',
       shifts=('none', 'shear'),
       episodes=600,
       split='valid',
     )
-    for norm in ('unit', 'none')
-    for rate in (0.03, 0.3, 3.0)
+    for rate in (0.03, 0.1, 0.3, 1.0, 3.0)
   )
   return _page(_rows(('tent', 'ttt'), evaluations), 'udl')
 

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import udl as udl_config
 from hyperudl import core
+from hyperudl.evaluation import evaluator
 from hyperudl.learners import udl
 from hyperudl.nets import conv
 from hyperudl.ops import normalization
@@ -160,3 +162,45 @@ def test_queries_are_classified_as_beside_the_unlabelled_images(cond):
   scale = jnp.exp(params['log_scale'])
   wanted = scale * unit(features[: len(query.y)]) @ unit(task.prototypes).T
   np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_queries_may_be_a_domain_of_their_own():
+  """The transductive control: batch norm of the queries, clean prototypes."""
+  episode = episode_of()
+  settings = {'inner_steps': 0, 'cluster': 0}
+  config = helper.tiny_config(
+    norm='domain', query_statistics='queries', **settings
+  )
+  learner = udl.make(config)
+  params = learner.init(jax.random.key(1), episode)
+  key = jax.random.key(2)
+  task = learner.adapt(params, episode.support, key, train=False)
+  plain = helper.tiny_udl(norm='domain', **settings)
+  task_of_default = plain.adapt(params, episode.support, key, train=False)
+  # The prototypes are those of the default: labelled images stay apart.
+  np.testing.assert_array_equal(task.prototypes, task_of_default.prototypes)
+  net = conv.ConvNet(config.channels, stride=2, pool=False, norm='batch')
+  features = net.apply({'params': task.weights}, episode.query.x)
+  unit = lambda rows: rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+  scale = jnp.exp(params['log_scale'])
+  wanted = scale * unit(features) @ unit(task.prototypes).T
+  logits = learner.predict(params, task, episode.query.x, None)
+  np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
+  with pytest.raises(ValueError, match="needs norm = 'domain'"):
+    helper.tiny_config(norm='batch', query_statistics='queries')
+
+
+@pytest.mark.parametrize(
+  'settings, transductive',
+  [
+    ({}, False),
+    ({'norm': 'batch'}, True),
+    ({'query_statistics': 'queries'}, True),
+  ],
+)
+def test_results_say_whether_queries_matter_to_each_other(
+  settings, transductive
+):
+  config = udl_config.get_config().unlock()
+  config.learner.update(settings)
+  assert evaluator.is_transductive(config) == transductive

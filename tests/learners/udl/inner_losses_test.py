@@ -27,6 +27,14 @@ OTHER_PAIRS = sorted(
 )
 
 
+@pytest.mark.parametrize('ssl', [*itertools.permutations(inner_losses.SSL, 2)])
+def test_the_order_of_losses_is_that_of_the_table(ssl):
+  """Neither the order in the config nor a hash seed changes the program."""
+  config = helper.tiny_config(ssl='+'.join(ssl), elbo='features')
+  names = ['elbo', *(n for n in inner_losses.SSL if n in ssl), 'critic']
+  assert list(inner_losses.active(config)) == names
+
+
 @pytest.mark.parametrize(
   'part, elbo',
   [
