@@ -50,6 +50,7 @@ def test_sharded_rows_run_on_the_devices_that_exist():
   assert measure(workload)[0]['devices'] == 1
 
 
+@pytest.mark.slow
 def test_first_order_drops_a_part_of_the_gradient():
   results = []
   for workload in (TINY, dataclasses.replace(TINY, first_order=True)):

@@ -23,6 +23,7 @@ LAWS = {
 TASKS = guidance.TASKS
 
 
+@pytest.mark.slow
 def test_the_encoder_of_weights_retrieves_their_question():
   _, params, metrics = guidance.trained('hyperclip')
   assert metrics['retrieval'] > 0.9  # chance is 1/8

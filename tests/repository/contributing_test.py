@@ -20,7 +20,10 @@ TINY = [
 UDL = [
   *('--config=configs/udl.py', '--config.learner.ssl=geometry+balance'),
   *('--config.learner.channels=4,6', '--config.learner.width=8'),
-  '--config.learner.trunk=4,6,8',
+  *('--config.learner.trunk=4,6,8', '--config.learner.layers=1'),
+  *('--config.learner.elbo=none', '--config.learner.critic=none'),
+  *('--config.learner.inner_steps=1', '--config.learner.gate=none'),
+  '--config.learner.cluster=0',
 ]
 CASES = {
   'Add a learner': ['--config=configs/nearest.py:glyphs,way=3'],
@@ -60,7 +63,15 @@ def follow(section, folder):
       subprocess.run([sys.executable, '-c', code], cwd=folder, check=True)
 
 
-@pytest.mark.parametrize('section', CASES)
+@pytest.mark.parametrize(
+  'section',
+  [
+    'Add an inner loss of `udl`',
+    'Add a backbone',
+    pytest.param('Add a learner', marks=pytest.mark.slow),
+    pytest.param('Add a data set', marks=pytest.mark.slow),
+  ],
+)
 def test_a_recipe_trains_for_one_update(section, tmp_path):
   folder = tmp_path / 'repository'
   for name in ('hyperudl', 'configs'):

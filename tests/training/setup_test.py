@@ -34,7 +34,10 @@ def prepare(config):
 
 @pytest.mark.parametrize(
   'name, kind',
-  [('hypernet', 'autodecoder'), ('hyperclip', 'maml')],
+  [
+    pytest.param('hypernet', 'autodecoder', marks=pytest.mark.slow),
+    ('hyperclip', 'maml'),
+  ],
 )
 def test_an_encoded_set_gives_the_loss_of_its_images(name, kind):
   config = config_of(name)

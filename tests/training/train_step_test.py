@@ -142,7 +142,11 @@ def test_evaluation_is_the_same_one_by_one_and_at_once(batch):
 
 
 @pytest.mark.parametrize(
-  'name,word', [('float32', 'HIGHEST'), ('tensorfloat32', 'HIGH')]
+  'name,word',
+  [
+    ('float32', 'HIGHEST'),
+    pytest.param('tensorfloat32', 'HIGH', marks=pytest.mark.slow),
+  ],
 )
 def test_every_product_has_the_precision_of_the_config(name, word):
   row = workloads.Workload('row', 3, 1, way=2, query=1, size=16, steps=1)
@@ -167,14 +171,17 @@ def test_every_product_has_the_precision_of_the_config(name, word):
   assert word not in run.lower(state, episodes, keys).as_text()
 
 
-@pytest.mark.parametrize('channels', [3, 8])
+@pytest.mark.parametrize(
+  'channels', [3, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_networks_of_episodes_compute_in_bfloat16(channels):
   """Half the bits inside; parameters and gradients stay float32."""
   row = workloads.Workload('row', channels, 2, way=2, query=3, size=16, steps=2)
   _, loss = workloads.make_loss(row)
   params, episodes, keys, step = workloads.make_inputs(row)
   run = episode_batching.episode_value_and_grad(loss)
-  full = train_step.at_precision(run, 'float32')(params, episodes, keys, step)
+  full = jax.jit(train_step.at_precision(run, 'float32'))
+  full = full(params, episodes, keys, step)
   half = jax.jit(train_step.at_precision(run, 'bfloat16'))
   text = half.lower(params, episodes, keys, step).as_text()
   products = re.findall(

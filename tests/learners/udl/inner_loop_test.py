@@ -45,7 +45,10 @@ def use_separate_passes(monkeypatch):
       {'norm': 'layer', 'adapt': 'hyper', 'gate': 'predictions'},
       marks=pytest.mark.slow,
     ),
-    {'norm': 'domain', 'setting': 'clusters', 'cluster': 2},
+    pytest.param(
+      {'norm': 'domain', 'setting': 'clusters', 'cluster': 2},
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_the_loss_is_that_of_separate_passes(changes, monkeypatch):
