@@ -17,6 +17,8 @@ class Laws:
   slow: str = ''
   # Why it need not beat its untrained self and a constant prediction.
   untrained: str = ''
+  # Why its evaluation need not report `probabilities` as `predict` has them.
+  unjudged: str = ''
   tasks: int = 0  # of an episode
   learning_rate: float = 0.01
   steps: int = 100  # after which it must beat them
