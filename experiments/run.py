@@ -199,8 +199,12 @@ def header(arguments: argparse.Namespace) -> str:
   more = f' --target={arguments.target}' if arguments.target else ''
   if arguments.without:
     more += f' --without={",".join(arguments.without)}'
+  about = ''
+  if pages.PAGES[arguments.page].retired:
+    about = f'Its learner is {RETIRED}. Its records are printed by\n\n'
+    more += ' --print'
   return (
-    f'# Tables of the page {arguments.page}\n\n    python -m '
+    f'# Tables of the page {arguments.page}\n\n{about}    python -m '
     f'experiments.run {arguments.page} --out={arguments.out} \\\n'
     f'      --dataset={arguments.dataset} --data_dir=DIR{more}\n\n'
     'Mean +- 95% interval over test episodes; accuracy in %. Several seeds: '
