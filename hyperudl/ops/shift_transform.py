@@ -1,0 +1,100 @@
+"""Transforms images by an invertible shift: a linear map, gain and bias.
+
+T_phi(x)(p) = exp(g) x(A p + t) + b for positions p in pixels from the centre,
+with A the matrix exponential of a 2x2 matrix and zeros outside the image. At
+phi = 0 it is the identity, and for every phi it has the inverse
+T_phi^-1(y)(p) = exp(-g) (y - b)(A^-1 (p - t)), another such transform of y - b.
+
+A linear map is applied in two separable passes, first along rows and then along
+columns (Catmull and Smith 1980), as products with interpolation matrices.
+Interpolation uses the cubic kernel of Keys (1981): unlike that of linear
+interpolation, its derivative at the identity is the central difference of the
+image, not zero.
+"""
+
+import jax
+import jax.numpy as jnp
+
+PIXELS = 10.0  # translations are in units of so many pixels
+# Initial step sizes in units of `rate`, about equally visible in each part.
+RATES = {'matrix': 0.1, 'translation': 0.02, 'gain': 0.1, 'bias': 0.05}
+_TERMS = 10  # of the series of the exponential
+
+
+def identity() -> dict[str, jax.Array]:
+  """Return phi of the identity, zeros: matrix f32[2, 2] (rows, columns),
+
+  translation f32[2], gain f32[1] (a logarithm) and bias f32[1].
+  """
+  shapes = {'matrix': (2, 2), 'translation': (2,), 'gain': (1,), 'bias': (1,)}
+  return {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+
+
+def exponential(matrix: jax.Array) -> jax.Array:
+  """Return the exponential of f32[2, 2].
+
+  With m half the trace and N = M - m I, N^2 = s I, so that exp(M) = exp(m)
+  (cosh(sqrt(s)) I + sinh(sqrt(s)) / sqrt(s) N), both power series in s.
+  """
+  half_trace = (matrix[0, 0] + matrix[1, 1]) / 2
+  rest = matrix - half_trace * jnp.eye(2)
+  s = rest[0, 0] ** 2 + rest[0, 1] * rest[1, 0]
+  cosh = sinh = jnp.ones_like(s)
+  cosh_term = sinh_term = jnp.ones_like(s)
+  for k in range(1, _TERMS):
+    cosh_term = cosh_term * s / ((2 * k - 1) * 2 * k)
+    sinh_term = sinh_term * s / (2 * k * (2 * k + 1))
+    cosh, sinh = cosh + cosh_term, sinh + sinh_term
+  return jnp.exp(half_trace) * (cosh * jnp.eye(2) + sinh * rest)
+
+
+def apply(phi: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+  """Return T_phi of images f32[n, H, W, C]."""
+  shift = PIXELS * phi['translation']
+  warped = warp(x, exponential(phi['matrix']), shift)
+  return jnp.exp(phi['gain'][0]) * warped + phi['bias'][0]
+
+
+def invert(phi: dict[str, jax.Array], y: jax.Array) -> jax.Array:
+  """Return T_phi^-1 of images f32[n, H, W, C]."""
+  inverse = exponential(-phi['matrix'])
+  shift = -inverse @ (PIXELS * phi['translation'])
+  pixels = jnp.exp(-phi['gain'][0]) * (y - phi['bias'][0])
+  return warp(pixels, inverse, shift)
+
+
+def warp(x: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
+  """Return x(A p + t), with zeros outside of the images.
+
+  Args:
+    x: f32[n, H, W, C].
+    matrix: A f32[2, 2], positions (row, column) in pixels from the centre to
+      positions of the source; A[0, 0] is not 0.
+    shift: t f32[2], in pixels.
+  """
+  height, width = x.shape[1:3]
+  rows = jnp.arange(height) - (height - 1) / 2
+  columns = jnp.arange(width) - (width - 1) / 2
+  (a, b), (c, d) = matrix
+  # Along rows, at each row of the source, r = a row + b column + t_0:
+  # source column = c row + d column + t_1 = (c / a) (r - t_0) + (d - b c / a)
+  # column + t_1.
+  slope = c / a
+  along_width = (
+    slope * (rows[:, None] - shift[0])
+    + (d - b * slope) * columns[None, :]
+    + shift[1]
+  )
+  along_height = a * rows[None, :] + b * columns[:, None] + shift[0]
+  to_width = _interpolation(along_width + (width - 1) / 2, width)
+  to_height = _interpolation(along_height + (height - 1) / 2, height)
+  x = jnp.einsum('hoi,nhic->nhoc', to_width, x)
+  return jnp.einsum('woi,niwc->nowc', to_height, x)
+
+
+def _interpolation(source, size):
+  """Return interpolation weights f32[..., size] for positions f32[...]."""
+  distance = jnp.abs(source[..., None] - jnp.arange(size))
+  near = (1.5 * distance - 2.5) * distance * distance + 1
+  far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+  return jnp.where(distance < 1, near, jnp.where(distance < 2, far, 0.0))
