@@ -40,6 +40,7 @@ from hyperudl.learners.udl import gates
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import shift
 from hyperudl.learners.udl import target_network
 from hyperudl.learners.udl.config import Config as Config
 from hyperudl.ops import losses
@@ -120,6 +121,8 @@ def _init_inner(config, key, params, x):
     inner['cluster'] = {'log_scale': scalar(0.0), 'log_mass': scalar(0.0)}
   if config.start == 'learned':
     inner['start'] = v
+  if 'shift' in v:
+    inner['shift'] = shift.init()
   return inner
 
 

@@ -51,8 +51,9 @@ class Config:
   # What v consists of: one or several of `fast_weights.PARTS`, joined by +.
   adapt: str = 'film'
   inner_steps: int = field(3, at_least=0)  # K
-  # 'features': ELBO of a small VAE on the CNN's features; 'images': ELBO of the
-  # frozen vae, which needs adapt='transform' or 'encoder'.
+  # 'features': ELBO of a small VAE on the CNN's features; 'shift': ELBO of the
+  # images with a shift phi after the frozen vae's decoder, see `shift`; needs
+  # adapt='shift' or 'encoder'.
   elbo: inner_losses.Elbo = 'features'
   ssl: str = 'geometry'  # 'none', or self-supervised losses joined by +
   critic: inner_losses.Critic = 'predictions'  # input of a learned loss
@@ -63,7 +64,7 @@ class Config:
   # Iterations of a soft k-means of the unlabelled features around the
   # prototypes, after the steps.
   cluster: int = field(3, at_least=0)
-  # Initial alpha; for 'transform', multiplied by `input_transform.RATES`.
+  # Initial alpha; for 'shift', multiplied by `shift_transform.RATES`.
   inner_rate: float = 0.3
   # 'learned': alpha and the weights of losses, including their signs.
   inner_rates: Literal['learned', 'fixed'] = 'learned'
@@ -79,6 +80,8 @@ class Config:
   # Initial v. 'learned': a learned one for all episodes; with inner_steps=0
   # this is a control whose v depends on no image.
   start: Literal['identity', 'learned'] = 'identity'
+  # Where phi starts: at the best of `shift.CANDIDATES`, or at the identity.
+  shift_start: Literal['candidates', 'identity'] = 'candidates'
 
   # The outer loss.
   # Outer steps over which the weight of losses of earlier inner steps falls to
@@ -119,6 +122,11 @@ class Config:
   def _check_adapted(self):
     parts = fast_weights.parse(self.adapt)
     inner_losses.active(self)  # refuses unknown names
+    if 'shift' in parts and self.setting == 'clusters':
+      raise ValueError(
+        "adapt = 'shift' moves prototypes of labelled images, and setting = "
+        "'clusters' has none: choose another adapt"
+      )
     unused = {'hyper', 'encoder'} & set(parts)
     if unused and self.emit == 'none':
       raise ValueError(f"emit = 'none' has no {unused.pop()!r} to adapt")
@@ -136,11 +144,11 @@ class Config:
     reached = {
       part for loss in active for part in fast_weights.REACH[loss.needs]
     }
-    if self.elbo == 'images' and not {'transform', 'encoder'} & set(parts):
+    if self.elbo == 'shift' and not {'shift', 'encoder'} & set(parts):
       raise ValueError(
-        "elbo = 'images' has no gradient with respect to adapt = "
+        "elbo = 'shift' has no gradient with respect to adapt = "
         f'{self.adapt!r}: the frozen vae never reads the adapted network. Use '
-        "elbo='features', or adapt='transform' or 'encoder'"
+        "elbo='features', or adapt='shift' or 'encoder'"
       )
     for part in parts:
       if part not in reached:

@@ -11,6 +11,7 @@ from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import target_network
 from hyperudl.learners.udl.config import Config
 from hyperudl.ops import losses
+from hyperudl.ops import shift_transform
 
 
 def evaluate(
@@ -49,15 +50,18 @@ def evaluate(
   for name, rate in params['inner'].get('rates', {}).items():
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
     results[f'histogram/rates_{name}'] = jnp.concatenate(flat)
+  if trace.v is not None and 'shift' in trace.v:
+    phi = jax.tree.map(lambda leaf: leaf[-1], trace.v['shift'])
+    results['phi'] = jnp.concatenate([p.ravel() for p in jax.tree.leaves(phi)])
+    x = episode.support.x
+    results['image/shifted_support'] = jnp.stack(
+      [x, shift_transform.apply(phi, x)]
+    )
   networks = inner_loop.networks_after(config, params, network, support, trace)
   for k, network_k in enumerate(networks, 1):
     results[f'accuracy_step_{k}'] = _accuracy(
       config, params, network_k, episode
     )
-  if adapted.transform is not None:
-    x = episode.query.x
-    transformed = target_network.apply_transform(adapted.transform, x)
-    results['image/canonicalised'] = jnp.stack([x, transformed])
   noise = controls.adapt_to_noise(config, params, network, support, key)
   results['accuracy_placebo'] = _accuracy(config, params, noise, episode)
   results['gain_step'] = after['accuracy'] - before['accuracy']

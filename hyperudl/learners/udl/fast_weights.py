@@ -6,12 +6,12 @@ the network unchanged:
 * film: an increment to scale and bias of every norm of the CNN;
 * weights: an increment to every weight of the CNN;
 * head: an increment to the prototypes;
-* transform: the `input_transform` of unlabelled images and queries;
+* shift: phi of the shift that the unlabelled images share, see `shift`;
 * encoder: an increment to the posterior layer of the frozen vae;
 * hyper: an increment to every parameter of the hypernetwork.
 
-The last three change the inputs or the weights of the hypernetwork, so the CNN
-is generated again at every step.
+The last two change the weights or the inputs of the hypernetwork, so the CNN is
+generated again at every step.
 """
 
 from typing import TYPE_CHECKING
@@ -23,18 +23,19 @@ from hyperudl import core
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import target_network
 from hyperudl.ops import gradient_descent
-from hyperudl.ops import input_transform
+from hyperudl.ops import shift_transform
 
 if TYPE_CHECKING:
   from hyperudl.learners.udl.config import Config
 
-PARTS = ('film', 'weights', 'head', 'transform', 'encoder', 'hyper')
-REGENERATING = ('transform', 'encoder', 'hyper')
+PARTS = ('film', 'weights', 'head', 'shift', 'encoder', 'hyper')
+REGENERATING = ('encoder', 'hyper')
+DECAY = 0.8  # of the initial step sizes of 'shift', from step to step
 # For each input of a loss, the parts of v that its gradient reaches.
 REACH = {
-  'images': ('transform', 'encoder'),
-  'features': tuple(part for part in PARTS if part != 'head'),
-  'views': tuple(part for part in PARTS if part != 'head'),
+  'images': ('shift', 'encoder'),
+  'features': tuple(part for part in PARTS if part not in ('head', 'shift')),
+  'views': tuple(part for part in PARTS if part not in ('head', 'shift')),
   'predictions': PARTS,
 }
 
@@ -70,7 +71,7 @@ def identity(
     'film': lambda: jnp.zeros((film,)),
     'weights': lambda: network.weights,
     'head': lambda: network.prototypes,
-    'transform': input_transform.identity,
+    'shift': shift_transform.identity,
     'encoder': lambda: params['frozen']['vae']['net']['posterior'],
     'hyper': lambda: hypernetwork.base_params(params)['generator'],
   }
@@ -82,20 +83,21 @@ def identity(
 def rates(config: 'Config', v: dict[str, core.PyTree]) -> core.PyTree:
   """Return the initial step sizes of all K steps, a pytree like v.
 
-  There is one number per step and element for 'film', and one per step and leaf
-  for other parts.
+  There is one number per step and element for 'film' and 'shift', and one per
+  step and leaf for other parts.
   """
   sizes = {}
   for part, leaves in v.items():
-    mode = 'element' if part == 'film' else 'step'
+    mode = 'element' if part in ('film', 'shift') else 'step'
     sizes[part] = gradient_descent.make_rates(
       leaves, config.inner_steps, config.inner_rate, mode
     )
-  if 'transform' in v:
-    sizes['transform'] = {
-      name: sizes['transform'][name] * unit
-      for name, unit in input_transform.RATES.items()
-    }
+  if 'shift' in v:
+    decay = DECAY ** jnp.arange(config.inner_steps, dtype=jnp.float32)
+    for name, unit in shift_transform.RATES.items():
+      rate = sizes['shift'][name]
+      scale = unit * decay.reshape(-1, *[1] * (rate.ndim - 1))
+      sizes['shift'][name] = rate * scale
   return sizes
 
 
@@ -119,9 +121,7 @@ def apply(
   generated = network
   if any(part in REGENERATING for part in v):
     generated = hypernetwork.generate(
-      config,
-      _add_to_params(params, v),
-      transform_unlabelled(v.get('transform'), support),
+      config, _add_to_params(params, v), support
     )
     if config.setting == 'clusters':  # new centroids would lose their names
       generated = generated._replace(prototypes=network.prototypes)
@@ -129,9 +129,7 @@ def apply(
   if 'film' in v:
     weights = add_film(weights, v['film'])
   prototypes = _add(generated.prototypes, v.get('head'))
-  generated = generated._replace(
-    weights=weights, prototypes=prototypes, transform=v.get('transform')
-  )
+  generated = generated._replace(weights=weights, prototypes=prototypes)
   return target_network.with_features(config, generated, support)
 
 
@@ -145,26 +143,6 @@ def add_film(weights: core.PyTree, increment: jax.Array) -> core.PyTree:
       new[name][leaf] = weights[name][leaf] + increment[start:stop]
       start = stop
   return new
-
-
-def transform_unlabelled(
-  transform: core.PyTree, support: core.Examples
-) -> core.Examples:
-  """Return the support with its unlabelled images transformed.
-
-  Args:
-    transform: parameters of `input_transform`, or None.
-    support: its rows with y = -1 and its `context['cond']` are transformed.
-  """
-  if transform is None:
-    return support
-  unlabelled = (support.y < 0)[:, None, None, None]
-  changed = input_transform.apply(transform, support.x)
-  context = dict(support.context or {})
-  if 'cond' in context:
-    context['cond'] = input_transform.apply(transform, context['cond'])
-  x = jnp.where(unlabelled, changed, support.x)
-  return support._replace(x=x, context=context or None)
 
 
 def with_encoder(params: core.PyTree, v: dict[str, core.PyTree]) -> core.PyTree:

@@ -17,10 +17,12 @@ from hyperudl.learners.udl import fast_weights
 from hyperudl.learners.udl import gates as gates_lib
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import shift
 from hyperudl.learners.udl import target_network
 from hyperudl.learners.udl.config import Config
 from hyperudl.ops import clustering
 from hyperudl.ops import gradient_descent
+from hyperudl.ops import shift_transform
 
 # As v is small, steps are unrolled: the first then shares its forward pass with
 # the gates and the auxiliary loss (docs/results/speed.md).
@@ -88,16 +90,20 @@ def adapt(
   v = fast_weights.identity(config, params, network)
   terms = hypernetwork.elbo_terms(config, params, images.x)
   inputs = inner_losses.draw(images, terms['mean'], key)
-  under_v = network._replace(transform=v.get('transform'))
-  inputs_0 = read(config, params, under_v, inputs, v)
+  inputs_0 = read(config, params, network, inputs, v)
   values = inner_losses.evaluate(config, inner, inputs_0)
   auxiliary = inner_losses.auxiliary(config, values)
   gates = _gates(config, params, network, inputs_0, terms)
   v, trace = inner.get('start', v), Trace({'gate': gates.step})
+  if 'shift' in v and config.shift_start == 'candidates':
+    phi = shift.initial_value(config, params, images.x, images.mask)
+    v = {**v, 'shift': phi}
   if config.inner_steps:
     v, steps = descend(config, params, network, inputs, v, gates.step, key)
     trace = Trace(_step_metrics(gates, steps), steps.values, auxiliary)
-  network = fast_weights.apply(config, params, network, support, v)
+  if 'shift' in v:
+    trace.metrics.update(_shift_metrics(config, params, images, v['shift']))
+  network = network_under(config, params, network, images, v)
   if config.cluster:
     trace.metrics.update(gate_cluster=gates.mass, gate_scale=gates.scale)
     tau, learned = jnp.exp(network.log_scale), inner['cluster']
@@ -107,6 +113,31 @@ def adapt(
       config, network, images, scale, mass, config.cluster
     )
   return network, trace
+
+
+def network_under(
+  config: Config,
+  params: core.PyTree,
+  network: target_network.Network,
+  images: inner_losses.Images,
+  v: core.PyTree,
+) -> target_network.Network:
+  """Return the network under v, with prototypes moved by v['shift']."""
+  support = images.support
+  network = fast_weights.apply(config, params, network, support, v)
+  if 'shift' not in v:
+    return network
+  phi = v['shift']
+  weight = shift.weight(config, params, phi, images.x, images.mask)
+  return shift.move_prototypes(config, network, support, phi, weight)
+
+
+def _shift_metrics(config, params, images, phi):
+  args = config, params, phi, images.x, images.mask
+  return {
+    'shift_weight': shift.weight(*args),
+    'elbo_gain': shift.gain(*args),
+  }
 
 
 def _step_metrics(gates, steps):
@@ -143,19 +174,18 @@ def networks_after(
     jax.tree.map(lambda leaf: leaf[k], trace.v)
     for k in range(config.inner_steps)
   ]
-  return [
-    fast_weights.apply(config, params, network, support, v) for v in values
-  ]
+  images = select_images(support)
+  return [network_under(config, params, network, images, v) for v in values]
 
 
 def image_features(
   config: Config, network: target_network.Network, images: inner_losses.Images
 ) -> jax.Array:
   """Return features f32[n, D] of the images, if possible the support's."""
-  if images.are_support and network.transform is None:
+  if images.are_support:
     return network.features
-  x = target_network.apply_transform(network.transform, images.x)
-  return target_network.embed(config, network.weights, x, images.is_clean)[0]
+  x, is_clean = images.x, images.is_clean
+  return target_network.embed(config, network.weights, x, is_clean)[0]
 
 
 def read(
@@ -186,9 +216,9 @@ def read(
     ]
     inputs = inputs._replace(first_features=first, second_features=second)
   if 'images' in needs:
-    x = target_network.apply_transform(network.transform, images.x)
     params = fast_weights.with_encoder(params, v)
-    terms = hypernetwork.elbo_terms(config, params, x)
+    phi = v.get('shift', shift_transform.identity())
+    terms = shift.elbo_terms(config, params, phi, images.x)
     inputs = inputs._replace(elbo_terms=terms)
   return inputs
 
@@ -207,10 +237,10 @@ def descend(
   `network` is under v_0, `inputs` are from `inner_losses.draw`; `key` is used
   only for random directions (a control).
   """
-  inner, support = params['inner'], inputs.images.support
+  inner = params['inner']
 
   def true_loss(v):
-    under_v = fast_weights.apply(config, params, network, support, v)
+    under_v = network_under(config, params, network, inputs.images, v)
     inputs_v = read(config, params, under_v, inputs, v)
     values = inner_losses.evaluate(config, inner, inputs_v)
     return inner_losses.total(config, inner, values)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BETA = 0.25  # KL weight of the ELBO on features
 LATENT = 16  # latent size of the ELBO on features
+EM_STEPS = 3  # of the proportions of 'mixture'
 PIXEL_VARIANCE = 0.1  # of the likelihood of that ELBO's decoder
 
 
@@ -52,7 +53,7 @@ class Inputs(NamedTuple):
   logits: jax.Array | None = None  # f32[n, N]
   first_features: jax.Array | None = None  # f32[n, D], of the views
   second_features: jax.Array | None = None  # f32[n, D]
-  elbo_terms: dict | None = None  # of the frozen vae under v
+  elbo_terms: dict | None = None  # of `shift.elbo_terms` under v
 
 
 class InnerLoss(NamedTuple):
@@ -62,7 +63,7 @@ class InnerLoss(NamedTuple):
   init: Callable[..., core.PyTree] | None
   value: Callable[[core.PyTree, Inputs], jax.Array]
   # Its inputs: 'features', 'views' (features of two views of each image),
-  # 'predictions' or 'images' (ELBO terms of the frozen vae).
+  # 'predictions' or 'images' (ELBO terms of the shifted images).
   needs: str
   # Whether the outer loss also includes it, at v_0, so that its parameters are
   # trained on it.
@@ -98,8 +99,8 @@ def feature_elbo(params: core.PyTree, inputs: Inputs) -> jax.Array:
   return nats / inputs.targets.shape[1]
 
 
-def image_elbo(params: None, inputs: Inputs) -> jax.Array:
-  """Compute the negative ELBO of the frozen vae, in nats per pixel."""
+def shift_elbo(params: None, inputs: Inputs) -> jax.Array:
+  """Compute the negative ELBO F of `shift`, in nats per pixel."""
   del params
   terms = inputs.elbo_terms
   nats = losses.masked_mean(terms['nll'] + terms['kl'], inputs.images.mask)
@@ -148,6 +149,23 @@ def certainty(params: None, inputs: Inputs) -> jax.Array:
   return losses.masked_mean(entropies, inputs.images.mask)
 
 
+def mixture(params: None, inputs: Inputs) -> jax.Array:
+  """Compute the negative log evidence of a mixture of the classes, nats.
+
+  -mean log sum_c pi_c exp(logit_c), where the proportions pi are renewed by
+  expectation maximisation. Soft k-means is this model's E and M step without a
+  gradient.
+  """
+  del params
+  mask, logits = inputs.images.mask, inputs.logits
+  pi = jnp.full(logits.shape[1], 1 / logits.shape[1])
+  for _ in range(EM_STEPS):
+    pi = losses.masked_mean(jax.nn.softmax(logits + jnp.log(pi)), mask)
+    pi = jax.lax.stop_gradient(pi)
+  evidence = jax.nn.logsumexp(logits + jnp.log(pi + 1e-6), axis=-1)
+  return -losses.masked_mean(evidence, mask)
+
+
 def init_critic(
   key: jax.Array, config: 'Config', features: int, pixels: int, hidden: int = 32
 ) -> core.PyTree:
@@ -194,9 +212,10 @@ LOSSES = {
   'elbo_features': InnerLoss(
     init_feature_elbo, feature_elbo, 'features', auxiliary=True
   ),
-  'elbo_images': InnerLoss(None, image_elbo, 'images', auxiliary=True),
+  'elbo_shift': InnerLoss(None, shift_elbo, 'images', auxiliary=False),
   'geometry': InnerLoss(None, geometry, 'features', auxiliary=True),
   'byol': InnerLoss(init_byol, byol, 'views', auxiliary=True),
+  'mixture': InnerLoss(None, mixture, 'predictions', auxiliary=False),
   'certainty': InnerLoss(None, certainty, 'predictions', auxiliary=False),
   'critic_predictions': InnerLoss(
     init_critic, critic, 'predictions', auxiliary=False, is_weighted=False

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl.learners.udl import cluster_setting
 from hyperudl.nets import backbones
-from hyperudl.ops import input_transform
 from hyperudl.ops import losses
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ class Network(NamedTuple):
   # {layer: {'used': two f32[2, C]}}, statistics of both domains, for queries.
   statistics: core.PyTree = None
   features: jax.Array | None = None  # f32[S, D], features of the support
-  # Parameters of `input_transform` for unlabelled images and queries, or None.
-  transform: core.PyTree = None
 
 
 class Architecture(NamedTuple):
@@ -119,24 +116,13 @@ def with_features(
   x, is_clean = support.x, (support.y >= 0).astype(jnp.float32)
   features, statistics = embed(config, network.weights, x, is_clean)
   others = (support.context or {}).get('cond')
-  if config.norm == 'domain' and (
-    others is not None or network.transform is not None
-  ):
-    is_counted = None
-    if others is not None:
-      one = jnp.ones(others.shape[0])
-      x = jnp.concatenate([x, others])
-      is_counted = jnp.concatenate([is_clean, one])
-      is_clean = jnp.concatenate([is_clean, 0 * one])
-    shifted = apply_transform(network.transform, x)
-    x = jnp.where(is_clean[:, None, None, None] > 0, x, shifted)
+  if config.norm == 'domain' and others is not None:
+    one = jnp.ones(others.shape[0])
+    x = jnp.concatenate([x, others])
+    is_counted = jnp.concatenate([is_clean, one])
+    is_clean = jnp.concatenate([is_clean, 0 * one])
     _, statistics = embed(config, network.weights, x, is_clean, is_counted)
   return network._replace(features=features, statistics=statistics)
-
-
-def apply_transform(transform: core.PyTree, x: jax.Array) -> jax.Array:
-  """Apply a `Network.transform`, or None, to images f32[n, H, W, C]."""
-  return x if transform is None else input_transform.apply(transform, x)
 
 
 @functools.partial(jax.jit, inline=True)
@@ -150,7 +136,6 @@ def query_features(
   config: 'Config', network: Network, x: jax.Array
 ) -> jax.Array:
   """Compute features f32[n, D] of images f32[n, H, W, C] treated as queries."""
-  x = apply_transform(network.transform, x)
   own = config.query_statistics == 'queries'
   statistics = None if own else network.statistics
   return embed(config, network.weights, x, None, None, statistics)[0]

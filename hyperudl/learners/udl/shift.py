@@ -1,0 +1,170 @@
+"""Infers the shift that the unlabelled images of an episode share.
+
+The model: a clean image is decoded from a latent by the frozen vae and then
+seen through T_phi (`ops/shift_transform.py`), with one phi for all images. Its
+negative ELBO, a bound on the density of the image x itself, is
+  F(phi) = mean over x of |x - T_phi(D(z))|^2 / (2 sigma^2) + log terms
+           + KL(q(z | T_phi^-1 x) || p(z)),   z the mean of q(z | T_phi^-1 x).
+Since x is not transformed, blank or small images gain nothing.
+
+The clean labelled images, seen through T_phi, give a second set of prototypes:
+  w_c <- w_c + g a |w_c| unit(mean of f(T_phi S)_c),
+with the statistics of the unlabelled images in the norms, a learned, and a gate
+g on the gain F(0) - F(phi) relative to its standard error; g = 0 at phi = 0.
+"""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperudl import core
+from hyperudl.learners.udl import hypernetwork
+from hyperudl.learners.udl import target_network
+from hyperudl.ops import losses
+from hyperudl.ops import shift_transform
+
+if TYPE_CHECKING:
+  from hyperudl.learners.udl.config import Config
+
+# Matrices from which the steps may start, logarithms of: the identity, shears
+# and rotations both ways, stretches, a zoom each way.
+CANDIDATES = np.array(
+  [
+    [[0, 0], [0, 0]],
+    *([[0, 0], [s, 0]] for s in (-0.6, -0.3, 0.3, 0.6)),
+    *([[0, -r], [r, 0]] for r in (-0.5, -0.25, 0.25, 0.5)),
+    *([[s, 0], [0, -s]] for s in (-0.45, -0.2, 0.2, 0.45)),
+    *([[z, 0], [0, z]] for z in (-0.3, 0.3)),
+  ],
+  np.float32,
+)
+SPREAD = 0.1  # of phi where no ELBO tells whether it explains the images
+
+
+def init() -> dict[str, jax.Array]:
+  """Return initial parameters: log a, and threshold and log slope of g."""
+  scalar = lambda value: jnp.asarray(value, jnp.float32)
+  return {
+    'log_weight': scalar(0.0),
+    'threshold': scalar(2.0),
+    'log_slope': scalar(0.0),
+  }
+
+
+@target_network.trace_once
+def elbo_terms(
+  config: 'Config', params: core.PyTree, phi: core.PyTree, x: jax.Array
+) -> dict[str, jax.Array]:
+  """Compute the terms of F for images f32[n, H, W, C], at posterior means.
+
+  Returns:
+    nll f32[n] and kl f32[n], both in nats; clean f32[n, H, W, C], the decoded
+    images; image f32[n, H, W, C], the same seen through T_phi.
+  """
+  net, variables = hypernetwork.frozen_vae(config, params, x.shape[1:])
+  clean = shift_transform.invert(phi, x)
+  mean, log_variance = net.apply(variables, clean, method='encode')
+  decoded = net.apply(variables, mean, method='decode')
+  image = shift_transform.apply(phi, decoded)
+  return {
+    'nll': losses.gaussian_nll(x, image, variables['params']['log_variance']),
+    'kl': losses.kl_standard_normal(mean, log_variance),
+    'clean': decoded,
+    'image': image,
+  }
+
+
+def free_energy(
+  config: 'Config', params: core.PyTree, phi: core.PyTree, x: jax.Array
+) -> jax.Array:
+  """Return the negative ELBO of each image, f32[n] nats."""
+  terms = elbo_terms(config, params, phi, x)
+  return terms['nll'] + terms['kl']
+
+
+def initial_value(
+  config: 'Config', params: core.PyTree, x: jax.Array, mask: jax.Array
+) -> core.PyTree:
+  """Return the phi of that candidate that has the smallest F.
+
+  No gradient flows through the choice.
+
+  Args:
+    config: of the learner.
+    params: of the learner.
+    x: f32[n, H, W, C].
+    mask: f32[n], images that count.
+  """
+  identity = shift_transform.identity()
+
+  def value(matrix):
+    energies = free_energy(config, params, {**identity, 'matrix': matrix}, x)
+    return losses.masked_mean(energies, mask)
+
+  candidates = jnp.asarray(CANDIDATES)
+  best = jnp.argmin(jax.lax.map(value, candidates))
+  return {**identity, 'matrix': jax.lax.stop_gradient(candidates[best])}
+
+
+def gain(
+  config: 'Config',
+  params: core.PyTree,
+  phi: core.PyTree,
+  x: jax.Array,
+  mask: jax.Array,
+) -> jax.Array:
+  """Return F(0) - F(phi) in units of its standard error over images, f32[]."""
+  before = free_energy(config, params, shift_transform.identity(), x)
+  gains = before - free_energy(config, params, phi, x)
+  count = jnp.maximum(jnp.sum(mask), 1.0)
+  error = jnp.sqrt((losses.masked_variance(gains, mask) + 1e-6) / count)
+  return losses.masked_mean(gains, mask) / error
+
+
+def weight(
+  config: 'Config',
+  params: core.PyTree,
+  phi: core.PyTree,
+  x: jax.Array,
+  mask: jax.Array,
+) -> jax.Array:
+  """Return g a f32[], the weight of the shifted prototypes; 0 at phi = 0.
+
+  Without the ELBO of the shift, g depends only on the size of phi.
+  """
+  learned = params['inner']['shift']
+  if config.elbo == 'shift':
+    ratio = gain(config, params, phi, x, mask)
+    slope = jnp.exp(learned['log_slope'])
+    gate = jax.nn.sigmoid(slope * (ratio - learned['threshold']))
+    gate *= 1 - jnp.exp(-jax.nn.relu(ratio))
+  else:
+    size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(phi))
+    gate = 1 - jnp.exp(-size / SPREAD**2)
+  return gate * jnp.exp(learned['log_weight'])
+
+
+def move_prototypes(
+  config: 'Config',
+  network: target_network.Network,
+  support: core.Examples,
+  phi: core.PyTree,
+  weight: jax.Array,
+) -> target_network.Network:
+  """Return the network with prototypes moved to where T_phi puts the support.
+
+  Args:
+    config: of the learner.
+    network: with the statistics of the support.
+    support: its labelled rows are clean.
+    phi: of the unlabelled images.
+    weight: f32[], from `weight`.
+  """
+  x = shift_transform.apply(phi, support.x)
+  features = target_network.query_features(config, network, x)
+  moved = losses.unit(losses.class_means(features, support.y, config.way))
+  prototypes = network.prototypes
+  sizes = jnp.linalg.norm(prototypes, axis=-1, keepdims=True)
+  return network._replace(prototypes=prototypes + weight * sizes * moved)
