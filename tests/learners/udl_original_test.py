@@ -1,7 +1,6 @@
 """The original UDL: sizes, its naming of outputs by hand, its inputs."""
 
 import functools
-import itertools
 import math
 
 import jax
@@ -170,14 +169,6 @@ def test_steps_change_the_generated_target_and_none_leave_it():
     assert metrics[name] == metrics[f'{name}_unadapted']
 
 
-def named_accuracy(support_logits, true, query_logits, y):
-  """After trying all names of the outputs on the support."""
-  log_p = np.asarray(jax.nn.log_softmax(support_logits))
-  orders = [list(order) for order in itertools.permutations(range(3))]
-  fit = lambda order: log_p[:, order][np.arange(len(true)), true].sum()
-  return by_hand.accuracy(query_logits[:, max(orders, key=fit)], y)
-
-
 def test_the_noise_control_is_the_accuracy_after_steps_on_noise():
   key, rng = jax.random.key(1), np.random.default_rng(0)
   draw = lambda rows: jnp.asarray(
@@ -202,7 +193,7 @@ def test_the_noise_control_is_the_accuracy_after_steps_on_noise():
   drawn = jax.random.normal(jax.random.fold_in(key, 1), (support.x.size,))
   noise = jnp.clip(0.5 + 0.5 * drawn, 0, 1).reshape(support.x.shape)
   accuracies = [
-    named_accuracy(one, true, other, y)
+    by_hand.named_accuracy(one, true, other, y)
     for one, other in (
       before,
       logits(learner),

@@ -1,11 +1,28 @@
 """Metrics and perceptrons in NumPy, which tests compare with the library's."""
 
+import itertools
+
 import numpy as np
 
 
 def accuracy(logits, y):
   """Of f32[n, N], the fraction of rows whose largest logit is their class."""
   return np.mean(np.argmax(logits, axis=-1) == np.asarray(y))
+
+
+def named_accuracy(support_logits, true, logits, y):
+  """Of outputs without names, after trying all names on the support.
+
+  Args:
+    support_logits: f32[S, N].
+    true: i32[S], classes of the support, which choose the names.
+    logits: f32[n, N].
+    y: i32[n], classes to score.
+  """
+  true, names = np.asarray(true), range(np.shape(logits)[-1])
+  orders = [list(order) for order in itertools.permutations(names)]
+  losses = [cross_entropy(support_logits[:, o], true) for o in orders]
+  return accuracy(logits[:, orders[np.argmin(losses)]], y)
 
 
 def cross_entropy(logits, y):

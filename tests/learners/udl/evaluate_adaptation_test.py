@@ -6,6 +6,7 @@ its steps, its k-means or its images are taken away or replaced.
 Guards: learners/udl/evaluate.py, learners/udl/controls.py.
 """
 
+import dataclasses
 import functools
 import itertools
 
@@ -51,9 +52,10 @@ def parameters():
   return {**params, 'inner': inner}
 
 
-def network(steps, cluster, context=None):
+def network(steps, cluster, context=None, **changes):
   """The network that `adapt` returns after this many steps."""
-  learner = helper.tiny_udl(inner_steps=steps, cluster=cluster, **SETTINGS)
+  settings = {'inner_steps': steps, 'cluster': cluster, **SETTINGS}
+  learner = helper.tiny_udl(**settings, **changes)
   params = parameters()
   first = lambda leaf: leaf[:steps]
   rates = jax.tree.map(first, params['inner']['rates'])
@@ -96,16 +98,16 @@ def networks():
 
 
 def noise():
-  """In place of the unlabelled rows: mean and std are .5, clipped."""
-  x = episode().support.x
+  """In place of the support: mean and std are .5, clipped."""
+  x = images().support.x
   drawn = jax.random.normal(jax.random.fold_in(KEY, 1), (x.size,))
-  return np.clip(0.5 + 0.5 * drawn, 0, 1).reshape(x.shape)[WAY:]
+  return jnp.clip(0.5 + 0.5 * drawn, 0, 1).reshape(x.shape)
 
 
 def test_accuracies_and_gains_are_those_of_networks_adapted_apart():
   before, first, second = map(accuracy, networks())
   after = accuracy(network(2, CONFIG.cluster))
-  placebo = accuracy(network(2, CONFIG.cluster, {'inner': noise()}))
+  placebo = accuracy(network(2, CONFIG.cluster, {'inner': noise()[WAY:]}))
   expected = {
     'accuracy_unadapted': before,
     'accuracy_step_1': first,
@@ -120,6 +122,35 @@ def test_accuracies_and_gains_are_those_of_networks_adapted_apart():
   assert 'accuracy_step_3' not in measured()
   # Only numbers that differ tell the networks apart.
   assert len(set(list(expected.values())[:5])) == 5
+
+
+def test_without_labels_all_rows_become_noise_and_clusters_get_names():
+  clusters = {'setting': 'clusters'}
+  x, query = images().support.x, images().query
+  tasks = [
+    network(0, 0, **clusters),
+    network(2, CONFIG.cluster, **clusters),
+    network(2, CONFIG.cluster, {'inner': noise()}, **clusters),
+  ]
+  # Classes are the clusters before all steps.
+  true, y = (logits(tasks[0], each).argmax(axis=-1) for each in (x, query.x))
+  before, after, placebo = [
+    by_hand.named_accuracy(logits(task, x), true, logits(task, query.x), y)
+    for task in tasks
+  ]
+  support = core.Examples(x, np.where(images().support.y >= 0, true, -1))
+  hidden = {'unlabelled_y': jnp.asarray(true[WAY:])}
+  data = core.Episode(support, query._replace(y=y), hidden)
+  learner = udl.make(dataclasses.replace(CONFIG, **clusters))
+  results = jax.jit(learner.evaluate)(parameters(), data, KEY)
+  for name, value in (
+    ('accuracy_unadapted', before),
+    ('accuracy', after),
+    ('accuracy_placebo', placebo),
+    ('gain_data', after - placebo),
+  ):
+    np.testing.assert_allclose(results[name], value, atol=1e-6, err_msg=name)
+  assert len({before, after, placebo}) == 3
 
 
 def test_the_length_of_all_steps_is_that_of_the_changes_of_the_norms():
