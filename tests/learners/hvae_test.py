@@ -45,6 +45,7 @@ def test_each_accuracy_is_that_of_the_network_in_its_name():
   learner = guidance.make('hvae', inner_rate=0.5)
   batch = guidance.batch_of('hvae', train=False)
   params = guidance.random_params(learner, guidance.first(batch))
+  params['log_spread'] = jnp.asarray(-1.5)
   key, query = jax.random.key(0), batch.query
   evaluate = jax.jit(jax.vmap(lambda e: learner.evaluate(params, e, key)))
   metrics = evaluate(batch)
