@@ -1,5 +1,7 @@
 """The encoder of weights that matches questions, and guidance by it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from hyperudl import core
 from hyperudl.learners._language import hypernetwork
+from tests.testing import by_hand
 from tests.testing import errors
 from tests.testing import guidance
 from tests.testing import laws
@@ -83,6 +86,111 @@ def test_the_contrast_counts_other_wordings_as_correct():
   np.testing.assert_allclose(metrics['contrast'], total, rtol=1e-4)
   hits = group[logits.argmax(axis=1)] == group
   np.testing.assert_allclose(metrics['retrieval'], np.mean(hits))
+
+
+def embeddings_by_hand(params, latents):
+  """f64[n, E], unit embeddings of the weights that latents decode to."""
+  deviations = guidance.deviations_by_hand(params, latents)
+  scaled = deviations / np.exp(params['spread']['log'])
+  return by_hand.unit(by_hand.silu_perceptron(params['encoder'], scaled))
+
+
+def questions_of(params, batch):
+  """f64[T, E], the unit embeddings of the questions of the tasks."""
+  net = hypernetwork.unfreeze(guidance.NET, params)
+  embed = lambda context: net.encoder.embed_words(context).question
+  return by_hand.unit(jax.vmap(embed)(batch.support.context))
+
+
+@functools.cache
+def case():
+  """(learner, random parameters, one episode of all tasks, its metrics)."""
+  learner = guidance.make('hyperclip', guidance_rate=0.3, inner_rate=0.5)
+  batch = guidance.batch_of('hyperclip', train=False)
+  group = jnp.array([0, 0, 1, 2, 2, 2, 3, 4])
+  batch = batch._replace(extra={**batch.extra, 'group': group})
+  params = guidance.random_params(learner, guidance.first(batch))
+  evaluate = jax.jit(learner.evaluate)
+  return learner, params, batch, evaluate(params, batch, jax.random.key(0))
+
+
+@functools.cache
+def predict(part):
+  """Latents f32[T, Z] -> logits [T, n, N] of the tasks' support or queries."""
+  learner, params, batch, _ = case()
+  task = learner.adapt(params, batch.support, jax.random.key(0), train=False)
+  x = getattr(batch, part).x
+
+  def run(latents):
+    fast = hypernetwork.FastWeights(latents)
+    network = task.network._replace(fast=fast)
+    return learner.predict(params, task._replace(network=network), x, None)
+
+  return task.latent, jax.jit(jax.vmap(run))
+
+
+def test_likeness_distance_and_accuracies_by_hand():
+  _, params, batch, metrics = case()
+  start = np.asarray(params['frozen']['hypernet']['start'])
+  latents, run = predict('query')
+  questions = questions_of(params, batch)
+  likeness = lambda z: (embeddings_by_hand(params, z) * questions).sum(-1)
+  starts = np.tile(start, (TASKS, 1))
+  guided, initial = np.asarray(run(jnp.stack([latents, starts])))
+  y = batch.query.y
+  expected = {
+    'likeness': likeness(latents).mean(),
+    'likeness_start': likeness(starts).mean(),
+    'distance': np.linalg.norm(latents - start, axis=1).mean(),
+    'accuracy': by_hand.accuracy(guided, y),
+    'accuracy_start': by_hand.accuracy(initial, y),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-3, err_msg=name)
+  assert expected['accuracy'] != expected['accuracy_start']
+
+
+def test_the_gradients_are_compared_as_finite_differences_are():
+  """Of the labels' loss and of minus the likeness, at the start."""
+  _, params, batch, metrics = case()
+  start = np.asarray(params['frozen']['hypernet']['start'])
+  step = 1e-2 * np.eye(len(start))
+  points = np.concatenate([start + step, start - step])
+  _, run = predict('support')
+  logits = np.asarray(run(jnp.tile(points[:, None], (1, TASKS, 1))))
+  questions, f = questions_of(params, batch), embeddings_by_hand(params, points)
+  cosines = []
+  for i, y in enumerate(batch.support.y):
+    values = np.array([by_hand.cross_entropy(each[i], y) for each in logits])
+    slopes = [values[: len(start)] - values[len(start) :]]
+    values = -f @ questions[i]
+    slopes += [values[: len(start)] - values[len(start) :]]
+    cosines.append(np.prod(by_hand.unit(np.stack(slopes)), axis=0).sum())
+  np.testing.assert_allclose(
+    metrics['gradient_cosine'], np.mean(cosines), atol=2e-3
+  )
+  assert abs(np.mean(cosines)) > 0.02
+
+
+def test_retrieval_is_that_of_networks_adapted_to_all_images():
+  _, params, batch, metrics = case()
+  group = np.asarray(batch.extra['group'])
+  support, query = batch.support, batch.query
+  images = support._replace(
+    x=jnp.concatenate([support.x, query.x], axis=1),
+    y=jnp.concatenate([support.y, query.y], axis=1),
+  )
+  hypernet, own = guidance.hypernet_of(params, inner_rate=0.5)
+  questions = questions_of(params, batch)
+
+  def rate(support):
+    latents = guidance.adapt_all(hypernet, own, support).fast.latent
+    best = (embeddings_by_hand(params, latents) @ questions.T).argmax(axis=1)
+    return np.mean(group[best] == group)
+
+  np.testing.assert_allclose(metrics['retrieval'], rate(images))
+  # Questions with 2, 1, 3, 1 and 1 tasks.
+  np.testing.assert_allclose(metrics['retrieval_chance'], 16 / TASKS**2)
 
 
 def test_a_penalty_keeps_the_latent_near_its_initial_value():

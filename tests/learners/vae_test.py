@@ -11,6 +11,7 @@ from scipy import stats
 from hyperudl import core
 from hyperudl.learners import vae
 from hyperudl.nets import vae as vae_net
+from tests.testing import by_hand
 
 NET = vae_net.VAE((6, 6, 1), 2, (8,))
 
@@ -123,6 +124,31 @@ def test_moments_are_learned_and_travel_with_the_parameters():
   np.testing.assert_allclose(
     params['moments']['latent_mean'], terms['mean'].mean(0), atol=0.02
   )
+
+
+def test_latents_are_active_if_their_means_vary_over_all_images():
+  learner = vae.make(vae.Config(way=2, latent=4, hidden=(8,)))
+  x = jax.random.uniform(jax.random.key(0), (12, 6, 6, 1))
+  x = x.at[:6].multiply(0.1)  # those of the support alone vary little
+  y = jnp.arange(6) % 2
+  episode = core.Episode(core.Examples(x[:6], y), core.Examples(x[6:], y))
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
+
+  def means(net):
+    layers = net['encoder_0'], net['posterior']
+    flat = np.asarray(x).reshape(len(x), -1)
+    return by_hand.silu_perceptron(layers, flat)[:, :4]
+
+  # Two variances are above .01.
+  wanted = np.sqrt([0.005, 0.009, 0.011, 0.02])
+  factors = np.ones(8)
+  factors[:4] = wanted / means(params['net']).std(axis=0)
+  kernel = params['net']['posterior']['kernel'] * factors
+  params['net']['posterior']['kernel'] = jnp.asarray(kernel, jnp.float32)
+  params['net']['posterior']['bias'] += 0.3
+  np.testing.assert_allclose(means(params['net']).std(0), wanted, rtol=1e-3)
+  metrics = jax.jit(learner.evaluate)(params, episode, jax.random.key(2))
+  assert metrics['active_latents'] == 2
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pytest
 from hyperudl import core
 from hyperudl.learners import udl
 from hyperudl.learners.udl import baselines
+from hyperudl.nets import conv
+from tests.testing import by_hand
 from tests.testing import tiny_sizes
 
 WAY, SHOT, UNLABELLED = 3, 2, 2
@@ -103,6 +105,43 @@ def test_an_ensemble_is_the_mean_of_its_networks():
   np.testing.assert_allclose(
     metrics['nll_ensemble'], -np.log(chosen).mean(), rtol=1e-4
   )
+
+
+def test_one_step_of_fine_tuning_starts_from_the_generated_network():
+  rate, norm = 0.05, 'layer'
+  learner, _, adapt = make(norm=norm)
+  _, evaluate, _ = make(finetune_steps=1, finetune_rate=rate, norm=norm)
+  data, key = episode(), jax.random.key(0)
+  params = jax.jit(learner.init)(key, data)
+  task = adapt(params, data.support, key)
+  channels = tiny_sizes.TINY['udl']['channels']
+  net = conv.ConvNet(channels, stride=2, pool=False, norm=norm)
+  unit = lambda v: v / jnp.linalg.norm(v, axis=-1, keepdims=True)
+
+  def logits(trained, x):
+    weights, prototypes = trained
+    cosines = unit(net.apply({'params': weights}, x)) @ unit(prototypes).T
+    return jnp.exp(task.log_scale) * cosines
+
+  @jax.jit
+  def step(trained):
+    def loss(trained):
+      log_p = jax.nn.log_softmax(logits(trained, data.support.x))
+      labelled = jnp.arange(WAY * SHOT)
+      return -log_p[labelled, data.support.y[labelled]].mean()
+
+    # Adam's first step is the rate times the sign.
+    move = lambda v, g: v - rate * g / (jnp.abs(g) + 1e-8)
+    return jax.tree.map(move, trained, jax.grad(loss)(trained))
+
+  trained = task.weights, task.prototypes
+  before, after = [logits(t, data.query.x) for t in (trained, step(trained))]
+  metrics, y = evaluate(params, data, key), data.query.y
+  for name, each in (('', before), ('_finetuned', after)):
+    nll, accuracy = by_hand.cross_entropy(each, y), by_hand.accuracy(each, y)
+    np.testing.assert_allclose(metrics[f'nll{name}'], nll, rtol=1e-3)
+    np.testing.assert_allclose(metrics[f'accuracy{name}'], accuracy)
+  assert abs(metrics['nll'] - metrics['nll_finetuned']) > 0.01
 
 
 def test_fine_tuning_fits_the_labelled_images():
