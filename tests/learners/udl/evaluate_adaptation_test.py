@@ -13,6 +13,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hyperudl import core
 from hyperudl.learners import udl
@@ -124,6 +125,7 @@ def test_accuracies_and_gains_are_those_of_networks_adapted_apart():
   assert len(set(list(expected.values())[:5])) == 5
 
 
+@pytest.mark.slow
 def test_without_labels_all_rows_become_noise_and_clusters_get_names():
   clusters = {'setting': 'clusters'}
   x, query = images().support.x, images().query
