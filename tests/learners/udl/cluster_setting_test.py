@@ -85,6 +85,18 @@ def test_clusters_can_be_trained_through_their_alignment():
     assert sum(float(jnp.abs(leaf).sum()) for leaf in leaves) > 0
 
 
+def test_the_clusters_that_queries_use_are_counted():
+  y = jnp.array([0, 1, 2])
+  rows = core.Examples(jnp.zeros((3, 1, 1, 1)), y)
+  episode = core.Episode(rows, rows, {'unlabelled_y': y[:0]})
+  logits = lambda clusters: 9.0 * jax.nn.one_hot(jnp.array(clusters), 3)
+  metrics = cluster_setting.metrics(
+    logits([1, 2, 0]), logits([1, 2, 2]), episode, 3
+  )
+  assert metrics['clusters_used'] == 2
+  np.testing.assert_allclose(metrics['accuracy'], 2 / 3, rtol=1e-6)
+
+
 def test_clusters_of_many_classes_can_be_named():
   """The Hungarian algorithm has no limit; all permutations would be 10^18."""
   y = jnp.arange(20)
