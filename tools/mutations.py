@@ -1,6 +1,6 @@
 """Shows which tests fail when one line of the numerics is wrong.
 
-  python tools/mutations.py             # some 30 minutes on 2 cores
+  python tools/mutations.py             # some 20 minutes on 2 cores
   python tools/mutations.py --only=3,7  # these numbers
 
 Each mutation is a plausible mistake: a wrong sign or axis, a mask or weight
