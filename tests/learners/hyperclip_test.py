@@ -5,10 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from hyperudl import core
 from hyperudl.learners._language import hypernetwork
+from hyperudl.ops import losses
 from tests.testing import by_hand
 from tests.testing import errors
 from tests.testing import guidance
@@ -208,6 +210,70 @@ def test_a_penalty_keeps_the_latent_near_its_initial_value():
     start = params['frozen']['hypernet']['start']
     distances.append(float(jnp.linalg.norm(task.latent - start)))
   assert distances[1] < 0.2 * distances[0]
+
+
+def random_task():
+  """(parameters, episode of one task, its question, likeness of a latent)."""
+  episode = guidance.first(guidance.batch_of('hyperclip'))
+  learner = guidance.make('hyperclip')
+  params = jax.jit(learner.init)(jax.random.key(0), episode)
+  params['spread'] = {'log': jnp.float32(0.7)}
+  net = hypernetwork.unfreeze(guidance.NET, params)
+  words = net.encoder.embed_words(episode.support.context)
+  question = unit(words.question)
+  base = guidance.flatten(params['frozen']['hypernet']['decoder']['base'])
+  first, last = params['encoder']
+
+  def likeness(latent):
+    h = guidance.weights_of(params, latent[None])[0] - base
+    h = h / jnp.exp(0.7) @ first['kernel'] + first['bias']
+    f = jax.nn.silu(h) @ last['kernel'] + last['bias']
+    return f @ question / jnp.linalg.norm(f)
+
+  return params, episode, words, likeness
+
+
+@pytest.mark.parametrize('penalty, langevin', [(0.5, 0.0), (0.0, 0.3)])
+def test_guidance_equals_a_plain_loop(penalty, langevin):
+  params, episode, _, likeness = random_task()
+  learner = guidance.make(
+    'hyperclip',
+    guidance_steps=4,
+    guidance_rate=0.1,
+    guidance_penalty=penalty,
+    langevin=langevin,
+  )
+  key = jax.random.key(3)
+  task = learner.adapt(params, episode.support, key, train=False)
+  start = params['frozen']['hypernet']['start']
+  latent, optimizer = start, optax.adam(0.1)
+  state = optimizer.init(latent)
+  gradient = jax.jit(jax.grad(likeness))
+  for step in range(4):
+    noise = jax.random.normal(jax.random.fold_in(key, step), latent.shape)
+    pull = penalty * (latent - start)  # of penalty / 2 |z - z_0|^2
+    direction = -gradient(latent) + pull + langevin * noise
+    updates, state = optimizer.update(direction, state)
+    latent = latent + updates
+  np.testing.assert_allclose(task.latent, latent, rtol=1e-3, atol=1e-4)
+  assert float(jnp.abs(latent - start).max()) > 0.1
+
+
+def test_the_cosine_of_gradients_is_of_the_losses_of_labels_and_guidance():
+  params, episode, words, likeness = random_task()
+  learner = guidance.make('hyperclip', guidance_steps=0)
+  metrics = learner.evaluate(params, episode, jax.random.key(0))
+  net = hypernetwork.unfreeze(guidance.NET, params)
+  support = episode.support
+
+  def fit(latent):
+    task = hypernetwork.Task(hypernetwork.FastWeights(latent), words)
+    return losses.cross_entropy(net.logits(task, support.x), support.y)
+
+  start = params['frozen']['hypernet']['start']
+  expected = unit(jax.grad(fit)(start)) @ unit(-jax.grad(likeness)(start))
+  assert abs(expected) > 0.01
+  np.testing.assert_allclose(metrics['gradient_cosine'], expected, rtol=1e-2)
 
 
 def test_a_contrast_needs_several_tasks():

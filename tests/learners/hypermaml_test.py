@@ -202,8 +202,12 @@ def test_the_loss_has_the_configured_terms():
   np.testing.assert_allclose(
     more - value, 0.1 * metrics['delta_norm'] ** 2, rtol=1e-3
   )
-  both, _ = built(support_loss=True)
   episode = episode_of()
+  z = features_of(params, episode.support.x)
+  delta = delta_by_hand(params, z, episode.support.y)
+  size = sum(np.sum(leaf**2) for leaf in delta.values())
+  np.testing.assert_allclose(metrics['delta_norm'], np.sqrt(size), rtol=1e-3)
+  both, _ = built(support_loss=True)
   task = plain.adapt(params, episode.support, None, train=True)
   logits = lambda part: plain.predict(params, task, part.x, None)
   # Apart, for the batch statistics.

@@ -219,6 +219,13 @@ def test_steps_beyond_those_of_training_take_the_last_rate():
   # The first step has rate zero, the other six the last rate.
   assert (int(few['step']), int(many['step'])) == (1, 6)
   assert fit(many) < fit(few)
+  # A last rate of zero: after the first step nothing moves.
+  params['rates'] = jax.tree.map(
+    lambda leaf: jnp.array([0.3, 0.0]), params['rates']
+  )
+  few = learner.adapt(params, support, None, train=True)
+  many = learner.adapt(params, support, None, train=False)
+  np.testing.assert_allclose(fit(many), fit(few), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hyperudl.nets import vae as vae_net
 from tests.testing import by_hand
 
 NET = vae_net.VAE((6, 6, 1), 2, (8,))
+CONFIG = vae.Config(way=2, latent=2, hidden=(8,), beta_steps=100)
 
 
 @functools.cache
@@ -51,17 +52,62 @@ def test_the_elbo_is_a_lower_bound_of_the_evidence():
     assert evidence - elbo[i] < 10
 
 
-def test_beta_warms_up_linearly_and_stays():
-  config = vae.Config(way=2, latent=2, hidden=(8,), beta_steps=100)
-  learner = vae.make(config)
+@functools.cache
+def small_learner():
+  """(loss of parameters and step, initial parameters)."""
+  learner = vae.make(CONFIG)
   x, y = images_and_variables()[0], jnp.arange(5) % 2
   episode = core.Episode(core.Examples(x, y), core.Examples(x, y))
   key = jax.random.key(0)
-  params = learner.init(key, episode)
-  beta = lambda step: learner.loss(params, episode, key, step)[1]['beta']
+  loss = lambda params, step: learner.loss(params, episode, key, step)
+  return loss, learner.init(key, episode)
+
+
+def test_beta_warms_up_linearly_and_stays():
+  loss, params = small_learner()
+  beta = lambda step: loss(params, step)[1]['beta']
   np.testing.assert_allclose(
     [beta(0), beta(50), beta(100), beta(500)], [0.25, 0.625, 1, 1], rtol=1e-6
   )
+
+
+def test_beta_weighs_the_kl_in_nats_per_pixel():
+  loss, params = small_learner()
+  (first, metrics), (last, _) = loss(params, 0), loss(params, 100)
+  np.testing.assert_allclose(last - first, 0.75 * metrics['kl'] / 36, rtol=1e-3)
+
+
+def test_stored_moments_have_no_gradient_at_those_of_the_images():
+  loss, params = small_learner()
+  mean, log_variance = vae.encode(CONFIG, params, images_and_variables()[0])
+  mean, variance = np.asarray(mean), np.exp(log_variance)
+  kl = np.sum(mean**2 + variance - 1 - np.log(variance), axis=1) / 2
+  # Those of the error depend on noise and are left out.
+  truth = {
+    'kl_mean': np.log(kl.mean()) / 10,
+    'kl_std': np.log(kl.std()) / 10,
+    'latent_mean': mean.mean(axis=0),
+    'latent_log_variance': np.log(mean.var(axis=0)),
+  }
+  gradient = jax.jit(jax.grad(lambda params: loss(params, 0)[0]))
+  moved = {**params, 'moments': {**params['moments'], **truth}}
+  here, there = gradient(params)['moments'], gradient(moved)['moments']
+  for name in truth:
+    assert np.abs(here[name]).max() > 1e-3, name
+    np.testing.assert_allclose(there[name], 0, atol=1e-5)
+
+
+def test_stored_moments_do_not_train_the_autoencoder():
+  loss, params = small_learner()
+  other = jax.tree.map(lambda leaf: leaf + 0.3, params['moments'])
+  gradient = jax.jit(jax.grad(lambda params: loss(params, 0)[0]))
+  one = gradient(params)['net']
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+    one,
+    gradient({**params, 'moments': other})['net'],
+  )
+  assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(one)) > 1e-3
 
 
 def test_nll_is_the_error_in_units_of_the_variance():

@@ -13,6 +13,8 @@ import pytest
 from hyperudl import core
 from hyperudl.learners import udl
 from hyperudl.learners.udl import baselines
+from hyperudl.learners.udl import hypernetwork
+from hyperudl.learners.udl import target_network
 from hyperudl.nets import conv
 from tests.testing import by_hand
 from tests.testing import tiny_sizes
@@ -86,6 +88,37 @@ def test_ensembles_and_fine_tuning_are_measured_on_request_alone():
   # Steps of no size leave the network what it was.
   assert metrics['accuracy_finetuned'] == plain['accuracy']
   assert 0 <= float(metrics['accuracy_ensemble']) <= 1
+
+
+def test_k_means_is_soft_at_multiples_of_the_inverse_temperature():
+  config = udl.Config(way=WAY, **BASE)
+  params = {**random_parameters(make()[0]), 'log_scale': jnp.log(20.0)}
+  rng = np.random.default_rng(0)
+  x = rng.random((12 + 90, 10, 10, 1), np.float32)
+  y, labels = np.array([0, 1, 2, *[-1] * 9]), np.arange(90) % WAY
+  support = core.Examples(x[:12], jnp.asarray(y))
+  data = core.Episode(support, core.Examples(x[12:], jnp.asarray(labels)))
+
+  @jax.jit
+  def run(params):
+    network = hypernetwork.generate(config, params, support)
+    queries = target_network.query_features(config, network, data.query.x)
+    measured = baselines.k_means(config, params, network, data, support)
+    return network.features, network.prototypes, queries, measured
+
+  *arrays, measured = run(params)
+  unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+  features, initial, queries = (unit(np.asarray(a, float)) for a in arrays)
+  rows = features[y < 0]
+  for factor in (0.5, 1.0, 2.0):
+    prototypes = initial
+    for _ in range(3):
+      weights = np.exp(factor * 20 * rows @ unit(prototypes).T)
+      weights /= weights.sum(axis=1, keepdims=True)
+      prototypes = initial + weights.T @ rows  # one labelled row a class
+    hits = (queries @ unit(prototypes).T).argmax(axis=1) == labels
+    name = f'accuracy_kmeans_{factor:g}'
+    np.testing.assert_allclose(measured[name], hits.mean(), atol=1e-6)
 
 
 def test_an_ensemble_is_the_mean_of_its_networks():
