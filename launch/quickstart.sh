@@ -32,20 +32,9 @@ train --config=configs/udl.py:inner --workdir="$run" \
 wait "$evaluator"
 
 say 'Results on the test alphabets, 5-way 1-shot'
-measure() {
-  local tag=$1 episodes=$2
-  shift 2
-  python -m hyperudl.evaluate --workdir="$run" --once --tag="$tag" \
-    "$devices" --episodes="$episodes" "$@"
-}
 for shift in none training heldout; do
-  measure "$shift" 600 --config.data.shift="$shift"
-done
-# Does it matter that weights are generated for the episode itself? Here they
-# are generated from other supports, with the prototypes of its own support.
-for source in mean other; do
-  measure "training-emit-$source" 100 --config.data.shift=training \
-    --config.episode.emit_from="$source"
+  python -m hyperudl.evaluate --workdir="$run" --once --tag="$shift" \
+    "$devices" --episodes=600 --config.data.shift="$shift"
 done
 python -m experiments.summary "$run"
 echo

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 PIXELS = 10.0  # translations are in units of so many pixels
 # Initial step sizes in units of `rate`, about equally visible in each part.
-RATES = {'matrix': 0.1, 'translation': 0.02, 'gain': 0.1, 'bias': 0.05}
+RATES = {'matrix': 0.33, 'translation': 0.1, 'gain': 0.2, 'bias': 0.1}
 _TERMS = 10  # of the series of the exponential
 
 

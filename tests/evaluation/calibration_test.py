@@ -32,6 +32,12 @@ def test_scores_by_hand():
   np.testing.assert_allclose(error, (0.3 + 0.5) / 2)
 
 
+def test_bins_count_by_their_rows():
+  p = np.array([[0.95, 0.05]] * 3 + [[0.55, 0.45]])
+  error = calibration.expected_calibration_error(p, np.array([0, 0, 0, 1]))
+  np.testing.assert_allclose(error, (3 * 0.05 + 0.55) / 4)
+
+
 def test_certain_and_wrong_is_the_worst():
   p, y = np.eye(3)[[0, 1]], np.array([1, 2])
   assert calibration.brier(p, y) == 2

@@ -169,6 +169,15 @@ def test_episodes_of_one_group_count_once():
   assert np.isnan(statistics.mean_ci95([1.0, 2.0], [3, 3])[1])
 
 
+def test_seconds_of_training_add_up_the_steps_at_their_speeds():
+  rows = [
+    {'step': 100, 'steps_per_second': 50.0},
+    {'step': 300, 'steps_per_second': 100.0},
+    {'step': 310, 'steps_per_second': 0.5},
+  ]
+  np.testing.assert_allclose(statistics.training_seconds(rows), [2, 4, 24])
+
+
 @pytest.mark.parametrize('shape', [(0, 5), (2, 0), (3,)])
 def test_an_interval_over_seeds_needs_values(shape):
   message = refusal(statistics.seeds_ci95, np.zeros(shape))

@@ -116,6 +116,18 @@ def test_the_loss_is_fit_and_weighted_kl():
   assert all(float(jnp.abs(leaf).max()) > 0 for leaf in leaves)
 
 
+def test_the_loss_can_count_the_squares_of_delta():
+  plain, params = built()
+  weighted, _ = built(delta_weight=0.1)
+  mean = adapted(plain, params, train=False)['heads']
+  gaps = [mean[name][0] - params['head'][name] for name in mean]
+  size = sum(float(jnp.sum(jnp.square(gap))) for gap in gaps)
+  value, more = (
+    helpers.value_and_grad(learner, params)[0] for learner in (plain, weighted)
+  )
+  np.testing.assert_allclose(more - value, 0.1 * size, rtol=1e-3)
+
+
 def test_disagreement_of_samples_is_measured():
   learner, params = built(test_samples=6, average='probabilities')
   episode = helpers.episode_of()

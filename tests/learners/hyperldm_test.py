@@ -9,10 +9,12 @@ from hyperudl import core
 from hyperudl.data import episodes
 from hyperudl.data.language import task_set
 from hyperudl.learners import hyperldm
+from hyperudl.learners._language import hypernetwork
 from hyperudl.learners._language import latent_diffusion
 from hyperudl.learners._language import latent_space
 from hyperudl.ops import losses
 from hyperudl.training import train_step
+from tests.testing import by_hand
 from tests.testing import errors
 from tests.testing import example
 from tests.testing import guidance
@@ -126,6 +128,56 @@ def test_labels_lower_the_support_loss_where_they_are_used(options):
     return float(jax.jit(jax.vmap(one))(guidance.supports(), keys).mean())
 
   assert support_loss(few_shot) < support_loss(plain) - 0.01
+
+
+def test_the_start_is_measured_as_a_network_that_nothing_was_sampled_for():
+  learner = guidance.make('hyperldm', samples=2)
+  batch = guidance.batch_of('hyperldm', train=False)
+  params = guidance.random_params(learner, guidance.first(batch))
+  keys = jax.random.split(jax.random.key(0), TASKS)
+  evaluate = lambda e, key: learner.evaluate(params, e, key)
+  metrics = jax.jit(jax.vmap(evaluate))(batch, keys)
+  adapt = lambda s, key: learner.adapt(params, s, key, train=False)
+  task = jax.jit(jax.vmap(adapt))(batch.support, keys)
+  start = jnp.tile(params['frozen']['hypernet']['start'], (TASKS, 1, 1))
+  unadapted = task._replace(fast=hypernetwork.FastWeights(start))
+  for suffix, each in (('', task), ('_start', unadapted)):
+    logits = guidance.logits_of(learner, params, each, batch.query.x)
+    expected = [by_hand.accuracy(*pair) for pair in zip(logits, batch.query.y)]
+    np.testing.assert_allclose(metrics[f'accuracy{suffix}'], expected)
+  assert (metrics['accuracy'] != metrics['accuracy_start']).any()
+
+
+def test_fine_tuning_starts_from_the_sample():
+  """One step of gradient descent, by finite differences."""
+  rate = 0.4
+  plain = guidance.make('hyperldm')
+  tuned = guidance.make(
+    'hyperldm', finetune_steps=1, inner_optimizer='sgd', inner_rate=rate
+  )
+  batch = guidance.batch_of('hyperldm', train=False)
+  params = guidance.random_params(plain, guidance.first(batch))
+  key, support = jax.random.key(0), guidance.first(batch).support
+  adapt = lambda learner: jax.jit(
+    lambda s: learner.adapt(params, s, key, train=False)
+  )(support)
+  task, after = adapt(plain), adapt(tuned).fast.latent[0]
+  before = np.asarray(task.fast.latent[0])
+  step = 1e-2 * np.eye(len(before))
+
+  @jax.jit
+  @jax.vmap
+  def logits(latent):
+    network = task._replace(fast=hypernetwork.FastWeights(latent[None]))
+    return plain.predict(params, network, support.x, None)
+
+  above, below = [
+    np.array([by_hand.cross_entropy(each, support.y) for each in logits(z)])
+    for z in (before + step, before - step)
+  ]
+  slope = (above - below) / 2e-2
+  np.testing.assert_allclose(after, before - rate * slope, atol=2e-3)
+  assert np.abs(rate * slope).max() > 0.02
 
 
 @pytest.mark.slow

@@ -58,20 +58,18 @@ def linear(head, z):
 
 
 def delta_by_hand(params, z, y, aggregation='concat'):
-  """Row by row in numpy."""
-  z, y = np.asarray(z), np.asarray(y)
-  head = jax.tree.map(np.asarray, params['head'])
-  predictions = np.asarray(jax.nn.softmax(linear(head, z)))
-  rows = np.concatenate([z, predictions, np.eye(WAY)[y]], axis=1)
-  layers = jax.tree.map(np.asarray, params['hypernetwork'])
+  """Row by row, each class apart."""
+  head, layers = params['head'], params['hypernetwork']
+  predictions = jax.lax.stop_gradient(jax.nn.softmax(linear(head, z)))
+  rows = jnp.concatenate([z, predictions, jnp.eye(WAY)[y]], axis=1)
   out = []
   for c in range(WAY):
-    x = rows[y == c]
+    x = rows[np.flatnonzero(y == c)]
     x = x.mean(0) if aggregation == 'mean' else x.reshape(-1)
     for name in ('Dense_0', 'Dense_1'):
-      x = np.maximum(x @ layers[name]['kernel'] + layers[name]['bias'], 0)
-    out.append(x @ layers['Dense_2']['kernel'] + layers['Dense_2']['bias'])
-  out = np.stack(out)
+      x = jnp.maximum(linear(layers[name], x), 0)
+    out.append(linear(layers['Dense_2'], x))
+  out = jnp.stack(out)
   return {'kernel': out[:, :-1].T, 'bias': out[:, -1]}
 
 
@@ -204,8 +202,12 @@ def test_the_loss_has_the_configured_terms():
   np.testing.assert_allclose(
     more - value, 0.1 * metrics['delta_norm'] ** 2, rtol=1e-3
   )
-  both, _ = built(support_loss=True)
   episode = episode_of()
+  z = features_of(params, episode.support.x)
+  delta = delta_by_hand(params, z, episode.support.y)
+  size = sum(np.sum(leaf**2) for leaf in delta.values())
+  np.testing.assert_allclose(metrics['delta_norm'], np.sqrt(size), rtol=1e-3)
+  both, _ = built(support_loss=True)
   task = plain.adapt(params, episode.support, None, train=True)
   logits = lambda part: plain.predict(params, task, part.x, None)
   # Apart, for the batch statistics.
@@ -228,6 +230,42 @@ def test_fine_tuning_moves_a_copy_of_the_parameters():
   after = adapt(params, support, jax.random.key(0), train=False)
   assert fit(after) < fit(before)
   jax.tree.map(np.testing.assert_array_equal, before['trunk'], params['trunk'])
+
+
+def test_one_step_of_fine_tuning_is_one_of_adam_from_the_parameters():
+  rate, episode, key = 0.02, episode_of(), jax.random.key(0)
+  support, y = episode.support, np.asarray(episode.support.y)
+
+  def head_by_hand(params):
+    z = features_of(params, support.x)
+    delta = delta_by_hand(params, z, y)
+    return jax.tree.map(jnp.subtract, params['head'], delta)
+
+  def fit(params):
+    logits = linear(head_by_hand(params), features_of(params, support.x))
+    return losses.cross_entropy(logits, y)
+
+  def adapted(steps, train=False):
+    learner, _ = built(finetune_steps=steps, finetune_rate=rate)
+    adapt = functools.partial(learner.adapt, train=train)
+    return jax.jit(adapt)(params, support, key)
+
+  _, params = built()
+  # Adam's first step is the rate times the sign; tiny gradients are rounded.
+  grads = jax.jit(jax.grad(fit))(params)
+  step = jax.tree.map(lambda g: rate * g / (jnp.abs(g) + 1e-8), grads)
+  moved = jax.tree.map(jnp.subtract, params, step)
+  zero, one = adapted(0), adapted(1)
+  jax.tree.map(np.testing.assert_array_equal, zero['trunk'], params['trunk'])
+  jax.tree.map(np.testing.assert_array_equal, zero, adapted(1, train=True))
+  near = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+  jax.tree.map(near, one['trunk'], moved['trunk'])
+  # The head is generated again from the features of the moved trunk. What all
+  # classes share has no gradient but rounding errors.
+  apart = lambda leaf: leaf - leaf.mean(axis=-1, keepdims=True)
+  wanted = jax.jit(head_by_hand)(moved)
+  jax.tree.map(lambda a, b: near(apart(a), apart(b)), one['head'], wanted)
+  assert float(jnp.abs(one['head']['bias'] - zero['head']['bias']).max()) > 0.01
 
 
 @pytest.mark.parametrize(

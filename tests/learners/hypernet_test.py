@@ -5,6 +5,7 @@ import functools
 import jax
 from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import hypernet as hypernet_config
@@ -15,8 +16,10 @@ from hyperudl.learners._language import hypernetwork
 from hyperudl.training import episode_batching
 from hyperudl.training import optimizers
 from hyperudl.training import train_step
+from tests.testing import by_hand
 from tests.testing import errors
 from tests.testing import example
+from tests.testing import guidance
 from tests.testing import laws
 from tests.testing import tiny_sizes
 
@@ -69,6 +72,25 @@ def test_every_kind_learns_and_reads_labels_or_questions_as_documented(kind):
   asked = {**support.context, 'question': support.context['question'] + 1}
   other = logits(support._replace(context=asked))
   assert bool((original != other).any()) == (kind in ('conditional', 'film'))
+
+
+@pytest.mark.parametrize('kind', ['conditional', 'weights'])
+def test_the_start_is_measured_as_without_inner_steps(kind):
+  learner, _, _, batch = case(kind, inner_rate=0.5)
+  start, *_ = case(kind, inner_steps=0)
+  params = guidance.random_params(learner, guidance.first(batch))
+  key, query = jax.random.key(0), batch.query
+  evaluate = jax.jit(jax.vmap(lambda e: learner.evaluate(params, e, key)))
+  metrics = evaluate(batch)
+  for suffix, each in (('', learner), ('_start', start)):
+    tasks = guidance.adapt_all(each, params, batch.support)
+    logits = guidance.logits_of(learner, params, tasks, query.x)
+    for i, y in enumerate(query.y):
+      accuracy = by_hand.accuracy(logits[i], y)
+      nll = by_hand.cross_entropy(logits[i], y)
+      np.testing.assert_allclose(metrics[f'accuracy{suffix}'][i], accuracy)
+      np.testing.assert_allclose(metrics[f'nll{suffix}'][i], nll, rtol=1e-3)
+  assert (metrics['accuracy'] != metrics['accuracy_start']).any()
 
 
 def test_first_order_drops_a_part_of_the_gradient():

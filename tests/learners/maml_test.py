@@ -13,6 +13,7 @@ from hyperudl.core import config as config_lib
 from hyperudl.learners import maml
 from hyperudl.nets import conv
 from hyperudl.ops import losses
+from tests.testing import by_hand
 from tests.testing import episodes
 from tests.testing import errors
 
@@ -35,7 +36,7 @@ def gradient(step=0, params=None, **settings):
   return value, grads, metrics, params
 
 
-def by_hand(params, rates, scope='all', stop=False, steps=STEPS):
+def loop(params, rates, scope='all', stop=False, steps=STEPS):
   """The outer loss of a plain loop."""
   net = conv.ConvNet(channels=(4, 4), head=WAY)
   episode = episodes.episode_of()
@@ -68,7 +69,7 @@ def by_hand(params, rates, scope='all', stop=False, steps=STEPS):
 )
 def test_loss_and_gradient_are_those_of_a_plain_loop(settings, options):
   value, grads, _, params = gradient(**settings)
-  hand = jax.jit(jax.value_and_grad(lambda net: by_hand(net, None, **options)))
+  hand = jax.jit(jax.value_and_grad(lambda net: loop(net, None, **options)))
   expected_value, expected = hand(params['net'])
   np.testing.assert_allclose(value, expected_value, rtol=1e-4)
   scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected))
@@ -84,7 +85,7 @@ def test_loss_and_gradient_are_those_of_a_plain_loop(settings, options):
 )
 def test_learned_rates_have_the_gradient_of_a_plain_loop(rates):
   _, grads, _, params = gradient(rates=rates)
-  hand = jax.jit(jax.grad(lambda rates: by_hand(params['net'], rates)))
+  hand = jax.jit(jax.grad(lambda rates: loop(params['net'], rates)))
   expected = hand(params['rates'])
   scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected))
   jax.tree.map(
@@ -126,7 +127,7 @@ def test_weights_of_the_multi_step_loss():
 
 def test_the_multi_step_loss_is_the_weighted_sum_over_steps():
   params = gradient()[3]
-  ends = [float(by_hand(params['net'], None, steps=j)) for j in (1, 2)]
+  ends = [float(loop(params['net'], None, steps=j)) for j in (1, 2)]
   value = gradient(25, params, multi_step=100)[0]
   # e = .25: (.375, .625).
   np.testing.assert_allclose(
@@ -153,6 +154,52 @@ def test_norms_of_each_step_are_learned_by_the_outer_loop_alone():
   assert np.isfinite(value) and abs(float(value - plain)) > 1e-6
 
 
+def step_norms_by_hand(params, episode):
+  """After each step, queries -> logits with the norms of that step."""
+  net = conv.ConvNet(channels=(4, 4), head=WAY)
+
+  def logits(value, j, x):
+    norms = jax.tree.map(lambda leaf: leaf[j], params['norms'])
+    weights = {k: {**v, **norms.get(k, {})} for k, v in value.items()}
+    return net.apply({'params': weights}, x)
+
+  def fit(value, j, part):
+    return losses.cross_entropy(logits(value, j, part.x), part.y)
+
+  value, ends = params['net'], []
+  for j in range(STEPS):
+    grads = jax.grad(fit)(value, j, episode.support)
+    value = jax.tree.map(
+      lambda v, g, r: v - r[j] * g, value, grads, params['rates']
+    )
+    ends.append(logits(value, j, episode.query.x))
+  return ends
+
+
+def test_queries_get_the_norms_of_the_last_step():
+  """MAML++ with norms and rates that differ from step to step."""
+  settings = {'step_norms': True, 'rates': 'leaf', 'multi_step': 10}
+  settings['test_steps'] = 1
+  learner = learners.make('maml', WAY, {**TINY, **settings})
+  episode, key = episodes.episode_of(), jax.random.key(0)
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
+  rng = np.random.default_rng(0)
+  move = lambda leaf: leaf + 0.3 * jnp.asarray(rng.normal(size=leaf.shape))
+  params |= {k: jax.tree.map(move, params[k]) for k in ('norms', 'rates')}
+  ends = jax.jit(step_norms_by_hand)(params, episode)
+  adapt = jax.jit(learner.adapt, static_argnames='train')
+  # Evaluation stops after one step, training after two.
+  for train, wanted in ((False, ends[0]), (True, ends[1])):
+    task = adapt(params, episode.support, key, train=train)
+    logits = learner.predict(params, task, episode.query.x, None)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-4)
+  loss = jax.jit(lambda step: learner.loss(params, episode, key, step))
+  first, last = (by_hand.cross_entropy(end, episode.query.y) for end in ends)
+  np.testing.assert_allclose(loss(10)[0], last, rtol=1e-4)
+  np.testing.assert_allclose(loss(5)[0], 0.25 * first + 0.75 * last, rtol=1e-4)
+  assert abs(first - last) > 0.01
+
+
 def test_steps_beyond_those_of_training_take_the_last_rate():
   learner = learners.make(
     'maml', WAY, {**TINY, 'rates': 'leaf', 'test_steps': 7}
@@ -172,6 +219,13 @@ def test_steps_beyond_those_of_training_take_the_last_rate():
   # The first step has rate zero, the other six the last rate.
   assert (int(few['step']), int(many['step'])) == (1, 6)
   assert fit(many) < fit(few)
+  # A last rate of zero: after the first step nothing moves.
+  params['rates'] = jax.tree.map(
+    lambda leaf: jnp.array([0.3, 0.0]), params['rates']
+  )
+  few = learner.adapt(params, support, None, train=True)
+  many = learner.adapt(params, support, None, train=False)
+  np.testing.assert_allclose(fit(many), fit(few), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

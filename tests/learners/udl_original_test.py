@@ -11,6 +11,8 @@ import pytest
 from hyperudl import core
 from hyperudl.learners import udl_original
 from hyperudl.nets import vae
+from tests.testing import by_hand
+from tests.testing import guidance
 from tests.testing import laws
 
 LAWS = {
@@ -166,6 +168,54 @@ def test_steps_change_the_generated_target_and_none_leave_it():
   metrics = jax.jit(none.evaluate)(params, data, jax.random.key(1))
   for name in ('accuracy', 'nll', 'ari', 'accuracy_legacy'):
     assert metrics[name] == metrics[f'{name}_unadapted']
+
+
+def test_the_noise_control_is_the_accuracy_after_steps_on_noise():
+  key, rng = jax.random.key(1), np.random.default_rng(0)
+  draw = lambda rows: jnp.asarray(
+    np.kron(rng.random((rows, 2, 2, 1)), np.ones((1, 4, 4, 1))), jnp.float32
+  )
+  support = core.Examples(draw(12), jnp.full((12,), -1))
+  x = draw(150)
+  learner, none = make(inner_rate=0.5), make(inner_steps=0)
+  data = core.Episode(support, core.Examples(x, jnp.zeros(150, int)))
+  params = guidance.random_params(learner, data)
+  predict = jax.jit(learner.predict)
+
+  def logits(learner, context=None):
+    part = support._replace(context=context)
+    adapt = jax.jit(functools.partial(learner.adapt, train=False))
+    task = adapt(params, part, key)
+    return [np.asarray(predict(params, task, z, None)) for z in (support.x, x)]
+
+  before = logits(none)
+  # Classes are the outputs before all steps, in another order, so that any
+  # change is a mistake.
+  true, y = (np.array([1, 2, 0])[each.argmax(axis=-1)] for each in before)
+  drawn = jax.random.normal(jax.random.fold_in(key, 1), (support.x.size,))
+  noise = jnp.clip(0.5 + 0.5 * drawn, 0, 1).reshape(support.x.shape)
+  accuracies = [
+    by_hand.named_accuracy(one, true, other, y)
+    for one, other in (
+      before,
+      logits(learner),
+      logits(learner, {'inner': noise}),
+    )
+  ]
+  query = data.query._replace(y=y)
+  data = core.Episode(support, query, {'unlabelled_y': jnp.asarray(true)})
+  metrics = jax.jit(learner.evaluate)(params, data, key)
+  unadapted, adapted, placebo = accuracies
+  expected = {
+    'accuracy_unadapted': unadapted,
+    'accuracy': adapted,
+    'accuracy_placebo': placebo,
+    'gain_step': adapted - unadapted,
+    'gain_data': adapted - placebo,
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(metrics[name], value, atol=1e-6, err_msg=name)
+  assert len(set(accuracies)) == 3
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from scipy import stats
 from hyperudl import core
 from hyperudl.learners import vae
 from hyperudl.nets import vae as vae_net
+from tests.testing import by_hand
 
 NET = vae_net.VAE((6, 6, 1), 2, (8,))
+CONFIG = vae.Config(way=2, latent=2, hidden=(8,), beta_steps=100)
 
 
 @functools.cache
@@ -50,17 +52,62 @@ def test_the_elbo_is_a_lower_bound_of_the_evidence():
     assert evidence - elbo[i] < 10
 
 
-def test_beta_warms_up_linearly_and_stays():
-  config = vae.Config(way=2, latent=2, hidden=(8,), beta_steps=100)
-  learner = vae.make(config)
+@functools.cache
+def small_learner():
+  """(loss of parameters and step, initial parameters)."""
+  learner = vae.make(CONFIG)
   x, y = images_and_variables()[0], jnp.arange(5) % 2
   episode = core.Episode(core.Examples(x, y), core.Examples(x, y))
   key = jax.random.key(0)
-  params = learner.init(key, episode)
-  beta = lambda step: learner.loss(params, episode, key, step)[1]['beta']
+  loss = lambda params, step: learner.loss(params, episode, key, step)
+  return loss, learner.init(key, episode)
+
+
+def test_beta_warms_up_linearly_and_stays():
+  loss, params = small_learner()
+  beta = lambda step: loss(params, step)[1]['beta']
   np.testing.assert_allclose(
     [beta(0), beta(50), beta(100), beta(500)], [0.25, 0.625, 1, 1], rtol=1e-6
   )
+
+
+def test_beta_weighs_the_kl_in_nats_per_pixel():
+  loss, params = small_learner()
+  (first, metrics), (last, _) = loss(params, 0), loss(params, 100)
+  np.testing.assert_allclose(last - first, 0.75 * metrics['kl'] / 36, rtol=1e-3)
+
+
+def test_stored_moments_have_no_gradient_at_those_of_the_images():
+  loss, params = small_learner()
+  mean, log_variance = vae.encode(CONFIG, params, images_and_variables()[0])
+  mean, variance = np.asarray(mean), np.exp(log_variance)
+  kl = np.sum(mean**2 + variance - 1 - np.log(variance), axis=1) / 2
+  # Those of the error depend on noise and are left out.
+  truth = {
+    'kl_mean': np.log(kl.mean()) / 10,
+    'kl_std': np.log(kl.std()) / 10,
+    'latent_mean': mean.mean(axis=0),
+    'latent_log_variance': np.log(mean.var(axis=0)),
+  }
+  gradient = jax.jit(jax.grad(lambda params: loss(params, 0)[0]))
+  moved = {**params, 'moments': {**params['moments'], **truth}}
+  here, there = gradient(params)['moments'], gradient(moved)['moments']
+  for name in truth:
+    assert np.abs(here[name]).max() > 1e-3, name
+    np.testing.assert_allclose(there[name], 0, atol=1e-5)
+
+
+def test_stored_moments_do_not_train_the_autoencoder():
+  loss, params = small_learner()
+  other = jax.tree.map(lambda leaf: leaf + 0.3, params['moments'])
+  gradient = jax.jit(jax.grad(lambda params: loss(params, 0)[0]))
+  one = gradient(params)['net']
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+    one,
+    gradient({**params, 'moments': other})['net'],
+  )
+  assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(one)) > 1e-3
 
 
 def test_nll_is_the_error_in_units_of_the_variance():
@@ -123,6 +170,31 @@ def test_moments_are_learned_and_travel_with_the_parameters():
   np.testing.assert_allclose(
     params['moments']['latent_mean'], terms['mean'].mean(0), atol=0.02
   )
+
+
+def test_latents_are_active_if_their_means_vary_over_all_images():
+  learner = vae.make(vae.Config(way=2, latent=4, hidden=(8,)))
+  x = jax.random.uniform(jax.random.key(0), (12, 6, 6, 1))
+  x = x.at[:6].multiply(0.1)  # those of the support alone vary little
+  y = jnp.arange(6) % 2
+  episode = core.Episode(core.Examples(x[:6], y), core.Examples(x[6:], y))
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
+
+  def means(net):
+    layers = net['encoder_0'], net['posterior']
+    flat = np.asarray(x).reshape(len(x), -1)
+    return by_hand.silu_perceptron(layers, flat)[:, :4]
+
+  # Two variances are above .01.
+  wanted = np.sqrt([0.005, 0.009, 0.011, 0.02])
+  factors = np.ones(8)
+  factors[:4] = wanted / means(params['net']).std(axis=0)
+  kernel = params['net']['posterior']['kernel'] * factors
+  params['net']['posterior']['kernel'] = jnp.asarray(kernel, jnp.float32)
+  params['net']['posterior']['bias'] += 0.3
+  np.testing.assert_allclose(means(params['net']).std(0), wanted, rtol=1e-3)
+  metrics = jax.jit(learner.evaluate)(params, episode, jax.random.key(2))
+  assert metrics['active_latents'] == 2
 
 
 @pytest.mark.parametrize(

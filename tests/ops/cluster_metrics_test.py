@@ -93,6 +93,22 @@ def test_indices_equal_counting(seed):
   )
 
 
+def test_indices_of_partitions_with_unlike_entropies_equal_counting():
+  a, b = [0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 0, 0, 0, 1, 0, 0]
+  table = cluster_metrics.contingency(jnp.array(a), jnp.array(b), 4)
+  np.testing.assert_allclose(
+    cluster_metrics.adjusted_rand(table),
+    _counted_rand(a, b),
+    rtol=1e-4,
+    atol=1e-6,
+  )
+  np.testing.assert_allclose(
+    cluster_metrics.normalised_information(table),
+    _counted_information(a, b),
+    rtol=1e-4,
+  )
+
+
 def test_the_same_partition_under_other_names_is_perfect():
   a = np.array([0, 0, 1, 1, 2, 2])
   for b in (a, (a + 1) % 3):

@@ -93,6 +93,15 @@ def test_k_means_is_as_good_as_that_of_scipy(seed):
   assert _inertia(x, np.asarray(centroids)) < 1.02 * best
 
 
+def test_seeds_are_far_from_all_seeds_before_them():
+  x = jnp.repeat(jnp.array([[0.0], [5.0], [10.0], [16.0]]), 3, axis=0)
+  for seed in range(10):  # a single run, without iterations that could repair
+    centroids = clustering.k_means(
+      jax.random.key(seed), x, jnp.ones(12), 4, restarts=1, iterations=0
+    )
+    np.testing.assert_allclose(jnp.sort(centroids[:, 0]), [0, 5, 10, 16])
+
+
 def test_masked_rows_neither_seed_nor_move_a_centroid():
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(12, 2)), jnp.float32)

@@ -68,6 +68,21 @@ def test_first_order_drops_the_curvature():
   assert jax.grad(outer)(v0, False)[0] == pytest.approx(0.63)
 
 
+@pytest.mark.parametrize('order', [0.0, 0.25, 1.0])
+def test_order_is_the_fraction_of_the_curvature_that_is_kept(order):
+  def outer(v0):
+    value, _ = gradient_descent.descend(
+      quadratic(jnp.array([1.0])),
+      {'v': v0},
+      {'v': jnp.array([0.1, 0.3])},
+      order=jnp.float32(order),
+    )
+    return value['v'][0]
+
+  expected = (1 - 0.1 * order) * (1 - 0.3 * order)
+  assert jax.grad(outer)(jnp.array([0.5]))[0] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize('norm', gradient_descent.NORMS)
 @pytest.mark.parametrize('mode', gradient_descent.RATES)
 def test_outer_gradient_agrees_with_finite_differences_in_float64(norm, mode):

@@ -35,6 +35,12 @@ def test_accuracy_counts_hits():
   assert losses.accuracy(logits, jnp.array([0, 1, 1, 0])) == 0.5
 
 
+def test_accuracy_ignores_unlabelled_rows():
+  logits = jnp.array([[2.0, 1.0], [0.0, 1.0], [5.0, 1.0], [0.0, 1.0]])
+  assert losses.accuracy(logits, jnp.array([0, -1, 1, -1])) == 0.5
+  assert losses.accuracy(logits, jnp.full(4, -1)) == 0
+
+
 def test_kl_is_the_monte_carlo_mean_of_the_log_ratio():
   mean = jnp.array([[0.3, -1.2, 0.0]])
   log_variance = jnp.array([[-0.5, 0.2, 1.0]])
@@ -157,11 +163,31 @@ def test_byol_is_zero_for_parallel_and_two_for_orthogonal_rows():
   )
 
 
+def test_references_and_targets_get_no_gradient():
+  rows, others = (jnp.asarray(RNG.normal(size=(4, 3))) for _ in range(2))
+  for loss in (losses.geometry, losses.byol):
+    own, fixed = jax.grad(loss, (0, 1))(rows, others, jnp.ones(4))
+    assert float(jnp.abs(own).max()) > 1e-3
+    np.testing.assert_array_equal(fixed, 0)
+
+
 def test_entropy_is_scipys():
   p = RNG.dirichlet(np.ones(5), size=4)
   np.testing.assert_allclose(
     losses.entropy(jnp.log(p)), stats.entropy(p, axis=1), rtol=1e-5
   )
+
+
+def test_marginal_entropy_is_scipys_of_the_mean_of_the_rows_that_count():
+  p = RNG.dirichlet(np.ones(5), size=4)
+  entropy = losses.marginal_entropy(jnp.asarray(p), jnp.array([1, 0, 1, 1.0]))
+  expected = stats.entropy(p[[0, 2, 3]].mean(axis=0))
+  np.testing.assert_allclose(entropy, expected, rtol=1e-4)
+
+
+def test_signed_log_keeps_signs():
+  x = jnp.array([-np.e + 1, 0.0, np.e - 1, np.e**3 - 1])
+  np.testing.assert_allclose(losses.signed_log(x), [-1, 0, 1, 3], rtol=1e-6)
 
 
 def test_log_mean_probability_is_that_of_the_mixture():

@@ -1,5 +1,6 @@
 """Learners above `hypernet`, trained on latents of tasks that are far apart."""
 
+import dataclasses
 import functools
 import importlib
 
@@ -14,6 +15,7 @@ from hyperudl.learners._language import hypernetwork
 from hyperudl.training import episode_batching
 from hyperudl.training import optimizers
 from hyperudl.training import train_step
+from tests.testing import by_hand
 from tests.testing import example
 from tests.testing import tiny_sizes
 
@@ -93,6 +95,44 @@ def trained(name, steps=700, space='hnet'):
     keys = episodes.train_keys(1, t, len(batch.support.y))
     state, metrics = step(state, batch, keys)
   return learner, state.params, jax.device_get(metrics)
+
+
+def random_params(learner, episode, seed=0):
+  """Random values in the shapes that `init` makes: nothing is zero or equal."""
+  shapes = jax.eval_shape(learner.init, jax.random.key(0), episode)
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32),
+    shapes,
+  )
+
+
+def hypernet_of(params, **changes):
+  """The frozen hypernet as a learner of its own, and its parameters."""
+  learner = hypernet.make(dataclasses.replace(NET, **changes))
+  frozen = params['frozen']
+  encoder = {'contrastive': frozen['contrastive']}
+  return learner, {**frozen['hypernet'], 'frozen': encoder}
+
+
+def adapt_all(learner, params, supports):
+  """The tasks of supports with a leading axis."""
+  adapt = lambda support: learner.adapt(
+    params, support, jax.random.key(0), train=False
+  )
+  return jax.jit(jax.vmap(adapt))(supports)
+
+
+def logits_of(learner, params, tasks, x):
+  """The logits of tasks and images with a leading axis, without context."""
+  predict = lambda task, x: learner.predict(params, task, x, None)
+  return np.asarray(jax.jit(jax.vmap(predict))(tasks, x))
+
+
+def deviations_by_hand(params, latents):
+  """f64[n, D], what the hypernet adds to its base weights."""
+  layers = params['frozen']['hypernet']['decoder']['layers']
+  return by_hand.silu_perceptron(layers, latents)
 
 
 def supports():

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PARTS = ('film', 'weights', 'head', 'shift', 'encoder', 'hyper')
 REGENERATING = ('encoder', 'hyper')
-DECAY = 0.8  # of the initial step sizes of 'shift', from step to step
+DECAY = 0.6  # of the initial step sizes of 'shift', from step to step
 # For each input of a loss, the parts of v that its gradient reaches.
 REACH = {
   'images': ('shift', 'encoder'),

@@ -96,7 +96,7 @@ def adapt(
   gates = _gates(config, params, network, inputs_0, terms)
   v, trace = inner.get('start', v), Trace({'gate': gates.step})
   if 'shift' in v and config.shift_start == 'candidates':
-    phi = shift.initial_value(config, params, images.x, images.mask)
+    phi = shift.initial_value(config, params, images)
     v = {**v, 'shift': phi}
   if config.inner_steps:
     v, steps = descend(config, params, network, inputs, v, gates.step, key)
@@ -128,12 +128,12 @@ def network_under(
   if 'shift' not in v:
     return network
   phi = v['shift']
-  weight = shift.weight(config, params, phi, images.x, images.mask)
+  weight = shift.weight(config, params, phi, images)
   return shift.move_prototypes(config, network, support, phi, weight)
 
 
 def _shift_metrics(config, params, images, phi):
-  args = config, params, phi, images.x, images.mask
+  args = config, params, phi, images
   return {
     'shift_weight': shift.weight(*args),
     'elbo_gain': shift.gain(*args),

@@ -10,7 +10,8 @@ Since x is not transformed, blank or small images gain nothing.
 The clean labelled images, seen through T_phi, give a second set of prototypes:
   w_c <- w_c + g a |w_c| unit(mean of f(T_phi S)_c),
 with the statistics of the unlabelled images in the norms, a learned, and a gate
-g on the gain F(0) - F(phi) relative to its standard error; g = 0 at phi = 0.
+g on what the geometry of phi lowers F by, relative to its standard error; g = 0
+at phi = 0.
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.learners.udl import hypernetwork
+from hyperudl.learners.udl import inner_losses
 from hyperudl.learners.udl import target_network
 from hyperudl.ops import losses
 from hyperudl.ops import shift_transform
@@ -48,7 +50,7 @@ def init() -> dict[str, jax.Array]:
   scalar = lambda value: jnp.asarray(value, jnp.float32)
   return {
     'log_weight': scalar(0.0),
-    'threshold': scalar(2.0),
+    'threshold': scalar(2.5),
     'log_slope': scalar(0.0),
   }
 
@@ -85,39 +87,63 @@ def free_energy(
 
 
 def initial_value(
-  config: 'Config', params: core.PyTree, x: jax.Array, mask: jax.Array
+  config: 'Config', params: core.PyTree, images: inner_losses.Images
 ) -> core.PyTree:
-  """Return the phi of that candidate that has the smallest F.
+  """Return the phi from which the steps start; no gradient flows through it.
 
-  No gradient flows through the choice.
+  Gain and bias are those that give the clean labelled images the mean and
+  standard deviation of the others, with a gain of at most 1, since noise adds
+  to a standard deviation; the matrix is that candidate with the smallest F.
 
   Args:
     config: of the learner.
     params: of the learner.
-    x: f32[n, H, W, C].
-    mask: f32[n], images that count.
+    images: of the inner loop.
   """
-  identity = shift_transform.identity()
+  support, mask = images.support, images.mask
+  mean, std = _pixel_moments(images.x, mask)
+  clean = (support.y >= 0).astype(jnp.float32)
+  clean_mean, clean_std = _pixel_moments(support.x, clean)
+  log_gain = jnp.clip(jnp.log(std / clean_std), -1.5, 0.0)
+  phi = shift_transform.identity()
+  phi['gain'] = log_gain[None]
+  phi['bias'] = (mean - jnp.exp(log_gain) * clean_mean)[None]
 
   def value(matrix):
-    energies = free_energy(config, params, {**identity, 'matrix': matrix}, x)
+    energies = free_energy(config, params, {**phi, 'matrix': matrix}, images.x)
     return losses.masked_mean(energies, mask)
 
   candidates = jnp.asarray(CANDIDATES)
   best = jnp.argmin(jax.lax.map(value, candidates))
-  return {**identity, 'matrix': jax.lax.stop_gradient(candidates[best])}
+  phi['matrix'] = candidates[best]
+  return jax.lax.stop_gradient(phi)
+
+
+def _pixel_moments(x, mask):
+  """Return mean and standard deviation of all pixels of the masked images."""
+  mean = losses.masked_mean(jnp.mean(x, axis=(1, 2, 3)), mask)
+  squares = jnp.mean(jnp.square(x - mean), axis=(1, 2, 3))
+  return mean, jnp.sqrt(losses.masked_mean(squares, mask) + 1e-6)
 
 
 def gain(
   config: 'Config',
   params: core.PyTree,
   phi: core.PyTree,
-  x: jax.Array,
-  mask: jax.Array,
+  images: inner_losses.Images,
 ) -> jax.Array:
-  """Return F(0) - F(phi) in units of its standard error over images, f32[]."""
-  before = free_energy(config, params, shift_transform.identity(), x)
-  gains = before - free_energy(config, params, phi, x)
+  """Return what the geometry of phi explains, f32[].
+
+  It is the mean over images of F without matrix and translation minus F(phi),
+  divided by its standard error.
+  """
+  flat = {
+    name: leaf if name in ('gain', 'bias') else jnp.zeros_like(leaf)
+    for name, leaf in phi.items()
+  }
+  x, mask = images.x, images.mask
+  gains = free_energy(config, params, flat, x)
+  gains -= free_energy(config, params, phi, x)
   count = jnp.maximum(jnp.sum(mask), 1.0)
   error = jnp.sqrt((losses.masked_variance(gains, mask) + 1e-6) / count)
   return losses.masked_mean(gains, mask) / error
@@ -127,8 +153,7 @@ def weight(
   config: 'Config',
   params: core.PyTree,
   phi: core.PyTree,
-  x: jax.Array,
-  mask: jax.Array,
+  images: inner_losses.Images,
 ) -> jax.Array:
   """Return g a f32[], the weight of the shifted prototypes; 0 at phi = 0.
 
@@ -136,12 +161,13 @@ def weight(
   """
   learned = params['inner']['shift']
   if config.elbo == 'shift':
-    ratio = gain(config, params, phi, x, mask)
+    ratio = gain(config, params, phi, images)
     slope = jnp.exp(learned['log_slope'])
     gate = jax.nn.sigmoid(slope * (ratio - learned['threshold']))
     gate *= 1 - jnp.exp(-jax.nn.relu(ratio))
   else:
-    size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(phi))
+    geometry = phi['matrix'], phi['translation']
+    size = sum(jnp.sum(jnp.square(leaf)) for leaf in geometry)
     gate = 1 - jnp.exp(-size / SPREAD**2)
   return gate * jnp.exp(learned['log_weight'])
 

@@ -85,6 +85,46 @@ def test_clusters_can_be_trained_through_their_alignment():
     assert sum(float(jnp.abs(leaf).sum()) for leaf in leaves) > 0
 
 
+def test_the_clusters_that_queries_use_are_counted():
+  y = jnp.array([0, 1, 2])
+  rows = core.Examples(jnp.zeros((3, 1, 1, 1)), y)
+  episode = core.Episode(rows, rows, {'unlabelled_y': y[:0]})
+  logits = lambda clusters: 9.0 * jax.nn.one_hot(jnp.array(clusters), 3)
+  metrics = cluster_setting.metrics(
+    logits([1, 2, 0]), logits([1, 2, 2]), episode, 3
+  )
+  assert metrics['clusters_used'] == 2
+  np.testing.assert_allclose(metrics['accuracy'], 2 / 3, rtol=1e-6)
+
+
+def test_classes_that_the_learner_does_not_see_name_clusters_too():
+  hidden = jnp.array([0, 1, 2, 0, 1, 2])
+  rows = lambda y: core.Examples(jnp.zeros((len(y), 1, 1, 1)), jnp.array(y))
+  episode = core.Episode(
+    rows([0, 1, 2, *[-1] * 6]), rows([0, 1, 2]), {'unlabelled_y': hidden}
+  )
+  logits = lambda clusters: 9.0 * jax.nn.one_hot(jnp.array(clusters), 3)
+  # The three labelled images alone would name the clusters otherwise.
+  support = logits([1, 2, 0, *hidden])
+  named = cluster_setting.name(support, logits([0, 1, 2]), episode, 3)
+  np.testing.assert_array_equal(named.argmax(axis=1), [0, 1, 2])
+
+
+def test_k_means_on_pixels_tells_classes_by_their_brightness():
+  rng = np.random.default_rng(0)
+
+  def bright(y):
+    x = 0.6 + 0.1 * y[:, None, None, None]
+    x = x + 0.01 * rng.normal(size=(len(y), 4, 4, 1))
+    return core.Examples(jnp.asarray(x), jnp.asarray(y))
+
+  y = np.arange(12) % 3
+  episode = core.Episode(bright(y), bright(y), {'unlabelled_y': y[:0]})
+  scores = cluster_setting.baselines(episode, 3, {})
+  for name in ('accuracy_kmeans_pixels', 'ari_kmeans_pixels'):
+    np.testing.assert_allclose(scores[name], 1, rtol=1e-6)
+
+
 def test_clusters_of_many_classes_can_be_named():
   """The Hungarian algorithm has no limit; all permutations would be 10^18."""
   y = jnp.arange(20)

@@ -13,6 +13,10 @@ import pytest
 from hyperudl import core
 from hyperudl.learners import udl
 from hyperudl.learners.udl import baselines
+from hyperudl.learners.udl import hypernetwork
+from hyperudl.learners.udl import target_network
+from hyperudl.nets import conv
+from tests.testing import by_hand
 from tests.testing import tiny_sizes
 
 WAY, SHOT, UNLABELLED = 3, 2, 2
@@ -86,6 +90,37 @@ def test_ensembles_and_fine_tuning_are_measured_on_request_alone():
   assert 0 <= float(metrics['accuracy_ensemble']) <= 1
 
 
+def test_k_means_is_soft_at_multiples_of_the_inverse_temperature():
+  config = udl.Config(way=WAY, **BASE)
+  params = {**random_parameters(make()[0]), 'log_scale': jnp.log(20.0)}
+  rng = np.random.default_rng(0)
+  x = rng.random((12 + 90, 10, 10, 1), np.float32)
+  y, labels = np.array([0, 1, 2, *[-1] * 9]), np.arange(90) % WAY
+  support = core.Examples(x[:12], jnp.asarray(y))
+  data = core.Episode(support, core.Examples(x[12:], jnp.asarray(labels)))
+
+  @jax.jit
+  def run(params):
+    network = hypernetwork.generate(config, params, support)
+    queries = target_network.query_features(config, network, data.query.x)
+    measured = baselines.k_means(config, params, network, data, support)
+    return network.features, network.prototypes, queries, measured
+
+  *arrays, measured = run(params)
+  unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+  features, initial, queries = (unit(np.asarray(a, float)) for a in arrays)
+  rows = features[y < 0]
+  for factor in (0.5, 1.0, 2.0):
+    prototypes = initial
+    for _ in range(3):
+      weights = np.exp(factor * 20 * rows @ unit(prototypes).T)
+      weights /= weights.sum(axis=1, keepdims=True)
+      prototypes = initial + weights.T @ rows  # one labelled row a class
+    hits = (queries @ unit(prototypes).T).argmax(axis=1) == labels
+    name = f'accuracy_kmeans_{factor:g}'
+    np.testing.assert_allclose(measured[name], hits.mean(), atol=1e-6)
+
+
 def test_an_ensemble_is_the_mean_of_its_networks():
   learner, evaluate, adapt = make(ensemble=3)
   data, params, key = episode(), random_parameters(learner), jax.random.key(4)
@@ -103,6 +138,43 @@ def test_an_ensemble_is_the_mean_of_its_networks():
   np.testing.assert_allclose(
     metrics['nll_ensemble'], -np.log(chosen).mean(), rtol=1e-4
   )
+
+
+def test_one_step_of_fine_tuning_starts_from_the_generated_network():
+  rate, norm = 0.05, 'layer'
+  learner, _, adapt = make(norm=norm)
+  _, evaluate, _ = make(finetune_steps=1, finetune_rate=rate, norm=norm)
+  data, key = episode(), jax.random.key(0)
+  params = jax.jit(learner.init)(key, data)
+  task = adapt(params, data.support, key)
+  channels = tiny_sizes.TINY['udl']['channels']
+  net = conv.ConvNet(channels, stride=2, pool=False, norm=norm)
+  unit = lambda v: v / jnp.linalg.norm(v, axis=-1, keepdims=True)
+
+  def logits(trained, x):
+    weights, prototypes = trained
+    cosines = unit(net.apply({'params': weights}, x)) @ unit(prototypes).T
+    return jnp.exp(task.log_scale) * cosines
+
+  @jax.jit
+  def step(trained):
+    def loss(trained):
+      log_p = jax.nn.log_softmax(logits(trained, data.support.x))
+      labelled = jnp.arange(WAY * SHOT)
+      return -log_p[labelled, data.support.y[labelled]].mean()
+
+    # Adam's first step is the rate times the sign.
+    move = lambda v, g: v - rate * g / (jnp.abs(g) + 1e-8)
+    return jax.tree.map(move, trained, jax.grad(loss)(trained))
+
+  trained = task.weights, task.prototypes
+  before, after = [logits(t, data.query.x) for t in (trained, step(trained))]
+  metrics, y = evaluate(params, data, key), data.query.y
+  for name, each in (('', before), ('_finetuned', after)):
+    nll, accuracy = by_hand.cross_entropy(each, y), by_hand.accuracy(each, y)
+    np.testing.assert_allclose(metrics[f'nll{name}'], nll, rtol=1e-3)
+    np.testing.assert_allclose(metrics[f'accuracy{name}'], accuracy)
+  assert abs(metrics['nll'] - metrics['nll_finetuned']) > 0.01
 
 
 def test_fine_tuning_fits_the_labelled_images():

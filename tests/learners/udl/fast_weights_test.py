@@ -53,6 +53,14 @@ def test_rates_are_signed_numbers_of_elements_or_steps():
   np.testing.assert_allclose(rates['head'], [0.3, 0.3], rtol=1e-6)
 
 
+def test_rates_of_a_transform_are_in_units_of_its_groups():
+  config = helper.tiny_config(adapt='transform', inner_rate=0.3)
+  v = {'transform': input_transform.identity()}
+  for name, rates in fast_weights.rates(config, v)['transform'].items():
+    unit = input_transform.RATES[name]
+    np.testing.assert_allclose(rates, [0.3 * unit] * 2, rtol=1e-6)
+
+
 @pytest.mark.parametrize('adapt', ['stem', 'film+film', 'film+tokens'])
 def test_unknown_parts_are_refused(adapt):
   with pytest.raises(ValueError, match='adapt must be one of'):

@@ -146,6 +146,85 @@ def test_byol_equals_plain_loops():
   np.testing.assert_allclose(value, total, rtol=1e-4)
 
 
+def random_like(shapes, seed=0):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
+
+
+def test_the_elbo_of_features_equals_plain_loops():
+  rng = np.random.default_rng(1)
+  make = lambda key: inner_losses.init_feature_elbo(key, None, 6, 8, hidden=4)
+  params = random_like(jax.eval_shape(make, jax.random.key(0)))
+  features, targets = rng.normal(size=(5, 6)), rng.uniform(size=(5, 8))
+  noise = rng.normal(size=(5, inner_losses.LATENT))
+  dense = lambda name, x: x @ params[name]['kernel'] + params[name]['bias']
+  total = 0.0
+  for row in (0, 1, 3, 4):
+    mean, log_variance = np.split(dense('posterior', features[row]), 2)
+    std = np.exp(np.clip(log_variance, -6, 6) / 2)
+    hidden = dense('hidden', mean + std * noise[row])
+    hidden = hidden / (1 + np.exp(-hidden))  # SiLU
+    image = 1 / (1 + np.exp(-dense('pixels', hidden)))
+    error = np.sum((targets[row] - image) ** 2) / (2 * 0.1)
+    kl = np.sum(mean**2 + std**2 - 1 - 2 * np.log(std)) / 2
+    total += (error + 0.25 * kl) / 8 / 4  # of eight pixels and four rows
+  inputs = inputs_of(features=features, targets=targets, noise=noise)
+  inputs = jax.tree.map(jnp.asarray, inputs)
+  value = inner_losses.feature_elbo(params, inputs)
+  np.testing.assert_allclose(value, total, rtol=1e-4)
+
+
+def test_the_elbo_of_images_is_in_nats_per_pixel_of_the_rows_that_count():
+  terms = {
+    'nll': jnp.array([1.0, 2, 50, 3, 4]),
+    'kl': jnp.array([0.5, 0.5, 70, 1, 0]),
+    'image': jnp.zeros((5, 2, 3, 1)),
+  }
+  value = inner_losses.image_elbo(None, inputs_of(elbo_terms=terms))
+  np.testing.assert_allclose(value, (10 + 2) / 4 / 6, rtol=1e-6)
+
+
+def test_small_images_are_means_of_two_by_two_pixels():
+  x = np.random.default_rng(0).normal(size=(2, 5, 4, 2))
+  small = np.reshape(inner_losses.small_images(jnp.asarray(x)), (2, 2, 2, 2))
+  for i, j in itertools.product(range(2), range(2)):
+    square = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean(axis=(1, 2))
+    np.testing.assert_allclose(small[:, i, j], square, rtol=1e-5, atol=1e-6)
+
+
+def test_the_critic_is_the_mean_of_a_perceptron_over_rows_that_count():
+  config = helper.tiny_config()
+  make = lambda key: inner_losses.init_critic(key, config, 0, 0, hidden=4)
+  params = random_like(jax.eval_shape(make, jax.random.key(0)))
+  logits = np.random.default_rng(1).normal(size=(5, helper.WAY))
+  p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  marginal = p[[0, 1, 3, 4]].mean(axis=0)
+  overall = -np.sum(marginal * np.log(marginal))
+  total = 0.0
+  for row in (0, 1, 3, 4):
+    entropy = -np.sum(p[row] * np.log(p[row]))
+    x = np.array([*sorted(p[row], reverse=True), entropy, overall])
+    hidden = np.tanh(x @ params['first']['kernel'] + params['first']['bias'])
+    total += hidden @ params['last'] / 4
+  value = inner_losses.critic(params, inputs_of(logits=jnp.asarray(logits)))
+  np.testing.assert_allclose(value, total, rtol=1e-4)
+
+
+def test_the_total_is_weighted_and_auxiliary_losses_are_added():
+  config = helper.tiny_config(
+    elbo='features',
+    ssl='geometry+certainty',
+    critic='predictions',
+    inner_weight=0.5,
+  )
+  values = {'elbo': 1.0, 'geometry': 10.0, 'certainty': 100.0, 'critic': 1e3}
+  assert inner_losses.total(config, {}, values) == 1000 + 0.5 * 111
+  weights = {'elbo': 3.0, 'geometry': -1.0, 'certainty': 2.0}
+  total = inner_losses.total(config, {'weights': weights}, values)
+  assert total == 1000 + 3 - 10 + 200
+  assert inner_losses.auxiliary(config, values) == 11
+
+
 def test_a_view_is_moved_by_up_to_two_pixels_with_faint_noise():
   x = jnp.zeros((1, 16, 16, 1)).at[0, 8, 8].set(5.0)
   offsets = set()

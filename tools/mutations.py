@@ -1,0 +1,295 @@
+"""Shows which tests fail when one line of the numerics is wrong.
+
+  python tools/mutations.py             # some 20 minutes on 2 cores
+  python tools/mutations.py --only=3,7  # these numbers
+
+Each mutation is a plausible mistake: a wrong sign or axis, a mask or weight
+that is ignored, a factor or stop_gradient that is missing. Mutations are
+applied one at a time to a temporary copy of the repository, where the test
+files that guard the mutated module are run until the first failure. Prints
+number, file, 'killed' or 'SURVIVED', seconds and the test that failed.
+
+Exits with 1 if a mutation survives without an entry in REASONS, or if its tests
+do not run. Without mutations the tests are expected to pass.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+HT = 'learners/hypertransformer'
+# A file in hyperudl/, then the files in tests/ that guard it, if not the one of
+# the same name: (original, mutated) fragments. An original occurs once in its
+# file. Mutations are numbered from 1 over the whole table.
+TABLE = {
+  'ops/losses.py': (
+    ('/ jnp.maximum(jnp.sum(mask), 1.0)', '/ len(mask)'),
+    ('jnp.maximum(jnp.sum(one_hot, axis=0), 1.0)', 'jnp.full(way, len(y))'),
+    ('- 2 * cross', '- cross'),
+    ('jax.lax.rsqrt(jnp.sum(x', 'jnp.reciprocal(jnp.sum(x'),
+    ('-0.5 * jnp.sum(terms', '-jnp.sum(terms'),
+    ('jnp.log(2 * jnp.pi)', 'jnp.log(jnp.pi)'),
+    ('unit(jax.lax.stop_gradient(reference))', 'unit(reference)'),
+    ('pairs = mask[:, None] * mask', 'pairs = mask[:, None] + 0 * mask'),
+    ('unit(jax.lax.stop_gradient(target))', 'unit(target)'),
+    ('-jnp.sum(marginal * jnp.log', 'jnp.sum(marginal * jnp.log'),
+    ('jnp.sign(x) * jnp.log1p', 'jnp.log1p'),
+    (' - jnp.log(samples)', ''),
+    ('total / jnp.maximum(jnp.sum(one_hot), 1.0)', 'total / len(y)'),
+    ('jnp.maximum(jnp.sum((y >= 0).astype(jnp.float32)), 1.0)', 'len(y)'),
+  ),
+  'ops/cluster_metrics.py': (
+    ('cost = -jax', 'cost = jax'),
+    ('most = (rows + columns) / 2', 'most = jnp.maximum(rows, columns)'),
+    ('mean = (rows + columns) / 2', 'mean = jnp.sqrt(rows * columns)'),
+  ),
+  'ops/clustering.py': (
+    ('init_counts * init_centroids +', 'init_counts * centroids +'),
+    ('weight = mask * jnp.maximum(nearest', 'weight = jnp.maximum(nearest'),
+    ('jnp.minimum(nearest, distances)', 'distances'),
+    ('jnp.argmin(loss)', 'jnp.argmax(loss)'),
+  ),
+  'ops/gradient_descent.py': (
+    ('jnp.sqrt(sum(squares) + 1e-20)', 'sum(squares) + 1e-20'),
+    ('jnp.minimum(1.0, clip / n)', 'clip / n'),
+    ('f + order * (g - f)', 'g + order * (f - g)'),
+  ),
+  'ops/conv.py': (
+    ('(k - 1 - a, k - 1 - b)', '(k - 1 - b, k - 1 - a)'),
+    ('jnp.swapaxes(w[::-1, ::-1], 2, 3)', 'jnp.swapaxes(w, 2, 3)'),
+  ),
+  'ops/normalization.py learners/udl/domain_norm_test.py': (
+    ('part / jnp.maximum(jnp.sum(part, axis=0), 1.0)', 'part / len(part)'),
+  ),
+  'ops/normalization.py nets/conv_test.py': (
+    ("if norm == 'batch' else (1, 2, 3)", "if norm == 'batch' else (1, 2)"),
+  ),
+  'ops/pooling.py': (
+    ('variances + jnp.square(means - mean)', 'variances'),
+    ('reshape(-1, 1, 2, 1) < height', 'reshape(-1, 1, 2, 1) <= height'),
+  ),
+  'ops/image.py': (('[[cos, sin], [-sin, cos]]', '[[cos, -sin], [sin, cos]]'),),
+  'ops/input_transform.py': (
+    ('jnp.exp(-log_scale - log_aspect)', 'jnp.exp(log_scale - log_aspect)'),
+    (
+      'np.exp(-0.5 * (offsets / sigma) ** 2)',
+      'np.exp(-((offsets / sigma)**2))',
+    ),
+    ('(1.5 * d - 2.5) * d', '(1.25 * d - 2.25) * d'),
+  ),
+  'ops/weight_tokens.py': (
+    ('slices[:, first:size].T', 'slices[:, -len(extras) :].T'),
+  ),
+  'learners/udl/inner_losses.py': (
+    ('jnp.exp(0.5 * log_variance)', 'jnp.exp(log_variance)'),
+    ('error + BETA * kl', 'error + kl'),
+    ("terms['nll'] + terms['kl']", "terms['nll'] - terms['kl']"),
+    ('x.mean(axis=(2, 4))', 'x.sum(axis=(2, 4))'),
+    ('losses.masked_mean(entropies, inputs.images.mask)', 'entropies.mean()'),
+    ('losses.byol(from_second, first', 'losses.byol(from_second, second'),
+    ('(2,), -2, 3)', '(2,), -2, 2)'),
+    ("@ params['last'], mask)", "@ params['last'], jnp.ones_like(mask))"),
+    ("params.get('weights', initial)", 'initial'),
+    ('in active_losses if loss.auxiliary', 'in active_losses'),
+  ),
+  'learners/udl/gates.py': (
+    ('jnp.exp(2 * (scale - OPEN))', 'jnp.exp(scale - OPEN)'),
+    ('mean_error - labelled_error', 'labelled_error - mean_error'),
+    ('jnp.square(mean - labelled_mean) / variance', 'jnp.square(mean)'),
+    ('ordered[:, -1] - ordered[:, -2]', 'ordered[:, -1] - ordered[:, 0]'),
+  ),
+  'learners/udl/fast_weights.py': (
+    ("sizes['transform'][name] * unit", "sizes['transform'][name]"),
+    ('(support.y < 0)', '(support.y >= 0)'),
+  ),
+  'learners/udl/baselines.py learners/udl/evaluate_test.py': (
+    ('images, scale * tau, 1.0', 'images, scale, 1.0'),
+    ('losses.log_mean_probability(jax.lax', 'sum(jax.lax'),
+  ),
+  'learners/udl/cluster_setting.py': (
+    ('true_classes(episode), way', 'episode.support.y, way'),
+    ('contingency(y, clusters, way)', 'contingency(clusters, y, way)'),
+    ('(queries - mean) @ axes', 'queries @ axes'),
+  ),
+  'learners/protonet.py': (
+    ("jnp.exp(params['log_scale'])", "params['log_scale']"),
+    ('weights=(y < 0)', 'weights=(y >= 0)'),
+  ),
+  'learners/maml.py': (
+    ('step >= config.order_steps', 'step > config.order_steps'),
+    (
+      'jnp.minimum(jnp.arange(steps), config.inner_steps - 1)',
+      'jnp.arange(steps) % config.inner_steps',
+    ),
+    ("leaf[k], params['norms']", "leaf[0], params['norms']"),
+  ),
+  'learners/hypermaml.py': (
+    ('sum(jnp.sum(jnp.square(leaf))', 'sum(jnp.mean(jnp.square(leaf))'),
+  ),
+  'learners/bayeshmaml.py': (
+    ('jnp.exp(0.5 * v)', 'jnp.exp(v)'),
+    ('new - old, mean', 'new + old, mean'),
+  ),
+  'learners/hallucination.py': (
+    ('mass * jnp.mean(hallucinated', 'mass * jnp.sum(hallucinated'),
+    ('jnp.sqrt(jnp.sum(jnp.square(x - truth)))', 'jnp.sum((x - truth) ** 2)'),
+  ),
+  'learners/vae.py': (
+    ("terms['nll'] + beta * terms['kl']", "terms['nll'] + terms['kl']"),
+    ('math.prod(episode.support.x.shape[1:])', 'episode.support.x.shape[1]'),
+    ('jax.lax.stop_gradient(', 'tuple('),
+    ("jnp.log(jnp.var(terms['mean']", "jnp.log(jnp.std(terms['mean']"),
+  ),
+  'learners/contrastive.py data/language/captions_test.py': (
+    ('jnp.where(also_true.T, hidden', 'jnp.where(also_true, hidden'),
+    ('return value / 2,', 'return value,'),
+  ),
+  'learners/hyperclip.py': (
+    ('same / same.sum(axis=1)', 'same / same.sum()'),
+    ('0.5 * config.guidance_penalty', 'config.guidance_penalty'),
+    ('jax.random.fold_in(key, step)', 'key'),
+    ('guidance = -jax.grad', 'guidance = jax.grad'),
+  ),
+  f'{HT}/losses.py {HT}/losses_test.py {HT}/options_test.py': (
+    ('uniform = -jnp.mean(', 'uniform = -jnp.sum('),
+    ("jnp.square(layer['kernel'] - kernel)", "jnp.square(layer['kernel'])"),
+  ),
+  'learners/continual.py': (('jnp.tril(jnp.ones', 'jnp.triu(jnp.ones'),),
+  f'{HT}/continual_rollout.py learners/continual_test.py': (
+    ('(number > t)', '(number >= t)'),
+    ('jnp.cumsum(rows * stored, axis=0)', 'jnp.cumsum(stored, axis=0)'),
+  ),
+  f'{HT}/continual_metrics.py learners/continual_test.py': (
+    ('y + way * number[:, None]', 'y + number[:, None]'),
+  ),
+  'evaluation/statistics.py': (
+    ('t_quantile(len(sums) - 1)', 't_quantile(len(values) - 1)'),
+    ('* (count / (count - 1))', ''),
+    ('(1 - ratio**2)', '(1 - ratio)'),
+    ('prepend=0.0) / speeds', 'prepend=0.0) * speeds'),
+  ),
+  (
+    'evaluation/calibration.py '
+    'evaluation/calibration_test.py '
+    'evaluation/uncertainty_test.py'
+  ): (
+    ('np.sum(np.square(p - one_hot)', 'np.mean(np.square(p - one_hot)'),
+    ('np.sum(count[filled] * gap) / np.sum(count)', 'np.mean(gap)'),
+    ('m * (m + 1) / 2', 'm * (m - 1) / 2'),
+  ),
+}
+
+# Why a mutation that survives needs no test: {number: reason}.
+REASONS: dict[int, str] = {}
+
+
+class Mutation(NamedTuple):
+  """One mistake in a module, and the test files that guard the module."""
+
+  path: str  # from the root of the repository
+  original: str
+  mutated: str
+  tests: tuple[str, ...]
+
+
+def read_table():
+  """Returns the table as a list of mutations."""
+  mutations = []
+  for key, pairs in TABLE.items():
+    path, *tests = key.split()
+    tests = tests or [path.replace('.py', '_test.py')]
+    tests = tuple(f'tests/{test}' for test in tests)
+    mutations += [Mutation(f'hyperudl/{path}', *p, tests) for p in pairs]
+  return mutations
+
+
+MUTATIONS = read_table()
+PYTEST = (sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider')
+
+
+def copy_repository(folder):
+  """Copies all files that git knows or does not ignore."""
+  command = ['git', 'ls-files', '-co', '--exclude-standard', '-z']
+  names = subprocess.check_output(command, cwd=ROOT, text=True)
+  for name in names.split('\0'):
+    if (ROOT / name).is_file():
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      shutil.copy(ROOT / name, folder / name)
+
+
+def run_tests(folder, tests):
+  """Returns a verdict, and the test that failed or why none could run."""
+  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', ROOT / '.jax_cache')
+  done = subprocess.run(
+    [*PYTEST, *tests],
+    cwd=folder,
+    env={
+      **os.environ,
+      'PYTHONPATH': str(folder),
+      'PYTHONDONTWRITEBYTECODE': '1',  # stale code could hide a mutation
+      'JAX_COMPILATION_CACHE_DIR': str(cache),
+    },
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  failed = re.search(r'^(?:FAILED|ERROR) (.+)$', done.stdout, re.M)
+  if done.returncode == 1 and failed:
+    return 'killed', failed[1][:120]  # the test, and how it failed
+  if done.returncode == 0:
+    return 'SURVIVED', ''
+  return 'BROKEN', (done.stdout + done.stderr)[-2000:]
+
+
+def run_mutation(folder, mutation):
+  """Returns what `run_tests` does for a copy with one mutation."""
+  path = folder / mutation.path
+  text = path.read_text()
+  if text.count(mutation.original) != 1:
+    return 'BROKEN', f'not once in the file: {mutation.original}'
+  path.write_text(text.replace(mutation.original, mutation.mutated))
+  try:
+    return run_tests(folder, mutation.tests)
+  finally:
+    path.write_text(text)
+
+
+def main(only):
+  """Runs the mutations with these numbers; returns the exit code."""
+  left = {}
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    copy_repository(folder)
+    for number in only:
+      mutation, start = MUTATIONS[number - 1], time.time()
+      print(f'{number:3d} {mutation.path}', end=' ', flush=True)
+      verdict, detail = run_mutation(folder, mutation)
+      print(f'{verdict} {time.time() - start:.0f} s {detail}', flush=True)
+      if verdict != 'killed':
+        left[number] = verdict
+  for number, verdict in left.items():
+    _, original, mutated, _ = MUTATIONS[number - 1]
+    reason = REASONS.get(number, '')
+    print(f'{verdict} {number}: {original!r} -> {mutated!r} {reason}')
+  print(f'{len(only) - len(left)} of {len(only)} killed')
+  unexplained = [n for n in left if left[n] == 'BROKEN' or n not in REASONS]
+  return 1 if unexplained else 0
+
+
+if __name__ == '__main__':
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--only', help='numbers, separated by commas')
+  chosen = parser.parse_args().only
+  everything = range(1, len(MUTATIONS) + 1)
+  sys.exit(main([int(n) for n in chosen.split(',')] if chosen else everything))
