@@ -78,13 +78,16 @@ TABLE = {
     ('reshape(-1, 1, 2, 1) < height', 'reshape(-1, 1, 2, 1) <= height'),
   ),
   'ops/image.py': (('[[cos, sin], [-sin, cos]]', '[[cos, -sin], [sin, cos]]'),),
-  'ops/input_transform.py': (
-    ('jnp.exp(-log_scale - log_aspect)', 'jnp.exp(log_scale - log_aspect)'),
-    (
-      'np.exp(-0.5 * (offsets / sigma) ** 2)',
-      'np.exp(-((offsets / sigma)**2))',
-    ),
-    ('(1.5 * d - 2.5) * d', '(1.25 * d - 2.25) * d'),
+  'ops/shift_transform.py': (
+    ('slope * (rows[:, None] - shift[0])', 'slope * rows[:, None]'),
+    ('-inverse @ (PIXELS', 'inverse @ (PIXELS'),
+    ('sinh_term * s / (2 * k * (2 * k + 1))', 'sinh_term * s / (2 * k)'),
+    ('(1.5 * distance - 2.5)', '(1.25 * distance - 2.25)'),
+  ),
+  'learners/udl/shift.py': (
+    ('clean, method', 'x, method'),
+    ('shift_transform.apply(phi, decoded)', 'decoded'),
+    ('+ weight * sizes * moved', '+ weight * moved'),
   ),
   'ops/weight_tokens.py': (
     ('slices[:, first:size].T', 'slices[:, -len(extras) :].T'),
@@ -108,8 +111,8 @@ TABLE = {
     ('ordered[:, -1] - ordered[:, -2]', 'ordered[:, -1] - ordered[:, 0]'),
   ),
   'learners/udl/fast_weights.py': (
-    ("sizes['transform'][name] * unit", "sizes['transform'][name]"),
-    ('(support.y < 0)', '(support.y >= 0)'),
+    ('scale = unit * decay', 'scale = decay'),
+    ("with_encoder(params, v)['frozen']", "params['frozen']"),
   ),
   'learners/udl/baselines.py learners/udl/evaluate_test.py': (
     ('images, scale * tau, 1.0', 'images, scale, 1.0'),

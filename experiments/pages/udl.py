@@ -27,6 +27,10 @@ _DETAILS = {
   **{f'weight_{name}': f'weight of {name}' for name in _LOSSES},
 }
 _NO_VAE = {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'}
+_SHIFT = {
+  **{'elbo': 'shift', 'ssl': 'none', 'critic': 'none'},
+  'inner_steps': 5,
+}
 _NO_STEPS = {'inner_steps': 0, 'elbo': 'none', 'ssl': 'none', 'critic': 'none'}
 # Phase `inner`: what differs from `configs/udl.py:inner`.
 _INNER = {
@@ -53,7 +57,11 @@ _INNER = {
     'inner_rates': 'fixed',
     'meta_grad': 'none',
   },
-  'adapt_film_transform_no_vae': {'adapt': 'film+transform', **_NO_VAE},
+  # The shift of the unlabelled images by its ELBO, or without any vae by the
+  # evidence of the classes; with nothing else, and beside the default.
+  'shift': {'adapt': 'shift', **_SHIFT},
+  'shift_mixture': {'adapt': 'shift', **_SHIFT, **_NO_VAE, 'ssl': 'mixture'},
+  'film_shift': {'adapt': 'film+shift', 'elbo': 'shift', 'inner_steps': 5},
 }
 # K = 0 from scratch, for as many updates as both phases together.
 _LONGER = '--config.steps=4800'
@@ -236,6 +244,14 @@ def _other_classes():
   )
 
 
+def _shift():
+  """Return the page of the shift's ELBO, by family; `valid`, seed 0."""
+  shifts = ('none', 'training', 'shear', 'rotation', 'stretch')
+  evaluations = _shifted(shifts=shifts, episodes=600, split='valid')
+  names = ('cluster_alone', 'shift', 'shift_mixture', 'film_shift')
+  return _page(_rows(names, evaluations), 'udl', 'cluster_alone:accuracy')
+
+
 def _rates():
   """Return the page on which the rates of TENT and TTT are chosen, `valid`."""
   evaluations = page.merged(
@@ -305,17 +321,11 @@ def _layer():
   """Return pages with norms over single images, the former default."""
   norm = page.overrides(norm='layer')
   names = ('default', 'longer_base', 'tent', 'constant_film')
-  valid = _shifted(shifts=_ALL[:-1], episodes=600, split='valid')
-  transform = ('default', 'adapt_film_transform_no_vae')
   compared, folder = 'default:accuracy', 'udl-layer'
   return {
     'udl-layer': _main(folder, _TWINS, settings=norm),
     'udl-layer-others': _page(
       _rows(names, _shifted(), settings=norm), folder, compared
-    ),
-    # An input transform beside film.
-    'udl-layer-transform': _page(
-      _rows(transform, valid, settings=norm), folder, compared
     ),
   }
 
@@ -343,6 +353,7 @@ PAGES = {
   'udl': _main('udl', (*_TWINS, *_WITHOUT_STEPS)),
   'udl-other-classes': _other_classes(),
   'udl-rates': _rates(),
+  'udl-shift': _shift(),
   'udl-balanced': _balanced(),
   **_others(),
   'udl-generated-for': _generated_for(),

@@ -121,14 +121,20 @@ def network_under(
   network: target_network.Network,
   images: inner_losses.Images,
   v: core.PyTree,
+  gated: bool = True,
 ) -> target_network.Network:
-  """Return the network under v, with prototypes moved by v['shift']."""
+  """Return the network under v, with prototypes moved by v['shift'].
+
+  The steps themselves are not gated, so that each has a gradient.
+  """
   support = images.support
   network = fast_weights.apply(config, params, network, support, v)
   if 'shift' not in v:
     return network
   phi = v['shift']
-  weight = shift.weight(config, params, phi, images)
+  weight = jnp.exp(params['inner']['shift']['log_weight'])
+  if gated:
+    weight = shift.weight(config, params, phi, images)
   return shift.move_prototypes(config, network, support, phi, weight)
 
 
@@ -240,7 +246,7 @@ def descend(
   inner = params['inner']
 
   def true_loss(v):
-    under_v = network_under(config, params, network, inputs.images, v)
+    under_v = network_under(config, params, network, inputs.images, v, False)
     inputs_v = read(config, params, under_v, inputs, v)
     values = inner_losses.evaluate(config, inner, inputs_v)
     return inner_losses.total(config, inner, values)

@@ -100,7 +100,7 @@ def classifier(episode, **settings):
     ({}, {}),
     ({'inner_steps': 0, 'cluster': 0, 'elbo': 'none', 'ssl': 'none'}, {}),
     pytest.param(
-      {'adapt': 'film+transform', 'elbo': 'images'}, {}, marks=pytest.mark.slow
+      {'adapt': 'film+shift', 'elbo': 'shift'}, {}, marks=pytest.mark.slow
     ),
     pytest.param({}, {'unlabelled': 0}, marks=pytest.mark.slow),
     ({}, {'cond': True}),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hyperudl.learners.udl import fast_weights
-from hyperudl.ops import input_transform
+from hyperudl.ops import shift_transform
 from tests.testing import udl as helper
 
 
@@ -16,7 +16,7 @@ def test_v_0_changes_nothing():
   def compare(params, network, support):
     v = fast_weights.identity(config, params, network)
     under_v = fast_weights.apply(config, params, network, support, v)
-    return network, under_v._replace(transform=None)
+    return network, under_v
 
   for a, b in zip(*map(jax.tree.leaves, helper.on_network(config, compare)())):
     np.testing.assert_allclose(a, b, atol=1e-5)
@@ -35,16 +35,6 @@ def test_film_adds_each_number_once_and_leaves_kernels_alone():
   np.testing.assert_allclose(sorted(added), increment, rtol=1e-4)
 
 
-def test_a_transform_leaves_labelled_images_alone():
-  support = helper.episode().support
-  transform = input_transform.identity()
-  transform['bias'] = jnp.array([0.5])
-  changed = fast_weights.transform_unlabelled(transform, support).x
-  way = helper.WAY
-  np.testing.assert_array_equal(changed[:way], support.x[:way])
-  np.testing.assert_allclose(changed[way:], support.x[way:] + 0.5, atol=1e-5)
-
-
 def test_rates_are_signed_numbers_of_elements_or_steps():
   config = helper.tiny_config(adapt='film+head', inner_rate=0.3)
   v = {'film': jnp.zeros(3), 'head': jnp.zeros((2, 2))}
@@ -53,12 +43,14 @@ def test_rates_are_signed_numbers_of_elements_or_steps():
   np.testing.assert_allclose(rates['head'], [0.3, 0.3], rtol=1e-6)
 
 
-def test_rates_of_a_transform_are_in_units_of_its_groups():
-  config = helper.tiny_config(adapt='transform', inner_rate=0.3)
-  v = {'transform': input_transform.identity()}
-  for name, rates in fast_weights.rates(config, v)['transform'].items():
-    unit = input_transform.RATES[name]
-    np.testing.assert_allclose(rates, [0.3 * unit] * 2, rtol=1e-6)
+def test_rates_of_a_shift_are_in_units_of_its_parts_and_decay():
+  config = helper.tiny_config(adapt='shift', elbo='shift', inner_rate=0.3)
+  v = {'shift': shift_transform.identity()}
+  for name, rates in fast_weights.rates(config, v)['shift'].items():
+    assert rates.shape == (2, *v['shift'][name].shape)
+    first = 0.3 * shift_transform.RATES[name]
+    np.testing.assert_allclose(rates[0], np.full(rates[0].shape, first), 1e-6)
+    np.testing.assert_allclose(rates[1], 0.6 * rates[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize('adapt', ['stem', 'film+film', 'film+tokens'])
@@ -71,7 +63,7 @@ def test_unknown_parts_are_refused(adapt):
   'adapt',
   [
     'encoder',
-    *(pytest.param(p, marks=pytest.mark.slow) for p in ('hyper', 'transform')),
+    pytest.param('hyper', marks=pytest.mark.slow),
   ],
 )
 def test_inputs_and_weights_of_the_hypernetwork_change_generated_weights(adapt):
@@ -84,4 +76,3 @@ def test_inputs_and_weights_of_the_hypernetwork_change_generated_weights(adapt):
   after = run(params, support, key)
   kernels = [each.weights['block0']['kernel'] for each in (before, after)]
   assert float(jnp.abs(kernels[1] - kernels[0]).max()) > 1e-6
-  assert (after.transform is not None) == (adapt == 'transform')

@@ -19,11 +19,11 @@ ALL_SSL = '+'.join(inner_losses.SSL)
 PAIRS = (
   ('film', 'features'),
   ('head', 'features'),
-  ('transform', 'features'),
-  ('encoder', 'images'),
+  ('shift', 'shift'),
+  ('encoder', 'shift'),
 )
 OTHER_PAIRS = sorted(
-  set(itertools.product(fast_weights.PARTS, ('features', 'images'))) - {*PAIRS}
+  set(itertools.product(fast_weights.PARTS, ('features', 'shift'))) - {*PAIRS}
 )
 
 
@@ -52,7 +52,9 @@ def test_a_loss_has_a_gradient_exactly_where_the_table_says(part, elbo):
     inputs = inner_losses.draw(images, terms['mean'], jax.random.key(1))
 
     def values(v):
-      under_v = fast_weights.apply(config, params, network, support, v)
+      under_v = inner_loop.network_under(
+        config, params, network, images, v, gated=False
+      )
       read = inner_loop.read(config, params, under_v, inputs, v)
       return inner_losses.evaluate(config, params['inner'], read)
 
@@ -77,13 +79,17 @@ def test_a_loss_has_a_gradient_exactly_where_the_table_says(part, elbo):
     ({'ssl': 'rotation'}, "ssl must be 'none', one of"),
     ({'ssl': 'byol+byol'}, "ssl must be 'none', one of"),
     ({'ssl': 'infonce'}, "ssl must be 'none', one of"),
-    ({'elbo': 'pixels'}, 'is none of none, features, images'),
+    ({'elbo': 'pixels'}, 'is none of none, features, shift'),
     ({'critic': 'yes'}, 'is none of none, predictions'),
     (
       {'elbo': 'none', 'ssl': 'none', 'critic': 'none'},
       'no inner loss reaches',
     ),
-    ({'elbo': 'images'}, "elbo = 'images' has no gradient"),
+    ({'elbo': 'shift'}, "elbo = 'shift' has no gradient"),
+    (
+      {'adapt': 'shift', 'elbo': 'shift', 'setting': 'clusters'},
+      "adapt = 'shift' moves prototypes",
+    ),
     ({'adapt': 'film+head', 'critic': 'none'}, "reaches adapt = 'head'"),
   ],
 )
@@ -98,7 +104,8 @@ def test_unknown_losses_and_losses_that_reach_nothing_are_refused(
   'changes',
   [
     {'inner_steps': 0, 'elbo': 'none', 'ssl': 'none', 'critic': 'none'},
-    {'adapt': 'encoder', 'elbo': 'images', 'ssl': 'none', 'critic': 'none'},
+    {'adapt': 'encoder', 'elbo': 'shift', 'ssl': 'none', 'critic': 'none'},
+    {'adapt': 'shift', 'elbo': 'none', 'ssl': 'mixture', 'critic': 'none'},
     {'adapt': 'head', 'elbo': 'none', 'ssl': 'certainty', 'critic': 'none'},
     {'adapt': 'film+head', 'ssl': 'byol+certainty', 'critic': 'none'},
   ],
@@ -120,6 +127,21 @@ def test_certainty_is_the_mean_entropy_of_the_rows_that_count():
   expected = np.mean(-np.sum(p * np.log(p), axis=1))
   value = inner_losses.certainty(None, inputs_of(logits=logits))
   np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_the_mixture_renews_its_proportions_before_its_evidence():
+  logits = 3 * jax.random.normal(jax.random.key(0), (5, 3))
+  rows = np.asarray(logits, np.float64)[[0, 1, 3, 4]]
+  pi = np.full(3, 1 / 3)
+  for _ in range(inner_losses.EM_STEPS):
+    joint = pi * np.exp(rows)
+    pi = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
+  expected = -np.mean(np.log((pi * np.exp(rows)).sum(axis=1)))
+  value = inner_losses.mixture(None, inputs_of(logits=logits))
+  np.testing.assert_allclose(value, expected, rtol=1e-4)
+  # The evidence of a mixture cannot fall by expectation maximisation.
+  uniform = -np.mean(np.log((np.exp(rows) / 3).sum(axis=1)))
+  assert value < uniform
 
 
 def test_byol_equals_plain_loops():
@@ -180,7 +202,7 @@ def test_the_elbo_of_images_is_in_nats_per_pixel_of_the_rows_that_count():
     'kl': jnp.array([0.5, 0.5, 70, 1, 0]),
     'image': jnp.zeros((5, 2, 3, 1)),
   }
-  value = inner_losses.image_elbo(None, inputs_of(elbo_terms=terms))
+  value = inner_losses.shift_elbo(None, inputs_of(elbo_terms=terms))
   np.testing.assert_allclose(value, (10 + 2) / 4 / 6, rtol=1e-6)
 
 

@@ -1,0 +1,210 @@
+"""The shift of an episode: its ELBO, its inference and what it moves."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hyperudl import core
+from hyperudl.data import datasets
+from hyperudl.learners import udl
+from hyperudl.learners import vae
+from hyperudl.learners.udl import inner_loop
+from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import shift
+from hyperudl.ops import gradient_descent
+from hyperudl.ops import image
+from hyperudl.ops import shift_transform
+from tests.testing import udl as helper
+
+SHIFT = {
+  'adapt': 'shift',
+  'elbo': 'shift',
+  'ssl': 'none',
+  'critic': 'none',
+  'gate': 'none',
+  'cluster': 0,
+}
+
+
+def some_phi(size=0.2):
+  rng = np.random.default_rng(1)
+  return jax.tree.map(
+    lambda leaf: jnp.float32(size * rng.normal(size=leaf.shape)),
+    shift_transform.identity(),
+  )
+
+
+def test_the_elbo_is_that_of_the_image_as_it_is():
+  config = helper.tiny_config(**SHIFT)
+  params = helper.random_params(udl.make(config))
+  x, phi = helper.episode().support.x, some_phi()
+  terms = shift.elbo_terms(config, params, phi, x)
+  net = params['frozen']['vae']['net']
+  dense = lambda layer, rows: rows @ layer['kernel'] + layer['bias']
+  rows = np.asarray(shift_transform.invert(phi, x)).reshape(len(x), -1)
+  silu = lambda rows: rows / (1 + np.exp(-rows))
+  hidden = silu(dense(net['encoder_0'], rows))
+  mean, log_variance = np.split(dense(net['posterior'], hidden), 2, axis=1)
+  log_variance = np.clip(log_variance, -8, 4)
+  hidden = silu(dense(net['decoder_0'], mean))
+  decoded = 1 / (1 + np.exp(-dense(net['pixels'], hidden)))
+  seen = shift_transform.apply(phi, jnp.float32(decoded.reshape(x.shape)))
+  variance = np.exp(net['log_variance'])
+  squares = np.square(x - seen) / variance + np.log(2 * np.pi * variance)
+  np.testing.assert_allclose(
+    terms['nll'], squares.sum(axis=(1, 2, 3)) / 2, rtol=1e-4
+  )
+  # The KL by Monte Carlo: the mean of log q(z) - log p(z).
+  rng = np.random.default_rng(0)
+  noise = rng.normal(size=(200_000, *mean.shape))
+  latent = mean + np.exp(log_variance / 2) * noise
+  kl = 0.5 * (latent**2 - noise**2 - log_variance).sum(axis=2).mean(axis=0)
+  np.testing.assert_allclose(terms['kl'], kl, rtol=0.02, atol=0.02)
+
+
+def test_the_gradient_of_the_elbo_agrees_with_finite_differences():
+  config = helper.tiny_config(**SHIFT)
+  with jax.enable_x64(True):
+    double = lambda tree: jax.tree.map(
+      lambda x: jnp.asarray(x, jnp.float64), tree
+    )
+    params = double(helper.random_params(udl.make(config)))
+    x, phi = double(helper.episode().support.x), double(some_phi(0.05))
+    value = jax.jit(
+      lambda phi: jnp.mean(shift.free_energy(config, params, phi, x))
+    )
+    grads = jax.jit(jax.grad(value))(phi)
+    for part, leaf in phi.items():
+      for at in np.ndindex(leaf.shape):
+        ends = [value({**phi, part: leaf.at[at].add(h)}) for h in (1e-6, -1e-6)]
+        numeric = (ends[0] - ends[1]) / 2e-6
+        np.testing.assert_allclose(grads[part][at], numeric, 1e-4, 1e-5)
+
+
+def test_without_a_shift_the_network_is_the_plain_one():
+  config = helper.tiny_config(
+    **{**SHIFT, 'shift_start': 'identity', 'inner_rate': 0.0}
+  )
+  learner = udl.make(config)
+  data = helper.episode()
+  params = jax.jit(learner.init)(jax.random.key(0), data)
+  plain = helper.tiny_udl(phase='base')
+  wanted = helper.logits(plain, helper.without_inner(params), data)
+  got = helper.logits(learner, params, data)
+  np.testing.assert_allclose(got, wanted, rtol=1e-6)
+  # With steps it is another one.
+  stepping = helper.tiny_udl(**{**SHIFT, 'inner_rate': 1.0})
+  params = jax.jit(stepping.init)(jax.random.key(0), data)
+  params['inner']['shift']['threshold'] = jnp.float32(-5.0)
+  moved = helper.logits(stepping, params, data)
+  assert np.abs(moved - got).max() > 1e-3
+
+
+def test_prototypes_move_to_the_shifted_support():
+  config = helper.tiny_config(**SHIFT)
+  phi = some_phi()
+
+  def move(params, network, support):
+    moved = shift.move_prototypes(config, network, support, phi, 0.5)
+    return network, moved.prototypes, params['log_scale']
+
+  network, prototypes, _ = helper.on_network(config, move)()
+  support = helper.episode().support
+  learner = udl.make(config)
+  x = shift_transform.apply(phi, support.x[: helper.WAY])
+  # One labelled image a class: the prototype is its feature as a query's.
+  logits = learner.predict(None, network, x, None)
+  own = np.asarray(prototypes - network.prototypes) / 0.5
+  sizes = np.linalg.norm(network.prototypes, axis=1)
+  np.testing.assert_allclose(np.linalg.norm(own, axis=1), sizes, rtol=1e-4)
+  unit = own / sizes[:, None]
+  heads = network.prototypes / sizes[:, None]
+  wanted = np.exp(network.log_scale) * unit @ heads.T
+  np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+@functools.cache
+def trained_vae(steps=1200):
+  """A small autoencoder of the built-in characters, and its images."""
+  data = datasets.load('glyphs', 'train', 'data_numpy_dir')
+  pixels = jnp.asarray(data.images[::3], jnp.uint8)
+  config = vae.Config(hidden=(128,), latent=16, beta_steps=0)
+  net = vae.network(config, pixels.shape[1:])
+  variables = net.init(
+    jax.random.key(0), jnp.zeros((1, *pixels.shape[1:])), jnp.zeros((1, 16))
+  )
+  optimizer = optax.adam(2e-3)
+
+  @jax.jit
+  def train(variables):
+    def step(carry, key):
+      variables, state = carry
+      rows_key, noise_key = jax.random.split(key)
+      rows = jax.random.randint(rows_key, (64,), 0, len(pixels))
+      x = pixels[rows].astype(jnp.float32) / 255
+
+      def loss(variables):
+        terms = net.apply(variables, x, jax.random.normal(noise_key, (64, 16)))
+        return jnp.mean(terms['nll'] + terms['kl']) / 784
+
+      updates, state = optimizer.update(jax.grad(loss)(variables), state)
+      return (optax.apply_updates(variables, updates), state), None
+
+    keys = jax.random.split(jax.random.key(1), steps)
+    return jax.lax.scan(step, (variables, optimizer.init(variables)), keys)[0]
+
+  params = {'frozen': {'vae': {'net': train(variables)[0]['params']}}}
+  config = udl.Config(vae_hidden=(128,), vae_latent=16, inner_steps=6, **SHIFT)
+  return config, params, pixels
+
+
+@pytest.mark.slow
+def test_the_shear_of_an_episode_is_recovered():
+  config, params, pixels = trained_vae()
+  rng = np.random.default_rng(0)
+  y = jnp.array([0] * 5 + [-1] * 25)
+
+  @jax.jit
+  def infer(x):
+    support = core.Examples(x, y)
+    images = inner_loop.select_images(support)
+    phi = shift.initial_value(config, params, images)
+    rates = {
+      name: 0.3
+      * unit
+      * 0.6 ** jnp.arange(6.0).reshape(-1, *[1] * phi[name].ndim)
+      for name, unit in shift_transform.RATES.items()
+    }
+    loss = lambda phi, k: inner_losses.shift_elbo(
+      None,
+      inner_losses.Inputs(
+        images,
+        *[None] * 9,
+        elbo_terms=shift.elbo_terms(config, params, phi, x),
+      ),
+    )
+    phi, _ = gradient_descent.descend(
+      loss,
+      phi,
+      rates,
+      normalization=gradient_descent.Normalization(
+        'unit', epsilon=0.01, per_leaf=True
+      ),
+    )
+    return phi, shift.gain(config, params, phi, images)
+
+  true, got, gains = [], [], []
+  for _ in range(20):
+    x = jnp.asarray(pixels[rng.integers(len(pixels), size=30)]) / 255.0
+    amount = rng.choice([-1, 1]) * rng.uniform(0.5, 0.8)
+    x = jnp.concatenate([x[:5], image.shear(x[5:], amount)])
+    phi, gain = infer(x)
+    true.append(amount)
+    got.append(float(shift_transform.exponential(phi['matrix'])[1, 0]))
+    gains.append(float(gain))
+  assert np.corrcoef(true, got)[0, 1] > 0.9
+  assert np.mean(gains) > 2
