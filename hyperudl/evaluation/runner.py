@@ -189,6 +189,7 @@ def _evaluate_new(
   if values is None:
     return None
   row = evaluator_lib.summarise(config, values)
+  row |= provenance(workdir, config, str(step), split)
   # Before the row: a kill in between repeats both, and loses none.
   if split == 'valid':
     policy = checkpoints.Policy.from_config(config)

@@ -26,6 +26,9 @@ FIELDS = {
   'proportions',
   'support_query',
   'augment',
+  'split',
+  'checkpoint',
+  'overrides',
 }
 
 
@@ -166,12 +169,16 @@ def test_each_kind_of_evaluation_has_a_result_file_of_its_own(evaluated):
   polled = runs.results(runs.finished_run(), 'test')
   rows = runs.results(workdir, 'test')
   # The same numbers as the poller's, one line more.
-  assert rows == [*polled, polled[-1]]
+  assert rows == [*polled, {**polled[-1], 'checkpoint': 'latest'}]
+  assert [row['checkpoint'] for row in polled] == [
+    str(row['step']) for row in polled
+  ]
   (number,) = runs.results(workdir, 'number-test')
   assert number['step'] == 190
   valid = {r['step']: r for r in runs.results(runs.finished_run(), 'valid')}
   (best,) = runs.results(workdir, 'best-valid')
-  assert best == max(valid.values(), key=lambda r: (r['accuracy'], -r['step']))
+  highest = max(valid.values(), key=lambda r: (r['accuracy'], -r['step']))
+  assert best == {**highest, 'checkpoint': 'best'}
   (size,) = runs.results(workdir, '2way-2shot-test')
   assert size['accuracy'] >= 0.4  # of 2 classes
   (other,) = runs.results(workdir, 'other-test')
