@@ -180,6 +180,17 @@ def optimise(
   return value, losses
 
 
+def random_like(key: jax.Array, grads: PyTree) -> PyTree:
+  """Draw a random direction for each leaf of a gradient, with its norm."""
+  leaves, structure = jax.tree.flatten(jax.lax.stop_gradient(grads))
+  directions = []
+  for k, leaf in zip(jax.random.split(key, len(leaves)), leaves):
+    random = jax.random.normal(k, leaf.shape)
+    size = jnp.linalg.norm(leaf) / jnp.linalg.norm(random)
+    directions.append(size * random)
+  return jax.tree.unflatten(structure, directions)
+
+
 def _at_order(grads, first_order, order):
   """Stop a fraction of the outer gradient at the inner gradients."""
   if not first_order and order is None:

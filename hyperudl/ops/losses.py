@@ -179,3 +179,25 @@ def classification_metrics(
     'nll': cross_entropy(logits, y),
     'probabilities': jax.nn.softmax(logits, axis=-1),
   }
+
+
+def mixture_nll(
+  logits: jax.Array, mask: jax.Array, iterations: int = 3
+) -> jax.Array:
+  """Compute -mean log sum_c pi_c exp(logit_c), nats f32[].
+
+  The negative log evidence of a mixture of classes whose proportions pi are
+  found by expectation maximisation, without a gradient. Soft k-means is the E
+  and the M step of this model.
+
+  Args:
+    logits: f32[n, N].
+    mask: f32[n], rows that count.
+    iterations: of the proportions, which start uniform; static.
+  """
+  pi = jnp.full(logits.shape[1], 1 / logits.shape[1])
+  for _ in range(iterations):
+    pi = masked_mean(jax.nn.softmax(logits + jnp.log(pi + 1e-6)), mask)
+  pi = jax.lax.stop_gradient(pi)
+  evidence = jax.nn.logsumexp(logits + jnp.log(pi + 1e-6), axis=-1)
+  return -masked_mean(evidence, mask)

@@ -50,13 +50,7 @@ def evaluate(
   for name, rate in params['inner'].get('rates', {}).items():
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
     results[f'histogram/rates_{name}'] = jnp.concatenate(flat)
-  if trace.v is not None and 'shift' in trace.v:
-    phi = jax.tree.map(lambda leaf: leaf[-1], trace.v['shift'])
-    results['phi'] = jnp.concatenate([p.ravel() for p in jax.tree.leaves(phi)])
-    x = episode.support.x
-    results['image/shifted_support'] = jnp.stack(
-      [x, shift_transform.apply(phi, x)]
-    )
+  results |= _inferred_shift(trace, episode.support.x)
   networks = inner_loop.networks_after(config, params, network, support, trace)
   for k, network_k in enumerate(networks, 1):
     results[f'accuracy_step_{k}'] = _accuracy(
@@ -72,6 +66,17 @@ def evaluate(
 def _accuracy(config, params, network, episode):
   logits = target_network.query_logits(config, network, episode)
   return losses.accuracy(logits, episode.query.y)
+
+
+def _inferred_shift(trace, x):
+  """Return phi f32[8] and the support through T_phi, if there is any."""
+  if trace.v is None or 'shift' not in trace.v:
+    return {}
+  phi = jax.tree.map(lambda leaf: leaf[-1], trace.v['shift'])
+  return {
+    'phi': jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(phi)]),
+    'image/shifted_support': jnp.stack([x, shift_transform.apply(phi, x)]),
+  }
 
 
 def _pictures(config, params, network, x):

@@ -96,13 +96,12 @@ def adapt(
   gates = _gates(config, params, network, inputs_0, terms)
   v, trace = inner.get('start', v), Trace({'gate': gates.step})
   if 'shift' in v and config.shift_start == 'candidates':
-    phi = shift.initial_value(config, params, images)
-    v = {**v, 'shift': phi}
+    v = {**v, 'shift': shift.initial_value(config, params, images)}
   if config.inner_steps:
     v, steps = descend(config, params, network, inputs, v, gates.step, key)
     trace = Trace(_step_metrics(gates, steps), steps.values, auxiliary)
   if 'shift' in v:
-    trace.metrics.update(_shift_metrics(config, params, images, v['shift']))
+    trace.metrics.update(shift.metrics(config, params, v['shift'], images))
   network = network_under(config, params, network, images, v)
   if config.cluster:
     trace.metrics.update(gate_cluster=gates.mass, gate_scale=gates.scale)
@@ -123,27 +122,11 @@ def network_under(
   v: core.PyTree,
   gated: bool = True,
 ) -> target_network.Network:
-  """Return the network under v, with prototypes moved by v['shift'].
-
-  The steps themselves are not gated, so that each has a gradient.
-  """
-  support = images.support
-  network = fast_weights.apply(config, params, network, support, v)
+  """Return the network under v; `gated` is for the prototypes of a shift."""
+  network = fast_weights.apply(config, params, network, images.support, v)
   if 'shift' not in v:
     return network
-  phi = v['shift']
-  weight = jnp.exp(params['inner']['shift']['log_weight'])
-  if gated:
-    weight = shift.weight(config, params, phi, images)
-  return shift.move_prototypes(config, network, support, phi, weight)
-
-
-def _shift_metrics(config, params, images, phi):
-  args = config, params, phi, images
-  return {
-    'shift_weight': shift.weight(*args),
-    'elbo_gain': shift.gain(*args),
-  }
+  return shift.move(config, params, network, images, v['shift'], gated)
 
 
 def _step_metrics(gates, steps):
@@ -243,10 +226,10 @@ def descend(
   `network` is under v_0, `inputs` are from `inner_losses.draw`; `key` is used
   only for random directions (a control).
   """
-  inner = params['inner']
+  inner, context = params['inner'], (config, params, network, inputs.images)
 
   def true_loss(v):
-    under_v = network_under(config, params, network, inputs.images, v, False)
+    under_v = network_under(*context, v, gated=False)
     inputs_v = read(config, params, under_v, inputs, v)
     values = inner_losses.evaluate(config, inner, inputs_v)
     return inner_losses.total(config, inner, values)
@@ -255,7 +238,7 @@ def descend(
     if config.direction != 'random':
       return true_loss(v)
     slope = jax.grad(true_loss)(jax.lax.stop_gradient(v))
-    slope = _random_like(jax.random.fold_in(key, k), slope)
+    slope = gradient_descent.random_like(jax.random.fold_in(key, k), slope)
     return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, slope, v)))
 
   epsilon = 1e-8
@@ -278,17 +261,6 @@ def descend(
   if config.meta_grad == 'none':
     v, trace = jax.lax.stop_gradient((v, trace))
   return v, trace
-
-
-def _random_like(key, grads):
-  """Draw a random direction for each leaf of a gradient, with its norm."""
-  leaves, structure = jax.tree.flatten(jax.lax.stop_gradient(grads))
-  directions = []
-  for k, leaf in zip(jax.random.split(key, len(leaves)), leaves):
-    random = jax.random.normal(k, leaf.shape)
-    size = jnp.linalg.norm(leaf) / jnp.linalg.norm(random)
-    directions.append(size * random)
-  return jax.tree.unflatten(structure, directions)
 
 
 def refine_prototypes(

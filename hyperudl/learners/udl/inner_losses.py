@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 BETA = 0.25  # KL weight of the ELBO on features
 LATENT = 16  # latent size of the ELBO on features
-EM_STEPS = 3  # of the proportions of 'mixture'
 PIXEL_VARIANCE = 0.1  # of the likelihood of that ELBO's decoder
 
 
@@ -101,7 +100,6 @@ def feature_elbo(params: core.PyTree, inputs: Inputs) -> jax.Array:
 
 def shift_elbo(params: None, inputs: Inputs) -> jax.Array:
   """Compute the negative ELBO F of `shift`, in nats per pixel."""
-  del params
   terms = inputs.elbo_terms
   nats = losses.masked_mean(terms['nll'] + terms['kl'], inputs.images.mask)
   return nats / math.prod(terms['image'].shape[1:])
@@ -109,7 +107,6 @@ def shift_elbo(params: None, inputs: Inputs) -> jax.Array:
 
 def geometry(params: None, inputs: Inputs) -> jax.Array:
   """Compute how pairwise cosines of features and of vae latents differ."""
-  del params
   return losses.geometry(inputs.features, inputs.reference, inputs.images.mask)
 
 
@@ -131,15 +128,11 @@ def byol(params: core.PyTree, inputs: Inputs) -> jax.Array:
     return _dense(layers[1], jax.nn.relu(_dense(layers[0], x)))
 
   pair = (inputs.first_features, inputs.second_features)
-  first, second = [perceptron(params['project'], x) for x in pair]
-  from_first, from_second = [
-    perceptron(params['predict'], x) for x in (first, second)
-  ]
+  first, second = (perceptron(params['project'], x) for x in pair)
+  predict = functools.partial(perceptron, params['predict'])
   mask = inputs.images.mask
-  return 0.5 * (
-    losses.byol(from_first, second, mask)
-    + losses.byol(from_second, first, mask)
-  )
+  loss = losses.byol(predict(first), second, mask)
+  return 0.5 * (loss + losses.byol(predict(second), first, mask))
 
 
 def certainty(params: None, inputs: Inputs) -> jax.Array:
@@ -150,20 +143,8 @@ def certainty(params: None, inputs: Inputs) -> jax.Array:
 
 
 def mixture(params: None, inputs: Inputs) -> jax.Array:
-  """Compute the negative log evidence of a mixture of the classes, nats.
-
-  -mean log sum_c pi_c exp(logit_c), where the proportions pi are renewed by
-  expectation maximisation. Soft k-means is this model's E and M step without a
-  gradient.
-  """
-  del params
-  mask, logits = inputs.images.mask, inputs.logits
-  pi = jnp.full(logits.shape[1], 1 / logits.shape[1])
-  for _ in range(EM_STEPS):
-    pi = losses.masked_mean(jax.nn.softmax(logits + jnp.log(pi)), mask)
-    pi = jax.lax.stop_gradient(pi)
-  evidence = jax.nn.logsumexp(logits + jnp.log(pi + 1e-6), axis=-1)
-  return -losses.masked_mean(evidence, mask)
+  """Compute the negative log evidence of a mixture of the classes, nats."""
+  return losses.mixture_nll(inputs.logits, inputs.images.mask)
 
 
 def init_critic(

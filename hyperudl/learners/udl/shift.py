@@ -194,3 +194,31 @@ def move_prototypes(
   prototypes = network.prototypes
   sizes = jnp.linalg.norm(prototypes, axis=-1, keepdims=True)
   return network._replace(prototypes=prototypes + weight * sizes * moved)
+
+
+def move(
+  config: 'Config',
+  params: core.PyTree,
+  network: target_network.Network,
+  images: inner_losses.Images,
+  phi: core.PyTree,
+  gated: bool,
+) -> target_network.Network:
+  """Return the network with prototypes moved by phi, gated or not."""
+  factor = jnp.exp(params['inner']['shift']['log_weight'])
+  if gated:
+    factor = weight(config, params, phi, images)
+  return move_prototypes(config, network, images.support, phi, factor)
+
+
+def metrics(
+  config: 'Config',
+  params: core.PyTree,
+  phi: core.PyTree,
+  images: inner_losses.Images,
+) -> dict[str, jax.Array]:
+  """Return the weight of the shifted prototypes and the gain in F."""
+  return {
+    'shift_weight': weight(config, params, phi, images),
+    'elbo_gain': gain(config, params, phi, images),
+  }
