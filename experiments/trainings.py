@@ -16,6 +16,7 @@ from experiments import page as page_lib
 from experiments import pages
 from hyperudl import core
 from hyperudl.core import config as config_lib
+from hyperudl.storage import filesystem
 from hyperudl.training import setup
 
 
@@ -84,13 +85,17 @@ def set_aside(workdir: pathlib.Path, reason: str) -> None:
   Args:
     workdir: of the run; another page's runs may lie beside it.
     reason: in words, for the log.
+
+  Raises:
+    core.Busy: another process trains it.
   """
   taken = len(list(workdir.parent.glob(f'{workdir.name}.stale-*')))
   place = workdir.with_name(f'{workdir.name}.stale-{taken + 1}')
   logging.warning(
     'stale: %s: %s; kept as %s, trained again', workdir, reason, place.name
   )
-  workdir.rename(place)
+  with filesystem.acquire_lock(workdir):
+    workdir.rename(place)
   for other in sorted(workdir.parent.glob('*/config.json')):
     if '.stale-' in other.parent.name or not other.exists():
       continue

@@ -59,7 +59,9 @@ def seeds_ci95(
 
   the squares of both intervals added (Graybill and Wang 1980). v_s and v_e
   both hold v_r, which is therefore taken from v_s where that is no larger. With
-  one seed it is the interval over episodes. Coverage: tests/evaluation.
+  one seed it is the interval over episodes. In simulations it covers 93 to 97%
+  (tests/evaluation), but 91% for two seeds with a dozen groups, if seeds
+  differ far more than episodes do.
 
   Args:
     values: [seeds, episodes, ...], for example of paired differences.

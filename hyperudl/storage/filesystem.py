@@ -58,7 +58,7 @@ def writing(path: StrPath) -> Iterator[None]:
 
 
 def replace(path: StrPath, content: bytes) -> None:
-  """Replace the content of a file at once: no reader sees a part of it.
+  """Replace the content of a file atomically: readers get the old or the new.
 
   Raises:
     core.Unwritable: the disk is full or may not be written.

@@ -20,6 +20,7 @@ def simulate(shape, stds, draws=6000):
 
 
 def coverage(interval):
+  """The fraction of intervals that hold 0; limits below allow for its noise."""
   mean, half = interval
   return np.mean(np.abs(mean) <= half)
 

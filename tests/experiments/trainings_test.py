@@ -7,8 +7,10 @@ from configs import mt3
 from experiments import page as page_lib
 from experiments import pages
 from experiments import trainings
+from hyperudl import core
 from hyperudl import learners
 from hyperudl.core import config as config_lib
+from hyperudl.storage import filesystem
 from tests.testing import results
 
 TRAINED = [name for name, page in pages.PAGES.items() if not page.retired]
@@ -139,6 +141,16 @@ def test_runs_that_start_from_a_stale_one_are_trained_again(tmp_path, warnings):
   warnings.clear()
   trainings.jobs_of(options, {})
   assert not warnings
+
+
+def test_a_stale_run_that_is_being_trained_is_left_alone(tmp_path):
+  options = results.arguments(tmp_path, 'udl-few-shot')
+  run = results.finish(options, 'vae-0', {})
+  text = (run / 'config.json').read_text()
+  (run / 'config.json').write_text(text.replace('3000', '60'))
+  with filesystem.acquire_lock(run), pytest.raises(core.Busy, match='in use'):
+    trainings.jobs_of(options, {})
+  assert run.exists()
 
 
 def test_a_stale_evaluation_is_made_again(tmp_path, monkeypatch, warnings):
