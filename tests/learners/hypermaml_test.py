@@ -28,17 +28,13 @@ LAWS = {
 
 WAY = 3
 TINY = {'channels': (4, 5), 'hidden': 6, 'inner_rate': 0.5, 'inner_steps': 2}
-
-
-def episode_of():
-  return episodes.episode_of(shot=2)
+episode_of = functools.partial(episodes.episode_of, shot=2)
 
 
 def built(**settings):
   learner = learners.make('hypermaml', WAY, {**TINY, **settings})
   params = jax.jit(learner.init)(jax.random.key(1), episode_of())
-  # The universal head starts at random, its bias at zero: move both.
-  params['head']['bias'] += jnp.array([0.3, -0.2, 0.1])
+  params['head']['bias'] += jnp.array([0.3, -0.2, 0.1])  # zero at first
   return learner, params
 
 
