@@ -22,5 +22,6 @@ def get_config(arg=None):
   config.episode.shot = 8
   config.episode.query = 8
   config.optimizer.learning_rate = 1.5e-3
+  config.learner.denoise = 1.0
   config.eval.episodes = 100
   return common.apply_variant(config, arg)

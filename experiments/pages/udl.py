@@ -151,15 +151,13 @@ def _against_own(sources, shifts):
 def _replaced():
   """Return pages on which images of other episodes replace the episode's own.
 
-  'other_classes': unlabelled images that share only the shift.
+  'other_classes': unlabelled images of classes that are not in the episode.
   """
   generated = {
     source: [f'--config.episode.emit_from={source}']
     for source in ('mean', 'other')
   }
-  other = [
-    f'--config.episode.{name}_data=other_classes' for name in ('inner', 'cond')
-  ]
+  other = ['--config.episode.unlabelled_classes=other']
   shifts = ('none', 'training', 'shear')
   more = ('none', 'training', 'adaptation', 'shear')
   return {

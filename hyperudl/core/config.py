@@ -15,7 +15,7 @@ from hyperudl.core.errors import BadInput
 from hyperudl.core.hyperparameters import field
 
 ConfigDict: TypeAlias = config_dict.ConfigDict
-_Source = Literal['true', 'noise', 'other', 'other_classes', 'none']
+_Source = Literal['true', 'noise', 'other', 'none']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +30,18 @@ class EpisodeConfig:
   tasks: int = field(0, at_least=0)  # tasks of one episode; 0: no task axis
   # How unlabelled images and queries are divided among the classes.
   proportions: Literal['balanced', 'dirichlet', 'dirichlet_0.7'] = 'balanced'
+  # 'other': those of unlabelled images are not in the episode otherwise; they
+  # then share nothing but its shift.
+  unlabelled_classes: Literal['own', 'other'] = 'own'
   transductive: bool = False  # the queries are the unlabelled images
   # Controls: what replaces the unlabelled images in the inner loss (inner_data)
   # and in the hypernetwork's input (cond_data), and whose support the weights
-  # are generated from: its own, the mean over others, or one other.
-  # 'other': images of another episode, with its shift; 'other_classes': images
-  # of classes that are not in the episode, with the episode's own shift.
+  # are generated from: its own, the mean over others, or one other. `phi_from`:
+  # whose images the inferred shift of `udl` is from (adapt='shift').
+  # 'other': images of another episode, with its shift.
   inner_data: _Source = 'true'
   cond_data: _Source = 'true'
+  phi_from: Literal['own', 'other'] = 'own'
   emit_from: Literal['own', 'mean', 'other'] = 'own'
 
 
@@ -68,9 +72,10 @@ class DataConfig:
   shift: str = 'none'  # see data/episodes/shifts.py
   split_by: Literal['auto', 'alphabet', 'class', 'image'] = 'auto'
   latents: str = ''  # workdir of a run with precomputed latents
-  augment: Literal['none', 'rot90', 'images', 'episode', 'episode+images'] = (
-    'rot90'
-  )
+  # 'scans': as 'rot90', and half of the episodes look like scans.
+  augment: Literal[
+    'none', 'rot90', 'scans', 'images', 'episode', 'episode+images'
+  ] = 'rot90'
   augment_individually: bool = False  # draw colours for each image
   augment_tests: bool = False  # augment episodes of evaluations too
   # 'reference': queries may repeat support images; 'joint': any class counts.
@@ -210,8 +215,8 @@ def _validate_unlabelled(episode):
     return
   if episode.proportions != 'balanced':
     return  # random class counts of the queries alone are legal
-  for name in ('inner_data', 'cond_data'):
-    if episode[name] not in ('true', 'none'):
+  for name in ('inner_data', 'cond_data', 'phi_from', 'unlabelled_classes'):
+    if episode[name] not in ('true', 'none', 'own'):
       raise BadInput(
         f'config.episode.{name} = {episode[name]!r} stands in for unlabelled '
         'images, but there are none: set config.episode.unlabelled >= 1'

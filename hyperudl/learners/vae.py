@@ -29,6 +29,7 @@ from hyperudl import learners
 from hyperudl.core import hyperparameters
 from hyperudl.core.hyperparameters import field
 from hyperudl.nets import vae as vae_net
+from hyperudl.ops import image
 from hyperudl.ops import losses
 
 
@@ -46,6 +47,9 @@ class Config:
   beta_start: float = field(0.25, at_least=0)  # initial KL weight
   beta_end: float = field(1.0, at_least=0)  # after `beta_steps` outer steps
   beta_steps: int = field(2000, at_least=0)
+  # Largest standard deviation of noise on what the encoder reads in training
+  # (denoising criterion, arXiv:1511.06406).
+  denoise: float = field(0.0, at_least=0)
 
   def __post_init__(self):
     hyperparameters.check(self)
@@ -109,22 +113,33 @@ def _predict(config, params, class_means, x, context):
   return -losses.squared_distances(means, class_means)
 
 
-def _elbo_terms(config, params, episode, key):
-  """Compute the ELBO terms of all images of an episode."""
+def _elbo_terms(config, params, episode, key, denoise=0.0):
+  """Compute the ELBO terms of all images of an episode.
+
+  Noise on what the encoder reads has a standard deviation of U(0, `denoise`)
+  for each image; the decoder always has to return the clean one.
+  """
   x = jnp.concatenate([episode.support.x, episode.query.x])
   noise = jax.random.normal(key, (x.shape[0], config.latent))
+  encoded = None
+  if denoise:
+    size_key, noise_key = jax.random.split(jax.random.fold_in(key, 1))
+    sizes = jax.random.uniform(size_key, (x.shape[0], 1, 1, 1), maxval=denoise)
+    encoded = x + sizes * image.normal(noise_key, x.shape)
   net = network(config, x.shape[1:])
-  return net.apply({'params': params['net']}, x, noise)
+  return net.apply({'params': params['net']}, x, noise, encoded)
 
 
 def _loss(config, params, episode, key, step):
-  terms = _elbo_terms(config, params, episode, key)
+  clean_terms = terms = _elbo_terms(config, params, episode, key)
+  if config.denoise:
+    terms = _elbo_terms(config, params, episode, key, config.denoise)
   step = jnp.asarray(step, jnp.float32)
   fraction = jnp.clip(step / max(config.beta_steps, 1), 0.0, 1.0)
   beta = config.beta_start + (config.beta_end - config.beta_start) * fraction
   value = jnp.mean(terms['nll'] + beta * terms['kl'])
   value = value / math.prod(episode.support.x.shape[1:])
-  value += _moment_loss(params['moments'], terms)
+  value += _moment_loss(params['moments'], clean_terms)
   return value, {**_metrics(terms), 'beta': beta}
 
 

@@ -44,7 +44,10 @@ def standardise(
 
 
 def elbo_terms(
-  net: nn.Module, x: jax.Array, noise: jax.Array
+  net: nn.Module,
+  x: jax.Array,
+  noise: jax.Array,
+  encoded: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
   """Compute the terms of the ELBO of a bound autoencoder.
 
@@ -52,12 +55,13 @@ def elbo_terms(
     net: bound module with `encode`, `decode` and `log_variance`.
     x: f32[n, H, W, C] in [0, 1].
     noise: f32[n, L], standard normal; zeros decode the posterior mean.
+    encoded: f32[n, H, W, C], what the encoder reads in place of x.
 
   Returns:
     mean, log_variance f32[n, L]; nll f32[n] nats; kl f32[n] nats; error f32[n],
     the squared error of the image; image f32[n, H, W, C].
   """
-  mean, log_variance = net.encode(x)
+  mean, log_variance = net.encode(x if encoded is None else encoded)
   image = net.decode(mean + jnp.exp(0.5 * log_variance) * noise)
   return {
     'mean': mean,
@@ -112,9 +116,11 @@ class VAE(nn.Module):
       latent = nn.silu(layer(latent))
     return nn.sigmoid(self.pixels(latent)).reshape(-1, *self.image_shape)
 
-  def __call__(self, x: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+  def __call__(
+    self, x: jax.Array, noise: jax.Array, encoded: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
     """Return `elbo_terms` of images."""
-    return elbo_terms(self, x, noise)
+    return elbo_terms(self, x, noise, encoded)
 
 
 def _activate(x):
@@ -232,6 +238,8 @@ class ResidualVAE(nn.Module):
       x = pixel_shuffle(block(x))
     return self.shrink(x)
 
-  def __call__(self, x: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+  def __call__(
+    self, x: jax.Array, noise: jax.Array, encoded: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
     """Return `elbo_terms` of images."""
-    return elbo_terms(self, x, noise)
+    return elbo_terms(self, x, noise, encoded)

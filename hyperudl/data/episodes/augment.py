@@ -1,7 +1,8 @@
 """Augments training images by pure functions of a key and images.
 
 `rot90_classes` turns one class into four (Omniglot): it rotates all images of a
-class by the same multiple of 90 degrees throughout an episode. `augment_images`
+class by the same multiple of 90 degrees throughout an episode. 'scans' adds the
+look of `scans.py` to every image of half of the episodes. `augment_images`
 is HyperTransformer's photometric augmentation for natural images.
 
 `augment_episode` is HyperTransformer's augmentation of whole episodes, support
@@ -23,6 +24,7 @@ import numpy as np
 from hyperudl.core import BadInput
 from hyperudl.core.config import DataConfig
 from hyperudl.core.config import EpisodeAugmentConfig
+from hyperudl.data.episodes import scans
 from hyperudl.ops import image as image_ops
 
 PROBABILITIES = ('rotate', 'roll', 'resize', 'contrast', 'smooth', 'negate')
@@ -48,13 +50,17 @@ def apply(
   Returns:
     f32[n, H, W, C] in [0, 1].
   """
-  if config.augment == 'rot90':
+  if config.augment in ('rot90', 'scans'):
     pixels = rot90_classes(class_key, pixels, classes)
   images = pixels.astype(jnp.float32) / 255
   if config.augment.startswith('episode'):
     images = augment_episode(class_key, images, classes, config.episode_augment)
   if 'images' in config.augment:
     images = augment_images(image_key, images, config.augment_individually)
+  if config.augment == 'scans':
+    is_scanned = jax.random.bernoulli(jax.random.fold_in(class_key, 102))
+    keep = lambda key, images: images
+    images = jax.lax.cond(is_scanned, scans.scan, keep, image_key, images)
   return images
 
 

@@ -126,17 +126,22 @@ def fog(key: jax.Array, images: jax.Array) -> jax.Array:
   """Blend images with smooth bright clouds, one pattern each, by U(.4, .7)."""
   weight_key, cloud_key = jax.random.split(key)
   weight = _uniform(weight_key, 0.4, 0.7)
-  n, height, width, _ = images.shape
-  clouds = 0.0
+  pattern = 0.5 + 0.5 * clouds(cloud_key, images.shape[:3])
+  return (1 - weight) * images + weight * pattern
+
+
+def clouds(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Draw smooth patterns f32[n, H, W, 1] in [0, 1] of three octaves."""
+  n, height, width = shape
+  total = 0.0
   for octave, cells in enumerate((2, 4, 8)):
     grid = _uniform(
-      jax.random.fold_in(cloud_key, octave), 0.0, 1.0, (n, cells, cells)
+      jax.random.fold_in(key, octave), 0.0, 1.0, (n, cells, cells)
     )
     rows, columns = (_stretch_matrix(s, cells) for s in (height, width))
     layer = image.separable(grid[..., None], rows, columns)
-    clouds += layer / 2**octave
-  clouds = 0.5 + 0.5 * clouds / 1.75
-  return (1 - weight) * images + weight * clouds
+    total += layer / 2**octave
+  return total / 1.75
 
 
 def _stretch_matrix(size, cells):

@@ -56,10 +56,10 @@ def make_draw(
   Returns:
     draw: key[B] -> core.Episode whose leaves have the leading axis B, or B, T
       if `episode.tasks` is T; with a `TaskSet` a second argument chooses tasks.
-      `extra` has unlabelled_y i32[U] (N or more for distractors), class_ids
+      `extra` has unlabelled_y i32[U] (N or more for other classes), class_ids
       i32[N], query_rows i32[Q] (rows of the data set) and family i32[] (see
       `shifts.family_name`). `support.context` is None or has the controls that
-      the config asks for: inner and cond, both f32[U, H, W, C] (U = 0 for
+      the config asks for: inner, cond and phi, all f32[U, H, W, C] (U = 0 for
       'none'), and emit_from (Examples with the axis M = 64 for 'mean', 1 for
       'other').
 
@@ -71,8 +71,8 @@ def make_draw(
   spec = spec_lib.read(config, train)
   spec_lib.check(spec, dataset, 'the training set' if train else 'the data')
   sources: dict[str, Any] = {'own': dataset}
-  for name in {'other', 'other_classes'} & {spec.inner_data, spec.cond_data}:
-    sources[name] = dataset
+  if 'other' in (spec.inner_data, spec.cond_data, spec.phi_from):
+    sources['other'] = dataset
   if spec.emit_from != 'own':
     _check_training_set(spec, dataset, training_set)
     sources['emit'] = training_set
@@ -161,18 +161,13 @@ def _plan_batch(spec, sources, keys):
 
   def plan(key):
     keys = jax.random.split(key, 3 + count)
-    own = sampling.draw_plan(keys[2:], spec, sources['own'])
-    plans = {'own': own}
-    keys_other = jax.random.split(keys[0], 1 + count)
+    draw_plan = sampling.draw_plan
+    if spec.unlabelled_classes == 'other':
+      draw_plan = sampling.draw_plan_of_other_classes
+    plans = {'own': draw_plan(keys[2:], spec, sources['own'])}
     if 'other' in sources:
-      plans['other'] = sampling.draw_plan(keys_other, spec, sources['other'])
-    if 'other_classes' in sources:
-      other = sampling.draw_plan(
-        keys_other, spec, sources['other_classes'], own.class_ids
-      )
-      shift = own.keys[:, sampling.SHIFT]
-      keys_of_both = other.keys.at[:, sampling.SHIFT].set(shift)
-      plans['other_classes'] = other._replace(keys=keys_of_both)
+      keys_other = jax.random.split(keys[0], 1 + count)
+      plans['other'] = draw_plan(keys_other, spec, sources['other'])
     if 'emit' in sources:
       keys_emit = jax.random.split(keys[1], (count * copies, 2))
       draw = lambda keys: sampling.draw_plan(keys, spec, sources['emit'])
@@ -251,14 +246,15 @@ def _make_context(spec, plans, pixels, shape):
   finish = functools.partial(_finish_episode, spec)
   labelled = spec.way * spec.shot
   context = {}
-  for name, choice in (('inner', spec.inner_data), ('cond', spec.cond_data)):
+  choices = ('inner', spec.inner_data), ('cond', spec.cond_data)
+  for name, choice in (*choices, ('phi', spec.phi_from)):
     if choice == 'none':
       context[name] = jnp.zeros((shape[0], 0, *shape[2:]))
     elif choice == 'noise':
       noise_shape = (shape[1] - labelled, *shape[2:])
       noise = functools.partial(image_ops.noise_images, shape=noise_shape)
       context[name] = _map_episodes(noise, plans['own'].keys[:, 4])
-    elif choice in plans:
+    elif choice == 'other':
       other, _, _ = _map_episodes(finish, plans[choice], pixels[choice])
       context[name] = other.x[:, labelled:]
   if spec.emit_from != 'own':

@@ -9,8 +9,6 @@ import numpy as np
 from hyperudl.data.datasets import Dataset
 from hyperudl.data.episodes import spec as spec_lib
 
-SHIFT = 3  # place of the key of the shift in `Plan.keys`
-
 
 class Plan(NamedTuple):
   """E episodes as rows of a data set."""
@@ -20,7 +18,7 @@ class Plan(NamedTuple):
   support: jax.Array  # i32[E, N x shot], row of the data set
   support_y: jax.Array  # i32[E, N x shot], class by class unless 'joint'
   targets: jax.Array  # i32[E, n], rows of queries, then of unlabelled images
-  target_y: jax.Array  # i32[E, n]; distractors have N, N + 1, ...
+  target_y: jax.Array  # i32[E, n]; other classes have N, N + 1, ...
 
 
 def draw_plan(
@@ -50,6 +48,29 @@ def draw_plan(
   classes = jax.lax.top_k(scores, (len(keys) - 1) * spec.classes)[1]
   draw = lambda key, classes: _draw_episode(key, classes, spec, dataset)
   return jax.vmap(draw)(keys[1:], classes.reshape(-1, spec.classes))
+
+
+def draw_plan_of_other_classes(
+  keys: jax.Array, spec: spec_lib.Spec, dataset: Dataset
+) -> Plan:
+  """Draw episodes whose unlabelled images are of N classes that have no label.
+
+  Support and queries are those of `draw_plan` with these keys.
+
+  Args:
+    keys: as for `draw_plan`.
+    spec: a `Spec` that passed `spec.check` with this data set.
+    dataset: as for `draw_plan`.
+  """
+  own = draw_plan(keys, spec, dataset)
+  fold = jax.vmap(lambda key: jax.random.fold_in(key, 101))
+  other = draw_plan(fold(keys), spec, dataset, own.class_ids)
+  queries = spec.way * spec.query
+  join = lambda a, b: jnp.concatenate([a[:, :queries], b[:, queries:]], axis=1)
+  return own._replace(
+    targets=join(own.targets, other.targets),
+    target_y=join(own.target_y, spec.way + other.target_y),
+  )
 
 
 def _draw_episode(key, classes, spec, dataset):

@@ -92,6 +92,14 @@ def _check_combinations(spec):
       f'episode.distractors={spec.distractors} are among the unlabelled '
       'images: set episode.unlabelled >= 1 and episode.transductive=False'
     )
+  if spec.unlabelled_classes == 'other' and (
+    spec.distractors or spec.transductive
+  ):
+    raise BadInput(
+      "episode.unlabelled_classes='other' leaves no unlabelled image of an own "
+      'class, so set episode.distractors=0 (it is '
+      f'{spec.distractors}) and episode.transductive=False'
+    )
   only_labelled = spec.is_balanced and not spec.unlabelled
   if data.support_query == 'joint' and not only_labelled:
     raise BadInput(
@@ -139,7 +147,7 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
         'these or choose other data'
       )
   height, width = dataset.images.shape[1:3]
-  rotates = spec.data.augment == 'rot90' or (
+  rotates = spec.data.augment in ('rot90', 'scans') or (
     spec.data.augment.startswith('episode') and spec.data.episode_augment.rot90
   )
   if rotates and height != width:
@@ -158,7 +166,7 @@ def _requirements(spec, counts):
   if spec.tasks:
     classes += f' x episode.tasks={spec.tasks}'
   needed = spec.classes * max(spec.tasks, 1)
-  if 'other_classes' in (spec.inner_data, spec.cond_data):
+  if spec.unlabelled_classes == 'other':
     classes += ' and as many other classes'
     needed += spec.classes * max(spec.tasks, 1)
   yield classes, needed, 'classes, there are', len(counts)

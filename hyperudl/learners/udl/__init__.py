@@ -122,7 +122,7 @@ def _init_inner(config, key, params, x):
   if config.start == 'learned':
     inner['start'] = v
   if 'shift' in v:
-    inner['shift'] = shift.init()
+    inner['shift'] = shift.init(config)
   return inner
 
 

@@ -82,6 +82,9 @@ class Config:
   start: Literal['identity', 'learned'] = 'identity'
   # Where phi starts: at the best of `shift.CANDIDATES`, or at the identity.
   shift_start: Literal['candidates', 'identity'] = 'candidates'
+  # Whether the CNN reads a blend of images that may be noisy and of what the
+  # frozen vae makes of them, see `shift.blend`; needs elbo='shift'.
+  blend: bool = False
 
   # The outer loss.
   # Outer steps over which the weight of losses of earlier inner steps falls to
@@ -126,6 +129,11 @@ class Config:
       raise ValueError(
         "adapt = 'shift' moves prototypes of labelled images, and setting = "
         "'clusters' has none: choose another adapt"
+      )
+    if self.blend and not ('shift' in parts and self.elbo == 'shift'):
+      raise ValueError(
+        "blend = True needs the shift's ELBO: set adapt='shift' and "
+        f"elbo='shift', not {self.adapt!r} and {self.elbo!r}"
       )
     unused = {'hyper', 'encoder'} & set(parts)
     if unused and self.emit == 'none':

@@ -52,14 +52,25 @@ def select_images(support: core.Examples) -> inner_losses.Images:
   """
   others = (support.context or {}).get('inner')
   if others is not None:
-    one = jnp.ones(others.shape[0])
-    return inner_losses.Images(others, one, one, 0 * one, support, False)
+    return _replacing(others, support)
   is_clean = (support.y >= 0).astype(jnp.float32)
   unlabelled = (support.y < 0).astype(jnp.float32)
   mask = jnp.where(unlabelled.any(), unlabelled, 1.0)
   return inner_losses.Images(
     support.x, mask, unlabelled, is_clean, support, True
   )
+
+
+def _replacing(x, support):
+  """Return images f32[n, H, W, C] that replace the unlabelled ones."""
+  one = jnp.ones(x.shape[0])
+  return inner_losses.Images(x, one, one, 0 * one, support, False)
+
+
+def select_shifted(images: inner_losses.Images) -> inner_losses.Images:
+  """Return the images that phi is inferred from: `context['phi']` if any."""
+  others = (images.support.context or {}).get('phi')
+  return images if others is None else _replacing(others, images.support)
 
 
 def adapt(
@@ -86,8 +97,36 @@ def adapt(
   images = images or select_images(support)
   if not has_unsupervised_adaptation(config) or not images.x.shape[0]:
     return network, Trace({})
-  inner = params['inner']
-  v = fast_weights.identity(config, params, network)
+  v, gates, trace = infer(config, params, network, images, key)
+  shifted = select_shifted(images)
+  if 'shift' in v and shifted is not images:
+    v_others, _, other = infer(config, params, network, shifted, key)
+    v = {**v, 'shift': v_others['shift']}
+    if trace.v is not None:
+      trace = trace._replace(v={**trace.v, 'shift': other.v['shift']})
+  if 'shift' in v:
+    trace.metrics.update(shift.metrics(config, params, v['shift'], shifted))
+  network = network_under(config, params, network, shifted, v)
+  if config.cluster:
+    trace.metrics.update(gate_cluster=gates.mass, gate_scale=gates.scale)
+    tau, learned = jnp.exp(network.log_scale), params['inner']['cluster']
+    scale = tau * gates.scale * jnp.exp(learned['log_scale'])
+    mass = gates.mass * jnp.exp(learned['log_mass'])
+    network = refine_prototypes(
+      config, network, images, scale, mass, config.cluster
+    )
+  return network, trace
+
+
+def infer(
+  config: Config,
+  params: core.PyTree,
+  network: target_network.Network,
+  images: inner_losses.Images,
+  key: jax.Array,
+) -> tuple[core.PyTree, gates_lib.Gates, Trace]:
+  """Return v after K steps on some images, the gates and the `Trace`."""
+  v, inner = fast_weights.identity(config, params, network), params['inner']
   terms = hypernetwork.elbo_terms(config, params, images.x)
   inputs = inner_losses.draw(images, terms['mean'], key)
   inputs_0 = read(config, params, network, inputs, v)
@@ -96,22 +135,28 @@ def adapt(
   gates = _gates(config, params, network, inputs_0, terms)
   v, trace = inner.get('start', v), Trace({'gate': gates.step})
   if 'shift' in v and config.shift_start == 'candidates':
-    v = {**v, 'shift': shift.initial_value(config, params, images)}
+    phi = _initial_shift(config, params, network, inputs, v)
+    v = {**v, 'shift': phi}
   if config.inner_steps:
     v, steps = descend(config, params, network, inputs, v, gates.step, key)
     trace = Trace(_step_metrics(gates, steps), steps.values, auxiliary)
-  if 'shift' in v:
-    trace.metrics.update(shift.metrics(config, params, v['shift'], images))
-  network = network_under(config, params, network, images, v)
-  if config.cluster:
-    trace.metrics.update(gate_cluster=gates.mass, gate_scale=gates.scale)
-    tau, learned = jnp.exp(network.log_scale), inner['cluster']
-    scale = tau * gates.scale * jnp.exp(learned['log_scale'])
-    mass = gates.mass * jnp.exp(learned['log_mass'])
-    network = refine_prototypes(
-      config, network, images, scale, mass, config.cluster
+  return v, gates, trace
+
+
+def _initial_shift(config, params, network, inputs, v):
+  """Return the phi with the smallest sum of all losses but the critic."""
+  active = inner_losses.active(config).items()
+
+  def value(phi):
+    v_phi = jax.lax.stop_gradient({**v, 'shift': phi})
+    under_v = network_under(
+      config, params, network, inputs.images, v_phi, gated=False
     )
-  return network, trace
+    inputs_v = read(config, params, under_v, inputs, v_phi)
+    values = inner_losses.evaluate(config, params['inner'], inputs_v)
+    return sum(values[name] for name, loss in active if loss.is_weighted)
+
+  return shift.initial_value(inputs.images, value)
 
 
 def network_under(
@@ -123,6 +168,9 @@ def network_under(
   gated: bool = True,
 ) -> target_network.Network:
   """Return the network under v; `gated` is for the prototypes of a shift."""
+  if config.blend and gated:
+    blend = shift.blend(config, params, v['shift'], images)
+    network = network._replace(blend=blend)
   network = fast_weights.apply(config, params, network, images.support, v)
   if 'shift' not in v:
     return network
@@ -163,7 +211,7 @@ def networks_after(
     jax.tree.map(lambda leaf: leaf[k], trace.v)
     for k in range(config.inner_steps)
   ]
-  images = select_images(support)
+  images = select_shifted(select_images(support))
   return [network_under(config, params, network, images, v) for v in values]
 
 
@@ -173,7 +221,8 @@ def image_features(
   """Return features f32[n, D] of the images, if possible the support's."""
   if images.are_support:
     return network.features
-  x, is_clean = images.x, images.is_clean
+  x = target_network.clean(config, network, images.x)
+  is_clean = images.is_clean
   return target_network.embed(config, network.weights, x, is_clean)[0]
 
 
@@ -207,7 +256,7 @@ def read(
   if 'images' in needs:
     params = fast_weights.with_encoder(params, v)
     phi = v.get('shift', shift_transform.identity())
-    terms = shift.elbo_terms(config, params, phi, images.x)
+    terms = shift.elbo_terms(config, params, phi, images.x, images.mask)
     inputs = inputs._replace(elbo_terms=terms)
   return inputs
 

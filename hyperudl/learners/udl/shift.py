@@ -14,6 +14,7 @@ g on what the geometry of phi lowers F by, relative to its standard error; g = 0
 at phi = 0.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -45,59 +46,87 @@ CANDIDATES = np.array(
 SPREAD = 0.1  # size of phi at which g is .63 if there is no ELBO to gate it
 
 
-def init() -> dict[str, jax.Array]:
-  """Return initial parameters: log a, and threshold and log slope of g."""
+def init(config: 'Config') -> dict[str, jax.Array]:
+  """Return initial parameters: log a, threshold and log slope of g; b's."""
   scalar = lambda value: jnp.asarray(value, jnp.float32)
-  return {
+  params = {
     'log_weight': scalar(0.0),
     'threshold': scalar(2.5),
     'log_slope': scalar(0.0),
   }
+  if config.blend:
+    params['blend'] = {
+      'logit': scalar(0.0),
+      'threshold': scalar(2.0),
+      'log_slope': scalar(1.0),
+    }
+  return params
 
 
 @target_network.trace_once
 def elbo_terms(
-  config: 'Config', params: core.PyTree, phi: core.PyTree, x: jax.Array
+  config: 'Config',
+  params: core.PyTree,
+  phi: core.PyTree,
+  x: jax.Array,
+  mask: jax.Array,
 ) -> dict[str, jax.Array]:
-  """Compute the terms of F for images f32[n, H, W, C], at posterior means.
+  """Compute the terms of F at posterior means.
+
+  sigma^2 is its maximum-likelihood estimate from the images that count, or
+  that of the vae if it is larger. No gradient flows through it, since F has
+  none with respect to sigma^2 at its minimum.
+
+  Args:
+    config: of the learner.
+    params: of the learner.
+    phi: of the shift.
+    x: f32[n, H, W, C].
+    mask: f32[n], images that count.
 
   Returns:
     nll f32[n] and kl f32[n], both in nats; image f32[n, H, W, C], the decoded
-    images seen through T_phi.
+    images seen through T_phi; log_noise f32[], the logarithm of
+    sigma^2 over that of the vae, at least 0.
   """
-  net, variables = hypernetwork.frozen_vae(config, params, x.shape[1:])
-  clean = shift_transform.invert(phi, x)
-  mean, log_variance = net.apply(variables, clean, method='encode')
-  decoded = net.apply(variables, mean, method='decode')
-  image = shift_transform.apply(phi, decoded)
+  vae = hypernetwork.frozen_vae(config, params, x.shape[1:])[1]
+  image, mean, log_variance = target_network.reconstruct(config, vae, phi, x)
+  squares = jnp.mean(jnp.square(x - image), axis=(1, 2, 3))
+  estimate = jax.lax.stop_gradient(losses.masked_mean(squares, mask))
+  known = vae['params']['log_variance']
+  pixel_variance = jnp.maximum(known, jnp.log(estimate))
   return {
-    'nll': losses.gaussian_nll(x, image, variables['params']['log_variance']),
+    'nll': losses.gaussian_nll(x, image, pixel_variance),
     'kl': losses.kl_standard_normal(mean, log_variance),
     'image': image,
+    'log_noise': pixel_variance - known,
   }
 
 
 def free_energy(
-  config: 'Config', params: core.PyTree, phi: core.PyTree, x: jax.Array
+  config: 'Config',
+  params: core.PyTree,
+  phi: core.PyTree,
+  x: jax.Array,
+  mask: jax.Array,
 ) -> jax.Array:
   """Return the negative ELBO of each image, f32[n] nats."""
-  terms = elbo_terms(config, params, phi, x)
+  terms = elbo_terms(config, params, phi, x, mask)
   return terms['nll'] + terms['kl']
 
 
 def initial_value(
-  config: 'Config', params: core.PyTree, images: inner_losses.Images
+  images: inner_losses.Images, value: Callable[[core.PyTree], jax.Array]
 ) -> core.PyTree:
   """Return the phi from which the steps start; no gradient flows through it.
 
   Gain and bias are those that give the clean labelled images the mean and
   standard deviation of the others, with a gain of at most 1, since noise adds
-  to a standard deviation; the matrix is that candidate with the smallest F.
+  to a standard deviation; the matrix is the candidate with the smallest loss.
 
   Args:
-    config: of the learner.
-    params: of the learner.
     images: of the inner loop.
+    value: phi -> f32[], the loss of the inner loop.
   """
   support, mask = images.support, images.mask
   mean, std = _pixel_moments(images.x, mask)
@@ -107,14 +136,9 @@ def initial_value(
   phi = shift_transform.identity()
   phi['gain'] = log_gain[None]
   phi['bias'] = (mean - jnp.exp(log_gain) * clean_mean)[None]
-
-  def value(matrix):
-    energies = free_energy(config, params, {**phi, 'matrix': matrix}, images.x)
-    return losses.masked_mean(energies, mask)
-
   candidates = jnp.asarray(CANDIDATES)
-  best = jnp.argmin(jax.lax.map(value, candidates))
-  phi['matrix'] = candidates[best]
+  values = jax.lax.map(lambda m: value({**phi, 'matrix': m}), candidates)
+  phi['matrix'] = candidates[jnp.argmin(values)]
   return jax.lax.stop_gradient(phi)
 
 
@@ -141,8 +165,8 @@ def gain(
     for name, leaf in phi.items()
   }
   x, mask = images.x, images.mask
-  gains = free_energy(config, params, flat, x)
-  gains -= free_energy(config, params, phi, x)
+  gains = free_energy(config, params, flat, x, mask)
+  gains -= free_energy(config, params, phi, x, mask)
   count = jnp.maximum(jnp.sum(mask), 1.0)
   error = jnp.sqrt((losses.masked_variance(gains, mask) + 1e-6) / count)
   return losses.masked_mean(gains, mask) / error
@@ -210,6 +234,26 @@ def move(
   return move_prototypes(config, network, images.support, phi, factor)
 
 
+def blend(
+  config: 'Config',
+  params: core.PyTree,
+  phi: core.PyTree,
+  images: inner_losses.Images,
+) -> target_network.Blend:
+  """Return how images are blended with what the vae makes of them.
+
+  The weight of reconstructions is b s(k (log(sigma^2 / sigma_vae^2) - t)), with
+  learned b, k and t and s the logistic function: none without noise.
+  """
+  terms = elbo_terms(config, params, phi, images.x, images.mask)
+  learned = params['inner']['shift']['blend']
+  slope = jnp.exp(learned['log_slope'])
+  weight = jax.nn.sigmoid(slope * (terms['log_noise'] - learned['threshold']))
+  vae = hypernetwork.frozen_vae(config, params, images.x.shape[1:])[1]
+  weight *= jax.nn.sigmoid(learned['logit'])
+  return target_network.Blend(weight, phi, vae)
+
+
 def metrics(
   config: 'Config',
   params: core.PyTree,
@@ -217,7 +261,10 @@ def metrics(
   images: inner_losses.Images,
 ) -> dict[str, jax.Array]:
   """Return the weight of the shifted prototypes and the gain in F."""
-  return {
+  results = {
     'shift_weight': weight(config, params, phi, images),
     'elbo_gain': gain(config, params, phi, images),
   }
+  if config.blend:
+    results['blend'] = blend(config, params, phi, images).weight
+  return results

@@ -20,7 +20,9 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl.learners.udl import cluster_setting
 from hyperudl.nets import backbones
+from hyperudl.nets import vae as vae_net
 from hyperudl.ops import losses
+from hyperudl.ops import shift_transform
 
 if TYPE_CHECKING:
   from hyperudl.learners.udl.config import Config
@@ -29,6 +31,14 @@ if TYPE_CHECKING:
 # Decorator of functions of (config, arrays) that are called several times in an
 # episode: they are traced only once for the same shapes.
 trace_once = functools.partial(jax.jit, static_argnums=0, inline=True)
+
+
+class Blend(NamedTuple):
+  """How the images that may be shifted are cleaned before they are read."""
+
+  weight: jax.Array  # f32[], of the reconstruction; the rest is the image
+  phi: core.PyTree  # of the shift, see `ops/shift_transform.py`
+  vae: core.PyTree  # variables of the frozen autoencoder
 
 
 class Network(NamedTuple):
@@ -40,6 +50,7 @@ class Network(NamedTuple):
   # {layer: {'used': two f32[2, C]}}, statistics of both domains, for queries.
   statistics: core.PyTree = None
   features: jax.Array | None = None  # f32[S, D], features of the support
+  blend: Blend | None = None  # None: images are read as they are
 
 
 class Architecture(NamedTuple):
@@ -62,6 +73,35 @@ def architecture(
   key = jax.eval_shape(jax.random.key, 0)
   features, _ = jax.eval_shape(module.init_with_output, key, image)
   return Architecture(module, specs, features.shape[-1])
+
+
+def reconstruct(
+  config: 'Config', vae: core.PyTree, phi: core.PyTree, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Reconstruct images as clean ones, seen through T_phi.
+
+  Args:
+    config: of the learner.
+    vae: variables of the frozen autoencoder.
+    phi: of the shift.
+    x: f32[n, H, W, C].
+
+  Returns:
+    (f32[n, H, W, C], the posterior's mean and log-variance f32[n, L]).
+  """
+  net = vae_net.VAE(x.shape[1:], config.vae_latent, config.vae_hidden)
+  clean = shift_transform.invert(phi, x)
+  mean, log_variance = net.apply(vae, clean, method='encode')
+  decoded = net.apply(vae, mean, method='decode')
+  return shift_transform.apply(phi, decoded), mean, log_variance
+
+
+def clean(config: 'Config', network: Network, x: jax.Array) -> jax.Array:
+  """Return f32[n, H, W, C] images blended with their reconstructions."""
+  if network.blend is None:
+    return x
+  weight, phi, vae = network.blend
+  return x + weight * (reconstruct(config, vae, phi, x)[0] - x)
 
 
 @trace_once
@@ -114,11 +154,14 @@ def with_features(
       in the statistics.
   """
   x, is_clean = support.x, (support.y >= 0).astype(jnp.float32)
+  if network.blend is not None:
+    is_labelled = (support.y >= 0)[:, None, None, None]
+    x = jnp.where(is_labelled, x, clean(config, network, x))
   features, statistics = embed(config, network.weights, x, is_clean)
   others = (support.context or {}).get('cond')
   if config.norm == 'domain' and others is not None:
     one = jnp.ones(others.shape[0])
-    x = jnp.concatenate([x, others])
+    x = jnp.concatenate([x, clean(config, network, others)])
     is_counted = jnp.concatenate([is_clean, one])
     is_clean = jnp.concatenate([is_clean, 0 * one])
     _, statistics = embed(config, network.weights, x, is_clean, is_counted)
@@ -138,6 +181,7 @@ def query_features(
   """Compute features f32[n, D] of images f32[n, H, W, C] treated as queries."""
   own = config.query_statistics == 'queries'
   statistics = None if own else network.statistics
+  x = clean(config, network, x)
   return embed(config, network.weights, x, None, None, statistics)[0]
 
 

@@ -107,19 +107,31 @@ def test_other_data_have_another_shift():
   assert abs(np.corrcoef(brightest)[0, 1]) < 0.5
 
 
-def test_other_classes_have_the_shift_of_the_episode():
-  episode = helpers.draw(inner_data='other_classes')
-  rows = helpers.rows_of(episode.support.context['inner'])[..., 0]
+def test_unlabelled_images_of_other_classes_share_only_the_shift():
+  own = helpers.draw()
+  episode = helpers.draw(unlabelled_classes='other')
+  np.testing.assert_array_equal(own.query.x, episode.query.x)
+  np.testing.assert_array_equal(own.query.y, episode.query.y)
+  np.testing.assert_array_equal(own.support.x[:, :6], episode.support.x[:, :6])
+  assert (episode.extra['unlabelled_y'] >= 3).all()
+  rows = helpers.rows_of(episode.support.x[:, 6:])[..., 0]
   classes = np.sort(helpers.class_of(rows), axis=1)
   assert (classes >= 0).all()
   for drawn, of_episode in zip(classes, episode.extra['class_ids']):
     assert not set(drawn) & set(of_episode)
-  shifted = helpers.draw(shift='polarity', inner_data='other_classes')
-  context = shifted.support.context
+  shifted = helpers.draw(shift='polarity', unlabelled_classes='other')
   brightest = [
-    (1 - x).max(axis=(1, 2, 3, 4)) for x in (shifted.query.x, context['inner'])
+    (1 - x).max(axis=(1, 2, 3, 4))
+    for x in (shifted.query.x, shifted.support.x[:, 6:])
   ]
   assert np.corrcoef(brightest)[0, 1] > 0.95
+
+
+def test_phi_from_another_episode_brings_its_images_with_their_shift():
+  episode = helpers.draw(shift='polarity', phi_from='other', inner_data='other')
+  context = episode.support.context
+  np.testing.assert_array_equal(context['phi'], context['inner'])
+  assert set(helpers.draw(phi_from='other').support.context) == {'phi'}
 
 
 def test_without_inner_data_there_is_no_image():
@@ -133,7 +145,7 @@ def test_without_inner_data_there_is_no_image():
   [
     ({'way': 7}, 'the split: episode.way=7 takes 7 classes, there are 6'),
     (
-      {'way': 4, 'inner_data': 'other_classes'},
+      {'way': 4, 'unlabelled_classes': 'other'},
       'episode.way=4 and as many other classes takes 8 classes, there are 6',
     ),
     ({'way': 3, 'tasks': 3}, 'episode.way=3 x episode.tasks=3 takes 9 classes'),
@@ -154,6 +166,10 @@ def test_without_inner_data_there_is_no_image():
     ({'way': 1}, 'episode.way = 1 is below its minimum 2'),
     ({'unlabelled': -1}, 'episode.unlabelled = -1 is below its minimum 0'),
     ({'proportions': 'even'}, "'even' is none of balanced, dirichlet"),
+    (
+      {'unlabelled_classes': 'other', 'distractors': 1},
+      'leaves no unlabelled image of an own class, so set episode.distractors',
+    ),
     ({'inner_data': 'fake'}, "inner_data = 'fake' is none of true, noise"),
     ({'emit_from': 'all'}, "emit_from = 'all' is none of own, mean, other"),
     ({'augment': 'flip'}, "data.augment = 'flip' is none of none, rot90"),

@@ -15,8 +15,10 @@ from hyperudl.learners import vae
 from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import inner_losses
 from hyperudl.learners.udl import shift
+from hyperudl.learners.udl import target_network
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import image
+from hyperudl.ops import losses
 from hyperudl.ops import shift_transform
 from tests.testing import udl as helper
 
@@ -42,7 +44,9 @@ def test_the_elbo_is_that_of_the_image_as_it_is():
   config = helper.tiny_config(**SHIFT)
   params = helper.random_params(udl.make(config))
   x, phi = helper.episode().support.x, some_phi()
-  terms = shift.elbo_terms(config, params, phi, x)
+  mask = jnp.arange(len(x)) % 2.0
+  params['frozen']['vae']['net']['log_variance'] = jnp.float32(-4.0)
+  terms = shift.elbo_terms(config, params, phi, x, mask)
   net = params['frozen']['vae']['net']
   dense = lambda layer, rows: rows @ layer['kernel'] + layer['bias']
   rows = np.asarray(shift_transform.invert(phi, x)).reshape(len(x), -1)
@@ -53,10 +57,27 @@ def test_the_elbo_is_that_of_the_image_as_it_is():
   hidden = silu(dense(net['decoder_0'], mean))
   decoded = 1 / (1 + np.exp(-dense(net['pixels'], hidden)))
   seen = shift_transform.apply(phi, jnp.float32(decoded.reshape(x.shape)))
-  variance = np.exp(net['log_variance'])
+  # The variance is the mean square of what is left of the images that count.
+  variance = np.square(x - seen)[1::2].mean()
+  assert variance > np.exp(net['log_variance'])
+  np.testing.assert_allclose(
+    terms['log_noise'], np.log(variance) - net['log_variance'], rtol=1e-4
+  )
   squares = np.square(x - seen) / variance + np.log(2 * np.pi * variance)
   np.testing.assert_allclose(
     terms['nll'], squares.sum(axis=(1, 2, 3)) / 2, rtol=1e-4
+  )
+  # A vae that expects more is believed.
+  params['frozen']['vae']['net'] = {**net, 'log_variance': jnp.float32(3.0)}
+  terms = shift.elbo_terms(config, params, phi, x, mask)
+  assert terms['log_noise'] == 0
+  np.testing.assert_allclose(
+    terms['nll'],
+    0.5
+    * (np.square(x - seen) / np.exp(3) + np.log(2 * np.pi) + 3).sum(
+      axis=(1, 2, 3)
+    ),
+    rtol=1e-4,
   )
   # The KL by Monte Carlo: the mean of log q(z) - log p(z).
   rng = np.random.default_rng(0)
@@ -75,7 +96,9 @@ def test_the_gradient_of_the_elbo_agrees_with_finite_differences():
     params = double(helper.random_params(udl.make(config)))
     x, phi = double(helper.episode().support.x), double(some_phi(0.05))
     value = jax.jit(
-      lambda phi: jnp.mean(shift.free_energy(config, params, phi, x))
+      lambda phi: jnp.mean(
+        shift.free_energy(config, params, phi, x, jnp.ones(len(x)))
+      )
     )
     grads = jax.jit(jax.grad(value))(phi)
     for part, leaf in phi.items():
@@ -127,6 +150,64 @@ def test_prototypes_move_to_the_shifted_support():
   np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_blended_images_are_between_themselves_and_their_reconstruction():
+  config = helper.tiny_config(**SHIFT, blend=True)
+  learner = udl.make(config)
+  data = helper.episode()
+  params = helper.random_params(learner)
+  params['frozen']['vae']['net']['log_variance'] = jnp.float32(-2.5)
+  params['inner']['shift']['blend'] = {
+    'logit': jnp.float32(0.4),
+    'threshold': jnp.float32(0.3),
+    'log_slope': jnp.float32(0.2),
+  }
+  phi = some_phi(0.1)
+  images = inner_loop.select_images(data.support)
+  blend = shift.blend(config, params, phi, images)
+  terms = shift.elbo_terms(config, params, phi, images.x, images.mask)
+  logistic = lambda x: 1 / (1 + np.exp(-x))
+  wanted = logistic(0.4) * logistic(np.exp(0.2) * (terms['log_noise'] - 0.3))
+  np.testing.assert_allclose(blend.weight, wanted, rtol=1e-5)
+  assert 0 < blend.weight < 1
+
+  def read(params, network, support):
+    network = network._replace(blend=blend)
+    features = target_network.with_features(config, network, support).features
+    return features, target_network.clean(config, network, support.x)
+
+  features, cleaned = helper.on_network(config, read, params)()
+  x = data.support.x
+  wanted = x + blend.weight * (terms['image'] - x)
+  np.testing.assert_allclose(cleaned, wanted, rtol=1e-4, atol=1e-5)
+  # Labelled images are read as they are, the others blended.
+  labelled = (data.support.y >= 0)[:, None, None, None]
+  mixed = jnp.where(labelled, x, wanted)
+
+  def plain(params, network, support):
+    support = support._replace(x=mixed)
+    return target_network.with_features(config, network, support).features
+
+  np.testing.assert_allclose(
+    features, helper.on_network(config, plain, params)(), rtol=1e-3, atol=1e-4
+  )
+
+
+def test_the_start_is_the_candidate_with_the_smallest_loss():
+  x = helper.episode().support.x
+  support = core.Examples(x, jnp.array([0, 1, 2] + [-1] * (len(x) - 3)))
+  images = inner_loop.select_images(support)
+  target = jnp.asarray(shift.CANDIDATES[7])
+  value = lambda phi: jnp.sum(jnp.square(phi['matrix'] - target))
+  phi = shift.initial_value(images, value)
+  np.testing.assert_array_equal(phi['matrix'], target)
+  own, others = np.asarray(x[:3]), np.asarray(x[3:])
+  gain = min(others.std() / own.std(), 1)
+  np.testing.assert_allclose(np.exp(phi['gain'][0]), gain, rtol=1e-3)
+  np.testing.assert_allclose(
+    phi['bias'][0], others.mean() - gain * own.mean(), rtol=1e-3, atol=1e-4
+  )
+
+
 @functools.cache
 def trained_vae(steps=1200):
   """A small autoencoder of the built-in characters, and its images."""
@@ -172,7 +253,10 @@ def test_the_shear_of_an_episode_is_recovered():
   def infer(x):
     support = core.Examples(x, y)
     images = inner_loop.select_images(support)
-    phi = shift.initial_value(config, params, images)
+    energy = lambda phi: losses.masked_mean(
+      shift.free_energy(config, params, phi, x, images.mask), images.mask
+    )
+    phi = shift.initial_value(images, energy)
     rates = {
       name: 0.3
       * unit
@@ -184,7 +268,7 @@ def test_the_shear_of_an_episode_is_recovered():
       inner_losses.Inputs(
         images,
         *[None] * 9,
-        elbo_terms=shift.elbo_terms(config, params, phi, x),
+        elbo_terms=shift.elbo_terms(config, params, phi, x, images.mask),
       ),
     )
     phi, _ = gradient_descent.descend(
