@@ -169,8 +169,10 @@ def _replaced():
 def _shift():
   """Return the page of the shift's ELBO, by family; `valid`, seed 0."""
   shifts = ('none', 'training', 'shear', 'rotation', 'stretch')
+  shifts += ('strong_noise', 'polarity_noise', 'stripes')
   evaluations = _shifted(shifts=shifts, episodes=600, split='valid')
-  names = ('cluster_alone', 'shift', 'shift_mixture', 'film_shift')
+  names = ('cluster_alone', 'shift', 'no_blend', 'from_identity')
+  names += ('only_candidates', 'mixture', 'film_shift')
   return _page(
     variants.make_rows(names, evaluations), 'udl', 'cluster_alone:accuracy'
   )

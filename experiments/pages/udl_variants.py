@@ -12,8 +12,8 @@ from experiments.page import Row
 
 _NO_VAE = {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'}
 _SHIFT = {
-  **{'elbo': 'shift', 'ssl': 'none', 'critic': 'none'},
-  'inner_steps': 5,
+  **{'adapt': 'shift', 'elbo': 'shift', 'ssl': 'none', 'critic': 'none'},
+  'blend': True,
 }
 _NO_STEPS = {'inner_steps': 0, 'elbo': 'none', 'ssl': 'none', 'critic': 'none'}
 # Phase `inner`: what differs from `configs/udl.py:inner`.
@@ -41,11 +41,15 @@ _INNER = {
     'inner_rates': 'fixed',
     'meta_grad': 'none',
   },
-  # The shift of the unlabelled images by its ELBO, or without any vae by the
-  # evidence of the classes; with nothing else, and beside the default.
-  'shift': {'adapt': 'shift', **_SHIFT},
-  'shift_mixture': {'adapt': 'shift', **_SHIFT, **_NO_VAE, 'ssl': 'mixture'},
-  'film_shift': {'adapt': 'film+shift', 'elbo': 'shift', 'inner_steps': 5},
+  # The shift of the unlabelled images by its ELBO; without what noise adds to
+  # it; from the identity, and only as the best candidate.
+  'shift': _SHIFT,
+  'no_blend': {**_SHIFT, 'blend': False},
+  'from_identity': {**_SHIFT, 'shift_start': 'identity', 'inner_steps': 6, 'inner_rate': 0.9},
+  'only_candidates': {**_SHIFT, 'inner_steps': 0},
+  # ... by the evidence of the classes, without any vae.
+  'mixture': {**_SHIFT, **_NO_VAE, 'ssl': 'mixture', 'blend': False},
+  'film_shift': {'adapt': 'film+shift', 'elbo': 'shift', 'blend': True},
 }
 # K = 0 from scratch, for as many updates as both phases together.
 _LONGER = '--config.steps=4800'

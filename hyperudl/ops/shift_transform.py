@@ -1,9 +1,10 @@
 """Transforms images by an invertible shift: a linear map, gain and bias.
 
-T_phi(x)(p) = exp(g) x(A p + t) + b for positions p in pixels from the centre,
-with A the matrix exponential of a 2x2 matrix and zeros outside the image. At
-phi = 0 it is the identity, and for every phi it has the inverse
-T_phi^-1(y)(p) = exp(-g) (y - b)(A^-1 (p - t)), another such transform of y - b.
+T_phi(x)(p) = a x(A p + t) + b for positions p in pixels from the centre, with A
+the matrix exponential of a 2x2 matrix, zeros outside the image and a = exp(g),
+or -exp(g) where dark and bright are exchanged. At phi = 0 it is the identity,
+and for every phi it has the inverse
+T_phi^-1(y)(p) = (y - b)(A^-1 (p - t)) / a, another such transform of y - b.
 
 A linear map is applied in two separable passes, first along rows and then along
 columns (Catmull and Smith 1980), as products with interpolation matrices.
@@ -17,16 +18,21 @@ import jax.numpy as jnp
 
 PIXELS = 10.0  # translations are in units of so many pixels
 # Initial step sizes in units of `rate`, about equally visible in each part.
-RATES = {'matrix': 0.33, 'translation': 0.1, 'gain': 0.2, 'bias': 0.1}
+RATES = {
+  **{'matrix': 0.33, 'translation': 0.1, 'gain': 0.2, 'bias': 0.1},
+  'negative': 0.0,  # has no gradient
+}
 _TERMS = 10  # of the series of the exponential
 
 
 def identity() -> dict[str, jax.Array]:
   """Return phi of the identity, zeros: matrix f32[2, 2] (rows, columns),
 
-  translation f32[2], gain f32[1] (a logarithm) and bias f32[1].
+  translation f32[2], gain f32[1] (g, a logarithm), bias f32[1] and negative
+  f32[1], 1 where dark and bright are exchanged.
   """
-  shapes = {'matrix': (2, 2), 'translation': (2,), 'gain': (1,), 'bias': (1,)}
+  shapes = {'matrix': (2, 2), 'translation': (2,)}
+  shapes |= dict.fromkeys(('gain', 'bias', 'negative'), (1,))
   return {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
 
 
@@ -52,14 +58,20 @@ def apply(phi: dict[str, jax.Array], x: jax.Array) -> jax.Array:
   """Return T_phi of images f32[n, H, W, C]."""
   shift = PIXELS * phi['translation']
   warped = warp(x, exponential(phi['matrix']), shift)
-  return jnp.exp(phi['gain'][0]) * warped + phi['bias'][0]
+  return contrast(phi) * warped + phi['bias'][0]
+
+
+def contrast(phi: dict[str, jax.Array]) -> jax.Array:
+  """Return the factor a of pixels, f32[]."""
+  sign = 1 - 2 * jax.lax.stop_gradient(phi['negative'][0])
+  return sign * jnp.exp(phi['gain'][0])
 
 
 def invert(phi: dict[str, jax.Array], y: jax.Array) -> jax.Array:
   """Return T_phi^-1 of images f32[n, H, W, C]."""
   inverse = exponential(-phi['matrix'])
   shift = -inverse @ (PIXELS * phi['translation'])
-  pixels = jnp.exp(-phi['gain'][0]) * (y - phi['bias'][0])
+  pixels = (y - phi['bias'][0]) / contrast(phi)
   return warp(pixels, inverse, shift)
 
 

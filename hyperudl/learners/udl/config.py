@@ -82,6 +82,8 @@ class Config:
   start: Literal['identity', 'learned'] = 'identity'
   # Where phi starts: at the best of `shift.CANDIDATES`, or at the identity.
   shift_start: Literal['candidates', 'identity'] = 'candidates'
+  # Images that phi is inferred from, the first unlabelled ones; 0: all.
+  shift_images: int = field(8, at_least=0)
   # Whether the CNN reads a blend of images that may be noisy and of what the
   # frozen vae makes of them, see `shift.blend`; needs elbo='shift'.
   blend: bool = False

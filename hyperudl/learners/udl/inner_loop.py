@@ -256,8 +256,9 @@ def read(
   if 'images' in needs:
     params = fast_weights.with_encoder(params, v)
     phi = v.get('shift', shift_transform.identity())
-    terms = shift.elbo_terms(config, params, phi, images.x, images.mask)
-    inputs = inputs._replace(elbo_terms=terms)
+    x, mask = shift.select(config, images)
+    terms = shift.elbo_terms(config, params, phi, x, mask)
+    inputs = inputs._replace(elbo_terms={**terms, 'mask': mask})
   return inputs
 
 

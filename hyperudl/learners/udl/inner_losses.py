@@ -52,7 +52,7 @@ class Inputs(NamedTuple):
   logits: jax.Array | None = None  # f32[n, N]
   first_features: jax.Array | None = None  # f32[n, D], of the views
   second_features: jax.Array | None = None  # f32[n, D]
-  elbo_terms: dict | None = None  # of `shift.elbo_terms` under v
+  elbo_terms: dict | None = None  # of `shift.elbo_terms` under v, with mask
 
 
 class InnerLoss(NamedTuple):
@@ -101,7 +101,7 @@ def feature_elbo(params: core.PyTree, inputs: Inputs) -> jax.Array:
 def shift_elbo(params: None, inputs: Inputs) -> jax.Array:
   """Compute the negative ELBO F of `shift`, in nats per pixel."""
   terms = inputs.elbo_terms
-  nats = losses.masked_mean(terms['nll'] + terms['kl'], inputs.images.mask)
+  nats = losses.masked_mean(terms['nll'] + terms['kl'], terms['mask'])
   return nats / math.prod(terms['image'].shape[1:])
 
 

@@ -103,6 +103,15 @@ def elbo_terms(
   }
 
 
+def select(
+  config: 'Config', images: inner_losses.Images
+) -> tuple[jax.Array, jax.Array]:
+  """Return the images that phi is inferred from, and which of them count."""
+  count = min(config.shift_images or len(images.mask), len(images.mask))
+  rows = jax.lax.top_k(images.mask, count)[1]  # of equal ones the first
+  return images.x[rows], images.mask[rows]
+
+
 def free_energy(
   config: 'Config',
   params: core.PyTree,
@@ -120,22 +129,23 @@ def initial_value(
 ) -> core.PyTree:
   """Return the phi from which the steps start; no gradient flows through it.
 
-  Gain and bias are those that give the clean labelled images the mean and
-  standard deviation of the others, with a gain of at most 1, since noise adds
-  to a standard deviation; the matrix is the candidate with the smallest loss.
+  Gain and bias are those that give the clean labelled images the mean, the
+  standard deviation and the sign of the skewness of the others, with a gain of
+  at most 1, since noise adds to a standard deviation; the matrix is the
+  candidate with the smallest loss.
 
   Args:
     images: of the inner loop.
     value: phi -> f32[], the loss of the inner loop.
   """
   support, mask = images.support, images.mask
-  mean, std = _pixel_moments(images.x, mask)
+  mean, std, skewness = _pixel_moments(images.x, mask)
   clean = (support.y >= 0).astype(jnp.float32)
-  clean_mean, clean_std = _pixel_moments(support.x, clean)
-  log_gain = jnp.clip(jnp.log(std / clean_std), -1.5, 0.0)
+  clean_mean, clean_std, clean_skewness = _pixel_moments(support.x, clean)
   phi = shift_transform.identity()
-  phi['gain'] = log_gain[None]
-  phi['bias'] = (mean - jnp.exp(log_gain) * clean_mean)[None]
+  phi['gain'] = jnp.clip(jnp.log(std / clean_std), -1.5, 0.0)[None]
+  phi['negative'] = (skewness * clean_skewness < 0).astype(jnp.float32)[None]
+  phi['bias'] = (mean - shift_transform.contrast(phi) * clean_mean)[None]
   candidates = jnp.asarray(CANDIDATES)
   values = jax.lax.map(lambda m: value({**phi, 'matrix': m}), candidates)
   phi['matrix'] = candidates[jnp.argmin(values)]
@@ -143,10 +153,13 @@ def initial_value(
 
 
 def _pixel_moments(x, mask):
-  """Return mean and standard deviation of all pixels of the masked images."""
-  mean = losses.masked_mean(jnp.mean(x, axis=(1, 2, 3)), mask)
-  squares = jnp.mean(jnp.square(x - mean), axis=(1, 2, 3))
-  return mean, jnp.sqrt(losses.masked_mean(squares, mask) + 1e-6)
+  """Return mean, standard deviation and third moment of the masked pixels."""
+  over_pixels = lambda values: losses.masked_mean(
+    jnp.mean(values, axis=(1, 2, 3)), mask
+  )
+  mean = over_pixels(x)
+  std = jnp.sqrt(over_pixels(jnp.square(x - mean)) + 1e-6)
+  return mean, std, over_pixels((x - mean) ** 3)
 
 
 def gain(
@@ -161,7 +174,7 @@ def gain(
   divided by its standard error.
   """
   flat = {
-    name: leaf if name in ('gain', 'bias') else jnp.zeros_like(leaf)
+    name: jnp.zeros_like(leaf) if name in ('matrix', 'translation') else leaf
     for name, leaf in phi.items()
   }
   x, mask = images.x, images.mask

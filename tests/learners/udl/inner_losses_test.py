@@ -201,6 +201,7 @@ def test_the_elbo_of_images_is_in_nats_per_pixel_of_the_rows_that_count():
     'nll': jnp.array([1.0, 2, 50, 3, 4]),
     'kl': jnp.array([0.5, 0.5, 70, 1, 0]),
     'image': jnp.zeros((5, 2, 3, 1)),
+    'mask': jnp.array([1.0, 1, 0, 1, 1]),
   }
   value = inner_losses.shift_elbo(None, inputs_of(elbo_terms=terms))
   np.testing.assert_allclose(value, (10 + 2) / 4 / 6, rtol=1e-6)
