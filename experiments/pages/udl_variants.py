@@ -45,7 +45,12 @@ _INNER = {
   # it; from the identity, and only as the best candidate.
   'shift': _SHIFT,
   'no_blend': {**_SHIFT, 'blend': False},
-  'from_identity': {**_SHIFT, 'shift_start': 'identity', 'inner_steps': 6, 'inner_rate': 0.9},
+  'from_identity': {
+    **_SHIFT,
+    'shift_start': 'identity',
+    'inner_steps': 6,
+    'inner_rate': 0.9,
+  },
   'only_candidates': {**_SHIFT, 'inner_steps': 0},
   # ... by the evidence of the classes, without any vae.
   'mixture': {**_SHIFT, **_NO_VAE, 'ssl': 'mixture', 'blend': False},
