@@ -30,6 +30,7 @@ def get_config(arg=None):
   config.learner.emit = 'none'
   config.learner.norm = 'group'
   config.learner.adapt = 'weights'
+  config.learner.blend = False
   config.learner.inner_steps = 1
   config.learner.inner_rate = 0.1
   config.learner.inner_rates = 'fixed'

@@ -40,6 +40,12 @@ def get_config(arg=None):
     config.optimizer.learning_rate = 2e-2
     config.optimizer.clip = 1.0
   config.learner.phase = phase
+  # Infers the shift of the unlabelled images, see `learners/udl/shift.py`.
+  config.learner.adapt = 'shift'
+  config.learner.elbo = 'shift'
+  config.learner.ssl = 'none'
+  config.learner.critic = 'none'
+  config.learner.blend = True
   config.init_from.vae = ''
   config.init_from.base = ''
   return common.apply_variant(config, rest)

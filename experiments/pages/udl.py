@@ -12,6 +12,8 @@ from experiments.pages import udl_variants as variants
 
 _LOSSES = ('elbo', 'geometry', 'byol', 'mixture', 'certainty')
 _ALL = ('none', 'training', 'adaptation', 'shear', 'final')
+# Of the adaptation families, those that phi describes.
+_GEOMETRIC = ('rotation', 'stretch')
 # Without steps: clustering that is learned, and soft k-means that is not.
 _CLUSTER_ONLY = (
   'accuracy - cluster_alone:accuracy',
@@ -83,12 +85,14 @@ def _page(rows, folder, *against, **layout):
 
 # Whatever speaks of the ELBO has the twin that lacks only the ELBO beside it.
 _TWINS = ('default', 'no_elbo', 'no_vae', 'cluster_alone')
+# phi without one of its parts, and the former default.
+_PARTS = ('no_blend', 'from_identity', 'only_candidates', 'film')
 # Trained without steps, for as many updates as both phases together.
 _WITHOUT_STEPS = ('longer_base', 'wider_base', 'batch_statistics')
 
 
-def _main(folder, names, **options):
-  rows = variants.make_rows(names, _shifted(), seeds=3, **options)
+def _main(folder, names, shifts=_ALL, **options):
+  rows = variants.make_rows(names, _shifted(shifts=shifts), seeds=3, **options)
   others = (f'{name}:accuracy' for name in names)
   return _page(rows, folder, *others)
 
@@ -99,6 +103,7 @@ def _settings():
   two = ('none', 'shear')
   clusters = [
     '--config.learner.setting=clusters',
+    *page.overrides(**variants.FILM),
     *('--config.episode.unlabelled=12', '--config.episode.query=7'),
     '--config.data.shift=none',
   ]
@@ -148,34 +153,48 @@ def _against_own(sources, shifts):
   return Page(rows, 'udl', _AGAINST_OWN, both=True, columns=columns)
 
 
-def _replaced():
-  """Return pages on which images of other episodes replace the episode's own.
-
-  'other_classes': unlabelled images of classes that are not in the episode.
-  """
+def _generated_for():
+  """Return the page on which weights are generated from other supports."""
   generated = {
     source: [f'--config.episode.emit_from={source}']
     for source in ('mean', 'other')
   }
-  other = ['--config.episode.unlabelled_classes=other']
-  shifts = ('none', 'training', 'shear')
-  more = ('none', 'training', 'adaptation', 'shear')
-  return {
-    'udl-generated-for': _against_own(generated, shifts),
-    'udl-other-classes': _against_own({'other_classes': other}, more),
-  }
+  return _against_own(generated, ('none', 'training', 'shear'))
 
 
 def _shift():
-  """Return the page of the shift's ELBO, by family; `valid`, seed 0."""
-  shifts = ('none', 'training', 'shear', 'rotation', 'stretch')
+  """Return the page on which the loop was chosen: `valid`, seed 0."""
+  shifts = ('none', 'training', 'shear', *_GEOMETRIC)
   shifts += ('strong_noise', 'polarity_noise', 'stripes')
   evaluations = _shifted(shifts=shifts, episodes=600, split='valid')
-  names = ('cluster_alone', 'shift', 'no_blend', 'from_identity')
-  names += ('only_candidates', 'mixture', 'film_shift')
-  return _page(
-    variants.make_rows(names, evaluations), 'udl', 'cluster_alone:accuracy'
+  names = (*_TWINS, *_PARTS, 'film_shift', 'elbo_and_mixture')
+  rows = variants.make_rows(names, evaluations)
+  return _page(rows, 'udl', 'cluster_alone:accuracy', 'default:accuracy')
+
+
+def _placebos():
+  """Return the page of what should not help: `default` under overrides."""
+  other = '--config.episode.phi_from=other'
+  sources = {
+    'phi_of_another': [other],
+    'flipped_steps': page.overrides(direction='flipped'),
+    'noise': ['--config.episode.inner_data=noise'],
+  }
+  return _against_own(sources, ('none', 'training', 'shear', *_GEOMETRIC))
+
+
+def _other_classes():
+  """Return the page whose unlabelled images are of other classes.
+
+  They are in phase `inner` too, so that gates can learn what is of use then.
+  """
+  names = [f'{name}_others' for name in ('default', 'no_elbo', 'cluster_alone')]
+  evaluations = _shifted(
+    '--config.episode.unlabelled_classes=other',
+    shifts=('none', 'training', 'shear', *_GEOMETRIC),
   )
+  rows = variants.make_rows(names, evaluations)
+  return _page(rows, 'udl', 'cluster_alone_others:accuracy')
 
 
 def _rates():
@@ -215,9 +234,10 @@ def _others():
 
 def _ablations():
   """Return the page of ablations, on 600 episodes of `valid`, seed 0."""
-  names = ('default', 'steps_alone', 'no_critic', 'no_elbo', 'no_ssl')
-  names += ('no_gate', 'byol', 'steps_1', 'steps_5', 'constant_film', 'tent')
-  names += ('ttt', 'no_emission', 'no_conditioning')
+  names = ('default', 'steps_alone', 'no_elbo', 'no_gate', 'steps_1', 'steps_5')
+  names += ('film', 'film_no_critic', 'film_no_elbo', 'film_no_ssl')
+  names += ('film_byol', 'film_byol_5', 'constant_film', 'tent', 'ttt')
+  names += ('no_emission', 'no_conditioning')
   evaluations = _shifted(shifts=_ALL[:-1], episodes=600, split='valid')
   compared = ('default:accuracy', 'default:accuracy_unadapted')
   return _page(variants.make_rows(names, evaluations), 'udl', *compared)
@@ -256,12 +276,18 @@ def _balanced():
 
 
 PAGES = {
-  'udl': _main('udl', (*_TWINS, *_WITHOUT_STEPS)),
+  'udl': _main(
+    'udl',
+    (*_TWINS, *_WITHOUT_STEPS, 'from_identity', 'film'),
+    (*_ALL, *_GEOMETRIC),
+  ),
   'udl-rates': _rates(),
   'udl-shift': _shift(),
   'udl-balanced': _balanced(),
   **_others(),
-  **_replaced(),
+  'udl-generated-for': _generated_for(),
+  'udl-placebos': _placebos(),
+  'udl-other-classes': _other_classes(),
   **_settings(),
   'udl-ablations': _ablations(),
   **_layer(),

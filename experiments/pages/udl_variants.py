@@ -10,51 +10,51 @@ from collections.abc import Sequence
 from experiments import page
 from experiments.page import Row
 
-_NO_VAE = {'elbo': 'none', 'ssl': 'none', 'gate': 'predictions'}
-_SHIFT = {
-  **{'adapt': 'shift', 'elbo': 'shift', 'ssl': 'none', 'critic': 'none'},
-  'blend': True,
+OTHERS = '_others'  # ends variants whose unlabelled images are of other classes
+# The former default: film, by the ELBO of features, geometry and a critic.
+FILM = {
+  **{'adapt': 'film', 'elbo': 'features', 'ssl': 'geometry'},
+  **{'critic': 'predictions', 'blend': False},
 }
-_NO_STEPS = {'inner_steps': 0, 'elbo': 'none', 'ssl': 'none', 'critic': 'none'}
+_NO_STEPS = {
+  **{'adapt': 'film', 'elbo': 'none', 'ssl': 'none', 'critic': 'none'},
+  **{'blend': False, 'inner_steps': 0},
+}
+# The evidence of the classes in place of the ELBO, and so of noise.
+_MIXTURE = {'elbo': 'none', 'ssl': 'mixture', 'blend': False}
 # Phase `inner`: what differs from `configs/udl.py:inner`.
 _INNER = {
   'default': {},
-  'no_vae': _NO_VAE,
+  'no_elbo': _MIXTURE,
+  'no_vae': {**_MIXTURE, 'gate': 'predictions'},
   'cluster_alone': _NO_STEPS,
   'steps_alone': {'cluster': 0},
-  'no_critic': {'critic': 'none'},
-  'no_elbo': {'elbo': 'none'},
-  'no_ssl': {'ssl': 'none'},
+  'no_blend': {'blend': False},
+  # phi starts at the identity, or is the best candidate without any step.
+  'from_identity': {
+    **{'shift_start': 'identity', 'inner_steps': 6, 'inner_rate': 0.9},
+  },
+  'only_candidates': {'inner_steps': 0},
+  'elbo_and_mixture': {'ssl': 'mixture'},
+  'film_shift': {**FILM, 'adapt': 'film+shift', 'elbo': 'shift', 'blend': True},
   'no_gate': {'gate': 'none'},
-  'byol': {'ssl': 'byol'},
   'steps_1': {'inner_steps': 1},
   'steps_5': {'inner_steps': 5},
-  # Film that is the same for all episodes.
+  # Steps on film, and film that is the same for all episodes.
+  'film': FILM,
+  'film_no_critic': {**FILM, 'critic': 'none'},
+  'film_no_elbo': {**FILM, 'elbo': 'none'},
+  'film_no_ssl': {**FILM, 'ssl': 'none'},
+  'film_byol': {**FILM, 'ssl': 'byol'},
+  # BYOL, no gate and five steps, each of them better by itself.
+  'film_byol_5': {**FILM, 'ssl': 'byol', 'gate': 'none', 'inner_steps': 5},
   'constant_film': {**_NO_STEPS, 'cluster': 0, 'start': 'learned'},
   # Nothing is trained: gradient steps on the entropy at a fixed rate.
   'tent': {
-    'elbo': 'none',
-    'ssl': 'certainty',
-    'critic': 'none',
-    'gate': 'none',
-    'cluster': 0,
-    'inner_rates': 'fixed',
-    'meta_grad': 'none',
+    **{**FILM, 'elbo': 'none', 'ssl': 'certainty', 'critic': 'none'},
+    **{'gate': 'none', 'cluster': 0},
+    **{'inner_rates': 'fixed', 'meta_grad': 'none'},
   },
-  # The shift of the unlabelled images by its ELBO; without what noise adds to
-  # it; from the identity, and only as the best candidate.
-  'shift': _SHIFT,
-  'no_blend': {**_SHIFT, 'blend': False},
-  'from_identity': {
-    **_SHIFT,
-    'shift_start': 'identity',
-    'inner_steps': 6,
-    'inner_rate': 0.9,
-  },
-  'only_candidates': {**_SHIFT, 'inner_steps': 0},
-  # ... by the evidence of the classes, without any vae.
-  'mixture': {**_SHIFT, **_NO_VAE, 'ssl': 'mixture', 'blend': False},
-  'film_shift': {'adapt': 'film+shift', 'elbo': 'shift', 'blend': True},
 }
 # K = 0 from scratch, for as many updates as both phases together.
 _LONGER = '--config.steps=4800'
@@ -77,8 +77,9 @@ _JOINT = {
   'ttt': [
     *(_LONGER, '--config.data.shift=training'),
     *page.overrides(meta_grad='none', auxiliary_weight=1.0),
-    *page.overrides(inner_rates='fixed', elbo='none', ssl='byol'),
-    *page.overrides(critic='none', gate='none', cluster=0),
+    *page.overrides(inner_rates='fixed', adapt='film', elbo='none'),
+    *page.overrides(ssl='byol', critic='none', gate='none', cluster=0),
+    *page.overrides(blend=False),
   ]
 }
 
@@ -92,7 +93,7 @@ def make_rows(
   """Return the rows of a page: first `vae` and `base`, then the variants.
 
   Args:
-    names: of the variants.
+    names: of the variants, those of phase `inner` also with `_others`.
     evaluations: of each of them.
     seeds: number of training seeds.
     settings: flags of every training except that of the vae.
@@ -104,13 +105,16 @@ def make_rows(
     'base': Row('udl.py:base,{dataset}', vae),
   }
   for name in names:
-    if name in _INNER:
+    known = name.removesuffix(OTHERS)
+    if known in _INNER:
       phase = 'inner'
       flags = [
         *settings,
         page.upstream('base'),
-        *page.overrides(**_INNER[name]),
+        *page.overrides(**_INNER[known]),
       ]
+      if name != known:
+        flags.append('--config.episode.unlabelled_classes=other')
     else:
       phase = 'base' if name in _BASE else 'joint'
       flags = [*vae, *(_BASE | _JOINT)[name]]

@@ -7,11 +7,12 @@ curves   accuracy on the evaluated splits with 95% intervals, and training loss,
          without them and that of k-means.
 episode  one episode: support, unlabelled images, queries, and the predictions
          of the newest checkpoint, before and after unsupervised inner steps if
-         there are any; and the queries after the input transform and as the
-         autoencoder decodes them. --shift=FAMILY applies that shift to queries
-         and unlabelled images.
-adaptation  accuracy after each unsupervised inner step, and gain by shift
-         family, with 95% intervals, for all results of one workdir.
+         there are any; the support through an inferred shift, and the queries
+         as the autoencoder decodes them. --shift=FAMILY applies that shift to
+         queries and unlabelled images.
+adaptation  accuracy after each unsupervised inner step and after clustering,
+         and gain by shift family, with 95% intervals, for all results of one
+         workdir; and the shift that is inferred in one episode (of --shift).
 clock    training accuracy over minutes of training, and the test results; runs
          that differ only in their seed (NAME-0, NAME-1) share a colour.
 sequences  accuracy after each task of a sequence, for results of `continual`.
@@ -50,13 +51,14 @@ from hyperudl.plots import uncertainty
 KINDS = {
   'curves': lambda values: curves.draw(values.workdir),
   'episode': lambda values: episode.draw(values.workdir[0], values.shift),
-  'adaptation': lambda values: adaptation.draw(values.workdir[0]),
+  'adaptation': lambda values: adaptation.draw(values.workdir[0], values.shift),
   'clock': lambda values: clock.draw(values.workdir),
   'sequences': lambda values: sequences.draw(values.workdir, values.tag),
   'uncertainty': lambda values: uncertainty.draw(values.workdir, values.tag),
   'tsne': lambda values: tsne.draw_run(values.workdir[0]),
   'shots': lambda values: shots.draw(values.workdir, values.tag),
 }
+SHIFTED = ('episode', 'adaptation')
 TAGGED = ('uncertainty', 'sequences', 'shots')
 
 
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> None:
   del argv
   cli.set_up()
   values = flags.FLAGS
-  for name, kinds in (('shift', ('episode',)), ('tag', TAGGED)):
+  for name, kinds in (('shift', SHIFTED), ('tag', TAGGED)):
     if values[name].value and values.kind not in kinds:
       raise core.BadInput(
         f'--{name}={values[name].value} is for --kind={", ".join(kinds)}, not '
@@ -83,7 +85,7 @@ if __name__ == '__main__':
     'tag', '', 'Of the results that uncertainty, sequences and shots draw.'
   )
   flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
-  flags.DEFINE_string('shift', '', 'Shift that --kind=episode draws.')
+  flags.DEFINE_string('shift', '', 'Shift of the episode that is drawn.')
   flags.DEFINE_string(
     'out', None, 'PNG to write; by default in the first workdir.'
   )

@@ -1,6 +1,7 @@
 """Draws one test episode with the predictions of the newest checkpoint."""
 
 from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 import numpy as np
 
 from hyperudl import core
@@ -52,9 +53,12 @@ def draw(workdir: StrPath, shift: str = '') -> Figure:
     ('unlabelled', support.x[~labelled], None, None),
   ]
   rows += [(title, query.x, query.y, y) for title, y in predictions.items()]
-  for name in ('canonicalised', 'reconstructed'):
-    if f'image/{name}' in visuals:
-      rows.append((name, visuals[f'image/{name}'][1], None, None))
+  if 'image/shifted_support' in visuals:
+    shifted = visuals['image/shifted_support'][1][labelled]
+    rows.insert(1, ('support, shifted', shifted, support.y[labelled], None))
+  if 'image/reconstructed' in visuals:
+    decoded = visuals['image/reconstructed'][1]
+    rows.append(('reconstructed', decoded, None, None))
   title = f'{config.learner.name}, step {checkpoint.step}'
   return _draw_rows([row for row in rows if len(row[1])], title)
 
@@ -79,13 +83,27 @@ def _draw_rows(rows, title):
   figure = Figure(figsize=(10, 1.2 * sum(heights) + 0.4 * len(rows)))
   parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
   for part, row in zip(parts[:, 0], rows):
-    _draw_images(part, *row)
+    draw_images(part, *row)
   figure.suptitle(title, x=0.01, y=0.998, ha='left', fontsize=9)
   return figure
 
 
-def _draw_images(figure, title, images, labels, predictions):
-  """Draw images in rows of ten, with labels; predictions in green or red."""
+def draw_images(
+  figure: FigureBase,
+  title: str,
+  images: np.ndarray,
+  labels: np.ndarray | None = None,
+  predictions: np.ndarray | None = None,
+) -> None:
+  """Draw images in rows of ten, with labels; predictions in green or red.
+
+  Args:
+    figure: or a part of one.
+    title: on the left.
+    images: f32[n, H, W, C].
+    labels: i32[n].
+    predictions: i32[n].
+  """
   count = -(-len(images) // COLUMNS)
   panels = figure.subplots(count, COLUMNS, squeeze=False).ravel()
   figure.supylabel(title, fontsize=9)

@@ -9,10 +9,13 @@ T, the hypernetwork:
   L_in  = a ELBO + b SSL + critic, on the unlabelled images
   w     = soft k-means of the unlabelled features around w, if `cluster`
   logits = tau cos(f_(theta + v)(x), w)
-v is described in `fast_weights`; by default it is an increment to the scale and
-bias of each norm. `gate` is computed from predictions and from ELBO statistics
-of a frozen `vae`; alpha, a and b are learned and may be negative, so the outer
-loop decides how far to follow each unsupervised loss.
+v is described in `fast_weights`; by default it is phi, the shift that the
+unlabelled images share, and the ELBO that of the images as T_phi shows clean
+ones (`shift`); the prototypes then move to where T_phi puts the support, and
+noisy images are blended with what the VAE makes of them. `gate` is computed
+from predictions and from ELBO statistics of a frozen `vae`; alpha, a and b are
+learned and may be negative, so the outer loop decides how far to follow each
+unsupervised loss.
 
 Training phases: 'base' trains without adaptation (K = 0, no k-means). 'inner'
 freezes the result of 'base' (`init_from.base`) and trains only the parameters
@@ -59,7 +62,9 @@ def make(config: Config) -> core.Learner:
   """Make the `udl` learner; its task is a `target_network.Network`."""
   if config.phase == 'base':
     config = dataclasses.replace(
-      config, inner_steps=0, cluster=0, start='identity'
+      config,
+      **{'inner_steps': 0, 'cluster': 0, 'start': 'identity'},
+      **{'adapt': 'film', 'blend': False},
     )
   return learners.make_learner(
     partial(_init, config),

@@ -50,7 +50,7 @@ def evaluate(
   for name, rate in params['inner'].get('rates', {}).items():
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
     results[f'histogram/rates_{name}'] = jnp.concatenate(flat)
-  results |= _inferred_shift(trace, episode.support.x)
+  results |= _inferred_shift(config, params, trace, episode)
   networks = inner_loop.networks_after(config, params, network, support, trace)
   for k, network_k in enumerate(networks, 1):
     results[f'accuracy_step_{k}'] = _accuracy(
@@ -68,14 +68,20 @@ def _accuracy(config, params, network, episode):
   return losses.accuracy(logits, episode.query.y)
 
 
-def _inferred_shift(trace, x):
-  """Return phi f32[8] and the support through T_phi, if there is any."""
+def _inferred_shift(config, params, trace, episode):
+  """Return phi f32[9], support through T_phi and reconstructed queries."""
   if trace.v is None or 'shift' not in trace.v:
     return {}
   phi = jax.tree.map(lambda leaf: leaf[-1], trace.v['shift'])
+  support, query = episode.support.x, episode.query.x
+  vae = hypernetwork.frozen_vae(config, params, query.shape[1:])[1]
+  decoded = target_network.reconstruct(config, vae, phi, query)[0]
   return {
     'phi': jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(phi)]),
-    'image/shifted_support': jnp.stack([x, shift_transform.apply(phi, x)]),
+    'image/shifted_support': jnp.stack(
+      [support, shift_transform.apply(phi, support)]
+    ),
+    'image/reconstructed': jnp.stack([query, decoded]),
   }
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PARTS = ('film', 'weights', 'head', 'shift', 'encoder', 'hyper')
 REGENERATING = ('encoder', 'hyper')
-DECAY = 0.6  # of the initial step sizes of 'shift', from step to step
+DECAY = 0.8  # of the step sizes of 'shift', from step to step
 # For each input of a loss, the parts of v that its gradient reaches.
 REACH = {
   'images': ('shift', 'encoder'),
@@ -81,7 +81,7 @@ def identity(
 
 
 def rates(config: 'Config', v: dict[str, core.PyTree]) -> core.PyTree:
-  """Return the initial step sizes of all K steps, a pytree like v.
+  """Return the initial rates of all K steps, a pytree like v.
 
   There is one number per step and element for 'film' and 'shift', and one per
   step and leaf for other parts.
@@ -92,13 +92,23 @@ def rates(config: 'Config', v: dict[str, core.PyTree]) -> core.PyTree:
     sizes[part] = gradient_descent.make_rates(
       leaves, config.inner_steps, config.inner_rate, mode
     )
-  if 'shift' in v:
-    decay = DECAY ** jnp.arange(config.inner_steps, dtype=jnp.float32)
-    for name, unit in shift_transform.RATES.items():
-      rate = sizes['shift'][name]
-      scale = unit * decay.reshape(-1, *[1] * (rate.ndim - 1))
-      sizes['shift'][name] = rate * scale
   return sizes
+
+
+def step_sizes(rates: core.PyTree) -> core.PyTree:
+  """Return the step sizes of rates; they differ for 'shift' only.
+
+  Its numbers have other units than weights, and its steps become smaller. Rates
+  are trained without these factors, so that one learning rate suits them all.
+  """
+  if 'shift' not in rates:
+    return rates
+  sizes = dict(rates['shift'])
+  for name, unit in shift_transform.RATES.items():
+    rate = sizes[name]
+    decay = DECAY ** jnp.arange(rate.shape[0], dtype=jnp.float32)
+    sizes[name] = unit * decay.reshape(-1, *[1] * (rate.ndim - 1)) * rate
+  return {**rates, 'shift': sizes}
 
 
 @target_network.trace_once

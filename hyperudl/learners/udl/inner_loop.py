@@ -40,7 +40,10 @@ class Trace(NamedTuple):
 def has_unsupervised_adaptation(config: Config) -> bool:
   """Return whether the config adapts to unlabelled images in any way."""
   return bool(
-    config.inner_steps or config.cluster or config.start != 'identity'
+    config.inner_steps
+    or config.cluster
+    or config.start != 'identity'
+    or 'shift' in fast_weights.parse(config.adapt)
   )
 
 
@@ -145,7 +148,7 @@ def infer(
 
 def _initial_shift(config, params, network, inputs, v):
   """Return the phi with the smallest sum of all losses but the critic."""
-  active = inner_losses.active(config).items()
+  names = [name for name in inner_losses.active(config) if name != 'critic']
 
   def value(phi):
     v_phi = jax.lax.stop_gradient({**v, 'shift': phi})
@@ -154,7 +157,7 @@ def _initial_shift(config, params, network, inputs, v):
     )
     inputs_v = read(config, params, under_v, inputs, v_phi)
     values = inner_losses.evaluate(config, params['inner'], inputs_v)
-    return sum(values[name] for name, loss in active if loss.is_weighted)
+    return sum(values[name] for name in names)
 
   return shift.initial_value(inputs.images, value)
 
@@ -299,7 +302,7 @@ def descend(
   v, trace = gradient_descent.descend(
     loss,
     v,
-    jax.tree.map(lambda rate: factor * rate, rates),
+    jax.tree.map(lambda rate: factor * rate, fast_weights.step_sizes(rates)),
     normalization=gradient_descent.Normalization(
       config.inner_norm, epsilon=epsilon, per_leaf=True
     ),

@@ -193,7 +193,10 @@ LOSSES = {
   'elbo_features': InnerLoss(
     init_feature_elbo, feature_elbo, 'features', auxiliary=True
   ),
-  'elbo_shift': InnerLoss(None, shift_elbo, 'images', auxiliary=False),
+  # Unweighted, since its step sizes are learned for each number of phi.
+  'elbo_shift': InnerLoss(
+    None, shift_elbo, 'images', auxiliary=False, is_weighted=False
+  ),
   'geometry': InnerLoss(None, geometry, 'features', auxiliary=True),
   'byol': InnerLoss(init_byol, byol, 'views', auxiliary=True),
   'mixture': InnerLoss(None, mixture, 'predictions', auxiliary=False),

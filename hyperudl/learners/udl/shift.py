@@ -10,8 +10,8 @@ Since x is not transformed, blank or small images gain nothing.
 The clean labelled images, seen through T_phi, give a second set of prototypes:
   w_c <- w_c + g a |w_c| unit(mean of f(T_phi S)_c),
 with the statistics of the unlabelled images in the norms, a learned, and a gate
-g on what the geometry of phi lowers F by, relative to its standard error; g = 0
-at phi = 0.
+g on what the geometry of phi lowers F by, relative to its standard error; its
+threshold rises with the noise that phi does not explain, and g = 0 at phi = 0.
 """
 
 from collections.abc import Callable
@@ -47,11 +47,12 @@ SPREAD = 0.1  # size of phi at which g is .63 if there is no ELBO to gate it
 
 
 def init(config: 'Config') -> dict[str, jax.Array]:
-  """Return initial parameters: log a, threshold and log slope of g; b's."""
+  """Return initial parameters: log a, those of g and those of `blend`."""
   scalar = lambda value: jnp.asarray(value, jnp.float32)
   params = {
     'log_weight': scalar(0.0),
     'threshold': scalar(2.5),
+    'noise': scalar(1.0),
     'log_slope': scalar(0.0),
   }
   if config.blend:
@@ -170,14 +171,14 @@ def gain(
 ) -> jax.Array:
   """Return what the geometry of phi explains, f32[].
 
-  It is the mean over images of F without matrix and translation minus F(phi),
-  divided by its standard error.
+  It is the mean over the selected images of F without matrix and translation
+  minus F(phi), divided by its standard error.
   """
   flat = {
     name: jnp.zeros_like(leaf) if name in ('matrix', 'translation') else leaf
     for name, leaf in phi.items()
   }
-  x, mask = images.x, images.mask
+  x, mask = select(config, images)
   gains = free_energy(config, params, flat, x, mask)
   gains -= free_energy(config, params, phi, x, mask)
   count = jnp.maximum(jnp.sum(mask), 1.0)
@@ -199,7 +200,9 @@ def weight(
   if config.elbo == 'shift':
     ratio = gain(config, params, phi, images)
     slope = jnp.exp(learned['log_slope'])
-    gate = jax.nn.sigmoid(slope * (ratio - learned['threshold']))
+    terms = elbo_terms(config, params, phi, *select(config, images))
+    threshold = learned['threshold'] + learned['noise'] * terms['log_noise']
+    gate = jax.nn.sigmoid(slope * (ratio - threshold))
     gate *= 1 - jnp.exp(-jax.nn.relu(ratio))
   else:
     geometry = phi['matrix'], phi['translation']
@@ -258,7 +261,7 @@ def blend(
   The weight of reconstructions is b s(k (log(sigma^2 / sigma_vae^2) - t)), with
   learned b, k and t and s the logistic function: none without noise.
   """
-  terms = elbo_terms(config, params, phi, images.x, images.mask)
+  terms = elbo_terms(config, params, phi, *select(config, images))
   learned = params['inner']['shift']['blend']
   slope = jnp.exp(learned['log_slope'])
   weight = jax.nn.sigmoid(slope * (terms['log_noise'] - learned['threshold']))

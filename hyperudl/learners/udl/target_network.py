@@ -75,6 +75,7 @@ def architecture(
   return Architecture(module, specs, features.shape[-1])
 
 
+@trace_once
 def reconstruct(
   config: 'Config', vae: core.PyTree, phi: core.PyTree, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -43,14 +43,17 @@ def test_rates_are_signed_numbers_of_elements_or_steps():
   np.testing.assert_allclose(rates['head'], [0.3, 0.3], rtol=1e-6)
 
 
-def test_rates_of_a_shift_are_in_units_of_its_parts_and_decay():
+def test_steps_of_a_shift_are_in_units_of_its_parts_and_decay():
   config = helper.tiny_config(adapt='shift', elbo='shift', inner_rate=0.3)
   v = {'shift': shift_transform.identity()}
-  for name, rates in fast_weights.rates(config, v)['shift'].items():
-    assert rates.shape == (2, *v['shift'][name].shape)
+  rates = fast_weights.rates(config, v)
+  for name, sizes in fast_weights.step_sizes(rates)['shift'].items():
+    assert sizes.shape == (2, *v['shift'][name].shape)
     first = 0.3 * shift_transform.RATES[name]
-    np.testing.assert_allclose(rates[0], np.full(rates[0].shape, first), 1e-6)
-    np.testing.assert_allclose(rates[1], 0.6 * rates[0], rtol=1e-6)
+    np.testing.assert_allclose(sizes[0], np.full(sizes[0].shape, first), 1e-6)
+    np.testing.assert_allclose(sizes[1], 0.8 * sizes[0], rtol=1e-6)
+  film = {'film': jnp.ones((2, 3))}
+  assert fast_weights.step_sizes(film) is film
 
 
 @pytest.mark.parametrize('adapt', ['stem', 'film+film', 'film+tokens'])
