@@ -222,8 +222,9 @@ def main() -> None:
   lines = [text for file in files for text in file.read_text().splitlines()]
   sys.stdout.write(
     '# Speed: tables\n\n'
+    '**Every number behind [speed.md](speed.md), which explains the rows and '
+    'what follows from\nthem.**\n\n'
     '    python -m experiments.speed > docs/results/speed_tables.md\n\n'
-    'What the rows are and what follows: [speed.md](speed.md).\n\n'
     + page_text(map(json.loads, lines))
   )
 
