@@ -11,7 +11,7 @@ The clean labelled images, seen through T_phi, give a second set of prototypes:
   w_c <- w_c + g a |w_c| unit(mean of f(T_phi S)_c),
 with the statistics of the unlabelled images in the norms, a learned, and a gate
 g on what the geometry of phi lowers F by, relative to its standard error; its
-threshold rises with the noise that phi does not explain, and g = 0 at phi = 0.
+threshold rises with what phi and noise do not explain, and g = 0 at phi = 0.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def init(config: 'Config') -> dict[str, jax.Array]:
   params = {
     'log_weight': scalar(0.0),
     'threshold': scalar(2.5),
-    'noise': scalar(1.0),
+    'misfit': scalar(2.0),
     'log_slope': scalar(0.0),
   }
   if config.blend:
@@ -87,21 +87,38 @@ def elbo_terms(
 
   Returns:
     nll f32[n] and kl f32[n], both in nats; image f32[n, H, W, C], the decoded
-    images seen through T_phi; log_noise f32[], the logarithm of
-    sigma^2 over that of the vae, at least 0.
+    images seen through T_phi; log_noise and log_misfit f32[], the logarithm of
+    the variance of white noise, and of the rest of sigma^2, over that of the
+    vae, at least 0.
   """
   vae = hypernetwork.frozen_vae(config, params, x.shape[1:])[1]
   image, mean, log_variance = target_network.reconstruct(config, vae, phi, x)
-  squares = jnp.mean(jnp.square(x - image), axis=(1, 2, 3))
-  estimate = jax.lax.stop_gradient(losses.masked_mean(squares, mask))
+  residual = x - image
+  squares = jnp.mean(jnp.square(residual), axis=(1, 2, 3))
+  estimate = losses.masked_mean(squares, mask)
+  noise = losses.masked_mean(_white_variance(residual), mask)
   known = vae['params']['log_variance']
-  pixel_variance = jnp.maximum(known, jnp.log(estimate))
+  in_excess = lambda variance: jax.lax.stop_gradient(
+    jnp.maximum(jnp.log(variance + 1e-9) - known, 0.0)
+  )
   return {
-    'nll': losses.gaussian_nll(x, image, pixel_variance),
+    'nll': losses.gaussian_nll(x, image, known + in_excess(estimate)),
     'kl': losses.kl_standard_normal(mean, log_variance),
     'image': image,
-    'log_noise': pixel_variance - known,
+    'log_noise': in_excess(noise),
+    'log_misfit': in_excess(jnp.maximum(estimate - noise, 0.0)),
   }
+
+
+def _white_variance(residual):
+  """Return the variance f32[n] of white noise in each image, of its pixels.
+
+  From second differences along both axes, which smooth patterns hardly change
+  (Immerkaer 1996, Fast noise variance estimation).
+  """
+  rows = residual[:, :-2] - 2 * residual[:, 1:-1] + residual[:, 2:]
+  both = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
+  return jnp.mean(jnp.square(both), axis=(1, 2, 3)) / 36
 
 
 def select(
@@ -201,7 +218,7 @@ def weight(
     ratio = gain(config, params, phi, images)
     slope = jnp.exp(learned['log_slope'])
     terms = elbo_terms(config, params, phi, *select(config, images))
-    threshold = learned['threshold'] + learned['noise'] * terms['log_noise']
+    threshold = learned['threshold'] + learned['misfit'] * terms['log_misfit']
     gate = jax.nn.sigmoid(slope * (ratio - threshold))
     gate *= 1 - jnp.exp(-jax.nn.relu(ratio))
   else:
@@ -258,7 +275,7 @@ def blend(
 ) -> target_network.Blend:
   """Return how images are blended with what the vae makes of them.
 
-  The weight of reconstructions is b s(k (log(sigma^2 / sigma_vae^2) - t)), with
+  The weight of reconstructions is b s(k (log_noise - t)), with
   learned b, k and t and s the logistic function: none without noise.
   """
   terms = elbo_terms(config, params, phi, *select(config, images))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import signal
 
 from hyperudl import core
 from hyperudl.learners import udl
@@ -51,8 +52,17 @@ def test_the_elbo_is_that_of_the_image_as_it_is():
   # The variance is the mean square of what is left of the images that count.
   variance = np.square(x - seen)[1::2].mean()
   assert variance > np.exp(net['log_variance'])
+  # Of white noise, by the mask of Immerkaer (1996).
+  mask_2d = np.outer([1, -2, 1], [1, -2, 1])
+  white = np.mean(
+    [
+      signal.convolve2d(row[..., 0], mask_2d, 'valid') ** 2 / 36
+      for row in np.asarray(x - seen)[1::2]
+    ]
+  )
+  np.testing.assert_allclose(terms['log_noise'], np.log(white) + 4, rtol=1e-3)
   np.testing.assert_allclose(
-    terms['log_noise'], np.log(variance) - net['log_variance'], rtol=1e-4
+    terms['log_misfit'], max(np.log(variance - white) + 4, 0), rtol=1e-2
   )
   squares = np.square(x - seen) / variance + np.log(2 * np.pi * variance)
   np.testing.assert_allclose(
@@ -61,7 +71,7 @@ def test_the_elbo_is_that_of_the_image_as_it_is():
   # A vae that expects more is believed.
   params['frozen']['vae']['net'] = {**net, 'log_variance': jnp.float32(3.0)}
   terms = shift.elbo_terms(config, params, phi, x, mask)
-  assert terms['log_noise'] == 0
+  assert terms['log_noise'] == terms['log_misfit'] == 0
   np.testing.assert_allclose(
     terms['nll'],
     0.5
