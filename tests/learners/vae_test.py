@@ -1,5 +1,6 @@
 """The autoencoder: its ELBO by Monte Carlo, its moments by counting."""
 
+import dataclasses
 import functools
 
 import jax
@@ -108,6 +109,35 @@ def test_stored_moments_do_not_train_the_autoencoder():
     gradient({**params, 'moments': other})['net'],
   )
   assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(one)) > 1e-3
+
+
+def test_noise_is_on_what_the_encoder_reads_and_not_on_its_target():
+  x, variables = images_and_variables()
+  noise, other = jnp.zeros((5, 2)), x[::-1]
+  terms = NET.apply(variables, x, noise, other)
+  of_other = NET.apply(variables, other, noise)
+  for name in ('mean', 'log_variance', 'kl', 'image'):
+    np.testing.assert_array_equal(terms[name], of_other[name])
+  errors = np.square(x - of_other['image']).sum(axis=(1, 2, 3))
+  np.testing.assert_allclose(terms['error'], errors, rtol=1e-5)
+  # In training; moments, latents and evaluations are those of clean images.
+  episode = core.Episode(
+    core.Examples(x, jnp.zeros(5, int)), core.Examples(x, jnp.zeros(5, int))
+  )
+  losses, moments = [], []
+  for denoise in (0.0, 1e-6, 2.0):
+    learner = vae.make(dataclasses.replace(CONFIG, denoise=denoise))
+    params = jax.jit(learner.init)(jax.random.key(0), episode)
+    loss = lambda params: learner.loss(params, episode, jax.random.key(1), 0)[0]
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    losses.append(value)
+    moments.append(gradient['moments'])
+  np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+  assert losses[2] > losses[0] + 1e-3
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    *(moments[0], moments[2]),
+  )
 
 
 def test_nll_is_the_error_in_units_of_the_variance():
