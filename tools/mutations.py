@@ -85,9 +85,21 @@ TABLE = {
     ('(1.5 * distance - 2.5)', '(1.25 * distance - 2.25)'),
   ),
   'learners/udl/shift.py': (
+    ('+ weight * sizes * moved', '+ weight * moved'),
+    ('known + in_excess(estimate)', 'known'),
+    ('jnp.square(both), axis=(1, 2, 3)) / 36', 'both, axis=(1, 2, 3)) / 36'),
+    ('skewness * clean_skewness < 0', 'skewness > 0'),
+    ("learned['misfit'] * terms['log_misfit']", "learned['misfit']"),
+    (
+      'images.x[rows], images.mask[rows]',
+      'images.x[:count], images.mask[:count]',
+    ),
+  ),
+  'learners/udl/target_network.py learners/udl/shift_test.py': (
     ('clean, method', 'x, method'),
     ('shift_transform.apply(phi, decoded)', 'decoded'),
-    ('+ weight * sizes * moved', '+ weight * moved'),
+    ('x + weight * (reconstruct', 'x - weight * (reconstruct'),
+    ('jnp.where(is_labelled, x, clean', 'jnp.where(False, x, clean'),
   ),
   'ops/weight_tokens.py': (
     ('slices[:, first:size].T', 'slices[:, -len(extras) :].T'),
@@ -111,7 +123,7 @@ TABLE = {
     ('ordered[:, -1] - ordered[:, -2]', 'ordered[:, -1] - ordered[:, 0]'),
   ),
   'learners/udl/fast_weights.py': (
-    ('scale = unit * decay', 'scale = decay'),
+    ('unit * decay.reshape', 'unit * 0.3 * decay.reshape'),
     ("with_encoder(params, v)['frozen']", "params['frozen']"),
   ),
   'learners/udl/baselines.py learners/udl/evaluate_test.py': (

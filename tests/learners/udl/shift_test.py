@@ -220,3 +220,48 @@ def test_the_start_is_the_candidate_with_the_smallest_loss():
   np.testing.assert_allclose(
     phi['bias'][0], others.mean() - gain * own.mean(), rtol=1e-3, atol=1e-4
   )
+
+
+def test_the_weight_of_shifted_prototypes_by_its_formula():
+  config = helper.tiny_config(**SHIFT, shift_images=3)
+  params = helper.random_params(udl.make(config))
+  params['frozen']['vae']['net']['log_variance'] = jnp.float32(-4.0)
+  learned = {
+    **{'log_weight': 0.2, 'threshold': 0.3, 'log_slope': -1.0, 'misfit': 0.1}
+  }
+  params['inner']['shift'] = jax.tree.map(jnp.float32, learned)
+  support = helper.episode().support
+  images = inner_loop.select_images(support)
+  x = support.x[helper.WAY : helper.WAY + 3]  # the first unlabelled ones
+  logistic = lambda value: 1 / (1 + np.exp(-value))
+  weights = []
+  for seed in range(4):
+    phi = some_phi(0.1)
+    phi['matrix'] = 0.1 * jax.random.normal(jax.random.key(seed), (2, 2))
+    flat = {**phi, 'matrix': jnp.zeros((2, 2)), 'translation': jnp.zeros(2)}
+    energies = [
+      np.asarray(shift.free_energy(config, params, each, x, jnp.ones(3)))
+      for each in (flat, phi)
+    ]
+    gains = energies[0] - energies[1]
+    ratio = gains.mean() / (gains.std() / np.sqrt(3))
+    np.testing.assert_allclose(
+      shift.gain(config, params, phi, images), ratio, rtol=1e-2, atol=1e-3
+    )
+    misfit = shift.elbo_terms(config, params, phi, x, jnp.ones(3))['log_misfit']
+    gate = logistic(np.exp(-1) * (ratio - 0.3 - 0.1 * misfit))
+    weights.append(gate * (1 - np.exp(-max(ratio, 0))) * np.exp(0.2))
+    np.testing.assert_allclose(
+      shift.weight(config, params, phi, images), weights[-1], 1e-2, 1e-4
+    )
+  assert max(weights) > 0.05
+  # Without an ELBO only the size of phi counts.
+  config = helper.tiny_config(
+    **{**SHIFT, 'elbo': 'none', 'ssl': 'mixture', 'shift_images': 3}
+  )
+  size = np.square(phi['matrix']).sum() + np.square(phi['translation']).sum()
+  np.testing.assert_allclose(
+    shift.weight(config, params, phi, images),
+    (1 - np.exp(-size / 0.01)) * np.exp(0.2),
+    rtol=1e-4,
+  )
