@@ -6,7 +6,7 @@ in a separate run:
 
   python -m hyperudl.train --config=configs/vae.py:mnist,way=4 \
     --config.learner.architecture=residual --config.learner.latent=128 \
-    --workdir=runs/original-vae
+    --config.learner.denoise=0 --workdir=runs/original-vae
   python -m hyperudl.train --config=configs/udl_original.py:mnist \
     --config.init_from.vae=runs/original-vae --workdir=runs/original
 

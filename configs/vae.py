@@ -1,5 +1,6 @@
 """Configures the variational autoencoder of `udl`, on clean training images.
 
+Its encoder reads them with noise, and the decoder returns the clean ones.
 Layers 784-256-128-24, batches of 256 images and Adam 1.5e-3 as in our
 prototype. Expected on 28x28 pixels: squared error about 11 per image, all
 latents active.
