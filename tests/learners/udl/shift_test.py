@@ -225,9 +225,9 @@ def test_the_start_is_the_candidate_with_the_smallest_loss():
 def test_the_weight_of_shifted_prototypes_by_its_formula():
   config = helper.tiny_config(**SHIFT, shift_images=3)
   params = helper.random_params(udl.make(config))
-  params['frozen']['vae']['net']['log_variance'] = jnp.float32(-4.0)
+  params['frozen']['vae']['net']['log_variance'] = jnp.float32(-6.0)
   learned = {
-    **{'log_weight': 0.2, 'threshold': 0.3, 'log_slope': -1.0, 'misfit': 0.1}
+    **{'log_weight': 0.2, 'threshold': 0.3, 'log_slope': -1.0, 'misfit': 0.4}
   }
   params['inner']['shift'] = jax.tree.map(jnp.float32, learned)
   support = helper.episode().support
@@ -249,7 +249,8 @@ def test_the_weight_of_shifted_prototypes_by_its_formula():
       shift.gain(config, params, phi, images), ratio, rtol=1e-2, atol=1e-3
     )
     misfit = shift.elbo_terms(config, params, phi, x, jnp.ones(3))['log_misfit']
-    gate = logistic(np.exp(-1) * (ratio - 0.3 - 0.1 * misfit))
+    assert misfit > 1.2
+    gate = logistic(np.exp(-1) * (ratio - 0.3 - 0.4 * misfit))
     weights.append(gate * (1 - np.exp(-max(ratio, 0))) * np.exp(0.2))
     np.testing.assert_allclose(
       shift.weight(config, params, phi, images), weights[-1], 1e-2, 1e-4
