@@ -227,7 +227,7 @@ def test_the_weight_of_shifted_prototypes_by_its_formula():
   params = helper.random_params(udl.make(config))
   params['frozen']['vae']['net']['log_variance'] = jnp.float32(-6.0)
   learned = {
-    **{'log_weight': 0.2, 'threshold': 0.3, 'log_slope': -1.0, 'misfit': 0.4}
+    **{'log_weight': 0.2, 'threshold': 30.0, 'log_slope': -2.0, 'misfit': 2.0}
   }
   params['inner']['shift'] = jax.tree.map(jnp.float32, learned)
   support = helper.episode().support
@@ -250,12 +250,12 @@ def test_the_weight_of_shifted_prototypes_by_its_formula():
     )
     misfit = shift.elbo_terms(config, params, phi, x, jnp.ones(3))['log_misfit']
     assert misfit > 1.2
-    gate = logistic(np.exp(-1) * (ratio - 0.3 - 0.4 * misfit))
+    gate = logistic(np.exp(-2) * (ratio - 30 - 2 * misfit))
     weights.append(gate * (1 - np.exp(-max(ratio, 0))) * np.exp(0.2))
     np.testing.assert_allclose(
-      shift.weight(config, params, phi, images), weights[-1], 1e-2, 1e-4
+      shift.weight(config, params, phi, images), weights[-1], 0.02, 1e-3
     )
-  assert max(weights) > 0.05
+  assert min(weights) > 0.05 and max(weights) > min(weights) + 0.3
   # Without an ELBO only the size of phi counts.
   config = helper.tiny_config(
     **{**SHIFT, 'elbo': 'none', 'ssl': 'mixture', 'shift_images': 3}
