@@ -16,6 +16,9 @@ from hyperudl.core.hyperparameters import field
 
 ConfigDict: TypeAlias = config_dict.ConfigDict
 _Source = Literal['true', 'noise', 'other', 'none']
+Augment = Literal[
+  'none', 'rot90', 'scans', 'images', 'episode', 'episode+images'
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +33,10 @@ class EpisodeConfig:
   tasks: int = field(0, at_least=0)  # tasks of one episode; 0: no task axis
   # How unlabelled images and queries are divided among the classes.
   proportions: Literal['balanced', 'dirichlet', 'dirichlet_0.7'] = 'balanced'
-  # 'other': those of unlabelled images are not in the episode otherwise; they
-  # then share nothing but its shift.
-  unlabelled_classes: Literal['own', 'other'] = 'own'
+  unlabelled_classes: Literal['own', 'other'] = 'own'  # other: without labels
   transductive: bool = False  # the queries are the unlabelled images
-  # Controls: what replaces the unlabelled images in the inner loss (inner_data)
-  # and in the hypernetwork's input (cond_data), and whose support the weights
-  # are generated from: its own, the mean over others, or one other. `phi_from`:
-  # whose images the inferred shift of `udl` is from (adapt='shift').
-  # 'other': images of another episode, with its shift.
+  # Controls: what replaces the unlabelled images in the inner loss and in the
+  # hypernetwork's input, and whose shift and whose generated weights are used.
   inner_data: _Source = 'true'
   cond_data: _Source = 'true'
   phi_from: Literal['own', 'other'] = 'own'
@@ -72,10 +70,7 @@ class DataConfig:
   shift: str = 'none'  # see data/episodes/shifts.py
   split_by: Literal['auto', 'alphabet', 'class', 'image'] = 'auto'
   latents: str = ''  # workdir of a run with precomputed latents
-  # 'scans': as 'rot90', and half of the episodes look like scans.
-  augment: Literal[
-    'none', 'rot90', 'scans', 'images', 'episode', 'episode+images'
-  ] = 'rot90'
+  augment: Augment = 'rot90'
   augment_individually: bool = False  # draw colours for each image
   augment_tests: bool = False  # augment episodes of evaluations too
   # 'reference': queries may repeat support images; 'joint': any class counts.

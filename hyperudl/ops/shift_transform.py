@@ -18,10 +18,7 @@ import jax.numpy as jnp
 
 PIXELS = 10.0  # translations are in units of so many pixels
 # Initial step sizes in units of `rate`, about equally visible in each part.
-RATES = {
-  **{'matrix': 0.33, 'translation': 0.1, 'gain': 0.2, 'bias': 0.1},
-  'negative': 0.0,  # has no gradient
-}
+RATES = {'matrix': 0.33, 'translation': 0.1, 'gain': 0.2, 'bias': 0.1}
 _TERMS = 10  # of the series of the exponential
 
 

@@ -18,7 +18,7 @@ TINY = [
   '--config.log_steps=1',
 ]
 UDL = [
-  *('--config=configs/udl.py', '--config.learner.ssl=geometry+balance'),
+  *('--config=configs/udl.py', '--config.learner.ssl=balance'),
   *('--config.learner.channels=4,6', '--config.learner.width=8'),
   *('--config.learner.trunk=4,6,8', '--config.learner.layers=1'),
   *('--config.learner.elbo=none', '--config.learner.critic=none'),

@@ -1,10 +1,8 @@
 """Augments training images by pure functions of a key and images.
 
 `rot90_classes` turns one class into four (Omniglot): it rotates all images of a
-class by the same multiple of 90 degrees throughout an episode. 'scans' adds the
-look of `scans.py` to every image of half of the episodes. `augment_images`
+class by the same multiple of 90 degrees throughout an episode. `augment_images`
 is HyperTransformer's photometric augmentation for natural images.
-
 `augment_episode` is HyperTransformer's augmentation of whole episodes, support
 and queries alike. It is drawn once per episode or, with `per_label`, once per
 class, which makes new classes. Transforms come in the order of `PROBABILITIES`,
@@ -58,9 +56,7 @@ def apply(
   if 'images' in config.augment:
     images = augment_images(image_key, images, config.augment_individually)
   if config.augment == 'scans':
-    is_scanned = jax.random.bernoulli(jax.random.fold_in(class_key, 102))
-    keep = lambda key, images: images
-    images = jax.lax.cond(is_scanned, scans.scan, keep, image_key, images)
+    images = scans.scan_half(class_key, image_key, images)
   return images
 
 

@@ -141,3 +141,12 @@ def scan(key: jax.Array, images: jax.Array) -> jax.Array:
   for function, k in zip((background, blotches, occlude, grain), keys[2:]):
     images = function(k, images)
   return jnp.clip(images, 0.0, 1.0) * inside
+
+
+def scan_half(
+  episode_key: jax.Array, image_key: jax.Array, images: jax.Array
+) -> jax.Array:
+  """Apply `scan` in half of the episodes, which `episode_key` chooses."""
+  is_scanned = jax.random.bernoulli(jax.random.fold_in(episode_key, 102))
+  keep = lambda key, images: images
+  return jax.lax.cond(is_scanned, scan, keep, image_key, images)

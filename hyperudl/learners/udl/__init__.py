@@ -112,7 +112,9 @@ def _init_inner(config, key, params, x):
     if each.init is not None
   }
   if config.inner_steps and config.inner_norm == 'unit':
-    inner['log_epsilon'] = jax.tree.map(lambda _: scalar(-3.0), v)
+    inner['log_epsilon'] = jax.tree.map(
+      lambda _: scalar(-3.0), fast_weights.without_sign(v)
+    )
   if config.inner_steps and config.inner_rates == 'learned':
     inner['rates'] = fast_weights.rates(config, v)
     inner['weights'] = {

@@ -81,13 +81,13 @@ def identity(
 
 
 def rates(config: 'Config', v: dict[str, core.PyTree]) -> core.PyTree:
-  """Return the initial rates of all K steps, a pytree like v.
+  """Return the initial rates of all K steps, a pytree like `without_sign(v)`.
 
   There is one number per step and element for 'film' and 'shift', and one per
   step and leaf for other parts.
   """
   sizes = {}
-  for part, leaves in v.items():
+  for part, leaves in without_sign(v).items():
     mode = 'element' if part in ('film', 'shift') else 'step'
     sizes[part] = gradient_descent.make_rates(
       leaves, config.inner_steps, config.inner_rate, mode
@@ -108,7 +108,23 @@ def step_sizes(rates: core.PyTree) -> core.PyTree:
     rate = sizes[name]
     decay = DECAY ** jnp.arange(rate.shape[0], dtype=jnp.float32)
     sizes[name] = unit * decay.reshape(-1, *[1] * (rate.ndim - 1)) * rate
-  return {**rates, 'shift': sizes}
+  count = len(sizes['gain'])
+  return with_sign({**rates, 'shift': sizes}, jnp.zeros((count, 1)))
+
+
+def without_sign(v: core.PyTree) -> core.PyTree:
+  """Return v without `negative` of a shift, which no step changes."""
+  if 'shift' not in v:
+    return v
+  numbers = {k: leaf for k, leaf in v['shift'].items() if k != 'negative'}
+  return {**v, 'shift': numbers}
+
+
+def with_sign(v: core.PyTree, value: jax.Array | float) -> core.PyTree:
+  """Return v with a value for `negative`; inverts `without_sign`."""
+  if 'shift' not in v:
+    return v
+  return {**v, 'shift': {**v['shift'], 'negative': value}}
 
 
 @target_network.trace_once

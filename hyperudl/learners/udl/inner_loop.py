@@ -18,15 +18,10 @@ from hyperudl.learners.udl import gates as gates_lib
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_losses
 from hyperudl.learners.udl import shift
+from hyperudl.learners.udl import steps
 from hyperudl.learners.udl import target_network
 from hyperudl.learners.udl.config import Config
 from hyperudl.ops import clustering
-from hyperudl.ops import gradient_descent
-from hyperudl.ops import shift_transform
-
-# As v is small, steps are unrolled: the first then shares its forward pass with
-# the gates and the auxiliary loss (docs/results/speed.md).
-UNROLL = 4
 
 
 class Trace(NamedTuple):
@@ -109,7 +104,7 @@ def adapt(
       trace = trace._replace(v={**trace.v, 'shift': other.v['shift']})
   if 'shift' in v:
     trace.metrics.update(shift.metrics(config, params, v['shift'], shifted))
-  network = network_under(config, params, network, shifted, v)
+  network = steps.network_under(config, params, network, shifted, v)
   if config.cluster:
     trace.metrics.update(gate_cluster=gates.mass, gate_scale=gates.scale)
     tau, learned = jnp.exp(network.log_scale), params['inner']['cluster']
@@ -132,61 +127,29 @@ def infer(
   v, inner = fast_weights.identity(config, params, network), params['inner']
   terms = hypernetwork.elbo_terms(config, params, images.x)
   inputs = inner_losses.draw(images, terms['mean'], key)
-  inputs_0 = read(config, params, network, inputs, v)
+  inputs_0 = steps.read(config, params, network, inputs, v)
   values = inner_losses.evaluate(config, inner, inputs_0)
   auxiliary = inner_losses.auxiliary(config, values)
   gates = _gates(config, params, network, inputs_0, terms)
   v, trace = inner.get('start', v), Trace({'gate': gates.step})
   if 'shift' in v and config.shift_start == 'candidates':
-    phi = _initial_shift(config, params, network, inputs, v)
+    phi = steps.initial_shift(config, params, network, inputs, v)
     v = {**v, 'shift': phi}
   if config.inner_steps:
-    v, steps = descend(config, params, network, inputs, v, gates.step, key)
-    trace = Trace(_step_metrics(gates, steps), steps.values, auxiliary)
+    v, taken = steps.descend(
+      config, params, network, inputs, v, gates.step, key
+    )
+    trace = Trace(_step_metrics(gates, taken), taken.values, auxiliary)
   return v, gates, trace
 
 
-def _initial_shift(config, params, network, inputs, v):
-  """Return the phi with the smallest sum of all losses but the critic."""
-  names = [name for name in inner_losses.active(config) if name != 'critic']
-
-  def value(phi):
-    v_phi = jax.lax.stop_gradient({**v, 'shift': phi})
-    under_v = network_under(
-      config, params, network, inputs.images, v_phi, gated=False
-    )
-    inputs_v = read(config, params, under_v, inputs, v_phi)
-    values = inner_losses.evaluate(config, params['inner'], inputs_v)
-    return sum(values[name] for name in names)
-
-  return shift.initial_value(inputs.images, value)
-
-
-def network_under(
-  config: Config,
-  params: core.PyTree,
-  network: target_network.Network,
-  images: inner_losses.Images,
-  v: core.PyTree,
-  gated: bool = True,
-) -> target_network.Network:
-  """Return the network under v; `gated` is for the prototypes of a shift."""
-  if config.blend and gated:
-    blend = shift.blend(config, params, v['shift'], images)
-    network = network._replace(blend=blend)
-  network = fast_weights.apply(config, params, network, images.support, v)
-  if 'shift' not in v:
-    return network
-  return shift.move(config, params, network, images, v['shift'], gated)
-
-
-def _step_metrics(gates, steps):
+def _step_metrics(gates, taken):
   return {
     'gate': gates.step,
-    'inner_loss_first': steps.loss[0],
-    'inner_loss_last': steps.loss[-1],
-    'inner_grad_norm': steps.grad_norm[0],
-    'inner_update_norm': steps.update_norm.sum(),
+    'inner_loss_first': taken.loss[0],
+    'inner_loss_last': taken.loss[-1],
+    'inner_grad_norm': taken.grad_norm[0],
+    'inner_update_norm': taken.update_norm.sum(),
   }
 
 
@@ -215,105 +178,9 @@ def networks_after(
     for k in range(config.inner_steps)
   ]
   images = select_shifted(select_images(support))
-  return [network_under(config, params, network, images, v) for v in values]
-
-
-def image_features(
-  config: Config, network: target_network.Network, images: inner_losses.Images
-) -> jax.Array:
-  """Return features f32[n, D] of the images, if possible the support's."""
-  if images.are_support:
-    return network.features
-  x = target_network.clean(config, network, images.x)
-  is_clean = images.is_clean
-  return target_network.embed(config, network.weights, x, is_clean)[0]
-
-
-def read(
-  config: Config,
-  params: core.PyTree,
-  network: target_network.Network,
-  inputs: inner_losses.Inputs,
-  v: core.PyTree,
-) -> inner_losses.Inputs:
-  """Add to the inputs what the active losses need from a network.
-
-  Args:
-    config: of the learner.
-    params: of the learner.
-    network: under v.
-    inputs: from `inner_losses.draw`.
-    v: the adapted variable.
-  """
-  images = inputs.images
-  needs = [loss.needs for loss in inner_losses.active(config).values()]
-  features = image_features(config, network, images)
-  logits = target_network.similarity_logits(network, features)
-  inputs = inputs._replace(features=features, logits=logits)
-  if 'views' in needs:
-    first, second = [
-      image_features(config, network, images._replace(x=x, are_support=False))
-      for x in (inputs.first_view, inputs.second_view)
-    ]
-    inputs = inputs._replace(first_features=first, second_features=second)
-  if 'images' in needs:
-    params = fast_weights.with_encoder(params, v)
-    phi = v.get('shift', shift_transform.identity())
-    x, mask = shift.select(config, images)
-    terms = shift.elbo_terms(config, params, phi, x, mask)
-    inputs = inputs._replace(elbo_terms={**terms, 'mask': mask})
-  return inputs
-
-
-def descend(
-  config: Config,
-  params: core.PyTree,
-  network: target_network.Network,
-  inputs: inner_losses.Inputs,
-  v: core.PyTree,
-  gate: jax.Array,
-  key: jax.Array,
-) -> tuple[core.PyTree, gradient_descent.Trace]:
-  """Take K >= 1 gradient steps on v, with step sizes multiplied by `gate`.
-
-  `network` is under v_0, `inputs` are from `inner_losses.draw`; `key` is used
-  only for random directions (a control).
-  """
-  inner, context = params['inner'], (config, params, network, inputs.images)
-
-  def true_loss(v):
-    under_v = network_under(*context, v, gated=False)
-    inputs_v = read(config, params, under_v, inputs, v)
-    values = inner_losses.evaluate(config, inner, inputs_v)
-    return inner_losses.total(config, inner, values)
-
-  def loss(v, k):
-    if config.direction != 'random':
-      return true_loss(v)
-    slope = jax.grad(true_loss)(jax.lax.stop_gradient(v))
-    slope = gradient_descent.random_like(jax.random.fold_in(key, k), slope)
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, slope, v)))
-
-  epsilon = 1e-8
-  if config.inner_norm == 'unit':
-    epsilon = jax.tree.map(jnp.exp, inner['log_epsilon'])
-  rates = inner.get('rates') or fast_weights.rates(config, v)
-  factor = -gate if config.direction == 'flipped' else gate
-  v, trace = gradient_descent.descend(
-    loss,
-    v,
-    jax.tree.map(lambda rate: factor * rate, fast_weights.step_sizes(rates)),
-    normalization=gradient_descent.Normalization(
-      config.inner_norm, epsilon=epsilon, per_leaf=True
-    ),
-    first_order=config.meta_grad != 'full',
-    remat=False,
-    unroll=UNROLL,
-    keep_values=True,
-  )
-  if config.meta_grad == 'none':
-    v, trace = jax.lax.stop_gradient((v, trace))
-  return v, trace
+  return [
+    steps.network_under(config, params, network, images, v) for v in values
+  ]
 
 
 def refine_prototypes(
@@ -337,7 +204,7 @@ def refine_prototypes(
   labelled = jnp.sum((images.support.y >= 0).astype(jnp.float32))
   prototypes = clustering.refine_prototypes(
     network.prototypes,
-    image_features(config, network, images),
+    steps.image_features(config, network, images),
     images.unlabelled,
     prior=jnp.maximum(labelled / config.way, 1.0),
     mass=mass,

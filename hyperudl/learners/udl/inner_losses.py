@@ -6,7 +6,6 @@ config choices, parameters, checks and the outer loop all use that table.
 
 from collections.abc import Callable
 import functools
-import math
 from typing import TYPE_CHECKING
 from typing import Literal
 from typing import NamedTuple
@@ -102,7 +101,7 @@ def shift_elbo(params: None, inputs: Inputs) -> jax.Array:
   """Compute the negative ELBO F of `shift`, in nats per pixel."""
   terms = inputs.elbo_terms
   nats = losses.masked_mean(terms['nll'] + terms['kl'], terms['mask'])
-  return nats / math.prod(terms['image'].shape[1:])
+  return nats / terms['image'][0].size
 
 
 def geometry(params: None, inputs: Inputs) -> jax.Array:
@@ -193,10 +192,8 @@ LOSSES = {
   'elbo_features': InnerLoss(
     init_feature_elbo, feature_elbo, 'features', auxiliary=True
   ),
-  # Unweighted, since its step sizes are learned for each number of phi.
-  'elbo_shift': InnerLoss(
-    None, shift_elbo, 'images', auxiliary=False, is_weighted=False
-  ),
+  # Its step sizes are learned for each number of phi.
+  'elbo_shift': InnerLoss(None, shift_elbo, 'images', False, is_weighted=False),
   'geometry': InnerLoss(None, geometry, 'features', auxiliary=True),
   'byol': InnerLoss(init_byol, byol, 'views', auxiliary=True),
   'mixture': InnerLoss(None, mixture, 'predictions', auxiliary=False),

@@ -48,20 +48,11 @@ SPREAD = 0.1  # size of phi at which g is .63 if there is no ELBO to gate it
 
 def init(config: 'Config') -> dict[str, jax.Array]:
   """Return initial parameters: log a, those of g and those of `blend`."""
-  scalar = lambda value: jnp.asarray(value, jnp.float32)
-  params = {
-    'log_weight': scalar(0.0),
-    'threshold': scalar(2.5),
-    'misfit': scalar(2.0),
-    'log_slope': scalar(0.0),
-  }
+  params: core.PyTree = {'log_weight': 0.0, 'log_slope': 0.0}
+  params |= {'threshold': 2.5, 'misfit': 2.0}
   if config.blend:
-    params['blend'] = {
-      'logit': scalar(0.0),
-      'threshold': scalar(2.0),
-      'log_slope': scalar(1.0),
-    }
-  return params
+    params['blend'] = {'logit': 0.0, 'threshold': 2.0, 'log_slope': 1.0}
+  return jax.tree.map(jnp.float32, params)
 
 
 @target_network.trace_once

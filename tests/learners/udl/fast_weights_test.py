@@ -47,7 +47,10 @@ def test_steps_of_a_shift_are_in_units_of_its_parts_and_decay():
   config = helper.tiny_config(adapt='shift', elbo='shift', inner_rate=0.3)
   v = {'shift': shift_transform.identity()}
   rates = fast_weights.rates(config, v)
-  for name, sizes in fast_weights.step_sizes(rates)['shift'].items():
+  assert set(rates['shift']) == set(v['shift']) - {'negative'}
+  steps = fast_weights.step_sizes(rates)['shift']
+  np.testing.assert_array_equal(steps.pop('negative'), np.zeros((2, 1)))
+  for name, sizes in steps.items():
     assert sizes.shape == (2, *v['shift'][name].shape)
     first = 0.3 * shift_transform.RATES[name]
     np.testing.assert_allclose(sizes[0], np.full(sizes[0].shape, first), 1e-6)

@@ -13,6 +13,7 @@ from hyperudl.learners.udl import gates
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import steps
 from tests.testing import udl as helper
 
 MASK = np.array([1, 1, 0, 1, 1.0])
@@ -32,7 +33,7 @@ def test_gates_begin_open_and_are_functions_of_the_images(gate, inputs):
     terms = hypernetwork.elbo_terms(config, params, support.x)
     inputs = inner_losses.draw(images, terms['mean'], jax.random.key(1))
     v = fast_weights.identity(config, params, network)
-    inputs = inner_loop.read(config, params, network, inputs, v)
+    inputs = steps.read(config, params, network, inputs, v)
     return gates.compute(config, params, network, inputs, terms, terms)
 
   run = helper.on_network(config, compute, params)

@@ -11,6 +11,7 @@ from hyperudl.learners.udl import fast_weights
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import steps
 from hyperudl.learners.udl import target_network
 from tests.testing import udl as helper
 
@@ -123,7 +124,7 @@ def descend(config, gate=1.0):
     key = jax.random.key(2)
     inputs = inner_losses.draw(images, terms['mean'], key)
     v = fast_weights.identity(config, params, network)
-    return inner_loop.descend(config, params, network, inputs, v, gate, key)
+    return steps.descend(config, params, network, inputs, v, gate, key)
 
   return run
 

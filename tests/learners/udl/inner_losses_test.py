@@ -12,6 +12,7 @@ from hyperudl.learners.udl import fast_weights
 from hyperudl.learners.udl import hypernetwork
 from hyperudl.learners.udl import inner_loop
 from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import steps
 from tests.testing import udl as helper
 
 ALL_SSL = '+'.join(inner_losses.SSL)
@@ -52,10 +53,10 @@ def test_a_loss_has_a_gradient_exactly_where_the_table_says(part, elbo):
     inputs = inner_losses.draw(images, terms['mean'], jax.random.key(1))
 
     def values(v):
-      under_v = inner_loop.network_under(
+      under_v = steps.network_under(
         config, params, network, images, v, gated=False
       )
-      read = inner_loop.read(config, params, under_v, inputs, v)
+      read = steps.read(config, params, under_v, inputs, v)
       return inner_losses.evaluate(config, params['inner'], read)
 
     v = fast_weights.identity(config, params, network)

@@ -1,0 +1,156 @@
+"""Takes the gradient steps of the inner loop of `udl` on its losses."""
+
+import jax
+import jax.numpy as jnp
+
+from hyperudl import core
+from hyperudl.learners.udl import fast_weights
+from hyperudl.learners.udl import inner_losses
+from hyperudl.learners.udl import shift
+from hyperudl.learners.udl import target_network
+from hyperudl.learners.udl.config import Config
+from hyperudl.ops import gradient_descent
+from hyperudl.ops import shift_transform
+
+# As v is small, steps are unrolled: the first then shares its forward pass with
+# the gates and the auxiliary loss (docs/results/speed.md).
+UNROLL = 4
+
+
+def network_under(
+  config: Config,
+  params: core.PyTree,
+  network: target_network.Network,
+  images: inner_losses.Images,
+  v: core.PyTree,
+  gated: bool = True,
+) -> target_network.Network:
+  """Return the network under v; `gated` is for the prototypes of a shift."""
+  if config.blend and gated:
+    blend = shift.blend(config, params, v['shift'], images)
+    network = network._replace(blend=blend)
+  network = fast_weights.apply(config, params, network, images.support, v)
+  if 'shift' not in v:
+    return network
+  return shift.move(config, params, network, images, v['shift'], gated)
+
+
+def image_features(
+  config: Config, network: target_network.Network, images: inner_losses.Images
+) -> jax.Array:
+  """Return features f32[n, D] of the images, if possible the support's."""
+  if images.are_support:
+    return network.features
+  x = target_network.clean(config, network, images.x)
+  is_clean = images.is_clean
+  return target_network.embed(config, network.weights, x, is_clean)[0]
+
+
+def read(
+  config: Config,
+  params: core.PyTree,
+  network: target_network.Network,
+  inputs: inner_losses.Inputs,
+  v: core.PyTree,
+) -> inner_losses.Inputs:
+  """Add to the inputs what the active losses need from a network.
+
+  Args:
+    config: of the learner.
+    params: of the learner.
+    network: under v.
+    inputs: from `inner_losses.draw`.
+    v: the adapted variable.
+  """
+  images = inputs.images
+  needs = [loss.needs for loss in inner_losses.active(config).values()]
+  features = image_features(config, network, images)
+  logits = target_network.similarity_logits(network, features)
+  inputs = inputs._replace(features=features, logits=logits)
+  if 'views' in needs:
+    first, second = [
+      image_features(config, network, images._replace(x=x, are_support=False))
+      for x in (inputs.first_view, inputs.second_view)
+    ]
+    inputs = inputs._replace(first_features=first, second_features=second)
+  if 'images' in needs:
+    params = fast_weights.with_encoder(params, v)
+    phi = v.get('shift', shift_transform.identity())
+    x, mask = shift.select(config, images)
+    terms = shift.elbo_terms(config, params, phi, x, mask)
+    inputs = inputs._replace(elbo_terms={**terms, 'mask': mask})
+  return inputs
+
+
+def initial_shift(
+  config: Config,
+  params: core.PyTree,
+  network: target_network.Network,
+  inputs: inner_losses.Inputs,
+  v: core.PyTree,
+) -> core.PyTree:
+  """Return the phi with the smallest sum of all losses but the critic."""
+  names = [name for name in inner_losses.active(config) if name != 'critic']
+
+  def value(phi):
+    v_phi = jax.lax.stop_gradient({**v, 'shift': phi})
+    under_v = network_under(
+      config, params, network, inputs.images, v_phi, gated=False
+    )
+    inputs_v = read(config, params, under_v, inputs, v_phi)
+    values = inner_losses.evaluate(config, params['inner'], inputs_v)
+    return sum(values[name] for name in names)
+
+  return shift.initial_value(inputs.images, value)
+
+
+def descend(
+  config: Config,
+  params: core.PyTree,
+  network: target_network.Network,
+  inputs: inner_losses.Inputs,
+  v: core.PyTree,
+  gate: jax.Array,
+  key: jax.Array,
+) -> tuple[core.PyTree, gradient_descent.Trace]:
+  """Take K >= 1 gradient steps on v, with step sizes multiplied by `gate`.
+
+  `network` is under v_0, `inputs` are from `inner_losses.draw`; `key` is used
+  only for random directions (a control).
+  """
+  inner, context = params['inner'], (config, params, network, inputs.images)
+
+  def true_loss(v):
+    under_v = network_under(*context, v, gated=False)
+    inputs_v = read(config, params, under_v, inputs, v)
+    values = inner_losses.evaluate(config, inner, inputs_v)
+    return inner_losses.total(config, inner, values)
+
+  def loss(v, k):
+    if config.direction != 'random':
+      return true_loss(v)
+    slope = jax.grad(true_loss)(jax.lax.stop_gradient(v))
+    slope = gradient_descent.random_like(jax.random.fold_in(key, k), slope)
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, slope, v)))
+
+  epsilon = 1e-8
+  if config.inner_norm == 'unit':
+    epsilon = jax.tree.map(jnp.exp, inner['log_epsilon'])
+    epsilon = fast_weights.with_sign(epsilon, 1.0)
+  rates = inner.get('rates') or fast_weights.rates(config, v)
+  factor = -gate if config.direction == 'flipped' else gate
+  v, trace = gradient_descent.descend(
+    loss,
+    v,
+    jax.tree.map(lambda rate: factor * rate, fast_weights.step_sizes(rates)),
+    normalization=gradient_descent.Normalization(
+      config.inner_norm, epsilon=epsilon, per_leaf=True
+    ),
+    first_order=config.meta_grad != 'full',
+    remat=False,
+    unroll=UNROLL,
+    keep_values=True,
+  )
+  if config.meta_grad == 'none':
+    v, trace = jax.lax.stop_gradient((v, trace))
+  return v, trace
