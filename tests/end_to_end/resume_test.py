@@ -56,6 +56,7 @@ def test_twenty_kills_change_no_bit(tmp_path, seed):
   assert runs.logged_steps(tmp_path / 'killed') == list(range(5, 1001, 5))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_saves_at_once_and_a_second_trainer_is_refused(tmp_path):
   flags = runs.tiny_flags(tmp_path / 'run')
   # Without periodic saves, what is saved is due to the signal.

@@ -57,6 +57,7 @@ def random_parameters(learner, seed=0):
   )
 
 
+@pytest.mark.slow
 def test_a_bootstrapped_support_draws_rows_of_the_same_class():
   support = episode().support
   draws = jax.vmap(lambda key: baselines.bootstrap(support, key))(
@@ -140,6 +141,7 @@ def test_an_ensemble_is_the_mean_of_its_networks():
   )
 
 
+@pytest.mark.slow
 def test_one_step_of_fine_tuning_starts_from_the_generated_network():
   rate, norm = 0.05, 'layer'
   learner, _, adapt = make(norm=norm)

@@ -41,7 +41,9 @@ def use_separate_passes(monkeypatch):
 @pytest.mark.parametrize(
   'changes',
   [
-    {'norm': 'domain', 'ssl': 'geometry+byol'},
+    pytest.param(
+      {'norm': 'domain', 'ssl': 'geometry+byol'}, marks=pytest.mark.slow
+    ),
     pytest.param(
       {'norm': 'layer', 'adapt': 'hyper', 'gate': 'predictions'},
       marks=pytest.mark.slow,
