@@ -23,7 +23,7 @@ UDL = [
   *('--config.learner.trunk=4,6,8', '--config.learner.layers=1'),
   *('--config.learner.elbo=none', '--config.learner.critic=none'),
   *('--config.learner.inner_steps=1', '--config.learner.gate=none'),
-  '--config.learner.cluster=0',
+  *('--config.learner.cluster=0', '--config.learner.blend=False'),
 ]
 CASES = {
   'Add a learner': ['--config=configs/nearest.py:glyphs,way=3'],
