@@ -77,6 +77,7 @@ def test_the_shear_of_an_episode_is_recovered():
       * 0.6 ** jnp.arange(6.0).reshape(-1, *[1] * phi[name].ndim)
       for name, unit in shift_transform.RATES.items()
     }
+    rates['negative'] = jnp.zeros((6, 1))
     loss = lambda phi, k: inner_losses.shift_elbo(
       None,
       inner_losses.Inputs(
