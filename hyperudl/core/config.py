@@ -33,14 +33,14 @@ class EpisodeConfig:
   tasks: int = field(0, at_least=0)  # tasks of one episode; 0: no task axis
   # How unlabelled images and queries are divided among the classes.
   proportions: Literal['balanced', 'dirichlet', 'dirichlet_0.7'] = 'balanced'
-  unlabelled_classes: Literal['own', 'other'] = 'own'  # other: without labels
+  unlabelled_classes: Literal['own', 'other'] = 'own'  # of unlabelled images
   transductive: bool = False  # the queries are the unlabelled images
-  # Controls: what replaces the unlabelled images in the inner loss and in the
-  # hypernetwork's input, and whose shift and whose generated weights are used.
-  inner_data: _Source = 'true'
-  cond_data: _Source = 'true'
-  phi_from: Literal['own', 'other'] = 'own'
-  emit_from: Literal['own', 'mean', 'other'] = 'own'
+  # Controls: what replaces the episode's own images. 'other': images of another
+  # episode, with its shift; 'mean': the mean of the weights of 64 others.
+  inner_data: _Source = 'true'  # unlabelled images of the inner loss
+  cond_data: _Source = 'true'  # those of the hypernetwork's input
+  phi_from: Literal['own', 'other'] = 'own'  # those of the shift
+  emit_from: Literal['own', 'mean', 'other'] = 'own'  # support of the weights
 
 
 @dataclasses.dataclass(frozen=True)

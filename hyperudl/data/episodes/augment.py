@@ -2,7 +2,7 @@
 
 `rot90_classes` turns one class into four (Omniglot): it rotates all images of a
 class by the same multiple of 90 degrees throughout an episode. `augment_images`
-is HyperTransformer's photometric augmentation for natural images.
+is HyperTransformer's photometric augmentation; 'scans' is in `scans.py`.
 `augment_episode` is HyperTransformer's augmentation of whole episodes, support
 and queries alike. It is drawn once per episode or, with `per_label`, once per
 class, which makes new classes. Transforms come in the order of `PROBABILITIES`,

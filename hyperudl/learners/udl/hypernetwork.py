@@ -271,7 +271,7 @@ def frozen_vae(
   config: 'Config', params: core.PyTree, image_shape: tuple[int, ...]
 ) -> tuple[vae_net.VAE, core.PyTree]:
   """Return the frozen autoencoder and its variables."""
-  net = vae_net.VAE(image_shape, config.vae_latent, config.vae_hidden)
+  net = target_network.autoencoder(config, image_shape)
   return net, {'params': params['frozen']['vae']['net']}
 
 

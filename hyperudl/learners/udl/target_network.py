@@ -75,11 +75,16 @@ def architecture(
   return Architecture(module, specs, features.shape[-1])
 
 
+def autoencoder(config: 'Config', image_shape: tuple[int, ...]) -> vae_net.VAE:
+  """Return the module of the frozen autoencoder."""
+  return vae_net.VAE(image_shape, config.vae_latent, config.vae_hidden)
+
+
 @trace_once
 def reconstruct(
   config: 'Config', vae: core.PyTree, phi: core.PyTree, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Reconstruct images as clean ones, seen through T_phi.
+  """Reconstruct images by the frozen autoencoder followed by a shift.
 
   Args:
     config: of the learner.
@@ -88,9 +93,10 @@ def reconstruct(
     x: f32[n, H, W, C].
 
   Returns:
-    (f32[n, H, W, C], the posterior's mean and log-variance f32[n, L]).
+    (T_phi of the decoded posterior means of T_phi^-1 x, f32[n, H, W, C]; mean
+    and log-variance of the posterior, f32[n, L]).
   """
-  net = vae_net.VAE(x.shape[1:], config.vae_latent, config.vae_hidden)
+  net = autoencoder(config, x.shape[1:])
   clean = shift_transform.invert(phi, x)
   mean, log_variance = net.apply(vae, clean, method='encode')
   decoded = net.apply(vae, mean, method='decode')

@@ -12,8 +12,8 @@ from hyperudl import core
 from hyperudl.data import datasets
 from hyperudl.learners import udl
 from hyperudl.learners import vae
+from hyperudl.learners.udl import fast_weights
 from hyperudl.learners.udl import inner_loop
-from hyperudl.learners.udl import inner_losses
 from hyperudl.learners.udl import shift
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import image
@@ -70,29 +70,12 @@ def test_the_shear_of_an_episode_is_recovered():
     energy = lambda phi: losses.masked_mean(
       shift.free_energy(config, params, phi, x, images.mask), images.mask
     )
-    phi = shift.initial_value(images, energy)
-    rates = {
-      name: 0.3
-      * unit
-      * 0.6 ** jnp.arange(6.0).reshape(-1, *[1] * phi[name].ndim)
-      for name, unit in shift_transform.RATES.items()
-    }
-    rates['negative'] = jnp.zeros((6, 1))
-    loss = lambda phi, k: inner_losses.shift_elbo(
-      None,
-      inner_losses.Inputs(
-        images,
-        *[None] * 9,
-        elbo_terms={
-          **shift.elbo_terms(config, params, phi, x, images.mask),
-          'mask': images.mask,
-        },
-      ),
-    )
+    v = {'shift': shift.initial_value(images, energy)}
+    sizes = fast_weights.step_sizes(fast_weights.rates(config, v))
     phi, _ = gradient_descent.descend(
-      loss,
-      phi,
-      rates,
+      lambda phi, k: energy(phi) / x[0].size,
+      v['shift'],
+      sizes['shift'],
       normalization=gradient_descent.Normalization(
         'unit', epsilon=0.01, per_leaf=True
       ),
