@@ -46,6 +46,9 @@ def get_config(arg=None):
   config.learner.ssl = 'none'
   config.learner.critic = 'none'
   config.learner.blend = True
+  if phase != 'base':
+    config.learner.inner_steps = 8
+    config.learner.inner_rate = 0.9
   config.init_from.vae = ''
   config.init_from.base = ''
   return common.apply_variant(config, rest)

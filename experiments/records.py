@@ -2,7 +2,8 @@
 
 They are a file of JSON lines, one for each result of each training seed: `runs`
 (page and data set), `row`, `seed`, `result`, `settings` (config and flags of
-the training and of the evaluation), `minutes` of training, and the line that
+the training and of the evaluation), `config` (a checksum of what the training's
+config then came to), `minutes` of training, and the line that
 `hyperudl.evaluate` wrote (means over test episodes with their intervals). Added
 to these are `matrix_*`, means over episodes of matrices [tasks, tasks] of
 sequences of tasks; paired differences, such as `accuracy - maml:accuracy` (see
@@ -39,14 +40,15 @@ _SAME = ('split', 'shift', 'proportions', 'support_query', 'augment')
 
 
 def load(
-  path: str, runs: str, settings: Mapping[tuple[str, str], str]
+  path: str, runs: str, wanted: Mapping[tuple[str, str], dict[str, str]]
 ) -> tuple[dict, dict]:
   """Return two dicts {(row, seed, result): record} of a file, empty if absent.
 
   Args:
     path: of the file.
     runs: page and data set that the records must be of.
-    settings: (row, result) -> settings of the page; empty: accept any.
+    wanted: (row, result) -> `settings` and `config` of the page; empty: accept
+      any. Records from before there was a checksum have none.
 
   Returns:
     The records of the page; and those made with other settings or for another
@@ -70,8 +72,12 @@ def load(
       raise core.BadInput(
         f'{path} has records of {stored}, not of {runs}: choose another --out'
       )
-    text = settings.get(key[::2], '') if settings else record.get('settings')
-    (records if record.get('settings') == text else others)[key] = record
+    about = wanted.get(key[::2], {'settings': ''}) if wanted else {}
+    fits = all(
+      record.get(name, text if name == 'config' else '') == text
+      for name, text in about.items()
+    )
+    (records if fits else others)[key] = record
   return records, others
 
 
@@ -97,7 +103,7 @@ class Runs:
     """Return the record of one seed's result, or None where there is none.
 
     Args:
-      about: `runs` and `settings` of the record.
+      about: `runs`, `settings` and `config` of the record.
       key: (row, seed, result).
     """
     line, arrays = self._read(*key)

@@ -99,22 +99,16 @@ def collect(arguments: argparse.Namespace) -> tuple[dict, dict]:
   The first come from --out and from the runs that exist.
   """
   page, folder = trainings.page_of(arguments), trainings.folder(arguments)
-  settings = {
-    (name, result): ' '.join([row.config, *row.flags, '| evaluate', *flags])
-    for name, row in page.rows.items()
-    for result, flags in row.evaluations.items()
-  }
+  abouts = _abouts(arguments, page)
   source = f'{arguments.page}/{folder.name}'
   records, others = {}, {}
   if arguments.out:
-    records, others = records_lib.load(
-      _records_path(arguments), source, {} if page.retired else settings
-    )
+    records, others = records_lib.load(_records_path(arguments), source, abouts)
   runs = records_lib.Runs(page, folder)
   seeds = {}
   for row, seed in _finished(arguments, page, folder):
     for result in page.rows[row].evaluations:
-      about = {'runs': source, 'settings': settings[row, result]}
+      about = {'runs': source, **abouts[row, result]}
       record = runs.record(about, (row, seed, result))
       if record is None:
         continue
@@ -125,10 +119,23 @@ def collect(arguments: argparse.Namespace) -> tuple[dict, dict]:
       seeds.setdefault((row, result), []).append(seed)
   for (row, result), several in seeds.items():
     if len(several) > 1:
-      about = {'runs': source, 'settings': settings[row, result]}
+      about = {'runs': source, **abouts[row, result]}
       record = runs.record_over_seeds(about, row, several, result)
       records[row, records_lib.ALL, result] = record
   return records, {key: others[key] for key in others.keys() - records.keys()}
+
+
+def _abouts(arguments, page):
+  """Return (row, result) -> what a record must agree with; {} for any."""
+  if page.retired:
+    return {}
+  abouts = {}
+  for name, row in page.rows.items():
+    config = trainings.checksum(arguments, name)
+    for result, flags in row.evaluations.items():
+      text = ' '.join([row.config, *row.flags, '| evaluate', *flags])
+      abouts[name, result] = {'settings': text, 'config': config}
+  return abouts
 
 
 def _finished(arguments, page, folder):

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import hashlib
 import importlib
 import json
 import pathlib
@@ -57,6 +58,14 @@ def config_of(
       field, _, text = flag.removeprefix('--config.').partition('=')
       config_lib.set_field(config, field, text)
   return config
+
+
+def checksum(arguments: argparse.Namespace, row: str) -> str:
+  """Return a checksum of a training's config, whatever its seed and folders."""
+  config = config_of(arguments, row, seed=0).to_dict()
+  del config['init_from'], config['data']['dir']
+  text = json.dumps(config, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def difference(

@@ -115,7 +115,7 @@ def _others():
 
 def _ablations():
   """Return the page of ablations, on 600 episodes of `valid`, seed 0."""
-  names = ('default', 'steps_alone', 'no_elbo', 'no_gate', 'steps_1', 'steps_5')
+  names = ('default', 'steps_alone', 'no_elbo', 'no_gate', 'steps_2', 'steps_4')
   names += ('film', 'film_no_critic', 'film_no_elbo', 'film_no_ssl')
   names += ('film_byol', 'film_byol_5', 'constant_film', 'tent', 'ttt')
   names += ('no_emission', 'no_conditioning')

@@ -19,7 +19,7 @@ _DETAILS = {
   'wins': 'episodes that gain, %',
   'losses': 'that lose, %',
   'accuracy_unadapted': 'step 0, %',
-  **{f'accuracy_step_{k}': f'step {k}, %' for k in range(1, 7)},
+  **{f'accuracy_step_{k}': f'step {k}, %' for k in (1, 2, 3, 4, 8)},
   'accuracy': 'end, %',
   'inner_update_norm': 'length of all steps',
   **{f'weight_{name}': f'weight of {name}' for name in _LOSSES},

@@ -15,10 +15,11 @@ OTHERS = '_others'  # ends variants whose unlabelled images are of other classes
 FILM = {
   **{'adapt': 'film', 'elbo': 'features', 'ssl': 'geometry'},
   **{'critic': 'predictions', 'blend': False},
+  **{'inner_steps': 3, 'inner_rate': 0.3},
 }
 _NO_STEPS = {
   **{'adapt': 'film', 'elbo': 'none', 'ssl': 'none', 'critic': 'none'},
-  **{'blend': False, 'inner_steps': 0},
+  **{'blend': False, 'inner_steps': 0, 'inner_rate': 0.3},
 }
 # The evidence of the classes in place of the ELBO, and so of noise.
 _MIXTURE = {'elbo': 'none', 'ssl': 'mixture', 'blend': False}
@@ -31,15 +32,13 @@ _INNER = {
   'steps_alone': {'cluster': 0},
   'no_blend': {'blend': False},
   # phi starts at the identity, or is the best candidate without any step.
-  'from_identity': {
-    **{'shift_start': 'identity', 'inner_steps': 6, 'inner_rate': 0.9},
-  },
+  'from_identity': {'shift_start': 'identity'},
   'only_candidates': {'inner_steps': 0},
   'elbo_and_mixture': {'ssl': 'mixture'},
   'film_shift': {**FILM, 'adapt': 'film+shift', 'elbo': 'shift', 'blend': True},
   'no_gate': {'gate': 'none'},
-  'steps_1': {'inner_steps': 1},
-  'steps_5': {'inner_steps': 5},
+  'steps_2': {'inner_steps': 2},
+  'steps_4': {'inner_steps': 4},
   # Steps on film, and film that is the same for all episodes.
   'film': FILM,
   'film_no_critic': {**FILM, 'critic': 'none'},
@@ -79,7 +78,7 @@ _JOINT = {
     *page.overrides(meta_grad='none', auxiliary_weight=1.0),
     *page.overrides(inner_rates='fixed', adapt='film', elbo='none'),
     *page.overrides(ssl='byol', critic='none', gate='none', cluster=0),
-    *page.overrides(blend=False),
+    *page.overrides(blend=False, inner_steps=3, inner_rate=0.3),
   ]
 }
 

@@ -92,12 +92,12 @@ def _inferred_shift(workdir, shift):
 
 
 def _plot_by_step(axes, arrays, name):
-  """Plot accuracy before, after each step, and at the end (after k-means)."""
-  names = ['accuracy_unadapted']
-  while f'accuracy_step_{len(names)}' in arrays:
-    names.append(f'accuracy_step_{len(names)}')
-  names.append('accuracy')
+  """Plot accuracy before, after some steps, and at the end (after k-means)."""
+  prefix = 'accuracy_step_'
+  steps = [name.removeprefix(prefix) for name in arrays if prefix in name]
+  steps.sort(key=int)
+  names = [f'{prefix}{step}' for step in steps]
+  names = ['accuracy_unadapted', *names, 'accuracy']
   mean, half = np.array([statistics.mean_ci95(arrays[n]) for n in names]).T
   axes.errorbar(range(len(names)), mean, yerr=half, label=name, capsize=3)
-  labels = [str(k) for k in range(len(names) - 1)]
-  axes.set_xticks(range(len(names)), [*labels, 'clustered'])
+  axes.set_xticks(range(len(names)), ['0', *steps, 'clustered'])

@@ -38,7 +38,7 @@ def test_records_of_other_runs_are_refused(tmp_path):
   record = {'runs': 'semi/mnist', 'row': 'a', 'seed': 0, 'result': 'test'}
   record['settings'] = 'semi.py --x'
   path.write_text(json.dumps(record) + '\n')
-  settings = {('a', 'test'): 'semi.py --x'}
+  settings = {('a', 'test'): {'settings': 'semi.py --x', 'config': '12'}}
   loaded = records_lib.load(path, 'semi/mnist', settings)
   assert loaded == ({('a', 0, 'test'): record}, {})
   options = results.arguments(
@@ -60,10 +60,18 @@ def test_records_and_runs_of_other_settings_are_left_out(tmp_path):
   folder = results.finish(options, 'base-1layer-0', {'accuracy': np.ones(9)})
   run.write(options)
   (record,) = run.collect(options)[0].values()
-  before = {**record, 'settings': 'of before'}
   place = out.with_suffix('.jsonl')
-  place.write_text(json.dumps(before) + '\n')
-  assert list(run.collect(options)[0].values()) == [record]  # of the run
+  # The same flags of a config file that has changed are other settings.
+  for field in ('config', 'settings'):
+    before = {**record, field: 'of before'}
+    place.write_text(json.dumps(before) + '\n')
+    others = run.collect(options)[1]
+    assert not others  # the run's own replaces it
+    assert list(run.collect(options)[0].values()) == [record]
+    wanted = {(record['row'], record['result']): {field: record[field]}}
+    assert list(
+      records_lib.load(place, record['runs'], wanted)[1].values()
+    ) == [before]
   config = json.loads((folder / 'config.json').read_text())
   config['steps'] = 7
   (folder / 'config.json').write_text(json.dumps(config))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs import mt3
+from configs import udl as udl_config
 from experiments import page as page_lib
 from experiments import pages
 from experiments import trainings
@@ -208,3 +209,22 @@ def test_pages_of_udl_share_their_runs(tmp_path):
       config = trainings.config_of(options, row, 0).to_json_best_effort()
       place = trainings.folder(options), row
       assert configs.setdefault(place, config) == config, (name, row)
+
+
+def test_the_checksum_of_a_config_follows_its_file_not_seeds_or_folders(
+  tmp_path, monkeypatch
+):
+  options = results.arguments(tmp_path, 'udl')
+  before = trainings.checksum(options, 'default')
+  assert before != trainings.checksum(options, 'cluster_alone')
+  options.runs, options.data_dir = tmp_path / 'moved', 'elsewhere'
+  assert trainings.checksum(options, 'default') == before
+  make = udl_config.get_config
+
+  def with_other_steps(arg):
+    config = make(arg)
+    config.learner.inner_steps = 5
+    return config
+
+  monkeypatch.setattr(udl_config, 'get_config', with_other_steps)
+  assert trainings.checksum(options, 'default') != before

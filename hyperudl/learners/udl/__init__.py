@@ -162,9 +162,10 @@ def _loss(config, params, episode, key, step):
   adapted = losses.cross_entropy(logits, y)
   accuracy = losses.accuracy(logits, y)
   if config.multi_step:
-    networks = inner_loop.networks_after(
-      config, params, network, support, trace
-    )
+    networks = [
+      inner_loop.network_after(config, params, network, support, v)
+      for v in _unstacked(trace.v, config.inner_steps)
+    ]
     adapted = _multi_step(config, networks, adapted, episode, step)
   metrics = {
     **trace.metrics,
@@ -179,6 +180,11 @@ def _loss(config, params, episode, key, step):
     metrics['auxiliary'] = trace.auxiliary
     value += config.auxiliary_weight * trace.auxiliary
   return value, metrics
+
+
+def _unstacked(tree, count):
+  """Return the pytrees of leaves [count, ...] in a list."""
+  return [jax.tree.map(lambda leaf: leaf[k], tree) for k in range(count)]
 
 
 def _combine(config, unadapted, adapted):

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hyperudl import core
 from hyperudl.learners.udl import baselines
@@ -51,16 +52,34 @@ def evaluate(
     flat = [leaf.ravel() for leaf in jax.tree.leaves(rate)]
     results[f'histogram/rates_{name}'] = jnp.concatenate(flat)
   results |= _inferred_shift(config, params, trace, episode)
-  networks = inner_loop.networks_after(config, params, network, support, trace)
-  for k, network_k in enumerate(networks, 1):
-    results[f'accuracy_step_{k}'] = _accuracy(
-      config, params, network_k, episode
-    )
+  results |= _by_step(config, params, network, support, trace, episode)
   noise = controls.adapt_to_noise(config, params, network, support, key)
   results['accuracy_placebo'] = _accuracy(config, params, noise, episode)
   results['gain_step'] = after['accuracy'] - before['accuracy']
   results['gain_data'] = after['accuracy'] - results['accuracy_placebo']
   return results
+
+
+def reported_steps(config: Config) -> list[int]:
+  """Return the steps whose accuracy is reported: 1, 2, 4 and so on, and K."""
+  count = config.inner_steps
+  doublings = [2**k for k in range(count.bit_length())]
+  return sorted({k for k in (*doublings, count) if 0 < k <= count})
+
+
+def _by_step(config, params, network, support, trace, episode):
+  """Return accuracies after some of the steps, without k-means."""
+  if trace.v is None:
+    return {}
+  steps = reported_steps(config)
+
+  def accuracy(v):
+    after = inner_loop.network_after(config, params, network, support, v)
+    return _accuracy(config, params, after, episode)
+
+  at_steps = jax.tree.map(lambda leaf: leaf[np.array(steps) - 1], trace.v)
+  values = jax.lax.map(accuracy, at_steps)
+  return {f'accuracy_step_{k}': value for k, value in zip(steps, values)}
 
 
 def _accuracy(config, params, network, episode):

@@ -163,24 +163,16 @@ def _gates(config, params, network, inputs, terms):
   )
 
 
-def networks_after(
+def network_after(
   config: Config,
   params: core.PyTree,
   network: target_network.Network,
   support: core.Examples,
-  trace: Trace,
-) -> list[target_network.Network]:
-  """Return the networks after each of the K steps, without k-means."""
-  if trace.v is None:
-    return []
-  values = [
-    jax.tree.map(lambda leaf: leaf[k], trace.v)
-    for k in range(config.inner_steps)
-  ]
+  v: core.PyTree,
+) -> target_network.Network:
+  """Return the network under one v of `Trace.v`, without k-means."""
   images = select_shifted(select_images(support))
-  return [
-    steps.network_under(config, params, network, images, v) for v in values
-  ]
+  return steps.network_under(config, params, network, images, v)
 
 
 def refine_prototypes(

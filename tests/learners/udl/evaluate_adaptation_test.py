@@ -17,6 +17,7 @@ import pytest
 
 from hyperudl import core
 from hyperudl.learners import udl
+from hyperudl.learners.udl import evaluate as evaluation
 from hyperudl.nets import conv
 from hyperudl.nets import vae
 from tests.testing import by_hand
@@ -123,6 +124,17 @@ def test_accuracies_and_gains_are_those_of_networks_adapted_apart():
   assert 'accuracy_step_3' not in measured()
   # Only numbers that differ tell the networks apart.
   assert len(set(list(expected.values())[:5])) == 5
+
+
+@pytest.mark.parametrize(
+  ('count', 'expected'),
+  [(0, []), (1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8])],
+)
+def test_accuracy_is_reported_after_doubling_steps_and_the_last(
+  count, expected
+):
+  config = helper.tiny_config(inner_steps=count)
+  assert evaluation.reported_steps(config) == expected
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ def test_the_start_is_the_candidate_with_the_smallest_loss():
   x = helper.episode().support.x
   support = core.Examples(x, jnp.array([0, 1, 2] + [-1] * (len(x) - 3)))
   images = inner_loop.select_images(support)
-  target = jnp.asarray(shift.CANDIDATES[7])
+  target = jnp.asarray(shift.CANDIDATES[2])
   value = lambda phi: jnp.sum(jnp.square(phi['matrix'] - target))
   phi = shift.initial_value(images, value)
   np.testing.assert_array_equal(phi['matrix'], target)
