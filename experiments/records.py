@@ -2,8 +2,8 @@
 
 They are a file of JSON lines, one for each result of each training seed: `runs`
 (page and data set), `row`, `seed`, `result`, `settings` (config and flags of
-the training and of the evaluation), `config` (a checksum of what the training's
-config then came to), `minutes` of training, and the line that
+the training and of the evaluation), `config` (a checksum of what its config
+changed of the defaults), `minutes` of training, and the line that
 `hyperudl.evaluate` wrote (means over test episodes with their intervals). Added
 to these are `matrix_*`, means over episodes of matrices [tasks, tasks] of
 sequences of tasks; paired differences, such as `accuracy - maml:accuracy` (see

@@ -11,6 +11,7 @@ import sys
 from absl import logging
 from ml_collections import config_dict
 
+from configs import common
 from experiments import evaluations
 from experiments import jobs
 from experiments import page as page_lib
@@ -61,10 +62,19 @@ def config_of(
 
 
 def checksum(arguments: argparse.Namespace, row: str) -> str:
-  """Return a checksum of a training's config, whatever its seed and folders."""
-  config = config_of(arguments, row, seed=0).to_dict()
-  del config['init_from'], config['data']['dir']
-  text = json.dumps(config, sort_keys=True, default=str)
+  """Return a checksum of what a training's config changes of the defaults.
+
+  Seed, folders and what may change in a run that goes on are not in it.
+  """
+  config = config_of(arguments, row, seed=0)
+  defaults = common.base(config.learner.name)
+  apart = ('seed', 'init_from.', *setup.RESUMABLE)
+  changed = {
+    name: value
+    for name, (value, _) in config_lib.differences(config, defaults).items()
+    if not name.startswith(apart)
+  }
+  text = json.dumps(changed, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
