@@ -133,7 +133,7 @@ def infer(
   gates = _gates(config, params, network, inputs_0, terms)
   v, trace = inner.get('start', v), Trace({'gate': gates.step})
   if 'shift' in v and config.shift_start == 'candidates':
-    phi = steps.initial_shift(config, params, network, inputs, v)
+    phi = steps.initial_shift(config, params, network, inputs, v, gates.step)
     v = {**v, 'shift': phi}
   if config.inner_steps:
     v, taken = steps.descend(

@@ -15,6 +15,7 @@ from hyperudl.ops import shift_transform
 # As v is small, steps are unrolled: the first then shares its forward pass with
 # the gates and the auxiliary loss (docs/results/speed.md).
 UNROLL = 4
+LOOK_AHEAD = 3  # steps from each candidate for phi before one is chosen
 
 
 def network_under(
@@ -88,17 +89,25 @@ def initial_shift(
   network: target_network.Network,
   inputs: inner_losses.Inputs,
   v: core.PyTree,
+  gate: jax.Array,
 ) -> core.PyTree:
-  """Return the phi with the smallest sum of all losses but the critic."""
+  """Return the phi from which the first steps reach the smallest loss.
+
+  The loss is the sum of all losses but the critic. A candidate itself may be
+  better than another one and yet end at a worse place.
+  """
+  params, network = jax.lax.stop_gradient((params, network))
   names = [name for name in inner_losses.active(config) if name != 'critic']
 
   def value(phi):
-    v_phi = jax.lax.stop_gradient({**v, 'shift': phi})
-    under_v = network_under(
-      config, params, network, inputs.images, v_phi, gated=False
-    )
-    inputs_v = read(config, params, under_v, inputs, v_phi)
-    values = inner_losses.evaluate(config, params['inner'], inputs_v)
+    after = jax.lax.stop_gradient({**v, 'shift': phi})
+    if config.inner_steps:
+      sizes = jax.tree.map(
+        lambda size: gate * size[:LOOK_AHEAD], _step_sizes(config, params, v)
+      )
+      loss = _loss(config, params, network, inputs)
+      after = _take(config, params, loss, after, sizes, first_order=True)[0]
+    values = _values(config, params, network, inputs, after)
     return sum(values[name] for name in names)
 
   return shift.initial_value(inputs.images, value)
@@ -118,39 +127,65 @@ def descend(
   `network` is under v_0, `inputs` are from `inner_losses.draw`; `key` is used
   only for random directions (a control).
   """
-  inner, context = params['inner'], (config, params, network, inputs.images)
-
-  def true_loss(v):
-    under_v = network_under(*context, v, gated=False)
-    inputs_v = read(config, params, under_v, inputs, v)
-    values = inner_losses.evaluate(config, inner, inputs_v)
-    return inner_losses.total(config, inner, values)
+  true_loss = _loss(config, params, network, inputs)
 
   def loss(v, k):
     if config.direction != 'random':
-      return true_loss(v)
-    slope = jax.grad(true_loss)(jax.lax.stop_gradient(v))
+      return true_loss(v, k)
+    slope = jax.grad(true_loss)(jax.lax.stop_gradient(v), k)
     slope = gradient_descent.random_like(jax.random.fold_in(key, k), slope)
     return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, slope, v)))
 
+  factor = -gate if config.direction == 'flipped' else gate
+  sizes = _step_sizes(config, params, v)
+  sizes = jax.tree.map(lambda size: factor * size, sizes)
+  first_order = config.meta_grad != 'full'
+  v, trace = _take(config, params, loss, v, sizes, first_order)
+  if config.meta_grad == 'none':
+    v, trace = jax.lax.stop_gradient((v, trace))
+  return v, trace
+
+
+def _step_sizes(config, params, v):
+  rates = params['inner'].get('rates') or fast_weights.rates(config, v)
+  return fast_weights.step_sizes(rates)
+
+
+def _values(config, params, network, inputs, v):
+  """Return the inner losses under v."""
+  under_v = network_under(
+    config, params, network, inputs.images, v, gated=False
+  )
+  inputs_v = read(config, params, under_v, inputs, v)
+  return inner_losses.evaluate(config, params['inner'], inputs_v)
+
+
+def _loss(config, params, network, inputs):
+  """Return the loss of the steps, a function of v and of the step."""
+
+  def loss(v, k):
+    del k
+    values = _values(config, params, network, inputs, v)
+    return inner_losses.total(config, params['inner'], values)
+
+  return loss
+
+
+def _take(config, params, loss, v, sizes, first_order):
+  """Take steps of the given sizes, a pytree of [steps, ...]."""
   epsilon = 1e-8
   if config.inner_norm == 'unit':
-    epsilon = jax.tree.map(jnp.exp, inner['log_epsilon'])
+    epsilon = jax.tree.map(jnp.exp, params['inner']['log_epsilon'])
     epsilon = fast_weights.with_sign(epsilon, 1.0)
-  rates = inner.get('rates') or fast_weights.rates(config, v)
-  factor = -gate if config.direction == 'flipped' else gate
-  v, trace = gradient_descent.descend(
+  return gradient_descent.descend(
     loss,
     v,
-    jax.tree.map(lambda rate: factor * rate, fast_weights.step_sizes(rates)),
+    sizes,
     normalization=gradient_descent.Normalization(
       config.inner_norm, epsilon=epsilon, per_leaf=True
     ),
-    first_order=config.meta_grad != 'full',
+    first_order=first_order,
     remat=False,
     unroll=UNROLL,
     keep_values=True,
   )
-  if config.meta_grad == 'none':
-    v, trace = jax.lax.stop_gradient((v, trace))
-  return v, trace
