@@ -8,7 +8,9 @@ omniglot  folder with images_background.zip and images_evaluation.zip, zipped or
           unpacked; becomes 28x28, ink = 255. --download=URL first fetches
           missing zip files into PATH.
 folder    <class>/*.png, or <alphabet>/<class>/*.png, or either of them under
-          train/, valid/ and test/ (.jpg and others are fine too)
+          train/, valid/ and test/ (.jpg and others are fine too, HEIC with
+          the package pillow-heif). Photographs are turned as their EXIF data
+          say, and what is passed over is told.
 mini      mini-ImageNet: folder with mini-imagenet-cache-{train,val,test}.pkl
           or miniImageNet_category_split_{train_phase_train,val,test}.pickle
 tiered    tieredImageNet: folder with {train,val,test}_images.npz and
@@ -44,6 +46,7 @@ import os
 import sys
 
 from absl import flags
+from absl import logging
 import numpy as np
 
 from hyperudl import core
@@ -54,7 +57,6 @@ from hyperudl.data.datasets import fetch
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npz_file
 from hyperudl.data.datasets import omniglot
-from hyperudl.data.datasets import resolve
 from hyperudl.data.datasets import splits
 from hyperudl.data.datasets import tfds
 from hyperudl.data.language import metavqa_build
@@ -183,9 +185,8 @@ def run(values: flags.FlagValues) -> str:
     table = table._replace(split=splits.from_file(values.split, table))
   if table.split:
     class_table.check_disjoint(table, table.split)
-  npz_file.write(table, path)
-  resolve.read_npz(path)  # check that training can read the file
-  return npz_file.describe(table, path)
+  sha256 = npz_file.write(table, path)
+  return npz_file.describe(table, path, sha256)
 
 
 def _download(values):
@@ -221,4 +222,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
+  logging.set_verbosity(logging.INFO)  # how far a long reading is
+  logging.use_absl_handler()
   sys.exit(main(sys.argv))

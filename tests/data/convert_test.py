@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hyperudl.data import convert
 from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import npy
 from hyperudl.data.datasets import npz_file
+from hyperudl.data.datasets import resolve
 from tests.testing import image_sets
+from tests.testing import runs
 
 
 def test_folder(tmp_path):
@@ -130,6 +133,40 @@ def test_an_unwritable_place_is_exit_code_5(tmp_path):
   (tmp_path / 'out').write_text('a file, not a folder')
   line = image_sets.refused(tmp_path, 'mini', tmp_path / 'mini', code=5)
   assert 'cannot write' in line and 'set.npz: ' in line
+
+
+def test_a_name_of_any_language_is_converted(tmp_path):
+  image_sets.write_mini(tmp_path / 'mini')
+  image_sets.converted(tmp_path, 'mini', tmp_path / 'mini', name='vögel')
+  names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+  assert names == ['vögel.npz', 'vögel.npz.sha256']
+  digest = hashlib.sha256((tmp_path / 'out/vögel.npz').read_bytes()).hexdigest()
+  noted = (tmp_path / 'out/vögel.npz.sha256').read_text('utf-8')
+  assert noted == f'{digest}  vögel.npz\n'
+
+
+# Writes a set of its own over and over.
+WRITER = """
+import sys
+from hyperudl.data.datasets import class_table, npz_file
+from tests.testing import image_sets
+images = image_sets.pixels(3, 200, seed=int(sys.argv[2]))
+table = class_table.from_arrays({'images': images}, 'here')
+for _ in range(40):
+  npz_file.write(table, sys.argv[1])
+"""
+
+
+def test_two_writers_of_one_name_leave_a_whole_file_and_its_checksum(tmp_path):
+  path = str(tmp_path / 'set.npz')
+  writers = [
+    runs.launch([sys.executable, '-c', WRITER, path, seed]) for seed in '01'
+  ]
+  assert [runs.finish(writer).code for writer in writers] == [0, 0]
+  assert sorted(os.listdir(tmp_path)) == ['set.npz', 'set.npz.sha256']
+  digest = hashlib.sha256((tmp_path / 'set.npz').read_bytes()).hexdigest()
+  assert (tmp_path / 'set.npz.sha256').read_text() == f'{digest}  set.npz\n'
+  assert resolve.read('set', str(tmp_path)).blocks[0].shape == (200, 6, 6, 1)
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
