@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from absl import logging
 import numpy as np
 
 from hyperudl.core import BadInput
@@ -64,6 +65,8 @@ def load(
   """
   _check_arguments(split, image_size, classes, split_by)
   table = resolve.read(name, dir, image_size)
+  for note in table.notes:
+    logging.warning('%s', note)
   chosen = _choose(table, split, split_by, classes, shuffle, seed)
   blocks = [table.blocks[index] for index in chosen]
   if split_by == 'image' and split != 'all':
