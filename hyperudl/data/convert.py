@@ -52,7 +52,9 @@ import numpy as np
 from hyperudl import core
 from hyperudl.core import cli
 from hyperudl.data.datasets import caches
+from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
+from hyperudl.data.datasets import duplicates
 from hyperudl.data.datasets import fetch
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npz_file
@@ -185,6 +187,12 @@ def run(values: flags.FlagValues) -> str:
     table = table._replace(split=splits.from_file(values.split, table))
   if table.split:
     class_table.check_disjoint(table, table.split)
+  repeated = duplicates.count(duplicates.first_copies(table.blocks))
+  if repeated:
+    note = f'{repeated} images are copies of others; training keeps the copies '
+    note += 'of an image in one split'
+    table = table._replace(notes=(*table.notes, note))
+  checks.require_contrast(table.blocks, table.where)
   sha256 = npz_file.write(table, path)
   return npz_file.describe(table, path, sha256)
 

@@ -88,6 +88,13 @@ def default_names(classes: int) -> tuple[str, ...]:
   return tuple(f'class{index:04d}' for index in range(classes))
 
 
+def labels(table: Table) -> tuple[str, ...]:
+  """Return a name of each class that no other has: 'Latin/a', or 'dog'."""
+  if not table.alphabets:
+    return table.class_names
+  return tuple(map('/'.join, zip(table.alphabets, table.class_names)))
+
+
 def _group(images, labels, names, where):
   """Return (images grouped by class, images per class); fills class_names."""
   place = f'{where}[labels]'
@@ -193,9 +200,9 @@ def _check_names(table):
   for index, key in enumerate(zip(alphabets, table.class_names)):
     first = first_of.setdefault(key, index)
     if first != index:
-      pair = f' ({table.split[first]} and {table.split[index]})' * bool(
-        table.split
-      )
+      pair = ''
+      if table.split:
+        pair = f' ({table.split[first]} and {table.split[index]})'
       raise BadInput(
         f'{table.where}: classes {first} and {index}{pair} have the same name '
         f'{key[1]!r}; a class must not be in two places: join or rename them'
