@@ -57,7 +57,7 @@ def main(argv: list[str], changes: dict[str, str]) -> None:
 
 def _evaluate_once(values, changes, stop):
   options = values.flag_values_dict()
-  config = setup.read_config(values.workdir)
+  config = setup.read_config(values.workdir, values.allow_new_classes)
   config, tag = runner.override(config, changes, options)
   step = values.step
   if step not in STEPS and not step.isdecimal():
@@ -86,7 +86,9 @@ def _poll(values, changes, stop):
     [values.split] if values.split else ['test', 'valid'],
     values.save_predictions,
     stop,
-    lambda config: runner.override(config, {}, options)[0],
+    lambda config: runner.override(
+      setup.read_config(values.workdir, values.allow_new_classes), {}, options
+    )[0],
     _show_features if importlib.util.find_spec('sklearn') else None,
   )
 
@@ -133,6 +135,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'tag', None, 'Name of the result when --config.x.y=v changes something.'
   )
+  cli.define_allow_new_classes()
   cli.define_cpu_devices()
 
 

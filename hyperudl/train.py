@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
   stop = cli.Stop()
   stop.install()
   with distributed.translate_peer_loss():
-    trainer.train(config, workdir, stop)
+    trainer.train(config, workdir, stop, flags.FLAGS.allow_new_classes)
     code = distributed.max_across_processes(stop.code)
   if code:
     cli.fail(code, f'stopped; the same command resumes {workdir}')
@@ -50,6 +50,7 @@ if __name__ == '__main__':
     lock_config=True,
   )
   flags.DEFINE_string('workdir', None, 'Folder of the run; made if absent.')
+  cli.define_allow_new_classes()
   cli.define_cpu_devices()
   flags.mark_flags_as_required(['config', 'workdir'])
   cli.run(main)

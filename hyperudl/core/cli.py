@@ -230,6 +230,16 @@ def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
     distributed.initialize()
 
 
+def define_allow_new_classes() -> None:
+  """Define --allow_new_classes, for commands that go on with a run."""
+  flags.DEFINE_boolean(
+    'allow_new_classes',
+    False,
+    'Go on if the data set has classes that the run does not know, and put '
+    'them into test. By default a set that has changed is refused.',
+  )
+
+
 def define_cpu_devices() -> None:
   """Define --cpu_devices, for commands that can compute on several devices."""
   flags.DEFINE_integer(

@@ -164,7 +164,7 @@ def require_contrast(blocks: Iterable[np.ndarray], where: str) -> None:
   """Refuse images of which all pixels have one value.
 
   Args:
-    blocks: uint8[n, H, W, C], arrays of images; read up to the first difference.
+    blocks: uint8[n, H, W, C] each; read up to the first difference.
     where: name of the set in the message.
 
   Raises:

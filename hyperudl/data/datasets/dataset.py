@@ -73,17 +73,41 @@ def load(
   ranges = '' if splits.is_count(classes) else str(classes)
   count = 0 if ranges else int(classes or 0)
   options = partition.Options(ranges, shuffle, split_by, seed, stored)
-  notes, part = table.notes, partition.everything(table)
+  notes, division = table.notes, None
   if split != 'all':
     division = partition.divide(table, options)
-    notes, part = notes + division.notes, division.parts[split]
+    notes += division.notes
   for note in notes:
     logging.warning('%s', note)
+  return take(table, division, split, count, image_size, seed)
+
+
+def take(
+  table: class_table.Table,
+  division: partition.Division | None,
+  split: str,
+  count: int,
+  image_size: int,
+  seed: int = 0,
+) -> Dataset:
+  """Return one split of a table, or all of it.
+
+  Args:
+    table: all classes.
+    division: of `partition.divide`; None for the split 'all'.
+    split: train, valid, test or all.
+    count: number of classes; 0 for all.
+    image_size: pixels per side; 0 keeps the size.
+    seed: of the choice of classes.
+
+  Raises:
+    BadInput: the split has no classes, or fewer than `count`.
+  """
+  part = division.parts[split] if division else partition.everything(table)
   if not part.indices:
     raise BadInput(describe_empty(table, split, division))
-  return select(
-    table, partition.limit(table, split, part, count, seed), image_size
-  )
+  part = partition.limit(table, split, part, count, seed)
+  return select(table, part, image_size)
 
 
 def select(

@@ -102,11 +102,11 @@ def _by_class(table, options, copies):
   }
   for label, name in zip(labels, split):
     names[name or class_table.UNUSED].append(label)
-  now = StoredSplit({name: tuple(found) for name, found in names.items()})
-  stored = options.stored
-  if stored and not stored_split.check(stored, now, table.where):
-    split_of = stored.split_of
-    split = [split_of.get(label, 'test') for label in labels]
+  classes = StoredSplit({name: tuple(found) for name, found in names.items()})
+  if options.stored:
+    classes = stored_split.check(options.stored, classes, table.where)
+    split_of = classes.split_of
+    split = [split_of[label] for label in labels]
   class_table.check_disjoint(table, split)
   rows: list[np.ndarray | None] = [None] * len(split)
   notes = ()
@@ -118,7 +118,7 @@ def _by_class(table, options, copies):
   for name in class_table.SPLITS:
     indices = [index for index, of in enumerate(split) if of == name]
     parts[name] = Part(indices, [rows[index] for index in indices])
-  return Division(parts, now, notes)
+  return Division(parts, classes, notes)
 
 
 def _describe(table, left_out, dropped, split):
@@ -135,19 +135,18 @@ def _describe(table, left_out, dropped, split):
 def _by_image(table, options, copies):
   labels = class_table.labels(table)
   sizes = [len(block) for block in table.blocks]
-  now = StoredSplit({'image': labels}, dict(zip(labels, sizes)))
-  stored = options.stored
-  if stored:
-    stored_split.check(stored, now, table.where)
-  known = list(stored.classes.get('image', ())) if stored else list(labels)
+  classes = StoredSplit({'image': labels}, dict(zip(labels, sizes)))
+  if options.stored:
+    classes = stored_split.check(options.stored, classes, table.where)
+  number_of = {label: i for i, label in enumerate(classes.classes['image'])}
   assigned: dict[int, str] = {}  # image with copies -> its split
   parts = {split: Part([], []) for split in class_table.SPLITS}
   for index, label in enumerate(labels):
     numbers = np.arange(sizes[index]) if copies is None else copies[index]
     where = f'{table.where}: class {index} ({table.class_names[index]!r})'
     split = ['test'] * len(numbers)
-    if label in known:  # a new class of a run that goes on is only in test
-      seed = f'{options.seed} {known.index(label)}'
+    if label in number_of:  # a class that came later is only in test
+      seed = f'{options.seed} {number_of[label]}'
       split = splits.of_images(numbers, seed, where)
     split = [assigned.setdefault(n, s) for n, s in zip(numbers.tolist(), split)]
     for name, part in parts.items():
@@ -160,4 +159,4 @@ def _by_image(table, options, copies):
     f'{table.where}: {repeated} images are copies of others; the copies of an '
     'image stay in one split'
   )
-  return Division(parts, now, (note,) * bool(repeated))
+  return Division(parts, classes, (note,) * bool(repeated))

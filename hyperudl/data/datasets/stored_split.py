@@ -15,6 +15,7 @@ class StoredSplit(NamedTuple):
   # in all splits.
   classes: Mapping[str, tuple[str, ...]]
   images: Mapping[str, int] = {}  # of each class, where they are divided
+  extended: bool = False  # has classes that were added to test later
   allow_new: bool = False  # put classes that are not stored into test
 
   @property
@@ -25,16 +26,16 @@ class StoredSplit(NamedTuple):
     }
 
 
-def check(stored: StoredSplit, now: StoredSplit, where: str) -> bool:
+def check(stored: StoredSplit, now: StoredSplit, where: str) -> StoredSplit:
   """Compare the classes that a set has now with those of a run.
 
   Args:
     stored: of the run.
-    now: of the set.
+    now: of the set, as it would be divided without the run.
     where: its file or folder, for the message.
 
   Returns:
-    Whether they are the same; if not, there are only new ones and
+    The split to use: the stored one, with new classes in test if
     `stored.allow_new` is set.
 
   Raises:
@@ -53,10 +54,13 @@ def check(stored: StoredSplit, now: StoredSplit, where: str) -> bool:
     for label, split in before.items()
     if after.get(label, split) != split
   ]
-  if not (new or lost or moved):
-    return True
-  if stored.allow_new and not lost and (new or not moved):
-    return False
+  # New classes change how the others would be divided.
+  may_move = stored.extended or (new and stored.allow_new)
+  if not lost and (stored.allow_new or not new) and (may_move or not moved):
+    test = (*stored.classes.get('test', ()), *new)
+    classes = {**stored.classes, 'test': test} if new else stored.classes
+    extended = stored.extended or bool(new)
+    return StoredSplit(classes, now.images, extended, stored.allow_new)
   told = [f'{label!r} is new' for label in new][:_MOST] + lost[:_MOST]
   told += moved[:_MOST]
   more = len(new) + len(lost) + len(moved) - len(told)
@@ -76,7 +80,11 @@ def check(stored: StoredSplit, now: StoredSplit, where: str) -> bool:
 def to_dict(stored: StoredSplit) -> dict:
   """Return what `from_dict` reads; it fits in JSON."""
   classes = {split: list(labels) for split, labels in stored.classes.items()}
-  return {'classes': classes, 'images': dict(stored.images)}
+  return {
+    'classes': classes,
+    'images': dict(stored.images),
+    'extended': stored.extended,
+  }
 
 
 def from_dict(values: dict, allow_new: bool = False) -> StoredSplit:
@@ -91,6 +99,7 @@ def from_dict(values: dict, allow_new: bool = False) -> StoredSplit:
       for split, labels in values['classes'].items()
     }
     images = {str(k): int(v) for k, v in values['images'].items()}
+    extended = bool(values['extended'])
   except (AttributeError, KeyError, TypeError) as error:
     raise ValueError(f'no stored split: {error}') from error
-  return StoredSplit(classes, images, allow_new)
+  return StoredSplit(classes, images, extended, allow_new)

@@ -24,9 +24,9 @@ def save(folder, letters, per_class=6):
 
 
 def stored(folder, **options):
+  """What a run keeps, through JSON."""
   table = resolve.read('set', str(folder))
   classes = partition.divide(table, partition.Options(**options)).classes
-  # Through JSON, as a run keeps it.
   return stored_split.from_dict(
     json.loads(json.dumps(stored_split.to_dict(classes)))
   )
@@ -80,6 +80,23 @@ def test_new_classes_go_to_test_where_they_are_allowed(tmp_path, letters):
   now = names(tmp_path, stored=before._replace(allow_new=True))
   assert now['train'] == parts['train'] and now['valid'] == parts['valid']
   assert now['test'] == parts['test'] | set(letters) - set('abcdefgh')
+
+
+@pytest.mark.parametrize('split_by', ['class', 'image'])
+def test_classes_that_were_allowed_once_stay_in_test(tmp_path, split_by):
+  save(tmp_path, 'abcdefgh')
+  first = stored(tmp_path, split_by=split_by)
+  save(tmp_path, 'abcdefghz')
+  allowed = first._replace(allow_new=True)
+  now = names(tmp_path, stored=allowed, split_by=split_by)
+  second = stored(tmp_path, stored=allowed, split_by=split_by)
+  assert names(tmp_path, stored=second, split_by=split_by) == now
+  assert 'z' in now['test'] - now['train'] - now['valid']
+  save(tmp_path, 'abcdefghyz')
+  words = "'y' is new"
+  assert words in image_sets.refusal(
+    tmp_path, 'test', stored=second, split_by=split_by
+  )
 
 
 def test_a_class_that_is_missing_is_refused_even_so(tmp_path):
