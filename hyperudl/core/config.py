@@ -66,7 +66,7 @@ class DataConfig:
   dir: str = 'data_numpy_dir'
   classes: str = ''  # ranges '0-63/64-79/80-99', or a number of classes
   shuffle_classes: int = field(0, at_least=0)  # seed; 0: in order
-  image_size: int = field(0, at_least=0)  # pixels per side; 0: unchanged
+  image_size: int = field(0, at_least=0, at_most=4096)  # 0: unchanged
   shift: str = 'none'  # see data/episodes/shifts.py
   split_by: Literal['auto', 'alphabet', 'class', 'image'] = 'auto'
   latents: str = ''  # workdir of a run with precomputed latents
@@ -111,7 +111,7 @@ class EvalConfig:
 class RunConfig:
   """The fields of every run, apart from its learner's."""
 
-  seed: int = field(0, at_least=0)
+  seed: int = field(0, at_least=0, below=2**32)  # keys take 32 bits
   steps: int = field(10_000, at_least=1)  # outer updates
   batch: int = field(16, at_least=1)  # episodes per update
   strategy: Literal['auto', 'scan', 'vmap', 'sharded'] = 'auto'
