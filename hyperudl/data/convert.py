@@ -51,6 +51,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.core import cli
+from hyperudl.core import paths
 from hyperudl.data.datasets import caches
 from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
@@ -59,6 +60,7 @@ from hyperudl.data.datasets import fetch
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npz_file
 from hyperudl.data.datasets import omniglot
+from hyperudl.data.datasets import resolve
 from hyperudl.data.datasets import splits
 from hyperudl.data.datasets import tfds
 from hyperudl.data.language import metavqa_build
@@ -75,7 +77,9 @@ def make_flags() -> flags.FlagValues:
   """Return the flags of this command, without those of absl itself."""
   string, boolean = flags.DEFINE_string, flags.DEFINE_bool
   kinds = functools.partial(flags.DEFINE_enum, enum_values=KINDS)
-  size = functools.partial(flags.DEFINE_integer, lower_bound=0)
+  size = functools.partial(
+    flags.DEFINE_integer, lower_bound=0, upper_bound=4096
+  )
   values = flags.FlagValues()
   for define, name, default, text in (
     (string, 'source', None, 'File or folder to convert.'),
@@ -165,9 +169,15 @@ def run(values: flags.FlagValues) -> str:
       raise core.BadInput(f'--{name} is missing; --help explains all flags')
   if os.path.basename(values.name) != values.name:
     raise core.BadInput(f'--name={values.name}: expected a name, not a path')
+  if values.name in resolve.BUILT_IN:
+    raise core.BadInput(
+      f'--name={values.name}: the name of a built-in set, which would be '
+      'trained on in place of yours; choose another'
+    )
   source = os.path.expanduser(values.source)
+  out = _folder(values.out)
   is_folder = values.kind == 'metavqa'
-  path = os.path.join(values.out, values.name + '.npz' * (not is_folder))
+  path = os.path.join(out, values.name + '.npz' * (not is_folder))
   is_built = is_folder and metavqa_build.is_built(source)
   if os.path.exists(path) and not values.overwrite and not is_built:
     raise core.BadInput(f'{path} exists; give --overwrite or another --name')
@@ -184,7 +194,9 @@ def run(values: flags.FlagValues) -> str:
   )
   table = _transform(table, values.image_size, values.transpose, values.invert)
   if values.split:
-    table = table._replace(split=splits.from_file(values.split, table))
+    table = table._replace(
+      split=splits.from_file(os.path.expanduser(values.split), table)
+    )
   if table.split:
     class_table.check_disjoint(table, table.split)
   repeated = duplicates.count(duplicates.first_copies(table.blocks))
@@ -197,6 +209,13 @@ def run(values: flags.FlagValues) -> str:
   return npz_file.describe(table, path, sha256)
 
 
+def _folder(text):
+  try:
+    return paths.local(text)
+  except ValueError as error:
+    raise core.BadInput(f'--out={text}: {error}') from None
+
+
 def _download(values):
   if values.kind != 'omniglot' or len(values.sha256) != len(omniglot.PARTS):
     raise core.BadInput(
@@ -205,7 +224,8 @@ def _download(values):
   for part, sha256 in zip(omniglot.PARTS, values.sha256):
     name = f'images_{part}.zip'
     url = f'{values.download.rstrip("/")}/{name}'
-    fetch.fetch(url, os.path.join(values.source, name), sha256)
+    source = os.path.expanduser(values.source)
+    fetch.fetch(url, os.path.join(source, name), sha256)
 
 
 def main(argv: Sequence[str]) -> int:
