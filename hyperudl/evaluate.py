@@ -21,6 +21,7 @@ from absl import logging
 from hyperudl import core
 from hyperudl.core import cli
 from hyperudl.core import distributed
+from hyperudl.core import paths
 from hyperudl.evaluation import runner
 from hyperudl.evaluation import uncertainty
 from hyperudl.training import setup
@@ -101,7 +102,7 @@ def _show_features(*args):
 
 def define_flags() -> None:
   """Define the flags of this command."""
-  flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+  paths.define('workdir', None, 'Folder of the run.', required=True)
   flags.DEFINE_boolean('once', False, 'Evaluate one checkpoint and end.')
   flags.DEFINE_string(
     'step',
@@ -118,7 +119,7 @@ def define_flags() -> None:
     'episodes', None, 'How many; default: eval.episodes.', lower_bound=1
   )
   flags.DEFINE_string('dataset', None, 'Evaluate on another data set.')
-  flags.DEFINE_string('data_dir', None, 'Folder of the data.')
+  paths.define('data_dir', None, 'Folder of the data.')
   flags.DEFINE_integer('way', None, 'Classes of an episode.', lower_bound=2)
   flags.DEFINE_integer(
     'shot', None, 'Labelled images of each class.', lower_bound=1

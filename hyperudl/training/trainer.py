@@ -62,10 +62,11 @@ def train(
     state, components = _restore(config, workdir, components, state)
     start, mesh = int(state.step), components.batching.mesh
     logging.info(
-      '%s on %s: step %d of %d, %s on %d of %d devices',
+      '%s on %s: step %d of %d, %s on %d of %d devices (%s)',
       *(config.learner.name, config.data.dataset, start, config.steps),
       *(components.batching.strategy, mesh.size if mesh else 1),
       jax.device_count(),
+      jax.default_backend().upper(),
     )
     output = distributed.run_on_primary(
       lambda: _open(config, workdir, start, components.record)
