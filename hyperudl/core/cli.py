@@ -15,6 +15,7 @@ import signal
 import sys
 from typing import Any
 from typing import NoReturn
+import warnings
 
 from absl import app
 from absl import flags
@@ -215,8 +216,13 @@ def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     root = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     path = pathlib.Path(root).expanduser() / 'hyperudl' / 'xla'
-    jax.config.update('jax_compilation_cache_dir', str(path))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+    if _is_writable(path):
+      jax.config.update('jax_compilation_cache_dir', str(path))
+      jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+    else:
+      logging.info('%s may not be written: programs are compiled anew', path)
+  # JAX would warn of every program that it cannot store.
+  warnings.filterwarnings('ignore', 'Error .*persistent compilation cache')
   if multiprocess:
     distributed.initialize()
 
@@ -227,6 +233,15 @@ def define_config(help: str, lock: bool = True) -> None:
     config_flags.DEFINE_config_file('config', None, help, lock_config=lock)
   except flags.Error as error:  # a flag file that cannot be read
     fail(core.BadInput.exit_code, error)
+
+
+def _is_writable(folder):
+  """Return whether files can be written to a folder, made if it is missing."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError:
+    return False
+  return os.access(folder, os.W_OK)
 
 
 def define_allow_new_classes() -> None:
