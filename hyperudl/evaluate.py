@@ -16,7 +16,6 @@ of several has ended; 8 a device has too little memory; 130 Ctrl-C; 143 SIGTERM.
 import importlib.util
 
 from absl import flags
-from absl import logging
 
 from hyperudl import core
 from hyperudl.core import cli
@@ -65,18 +64,19 @@ def _evaluate_once(values, changes, stop):
     raise core.BadInput(
       f'--step={step} is neither a number nor one of {", ".join(STEPS)}'
     )
+  out = values.out or ''
   target = (values.workdir, config, step, values.split or 'test', tag)
   if not values.uncertainty:
     with distributed.translate_peer_loss():
-      runner.evaluate_once(*target, values.save_predictions, stop)
-  elif row := uncertainty.evaluate_once(*target, stop):
-    logging.info('%s', runner.format_row('uncertainty', row['step'], row))
+      runner.evaluate_once(*target, values.save_predictions, stop, out)
+  else:
+    uncertainty.evaluate_once(*target, stop, out)
 
 
 def _poll(values, changes, stop):
   for name in (
     *(f'config.{name}' for name in changes),
-    *('dataset', 'way', 'shot', 'tag', 'uncertainty', 'step'),
+    *('dataset', 'way', 'shot', 'tag', 'uncertainty', 'step', 'out'),
   ):
     if name in values and values[name].value == values[name].default:
       continue
@@ -108,6 +108,12 @@ def define_flags() -> None:
     'step',
     'latest',
     'With --once: latest, best, best_ensemble or a step number.',
+  )
+  paths.define(
+    'out',
+    None,
+    'With --once: folder in place of the workdir for the results (OUT/eval/), '
+    'for instance if the workdir may not be written.',
   )
   flags.DEFINE_enum(
     'split',
