@@ -242,7 +242,7 @@ def read_config(
   """
   path = pathlib.Path(workdir) / 'config.json'
   try:
-    text = path.read_text()
+    text = path.read_text(errors='replace')
   except OSError as error:
     raise core.BadInput(
       f'no run in {workdir}: {path} cannot be read ({error.strerror}); '
