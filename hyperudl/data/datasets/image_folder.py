@@ -29,10 +29,14 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 
   Returns:
     uint8[n, size, size, C]; the input itself if it already has this size.
+
+  Raises:
+    BadInput: the result would not fit into the memory of this machine.
   """
   rows, height, width, channels = images.shape
   if (height, width) == (size, size):
     return images
+  _check_memory(f'{rows} images', rows * size * size * channels)
   resized = np.empty((rows, size, size, channels), np.uint8)
   for row in range(rows):
     for channel in range(channels):
@@ -119,12 +123,12 @@ def _read_blocks(folder, classes, image_size):
   return blocks
 
 
-def _check_memory(folder, size):
+def _check_memory(where, size):
   """Refuse `size` bytes of pixels where the machine has no room for them."""
   memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   if 2 * size > memory:  # a copy is made for each split
     raise BadInput(
-      f'{folder}: the images take {size >> 20} MB and a copy of them, more '
+      f'{where}: the images take {size >> 20} MB and a copy of them, more '
       f'than the {memory >> 20} MB of this machine; set a smaller '
       'data.image_size (--image_size in convert)'
     )

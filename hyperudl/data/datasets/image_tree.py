@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import errno
 import os
 import re
+import stat
 from typing import NamedTuple
 
 from hyperudl.core import BadInput
@@ -93,7 +95,7 @@ def _walk(path, parts, parents, skipped) -> Iterator[_Folder]:
     here = _Folder(path, parts, [], [])
     for name in sorted(os.listdir(path)):
       inside = os.path.join(path, name)
-      is_folder = os.path.isdir(inside)
+      is_folder = name[0] != '.' and _is_folder(inside)
       if name[0] == '.' or (is_folder and name.lower() in _JUNK):
         kind = 'hidden' if name[0] == '.' else f'{name}/'
         skipped.setdefault(kind, []).append(inside)
@@ -111,6 +113,16 @@ def _walk(path, parts, parents, skipped) -> Iterator[_Folder]:
     below = (*parts, name)
     inside = os.path.join(path, name)
     yield from _walk(inside, below, (*parents, identity), skipped)
+
+
+def _is_folder(path):
+  """Return whether a path, or what it links to, is a folder."""
+  try:
+    return stat.S_ISDIR(os.stat(path).st_mode)
+  except OSError as error:
+    if error.errno not in (errno.ENOENT, errno.ELOOP):
+      raise
+    raise BadInput(f'{path}: this link leads nowhere; remove it') from None
 
 
 @contextlib.contextmanager

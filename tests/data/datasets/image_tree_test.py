@@ -50,6 +50,14 @@ def test_a_link_that_leads_back_is_refused(tmp_path):
   assert f'{tmp_path}/b/up: this link leads back' in message
 
 
+@pytest.mark.parametrize('target', ['missing', 'c'])
+def test_a_link_that_leads_nowhere_is_refused(tmp_path, target):
+  make(tmp_path, 'a/1.png', 'b/1.png')
+  (tmp_path / 'c').symlink_to(tmp_path / target)
+  message = errors.refusal(image_tree.find, str(tmp_path))
+  assert f'{tmp_path}/c: this link leads nowhere' in message
+
+
 def test_a_folder_that_may_not_be_listed_is_refused(tmp_path, monkeypatch):
   make(tmp_path, 'a/1.png', 'b/1.png')
   listdir = os.listdir
