@@ -38,17 +38,7 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
   folder = os.path.expanduser(folder)
   if name == 'glyphs':
     return _read_glyphs(folder)
-  if not os.path.isdir(folder):
-    raise BadInput(
-      f'data.dir={folder!r} is not a folder; put sets there or give another'
-    )
-  try:
-    os.listdir(folder)  # glob would find nothing in it
-  except OSError as error:
-    raise BadInput(
-      f'data.dir={folder!r} may not be listed ({error.strerror}); change its '
-      'permissions or give another'
-    ) from None
+  _check_folder(folder)
   if not name or os.path.basename(name) != name:
     raise BadInput(
       f'data.dataset={name!r}: expected the name of a set in {folder}'
@@ -67,6 +57,20 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
   if kind and name.lower().startswith(kind.partition('_')[0]):
     return caches.read_pickles(folder, kind)
   raise BadInput(_describe_unknown(name, folder))
+
+
+def _check_folder(folder):
+  if not os.path.isdir(folder):
+    raise BadInput(
+      f'data.dir={folder!r} is not a folder; put sets there or give another'
+    )
+  try:
+    os.listdir(folder)  # glob would find nothing in it
+  except OSError as error:
+    raise BadInput(
+      f'data.dir={folder!r} may not be listed ({error.strerror}); change its '
+      'permissions or give another'
+    ) from None
 
 
 def read_npz(path: str) -> class_table.Table:
