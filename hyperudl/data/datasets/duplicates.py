@@ -1,6 +1,7 @@
 """Finds images that occur more than once in a set, by their pixels."""
 
 import collections
+from collections.abc import Collection
 from collections.abc import Sequence
 import hashlib
 
@@ -8,11 +9,8 @@ import numpy as np
 
 from hyperudl.data.datasets import npy
 
-_RANKS = {
-  'train': 0,
-  'valid': 1,
-  'test': 2,
-}  # who keeps an image has the highest
+# Of several splits that have an image, the highest keeps it.
+_RANKS = {'train': 1, 'valid': 2, 'test': 3}
 
 
 def first_copies(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -54,7 +52,9 @@ def count(copies: Sequence[np.ndarray]) -> int:
 
 
 def keep_on_one_side(
-  copies: Sequence[np.ndarray], split_of_class: Sequence[str | None]
+  copies: Sequence[np.ndarray],
+  split_of_class: Sequence[str | None],
+  late: Collection[int] = (),
 ) -> tuple[list[np.ndarray | None], int, list[int]]:
   """Decide which images to leave out so that no two splits share one.
 
@@ -65,12 +65,14 @@ def keep_on_one_side(
   Args:
     copies: from `first_copies`.
     split_of_class: train, valid, test, or anything else for unused classes.
+    late: classes that came after training and keep none of its images.
 
   Returns:
     (the rows of each class to keep, None for all; the number of images left
     out; the classes left out as a whole).
   """
   ranks = [_RANKS.get(split or '', -1) for split in split_of_class]
+  ranks = [0 if index in late else rank for index, rank in enumerate(ranks)]
   sizes = [len(numbers) for numbers in copies]
   owners: dict[int, set[int]] = collections.defaultdict(set)
   for index, numbers in enumerate(copies):

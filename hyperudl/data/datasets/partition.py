@@ -111,7 +111,8 @@ def _by_class(table, options, copies):
   rows: list[np.ndarray | None] = [None] * len(split)
   notes = ()
   if copies is not None:
-    rows, left_out, dropped = duplicates.keep_on_one_side(copies, split)
+    late = [i for i, label in enumerate(labels) if label in classes.added]
+    rows, left_out, dropped = duplicates.keep_on_one_side(copies, split, late)
     notes = _describe(table, left_out, dropped, split)
     split = [None if i in dropped else name for i, name in enumerate(split)]
   parts = {}
@@ -138,23 +139,29 @@ def _by_image(table, options, copies):
   classes = StoredSplit({'image': labels}, dict(zip(labels, sizes)))
   if options.stored:
     classes = stored_split.check(options.stored, classes, table.where)
-  number_of = {label: i for i, label in enumerate(classes.classes['image'])}
-  assigned: dict[int, str] = {}  # image with copies -> its split
-  parts = {split: Part([], []) for split in class_table.SPLITS}
-  for index, label in enumerate(labels):
-    numbers = np.arange(sizes[index]) if copies is None else copies[index]
+  known = {label: i for i, label in enumerate(classes.classes['image'])}
+  if copies is None:
+    ends = np.cumsum(sizes)
+    copies = [np.arange(end - size, end) for end, size in zip(ends, sizes)]
+  assigned: dict[int, str] = {}  # image -> the split that its copies share
+  # Classes that came after training are only in test, and decide nothing.
+  for index in sorted(range(len(labels)), key=lambda i: labels[i] not in known):
     where = f'{table.where}: class {index} ({table.class_names[index]!r})'
-    split = ['test'] * len(numbers)
-    if label in number_of:  # a class that came later is only in test
-      seed = f'{options.seed} {number_of[label]}'
-      split = splits.of_images(numbers, seed, where)
-    split = [assigned.setdefault(n, s) for n, s in zip(numbers.tolist(), split)]
-    for name, part in parts.items():
-      rows = [row for row, of in enumerate(split) if of == name]
-      if rows:
-        part.indices.append(index)
-        part.rows.append(np.array(rows))
-  repeated = duplicates.count(copies) if copies is not None else 0
+    split = ['test'] * sizes[index]
+    if labels[index] in known:
+      seed = f'{options.seed} {known[labels[index]]}'
+      split = splits.of_images(copies[index].tolist(), seed, where)
+    for number, name in zip(copies[index].tolist(), split):
+      assigned.setdefault(number, name)
+  parts = {}
+  for name in class_table.SPLITS:
+    rows = [
+      [row for row, n in enumerate(numbers.tolist()) if assigned[n] == name]
+      for numbers in copies
+    ]
+    indices = [index for index, found in enumerate(rows) if found]
+    parts[name] = Part(indices, [np.array(rows[index]) for index in indices])
+  repeated = duplicates.count(copies)
   note = (
     f'{table.where}: {repeated} images are copies of others; the copies of an '
     'image stay in one split'

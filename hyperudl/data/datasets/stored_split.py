@@ -15,7 +15,7 @@ class StoredSplit(NamedTuple):
   # in all splits.
   classes: Mapping[str, tuple[str, ...]]
   images: Mapping[str, int] = {}  # of each class, where they are divided
-  extended: bool = False  # has classes that were added to test later
+  added: tuple[str, ...] = ()  # those that were put into test later
   allow_new: bool = False  # put classes that are not stored into test
 
   @property
@@ -55,12 +55,12 @@ def check(stored: StoredSplit, now: StoredSplit, where: str) -> StoredSplit:
     if after.get(label, split) != split
   ]
   # New classes change how the others would be divided.
-  may_move = stored.extended or (new and stored.allow_new)
+  may_move = stored.added or (new and stored.allow_new)
   if not lost and (stored.allow_new or not new) and (may_move or not moved):
     test = (*stored.classes.get('test', ()), *new)
     classes = {**stored.classes, 'test': test} if new else stored.classes
-    extended = stored.extended or bool(new)
-    return StoredSplit(classes, now.images, extended, stored.allow_new)
+    added = (*stored.added, *new)
+    return StoredSplit(classes, now.images, added, stored.allow_new)
   told = [f'{label!r} is new' for label in new][:_MOST] + lost[:_MOST]
   told += moved[:_MOST]
   more = len(new) + len(lost) + len(moved) - len(told)
@@ -83,7 +83,7 @@ def to_dict(stored: StoredSplit) -> dict:
   return {
     'classes': classes,
     'images': dict(stored.images),
-    'extended': stored.extended,
+    'added': list(stored.added),
   }
 
 
@@ -99,7 +99,7 @@ def from_dict(values: dict, allow_new: bool = False) -> StoredSplit:
       for split, labels in values['classes'].items()
     }
     images = {str(k): int(v) for k, v in values['images'].items()}
-    extended = bool(values['extended'])
+    added = tuple(map(str, values['added']))
   except (AttributeError, KeyError, TypeError) as error:
     raise ValueError(f'no stored split: {error}') from error
-  return StoredSplit(classes, images, extended, allow_new)
+  return StoredSplit(classes, images, added, allow_new)

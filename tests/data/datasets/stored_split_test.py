@@ -83,6 +83,29 @@ def test_new_classes_go_to_test_where_they_are_allowed(tmp_path, letters):
 
 
 @pytest.mark.parametrize('split_by', ['class', 'image'])
+def test_new_classes_keep_no_image_that_was_trained_on(tmp_path, split_by):
+  """Also where the new class comes first, and when it is known later."""
+  by = {'split_by': split_by}
+  save(tmp_path, 'bcdefghi')
+  first = stored(tmp_path, **by)
+  before = image_sets.load(tmp_path, 'train', stored=first, **by).images
+  train = images(tmp_path, 'train', stored=first, **by)
+  blocks = np.load(tmp_path / 'set.npz')['images']
+  new = image_sets.pixels(1, 6, seed=12_345)
+  new[0, :2] = before[[0, -1], ..., 0]
+  together = np.concatenate([new, blocks])
+  image_sets.save(tmp_path, images=together, class_names=list('abcdefghi'))
+  allowed = first._replace(allow_new=True)
+  for each in (allowed, stored(tmp_path, stored=allowed, **by)):
+    options = {'stored': each, **by}
+    assert images(tmp_path, 'train', **options) == train
+    assert not images(tmp_path, 'test', **options) & train
+    test = image_sets.load(tmp_path, 'test', **options)
+    place = test.class_names.index('a')
+    assert len(image_sets.rows(test, place)) == 4
+
+
+@pytest.mark.parametrize('split_by', ['class', 'image'])
 def test_classes_that_were_allowed_once_stay_in_test(tmp_path, split_by):
   save(tmp_path, 'abcdefgh')
   first = stored(tmp_path, split_by=split_by)
