@@ -45,6 +45,8 @@ setuptools.setup(
     # hyperudl.data.language.clip_features`.
     # Version 5 has no Flax models.
     'clip': ['transformers>=4.57,<5'],
+    # Photographs of phones: HEIC files.
+    'heic': ['pillow-heif>=0.18'],
     # t-SNE of features: `plots --kind=tsne`.
     'tsne': ['scikit-learn>=1.5'],
     # Tables of results: `python -m experiments.run`.

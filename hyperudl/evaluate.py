@@ -16,11 +16,11 @@ of several has ended; 8 a device has too little memory; 130 Ctrl-C; 143 SIGTERM.
 import importlib.util
 
 from absl import flags
-from absl import logging
 
 from hyperudl import core
 from hyperudl.core import cli
 from hyperudl.core import distributed
+from hyperudl.core import paths
 from hyperudl.evaluation import runner
 from hyperudl.evaluation import uncertainty
 from hyperudl.training import setup
@@ -57,25 +57,26 @@ def main(argv: list[str], changes: dict[str, str]) -> None:
 
 def _evaluate_once(values, changes, stop):
   options = values.flag_values_dict()
-  config = setup.read_config(values.workdir)
+  config = setup.read_config(values.workdir, values.allow_new_classes)
   config, tag = runner.override(config, changes, options)
   step = values.step
   if step not in STEPS and not step.isdecimal():
     raise core.BadInput(
       f'--step={step} is neither a number nor one of {", ".join(STEPS)}'
     )
+  out = values.out or ''
   target = (values.workdir, config, step, values.split or 'test', tag)
   if not values.uncertainty:
     with distributed.translate_peer_loss():
-      runner.evaluate_once(*target, values.save_predictions, stop)
-  elif row := uncertainty.evaluate_once(*target, stop):
-    logging.info('%s', runner.format_row('uncertainty', row['step'], row))
+      runner.evaluate_once(*target, values.save_predictions, stop, out)
+  else:
+    uncertainty.evaluate_once(*target, stop, out)
 
 
 def _poll(values, changes, stop):
   for name in (
     *(f'config.{name}' for name in changes),
-    *('dataset', 'way', 'shot', 'tag', 'uncertainty', 'step'),
+    *('dataset', 'way', 'shot', 'tag', 'uncertainty', 'step', 'out'),
   ):
     if name in values and values[name].value == values[name].default:
       continue
@@ -86,7 +87,9 @@ def _poll(values, changes, stop):
     [values.split] if values.split else ['test', 'valid'],
     values.save_predictions,
     stop,
-    lambda config: runner.override(config, {}, options)[0],
+    lambda config: runner.override(
+      setup.read_config(values.workdir, values.allow_new_classes), {}, options
+    )[0],
     _show_features if importlib.util.find_spec('sklearn') else None,
   )
 
@@ -99,12 +102,18 @@ def _show_features(*args):
 
 def define_flags() -> None:
   """Define the flags of this command."""
-  flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+  paths.define('workdir', None, 'Folder of the run.', required=True)
   flags.DEFINE_boolean('once', False, 'Evaluate one checkpoint and end.')
   flags.DEFINE_string(
     'step',
     'latest',
     'With --once: latest, best, best_ensemble or a step number.',
+  )
+  paths.define(
+    'out',
+    None,
+    'With --once: folder in place of the workdir for the results (OUT/eval/), '
+    'for instance if the workdir may not be written.',
   )
   flags.DEFINE_enum(
     'split',
@@ -116,7 +125,7 @@ def define_flags() -> None:
     'episodes', None, 'How many; default: eval.episodes.', lower_bound=1
   )
   flags.DEFINE_string('dataset', None, 'Evaluate on another data set.')
-  flags.DEFINE_string('data_dir', None, 'Folder of the data.')
+  paths.define('data_dir', None, 'Folder of the data.')
   flags.DEFINE_integer('way', None, 'Classes of an episode.', lower_bound=2)
   flags.DEFINE_integer(
     'shot', None, 'Labelled images of each class.', lower_bound=1
@@ -133,6 +142,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'tag', None, 'Name of the result when --config.x.y=v changes something.'
   )
+  cli.define_allow_new_classes()
   cli.define_cpu_devices()
 
 

@@ -16,10 +16,10 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start them by
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from hyperudl.core import cli
 from hyperudl.core import distributed
+from hyperudl.core import paths
 from hyperudl.training import trainer
 
 
@@ -27,6 +27,7 @@ def main(argv: list[str]) -> None:
   """Train, or resume, the run that the flags name."""
   del argv
   config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
+  paths.expand(config)
   parts = 1  # of an update, for devices to compute at the same time
   if config.strategy in ('auto', 'sharded'):
     parts = max(config.batch // max(config.chunk, 1), 1)
@@ -35,21 +36,19 @@ def main(argv: list[str]) -> None:
   stop = cli.Stop()
   stop.install()
   with distributed.translate_peer_loss():
-    trainer.train(config, workdir, stop)
+    trainer.train(config, workdir, stop, flags.FLAGS.allow_new_classes)
     code = distributed.max_across_processes(stop.code)
   if code:
     cli.fail(code, f'stopped; the same command resumes {workdir}')
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file(
-    'config',
-    None,
+  cli.define_config(
     'Config file, optionally with a variant: '
     'configs/udl.py:omniglot,way=5,shot=1',
-    lock_config=True,
   )
-  flags.DEFINE_string('workdir', None, 'Folder of the run; made if absent.')
+  paths.define('workdir', None, 'Folder of the run; made if absent.')
+  cli.define_allow_new_classes()
   cli.define_cpu_devices()
   flags.mark_flags_as_required(['config', 'workdir'])
   cli.run(main)

@@ -41,7 +41,6 @@ import sys
 from typing import get_args
 
 from absl import flags
-from ml_collections import config_flags
 
 from hyperudl import core
 from hyperudl.benchmark import learner
@@ -88,7 +87,7 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', None, 'configs/NAME.py[:variant].')
+  cli.define_config('configs/NAME.py[:variant].', lock=False)
   flags.DEFINE_list('batches', ['1', '16'], 'Episodes an update, several.')
   flags.DEFINE_list('calls', ['1'], 'Updates in one dispatch, several.')
   for name in ('batches', 'calls'):

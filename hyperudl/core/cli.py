@@ -11,22 +11,26 @@ from collections.abc import Mapping
 import logging as python_logging
 import os
 import pathlib
-import re
 import signal
 import sys
 from typing import Any
 from typing import NoReturn
+import warnings
 
 from absl import app
 from absl import flags
 from absl import logging
+from ml_collections import config_flags
 
 from hyperudl import core
+from hyperudl.core import config_flag
 
 INTERRUPTED = 128 + signal.SIGINT  # 130
 QUOTA = (
   '/sys/fs/cgroup/cpu.max'  # CPU limit of a container: microseconds, period
 )
+
+MOST_CPU_DEVICES = 256
 
 flags.disclaim_key_flags()  # `--help` lists flags under the command's module
 
@@ -108,7 +112,8 @@ def _parse(argv):
   """Parse the flags; a bad one ends the process with one line."""
   _let_configs_import_common(argv)
   try:
-    rest = flags.FLAGS(argv)
+    expanded = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    rest = flags.FLAGS(config_flag.keep_last(expanded))
     if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
       # A file that cannot be read raises only when its config is used.
       flags.FLAGS.config.items()
@@ -116,25 +121,7 @@ def _parse(argv):
   except SystemExit:  # absl ends --help as if it had failed
     sys.exit(0)
   except Exception as error:  # absl and ml_collections raise many kinds
-    fail(core.BadInput.exit_code, _explain(error))
-
-
-def _explain(error):
-  """Return the useful line of an error raised while flags were parsed."""
-  # str() of a KeyError is the repr of its text.
-  text = str(error.args[0] if isinstance(error, KeyError) else error)
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  near = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text)
-  if near:
-    return f'the config has no field {near[2]!r}; did you mean {near[1]!r}?'
-  if isinstance(error, KeyError | AttributeError):
-    name = text.strip('\'"')
-    return f'the config has no field {name!r}'
-  if isinstance(error, OSError):
-    return f'--config: {lines[-1]}'
-  if any(line.startswith('Traceback') for line in lines):
-    return '--config: ' + re.sub(r'^[\w.]+: ', '', lines[-1])
-  return ' '.join(lines) or type(error).__name__
+    fail(core.BadInput.exit_code, config_flag.explain(error))
 
 
 def _let_configs_import_common(argv):
@@ -168,7 +155,7 @@ def num_cpu_devices(
     The number of devices, or None to leave it to XLA_FLAGS.
 
   Raises:
-    core.BadInput: for a number below 0.
+    core.BadInput: for a number below 0, or too large.
   """
   if requested is None:
     return None
@@ -176,6 +163,11 @@ def num_cpu_devices(
     raise core.BadInput(
       f'--cpu_devices={requested}: expected a number of devices, or 0 for as '
       'many as there are cores'
+    )
+  if requested > MOST_CPU_DEVICES:
+    raise core.BadInput(
+      f'--cpu_devices={requested}: expected at most {MOST_CPU_DEVICES}; more '
+      'devices than cores do not compute faster'
     )
   if requested:
     return requested
@@ -224,10 +216,42 @@ def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     root = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     path = pathlib.Path(root).expanduser() / 'hyperudl' / 'xla'
-    jax.config.update('jax_compilation_cache_dir', str(path))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+    if _is_writable(path):
+      jax.config.update('jax_compilation_cache_dir', str(path))
+      jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+    else:
+      logging.info('%s may not be written: programs are compiled anew', path)
+  # JAX would warn of every program that it cannot store.
+  warnings.filterwarnings('ignore', 'Error .*persistent compilation cache')
   if multiprocess:
     distributed.initialize()
+
+
+def define_config(help: str, lock: bool = True) -> None:
+  """Define --config=FILE.py[:variant] and --config.field=value."""
+  try:  # it reads the command line already
+    config_flags.DEFINE_config_file('config', None, help, lock_config=lock)
+  except flags.Error as error:  # a flag file that cannot be read
+    fail(core.BadInput.exit_code, error)
+
+
+def _is_writable(folder):
+  """Return whether files can be written to a folder, made if it is missing."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError:
+    return False
+  return os.access(folder, os.W_OK)
+
+
+def define_allow_new_classes() -> None:
+  """Define --allow_new_classes, for commands that go on with a run."""
+  flags.DEFINE_boolean(
+    'allow_new_classes',
+    False,
+    'Go on if the data set has classes that the run does not know, and put '
+    'them into test. By default a set that has changed is refused.',
+  )
 
 
 def define_cpu_devices() -> None:

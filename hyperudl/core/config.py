@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from ml_collections import config_dict
 
+from hyperudl.core import config_form
 from hyperudl.core import hyperparameters
 from hyperudl.core.errors import BadInput
 from hyperudl.core.hyperparameters import field
@@ -66,7 +67,7 @@ class DataConfig:
   dir: str = 'data_numpy_dir'
   classes: str = ''  # ranges '0-63/64-79/80-99', or a number of classes
   shuffle_classes: int = field(0, at_least=0)  # seed; 0: in order
-  image_size: int = field(0, at_least=0)  # pixels per side; 0: unchanged
+  image_size: int = field(0, at_least=0, at_most=4096)  # 0: unchanged
   shift: str = 'none'  # see data/episodes/shifts.py
   split_by: Literal['auto', 'alphabet', 'class', 'image'] = 'auto'
   latents: str = ''  # workdir of a run with precomputed latents
@@ -111,7 +112,7 @@ class EvalConfig:
 class RunConfig:
   """The fields of every run, apart from its learner's."""
 
-  seed: int = field(0, at_least=0)
+  seed: int = field(0, at_least=0, below=2**32)  # keys take 32 bits
   steps: int = field(10_000, at_least=1)  # outer updates
   batch: int = field(16, at_least=1)  # episodes per update
   strategy: Literal['auto', 'scan', 'vmap', 'sharded'] = 'auto'
@@ -160,13 +161,8 @@ def validate(config: ConfigDict) -> None:
   Raises:
     BadInput: naming the field, its value and what is legal.
   """
+  config_form.check(config, base())
   flat = flatten(config)
-  missing = sorted(set(flatten(base())) - set(flat))
-  if missing:
-    raise BadInput(
-      f'the config lacks {", ".join(missing)}: start from common.base() of '
-      'configs/common.py, and use a new workdir if another version made the run'
-    )
   for name, value in flat.items():
     for number in value if isinstance(value, tuple) else (value,):
       if isinstance(number, float) and not math.isfinite(number):
@@ -272,21 +268,23 @@ def from_json(text: str) -> ConfigDict:
   """Return the locked config that `to_json` wrote, with tuples for lists.
 
   Raises:
-    BadInput: if `text` is not a JSON object.
+    BadInput: if `text` is not the JSON object of a config.
   """
-  try:
-    values = json.loads(text)
-  except json.JSONDecodeError as error:
-    raise BadInput(f'not a config: {error}') from error
-  if not isinstance(values, dict):
-    raise BadInput(f'not a config: expected an object, got {type(values)}')
 
   def convert(value):
     if isinstance(value, dict):
       return {k: convert(v) for k, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
-  return ConfigDict(convert(values)).lock()
+  try:
+    values = json.loads(text)
+    if not isinstance(values, dict):
+      raise ValueError(f'expected an object, got {type(values)}')
+    config = ConfigDict(convert(values)).lock()
+  except (ValueError, RecursionError) as error:
+    raise BadInput(f'not a config: {error}') from error
+  config_form.check(config, base())
+  return config
 
 
 def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:

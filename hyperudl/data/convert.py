@@ -8,7 +8,9 @@ omniglot  folder with images_background.zip and images_evaluation.zip, zipped or
           unpacked; becomes 28x28, ink = 255. --download=URL first fetches
           missing zip files into PATH.
 folder    <class>/*.png, or <alphabet>/<class>/*.png, or either of them under
-          train/, valid/ and test/ (.jpg and others are fine too)
+          train/, valid/ and test/ (.jpg and others are fine too, HEIC with
+          the package pillow-heif). Photographs are turned as their EXIF data
+          say, and what is passed over is told.
 mini      mini-ImageNet: folder with mini-imagenet-cache-{train,val,test}.pkl
           or miniImageNet_category_split_{train_phase_train,val,test}.pickle
 tiered    tieredImageNet: folder with {train,val,test}_images.npz and
@@ -44,12 +46,16 @@ import os
 import sys
 
 from absl import flags
+from absl import logging
 import numpy as np
 
 from hyperudl import core
 from hyperudl.core import cli
+from hyperudl.core import paths
 from hyperudl.data.datasets import caches
+from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
+from hyperudl.data.datasets import duplicates
 from hyperudl.data.datasets import fetch
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npz_file
@@ -71,7 +77,9 @@ def make_flags() -> flags.FlagValues:
   """Return the flags of this command, without those of absl itself."""
   string, boolean = flags.DEFINE_string, flags.DEFINE_bool
   kinds = functools.partial(flags.DEFINE_enum, enum_values=KINDS)
-  size = functools.partial(flags.DEFINE_integer, lower_bound=0)
+  size = functools.partial(
+    flags.DEFINE_integer, lower_bound=0, upper_bound=4096
+  )
   values = flags.FlagValues()
   for define, name, default, text in (
     (string, 'source', None, 'File or folder to convert.'),
@@ -161,9 +169,15 @@ def run(values: flags.FlagValues) -> str:
       raise core.BadInput(f'--{name} is missing; --help explains all flags')
   if os.path.basename(values.name) != values.name:
     raise core.BadInput(f'--name={values.name}: expected a name, not a path')
+  if values.name in resolve.BUILT_IN:
+    raise core.BadInput(
+      f'--name={values.name}: the name of a built-in set, which would be '
+      'trained on in place of yours; choose another'
+    )
   source = os.path.expanduser(values.source)
+  out = _folder(values.out)
   is_folder = values.kind == 'metavqa'
-  path = os.path.join(values.out, values.name + '.npz' * (not is_folder))
+  path = os.path.join(out, values.name + '.npz' * (not is_folder))
   is_built = is_folder and metavqa_build.is_built(source)
   if os.path.exists(path) and not values.overwrite and not is_built:
     raise core.BadInput(f'{path} exists; give --overwrite or another --name')
@@ -180,12 +194,26 @@ def run(values: flags.FlagValues) -> str:
   )
   table = _transform(table, values.image_size, values.transpose, values.invert)
   if values.split:
-    table = table._replace(split=splits.from_file(values.split, table))
+    table = table._replace(
+      split=splits.from_file(os.path.expanduser(values.split), table)
+    )
   if table.split:
     class_table.check_disjoint(table, table.split)
-  npz_file.write(table, path)
-  resolve.read_npz(path)  # check that training can read the file
-  return npz_file.describe(table, path)
+  repeated = duplicates.count(duplicates.first_copies(table.blocks))
+  if repeated:
+    note = f'{repeated} images are copies of others; training keeps the copies '
+    note += 'of an image in one split'
+    table = table._replace(notes=(*table.notes, note))
+  checks.require_contrast(table.blocks, table.where)
+  sha256 = npz_file.write(table, path)
+  return npz_file.describe(table, path, sha256)
+
+
+def _folder(text):
+  try:
+    return paths.local(text)
+  except ValueError as error:
+    raise core.BadInput(f'--out={text}: {error}') from None
 
 
 def _download(values):
@@ -196,7 +224,8 @@ def _download(values):
   for part, sha256 in zip(omniglot.PARTS, values.sha256):
     name = f'images_{part}.zip'
     url = f'{values.download.rstrip("/")}/{name}'
-    fetch.fetch(url, os.path.join(values.source, name), sha256)
+    source = os.path.expanduser(values.source)
+    fetch.fetch(url, os.path.join(source, name), sha256)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -221,4 +250,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
+  logging.set_verbosity(logging.INFO)  # how far a long reading is
+  logging.use_absl_handler()
   sys.exit(main(sys.argv))

@@ -44,14 +44,14 @@ def format_row(name: str, step: int, row: Mapping[str, Any]) -> str:
 
 
 def _report(workdir, name, step, row, values, save_predictions):
-  """Write a result and the numbers of its episodes, and print its line."""
+  """Print the line of a result, and write it with its episodes' numbers."""
+  logging.info('%s', format_row(name, step, row))  # shown, whatever the disk
   arrays = {
     key: array
     for key, array in values.items()
     if save_predictions or key not in ('probabilities', 'y')
   }
   metrics.write_evaluation(workdir, name, step, row, arrays)
-  logging.info('%s', format_row(name, step, row))
 
 
 def evaluate_once(
@@ -62,6 +62,7 @@ def evaluate_once(
   tag: str = '',
   save_predictions: bool = False,
   stop: Any = (),
+  out: StrPath = '',
 ) -> dict[str, Any] | None:
   """Evaluate one checkpoint and append a line.
 
@@ -74,6 +75,7 @@ def evaluate_once(
     tag: '' or the name of the overrides.
     save_predictions: keep the probabilities of every query.
     stop: becomes true when the evaluation should end.
+    out: folder for the results in place of the workdir.
 
   Returns:
     The row, metrics and `provenance`, or None if it was stopped.
@@ -93,7 +95,9 @@ def evaluate_once(
   if is_ensemble:
     row['ensemble'] = steps
   distributed.run_on_primary(
-    lambda: _report(workdir, name, steps[0], row, values, save_predictions)
+    lambda: _report(
+      out or workdir, name, steps[0], row, values, save_predictions
+    )
   )
   return row
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import os
 from typing import Any
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,6 +212,7 @@ def evaluate_once(
   split: str,
   tag: str,
   stop: Any = (),
+  out: StrPath = '',
 ) -> dict[str, Any] | None:
   """Evaluate queries of classes in the support and of others; append a line.
 
@@ -221,6 +223,7 @@ def evaluate_once(
     split: of the data.
     tag: '' or the name of the overrides; '-uncertainty' is added.
     stop: becomes true when the evaluation should end.
+    out: folder for the results in place of the workdir.
 
   Returns:
     The row, or None if it was stopped.
@@ -244,8 +247,10 @@ def evaluate_once(
   row['temperature_from'] = trained.data.dataset
   row |= evaluator_lib.conditions(config)
   row |= runner.provenance(workdir, config, step, split)
-  metrics.write_evaluation(workdir, name, checkpoint.step, row, arrays(sides))
-  return {'step': checkpoint.step, **row}
+  step_done = checkpoint.step
+  logging.info('%s', runner.format_row('uncertainty', step_done, row))
+  metrics.write_evaluation(out or workdir, name, step_done, row, arrays(sides))
+  return {'step': step_done, **row}
 
 
 def _with_training_data(workdir, config):

@@ -30,6 +30,7 @@ The PNG is written to --out, by default <first workdir>/<kind>.png. Exit codes:
 0 done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
 """
 
+import os
 import pathlib
 
 from absl import flags
@@ -37,6 +38,7 @@ from absl import logging
 
 from hyperudl import core
 from hyperudl.core import cli
+from hyperudl.core import paths
 from hyperudl.plots import adaptation
 from hyperudl.plots import clock
 from hyperudl.plots import curves
@@ -67,6 +69,7 @@ def main(argv: list[str]) -> None:
   del argv
   cli.set_up()
   values = flags.FLAGS
+  values.workdir = list(map(os.path.expanduser, values.workdir))
   for name, kinds in (('shift', SHIFTED), ('tag', TAGGED)):
     if values[name].value and values.kind not in kinds:
       raise core.BadInput(
@@ -86,7 +89,5 @@ if __name__ == '__main__':
   )
   flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
   flags.DEFINE_string('shift', '', 'Shift of the episode that is drawn.')
-  flags.DEFINE_string(
-    'out', None, 'PNG to write; by default in the first workdir.'
-  )
+  paths.define('out', None, 'PNG to write; by default in the first workdir.')
   cli.run(main)

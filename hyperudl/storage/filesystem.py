@@ -18,6 +18,8 @@ StrPath = str | os.PathLike[str]
 # Error codes of file systems that cannot lock files or reserve space.
 _UNSUPPORTED = (errno.ENOLCK, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def free_bytes(path: StrPath) -> int:
   """Return the free bytes of the disk of `path`, which need not exist."""
@@ -51,9 +53,12 @@ def writing(path: StrPath) -> Iterator[None]:
     )
     if not from_disk:
       raise
+    code = error.errno if isinstance(error, OSError) else errno.ENOSPC
+    remedy = 'make room' if code in _FULL else 'change its permissions'
     raise core.Unwritable(
       f'cannot write {path}: {reason(error)} ({free_bytes(path)} bytes free); '
-      'make room or choose another --workdir, then give the same command again'
+      f'{remedy} or choose another place (--workdir, --out), then give the '
+      'same command again'
     ) from error
 
 

@@ -5,22 +5,43 @@ only parts are used, not `SummaryWriter`: on a full disk its thread dies with a
 traceback, and training would wait for ever on its queue.
 """
 
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import math
 import os
 import socket
+import sys
 import time
 from typing import Any
 
 from absl import logging
 import numpy as np
-from tensorboardX import record_writer
-from tensorboardX import summary
-from tensorboardX import utils
-from tensorboardX.proto import event_pb2
 
 from hyperudl.storage import filesystem
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+  """Let tensorboardX find no torch, which it imports where there is one.
+
+  It is not needed here, takes seconds to import, and may be broken.
+  """
+  absent = 'torch' not in sys.modules
+  if absent:
+    sys.modules['torch'] = None  # type: ignore[assignment]
+  try:
+    yield
+  finally:
+    if absent:
+      del sys.modules['torch']
+
+
+with _without_torch():
+  from tensorboardX import record_writer
+  from tensorboardX import summary
+  from tensorboardX import utils
+  from tensorboardX.proto import event_pb2
 
 
 @dataclasses.dataclass

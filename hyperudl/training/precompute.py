@@ -23,6 +23,7 @@ import numpy as np
 from hyperudl import core
 from hyperudl.core import cli
 from hyperudl.core import config as config_lib
+from hyperudl.core import paths
 from hyperudl.data import episodes
 from hyperudl.data.language import task_set
 from hyperudl.learners import hypernet
@@ -110,8 +111,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string(
-    'workdir', None, 'Folder of a run of `hypernet`.', required=True
-  )
+  paths.define('workdir', None, 'Folder of a run of `hypernet`.', required=True)
   flags.DEFINE_integer('copies', 10, 'Latents of each task.')
   cli.run(main)

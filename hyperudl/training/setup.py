@@ -14,10 +14,7 @@ from hyperudl import learners
 from hyperudl.core import config as config_lib
 from hyperudl.core import distributed
 from hyperudl.core.config import ConfigDict
-from hyperudl.data import datasets
 from hyperudl.data import episodes
-from hyperudl.data import language
-from hyperudl.data.datasets import splits
 from hyperudl.data.language import task_set
 from hyperudl.storage import checkpoints
 from hyperudl.storage import selection
@@ -26,6 +23,7 @@ from hyperudl.storage.filesystem import StrPath
 from hyperudl.training import encode_tasks
 from hyperudl.training import episode_batching
 from hyperudl.training import optimizers
+from hyperudl.training import run_data
 from hyperudl.training import train_step
 
 # Fields, or prefixes of fields, that may change when a run is resumed.
@@ -37,20 +35,20 @@ RESUMABLE = (
   'data.dir',
   'data.device_mb',
   'eval.',
+  'run.',  # not of the run itself: see `run_data.attach`
 )
-
-Dataset = datasets.Dataset | task_set.TaskSet
 
 
 class Components(NamedTuple):
   """What a training is made of, besides its state."""
 
   learner: core.Learner
-  dataset: Dataset
+  dataset: run_data.Dataset
   draw: Callable  # of `episodes.make_draw`
   optimizer: optax.GradientTransformation
   batching: episode_batching.Batching
   draw_ahead: bool  # whether a thread draws while the device computes
+  record: dict  # of the data, for `run_data.write`
 
 
 def prepare(config: ConfigDict) -> Components:
@@ -64,8 +62,7 @@ def prepare(config: ConfigDict) -> Components:
   batching = episode_batching.choose(
     config.strategy, config.batch, config.chunk
   )
-  dataset = load_data(config, 'train')
-  episodes.check_fits(config, dataset, 'train')
+  dataset, record = run_data.load_training(config)
   optimizer = optimizers.make_optimizer(config.optimizer, config.steps)
   return Components(
     learner,
@@ -74,6 +71,7 @@ def prepare(config: ConfigDict) -> Components:
     optimizer,
     batching,
     _draws_ahead(config, dataset),
+    record,
   )
 
 
@@ -203,26 +201,9 @@ def make_learner(config: ConfigDict) -> core.Learner:
   return learners.make(config.learner.name, config.episode.way, settings)
 
 
-def load_data(config: ConfigDict, split: str) -> Dataset:
-  """Load the images, or the tasks with language, of one split.
-
-  Raises:
-    core.BadInput: an unknown set, a fault in its data or an impossible split.
-  """
-  if 'language' in config:
-    return language.load(config, split)
-  data = config.data
-  # A number of classes, unlike ranges, limits only the training set.
-  limits = split == 'train' or not splits.is_count(data.classes)
-  return datasets.load(
-    data.dataset,
-    split,
-    data.dir,
-    image_size=data.image_size,
-    classes=data.classes if limits else 0,
-    shuffle=data.shuffle_classes,
-    split_by=data.split_by,
-  )
+def load_data(config: ConfigDict, split: str) -> run_data.Dataset:
+  """Load the data of one split; see `run_data.load`."""
+  return run_data.load(config, split)
 
 
 def fit_params(
@@ -247,20 +228,31 @@ def fit_params(
   return serialization.fill(shapes, leaves)
 
 
-def read_config(workdir: StrPath) -> ConfigDict:
-  """Read the config of the run in `workdir`; core.BadInput if there is none."""
+def read_config(
+  workdir: StrPath, allow_new_classes: bool = False
+) -> ConfigDict:
+  """Read the config of the run in `workdir`, held to the classes of its data.
+
+  Args:
+    workdir: folder of the run.
+    allow_new_classes: put classes that the run does not know into test.
+
+  Raises:
+    core.BadInput: there is no run, or its config is damaged.
+  """
   path = pathlib.Path(workdir) / 'config.json'
   try:
-    text = path.read_text()
+    text = path.read_text(errors='replace')
   except OSError as error:
     raise core.BadInput(
       f'no run in {workdir}: {path} cannot be read ({error.strerror}); '
       '--workdir is the folder that the trainer was given'
     ) from error
   try:
-    return config_lib.from_json(text)
+    config = config_lib.from_json(text)
   except core.BadInput as error:
     raise core.BadInput(f'{path}: {error}; restore it or delete it') from error
+  return run_data.attach(config, workdir, allow_new_classes)
 
 
 def check_workdir(config: ConfigDict, workdir: StrPath) -> None:

@@ -24,6 +24,7 @@ from hyperudl.storage import selection
 from hyperudl.storage import tensorboard
 from hyperudl.storage.filesystem import StrPath
 from hyperudl.training import input_pipeline
+from hyperudl.training import run_data
 from hyperudl.training import setup
 from hyperudl.training import train_step
 
@@ -31,7 +32,10 @@ IN_FLIGHT = 2  # calls queued on the device before the host waits
 
 
 def train(
-  config: ConfigDict, workdir: StrPath, stop: Any = ()
+  config: ConfigDict,
+  workdir: StrPath,
+  stop: Any = (),
+  allow_new_classes: bool = False,
 ) -> core.TrainState:
   """Train to `config.steps`, resuming a run that is in `workdir`.
 
@@ -39,6 +43,7 @@ def train(
     config: a locked ConfigDict.
     workdir: folder of the run.
     stop: becomes true when the run should save and return.
+    allow_new_classes: put classes that a run to resume does not know into test.
 
   Returns:
     The final (or interrupted) TrainState.
@@ -47,7 +52,9 @@ def train(
     core.Error: see `hyperudl.train`.
   """
   _assert_same_command(config, workdir)
-  components, state = distributed.run_on_all(lambda: _prepare(config, workdir))
+  components, state = distributed.run_on_all(
+    lambda: _prepare(config, workdir, allow_new_classes)
+  )
   with contextlib.ExitStack() as stack:
     lock = distributed.run_on_primary(lambda: filesystem.acquire_lock(workdir))
     if lock:
@@ -55,12 +62,15 @@ def train(
     state, components = _restore(config, workdir, components, state)
     start, mesh = int(state.step), components.batching.mesh
     logging.info(
-      '%s on %s: step %d of %d, %s on %d of %d devices',
+      '%s on %s: step %d of %d, %s on %d of %d devices (%s)',
       *(config.learner.name, config.data.dataset, start, config.steps),
       *(components.batching.strategy, mesh.size if mesh else 1),
       jax.device_count(),
+      jax.default_backend().upper(),
     )
-    output = distributed.run_on_primary(lambda: _open(config, workdir, start))
+    output = distributed.run_on_primary(
+      lambda: _open(config, workdir, start, components.record)
+    )
     if output:
       stack.callback(checkpoints.close, output.manager)
       stack.callback(tensorboard.close_writer, output.writer)
@@ -80,10 +90,11 @@ def _assert_same_command(config, workdir):
   distributed.assert_equal_across_processes(number, 'config or workdir')
 
 
-def _prepare(config, workdir):
+def _prepare(config, workdir, allow_new_classes):
   """Return (components, initial state); nothing is written."""
-  components = setup.prepare(config)
   setup.check_workdir(config, workdir)
+  held = run_data.attach(config, workdir, allow_new_classes)
+  components = setup.prepare(held)
   resuming = bool(checkpoints.steps(workdir))
   return components, setup.initial_state(config, components, graft=not resuming)
 
@@ -114,10 +125,11 @@ class _Output(NamedTuple):
   log: metrics.TrainingLog
 
 
-def _open(config, workdir, start):
+def _open(config, workdir, start, record):
   """Open the `_Output` of a run that goes on from step `start`."""
   path = pathlib.Path(workdir)
   filesystem.replace(path / 'config.json', config_lib.to_json(config).encode())
+  run_data.write(workdir, record)
   if start < config.steps:
     (path / 'DONE').unlink(missing_ok=True)
   manager = checkpoints.open_manager(
@@ -132,7 +144,7 @@ def _open(config, workdir, start):
 
 def _run(config, components, state, output, stop):
   """Run the steps; return the last state, which has been saved."""
-  learner, _, draw, optimizer, batching, draw_ahead = components
+  learner, _, draw, optimizer, batching, draw_ahead, _ = components
   several, precision = config.steps_per_call > 1, config.matmul_precision
   step = train_step.make_train_step(
     learner, optimizer, batching, several, precision

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hyperudl.data import convert
 from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import npy
 from hyperudl.data.datasets import npz_file
+from hyperudl.data.datasets import resolve
 from tests.testing import image_sets
+from tests.testing import runs
 
 
 def test_folder(tmp_path):
@@ -97,6 +100,15 @@ def test_a_big_set_is_stored_so_that_it_stays_on_disk(tmp_path, monkeypatch):
     (['--kind=npy'], '--source is missing'),
     (['--kind=npy', '--source=.'], '--name is missing'),
     (['--kind=npy', '--source=.', '--name=a/b'], 'expected a name, not a path'),
+    (['--kind=npy', '--source=.', '--name=glyphs'], 'name of a built-in set'),
+    (
+      ['--kind=npy', '--source=.', '--name=a', '--out=gs://b'],
+      '--out=gs://b: only files and folders of this machine',
+    ),
+    (
+      ['--kind=npy', '--source=.', '--name=a', '--image_size=100000'],
+      '--image_size=100000',
+    ),
     (['--kind=npy', '--source=nowhere', '--name=a'], 'does not exist'),
     (['npy'], "unexpected argument 'npy'"),
     (
@@ -130,6 +142,63 @@ def test_an_unwritable_place_is_exit_code_5(tmp_path):
   (tmp_path / 'out').write_text('a file, not a folder')
   line = image_sets.refused(tmp_path, 'mini', tmp_path / 'mini', code=5)
   assert 'cannot write' in line and 'set.npz: ' in line
+
+
+def test_a_name_of_any_language_is_converted(tmp_path):
+  image_sets.write_mini(tmp_path / 'mini')
+  image_sets.converted(tmp_path, 'mini', tmp_path / 'mini', name='vögel')
+  names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+  assert names == ['vögel.npz', 'vögel.npz.sha256']
+  digest = hashlib.sha256((tmp_path / 'out/vögel.npz').read_bytes()).hexdigest()
+  noted = (tmp_path / 'out/vögel.npz.sha256').read_text('utf-8')
+  assert noted == f'{digest}  vögel.npz\n'
+
+
+# Writes a set of its own over and over.
+WRITER = """
+import sys
+from hyperudl.data.datasets import class_table, npz_file
+from tests.testing import image_sets
+images = image_sets.pixels(3, 200, seed=int(sys.argv[2]))
+table = class_table.from_arrays({'images': images}, 'here')
+for _ in range(40):
+  npz_file.write(table, sys.argv[1])
+"""
+
+
+def test_two_writers_of_one_name_leave_a_whole_file_and_its_checksum(tmp_path):
+  path = str(tmp_path / 'set.npz')
+  writers = [
+    runs.launch([sys.executable, '-c', WRITER, path, seed]) for seed in '01'
+  ]
+  assert [runs.finish(writer).code for writer in writers] == [0, 0]
+  assert sorted(os.listdir(tmp_path)) == ['set.npz', 'set.npz.sha256']
+  digest = hashlib.sha256((tmp_path / 'set.npz').read_bytes()).hexdigest()
+  assert (tmp_path / 'set.npz.sha256').read_text() == f'{digest}  set.npz\n'
+  assert resolve.read('set', str(tmp_path)).blocks[0].shape == (200, 6, 6, 1)
+
+
+def test_a_tilde_in_out_and_source_is_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  image_sets.write_mini(tmp_path / 'mini')
+  flags = ['--kind=mini', '--source=~/mini', '--name=set', '--out=~/out']
+  assert image_sets.run(*flags)[0] == 0
+  assert len(image_sets.load_converted(tmp_path).counts) == 6
+
+
+def test_images_of_one_value_and_copies_are_told(tmp_path):
+  for name in 'ab':
+    image_sets.draw(tmp_path / 'tree' / name / '1.png', (6, 6))
+  line = image_sets.refused(tmp_path, 'folder', tmp_path / 'tree')
+  assert 'all pixels of all images are 255' in line
+  for name in 'cde':
+    image_sets.draw(
+      tmp_path / 'tree' / name / '1.png', image_sets.pixels()[0, 0]
+    )
+  (tmp_path / 'tree' / 'c' / 'x.txt').write_text('')
+  out = image_sets.converted(tmp_path, 'folder', tmp_path / 'tree')
+  assert '2 images are copies of others' in out
+  assert 'passed over 1 entries: 1 .txt (such as c/x.txt)' in out
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The evaluator beside a trainer, restarted, stopped and run by hand."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -47,6 +48,25 @@ def test_beside_a_trainer_each_checkpoint_is_evaluated_once():
       assert arrays['accuracy'].shape == (20,)
       assert np.isclose(arrays['accuracy'].mean(), rows[-1]['accuracy'])
       assert 'probabilities' not in arrays
+
+
+def test_numbers_are_shown_before_they_are_written_and_out_takes_them(
+  tmp_path,
+):
+  workdir = runs.copy(runs.finished_run(), tmp_path / 'run')
+  shutil.rmtree(workdir / 'eval')
+  (workdir / 'eval').write_text('a file, which stops the superuser too')
+  once = f'--workdir={workdir}', '--once'
+  failed = runs.call('evaluate', *once)
+  *_, shown, last = failed.err.splitlines()
+  assert failed.code == 5 and 'Traceback' not in failed.err
+  assert 'test step 200:  accuracy' in shown and '(20 episodes)' in shown
+  assert last.startswith('evaluate: cannot write') and '--out' in last
+  written = runs.call('evaluate', *once, f'--out={tmp_path / "out"}')
+  assert written.code == 0, written.err
+  (row,) = runs.results(tmp_path / 'out', 'test')
+  assert f'accuracy {100 * row["accuracy"]:.2f}' in shown
+  assert (tmp_path / 'out' / 'eval' / 'test_episodes.npz').exists()
 
 
 def test_the_best_checkpoints_by_valid_accuracy_stay():

@@ -25,6 +25,23 @@ BAD = {
   'unknown field': (['--config.zzz=3'], "has no field 'zzz'"),
   'unknown flag': (['--stepz=3'], "Unknown command line flag 'stepz'"),
   'less than no device': (['--cpu_devices=-1'], '--cpu_devices=-1: expected'),
+  'too many devices': (['--cpu_devices=10000'], 'expected at most 256'),
+  'seed of more than 32 bits': (
+    ['--config.seed=4294967296'],
+    'seed = 4294967296 must be below 4294967296',
+  ),
+  'seed of more than 64 bits': (
+    ['--config.seed=9223372036854775808'],
+    'seed = 9223372036854775808 must be below',
+  ),
+  'huge images': (
+    ['--config.data.image_size=100000'],
+    'image_size = 100000 is above its maximum 4096',
+  ),
+  'data on another machine': (
+    ['--config.data.dir=gs://data'],
+    "config.data.dir='gs://data': only files and folders",
+  ),
   'argument': (['tiny'], "unexpected argument 'tiny'"),
   'word for a number': (['--config.steps=abc'], '--config.steps=abc'),
   'fraction for a count': (['--config.steps=2.5'], '--config.steps=2.5'),
@@ -61,7 +78,7 @@ BAD = {
   'open tuple': (['--config.learner.channels=(4,'], 'learner.channels=(4,'),
   'tuple of words': (
     ['--config.learner.channels=4,x'],
-    "'protonet': channels = (4, 4, '4,x'): expected a tuple of int",
+    "'protonet': channels = ('4,x',): expected a tuple of int",
   ),
   'too deep for the images': (
     ['--config.learner.channels=4,4,4,4,4'],

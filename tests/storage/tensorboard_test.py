@@ -1,6 +1,7 @@
 """A TensorBoard server shows over HTTP what was written."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from hyperudl.storage import tensorboard
+from tests.testing import runs
 
 
 def fetch(address, **query):
@@ -126,3 +128,31 @@ def test_a_reader_drops_what_a_resumed_run_will_write_again(tmp_path):
   reader = event_accumulator.EventAccumulator(str(tmp_path / 'tb' / 'train'))
   reader.Reload()
   assert [event.step for event in reader.Scalars('loss')] == [10, 20]
+
+
+USE = """
+import sys
+import hyperudl.evaluate, hyperudl.train
+from hyperudl.storage import tensorboard
+writer = tensorboard.open_writer(sys.argv[1], 'train')
+tensorboard.write_scalars(writer, 1, {'loss': 2.0})
+tensorboard.close_writer(writer)
+assert 'torch' not in sys.modules and not writer.failed
+"""
+
+
+def test_a_broken_torch_beside_it_is_not_imported(tmp_path):
+  package = tmp_path / 'torch'
+  package.mkdir()
+  (package / '__init__.py').write_text("raise OSError('libcudart is broken')")
+  path = os.pathsep.join([str(tmp_path), str(runs.ROOT)])
+  done = subprocess.run(
+    [sys.executable, '-c', USE, str(tmp_path / 'run')],
+    env={**os.environ, 'PYTHONPATH': path},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  events = event_accumulator.EventAccumulator(str(tmp_path / 'run/tb/train'))
+  events.Reload()
+  assert [e.value for e in events.Scalars('loss')] == [2.0]

@@ -4,6 +4,7 @@ NumPy would silently cast NaN to 0 and 300 to 44, so every value that is not
 already uint8 is checked, in pieces, and the error names the first bad one.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 
@@ -157,6 +158,28 @@ def _shape_with_channels(images, rank, where, layout):
       f'{where}: shape {shape} has {shape[-1]} channels; expected {layout}'
     )
   return shape
+
+
+def require_contrast(blocks: Iterable[np.ndarray], where: str) -> None:
+  """Refuse images of which all pixels have one value.
+
+  Args:
+    blocks: uint8[n, H, W, C] each; read up to the first difference.
+    where: name of the set in the message.
+
+  Raises:
+    BadInput: there is nothing to learn from them.
+  """
+  values: set[int] = set()
+  for block in blocks:
+    for image in block:
+      values |= {int(image.min()), int(image.max())}
+      if len(values) > 1:
+        return
+  raise BadInput(
+    f'{where}: all pixels of all images are {values.pop()}, so there is '
+    'nothing to learn; look at the files (for instance at their transparency)'
+  )
 
 
 def to_strings(values: np.ndarray, where: str) -> tuple[str, ...]:

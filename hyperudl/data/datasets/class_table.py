@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +11,29 @@ from hyperudl.core import BadInput
 from hyperudl.data.datasets import checks
 
 SPLITS = ('train', 'valid', 'test')
+# Other names of the splits, alone or as in `meta-train`, `train_set`.
+_SYNONYMS = {
+  'train': 'train|training|trn',
+  'valid': 'valid|val|validation|dev|devel|development',
+  'test': 'test|testing|tst',
+}
 UNUSED = 'none'  # marks a class that is in none of the splits
 # Optional arrays of a file, one string per class; also fields of a `Table`.
 STRINGS = ('class_names', 'alphabets', 'split')
 _BLOCKS = '[classes, per_class, H, W] or [classes, per_class, H, W, C]'
 _ROWS = '[n, H, W] or [n, H, W, C] beside labels [n]'
+
+
+def to_split(name: str) -> str:
+  """Return train, valid or test for one of their usual names, else ''.
+
+  Case, and signs between the words, do not matter: 'Training', 'meta-val'.
+  """
+  letters = re.sub(r'[\W_]+', '', name.casefold())
+  for split, names in _SYNONYMS.items():
+    if re.fullmatch(f'(meta)?({names})(set|data|images|split)?', letters):
+      return split
+  return ''
 
 
 class Table(NamedTuple):
@@ -30,6 +49,7 @@ class Table(NamedTuple):
   alphabets: tuple[str, ...] | None = None
   split: tuple[str, ...] | None = None  # of SPLITS or UNUSED, per class
   base: np.ndarray | None = None  # uint8[n, H, W, C]
+  notes: tuple[str, ...] = ()  # for the user, such as what was not read
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Table:
@@ -66,6 +86,13 @@ def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Table:
 def default_names(classes: int) -> tuple[str, ...]:
   """Return names for unnamed classes: 'class0000', 'class0001', ..."""
   return tuple(f'class{index:04d}' for index in range(classes))
+
+
+def labels(table: Table) -> tuple[str, ...]:
+  """Return a name of each class that no other has: 'Latin/a', or 'dog'."""
+  if not table.alphabets:
+    return table.class_names
+  return tuple(map('/'.join, zip(table.alphabets, table.class_names)))
 
 
 def _group(images, labels, names, where):
@@ -159,7 +186,8 @@ def check(table: Table) -> Table:
 def _check_splits(table):
   for index, split in enumerate(table.split or ()):
     if split not in (*SPLITS, UNUSED):
-      hint = "; write 'valid'" if split.startswith(('val', 'dev')) else ''
+      meant = to_split(split)
+      hint = f'; write {meant!r}' if meant else ''
       raise BadInput(
         f'{table.where}[split]: element {index} is {split!r}; expected train, '
         f'valid, test or none{hint}'
@@ -172,9 +200,9 @@ def _check_names(table):
   for index, key in enumerate(zip(alphabets, table.class_names)):
     first = first_of.setdefault(key, index)
     if first != index:
-      pair = f' ({table.split[first]} and {table.split[index]})' * bool(
-        table.split
-      )
+      pair = ''
+      if table.split:
+        pair = f' ({table.split[first]} and {table.split[index]})'
       raise BadInput(
         f'{table.where}: classes {first} and {index}{pair} have the same name '
         f'{key[1]!r}; a class must not be in two places: join or rename them'

@@ -2,13 +2,16 @@
 
 from typing import NamedTuple
 
+from absl import logging
 import numpy as np
 
 from hyperudl.core import BadInput
 from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import image_folder
+from hyperudl.data.datasets import partition
 from hyperudl.data.datasets import resolve
 from hyperudl.data.datasets import splits
+from hyperudl.data.datasets.stored_split import StoredSplit
 
 SPLITS = (*class_table.SPLITS, 'all')
 SPLIT_BY = ('auto', 'alphabet', 'class', 'image')
@@ -37,6 +40,7 @@ def load(
   shuffle: int = 0,
   split_by: str = 'auto',
   seed: int = 0,
+  stored: StoredSplit | None = None,
 ) -> Dataset:
   """Load one split of a set, checked and as uint8.
 
@@ -54,32 +58,103 @@ def load(
       'alphabet' and 'class' shuffle even if the set has a split. 'image' puts
       every class in all splits and distributes its images.
     seed: seed of the shuffles.
+    stored: the classes of each split of the run that goes on, or None.
 
   Returns:
     A `Dataset`; a memmap for big uncompressed files in which the classes of the
-    split are contiguous.
+    split are contiguous. Images of which copies are in several splits are in
+    one of them only, with a warning (but for memory-mapped sets).
 
   Raises:
     BadInput: unknown set, faulty data or impossible split.
   """
-  _check_arguments(split, image_size, classes, split_by)
+  check_arguments(split, image_size, classes, split_by)
   table = resolve.read(name, dir, image_size)
-  chosen = _choose(table, split, split_by, classes, shuffle, seed)
-  blocks = [table.blocks[index] for index in chosen]
-  if split_by == 'image' and split != 'all':
-    blocks = [_image_block(table, index, split, seed) for index in chosen]
+  ranges = '' if splits.is_count(classes) else str(classes)
+  count = 0 if ranges else int(classes or 0)
+  options = partition.Options(ranges, shuffle, split_by, seed, stored)
+  notes, division = table.notes, None
+  if split != 'all':
+    division = partition.divide(table, options)
+    notes += division.notes
+  for note in notes:
+    logging.warning('%s', note)
+  return take(table, division, split, count, image_size, seed)
+
+
+def take(
+  table: class_table.Table,
+  division: partition.Division | None,
+  split: str,
+  count: int,
+  image_size: int,
+  seed: int = 0,
+) -> Dataset:
+  """Return one split of a table, or all of it.
+
+  Args:
+    table: all classes.
+    division: of `partition.divide`; None for the split 'all'.
+    split: train, valid, test or all.
+    count: number of classes; 0 for all.
+    image_size: pixels per side; 0 keeps the size.
+    seed: of the choice of classes.
+
+  Raises:
+    BadInput: the split has no classes, or fewer than `count`.
+  """
+  part = division.parts[split] if division else partition.everything(table)
+  if not part.indices:
+    raise BadInput(describe_empty(table, split, division))
+  part = partition.limit(table, split, part, count, seed)
+  return select(table, part, image_size)
+
+
+def select(
+  table: class_table.Table, part: partition.Part, image_size: int = 0
+) -> Dataset:
+  """Return the part of a table as a `Dataset`, resized if a size is given."""
+  blocks = [
+    table.blocks[index] if rows is None else table.blocks[index][rows]
+    for index, rows in zip(part.indices, part.rows)
+  ]
+  if any(rows is not None for rows in part.rows):
     images = np.concatenate(blocks)
   else:
-    images = _gather(table, chosen, blocks)
+    images = _gather(table, part.indices, blocks)
   if image_size:
     images = image_folder.resize(images, image_size)
-  counts = np.array([len(block) for block in blocks], np.int64)
-  of_chosen = lambda values: values and tuple(values[i] for i in chosen)
-  names, alphabets = map(of_chosen, (table.class_names, table.alphabets))
+  return _make(table, part, images, [len(block) for block in blocks])
+
+
+def outline(
+  table: class_table.Table, part: partition.Part, image_size: int = 0
+) -> Dataset:
+  """Return a `Dataset` like that of `select`, but with black images.
+
+  It takes no memory: enough to check whether episodes can be drawn from it.
+  """
+  sizes = [
+    len(table.blocks[index] if rows is None else rows)
+    for index, rows in zip(part.indices, part.rows)
+  ]
+  height, width, channels = table.blocks[0].shape[1:]
+  shape = (image_size or height, image_size or width, channels)
+  images = np.broadcast_to(np.uint8(0), (sum(sizes), *shape))
+  return _make(table, part, images, sizes)
+
+
+def _make(table, part, images, sizes):
+  counts = np.array(sizes, np.int64)
+  of_part = lambda values: values and tuple(values[i] for i in part.indices)
+  names, alphabets = map(of_part, (table.class_names, table.alphabets))
   return Dataset(images, np.cumsum(counts) - counts, counts, names, alphabets)
 
 
-def _check_arguments(split, image_size, classes, split_by):
+def check_arguments(
+  split: str, image_size: int, classes: int | str, split_by: str
+) -> None:
+  """Raise BadInput for arguments of `load` that are out of range."""
   for field, value, choices in (
     ('split', split, SPLITS),
     ('data.split_by', split_by, SPLIT_BY),
@@ -91,36 +166,13 @@ def _check_arguments(split, image_size, classes, split_by):
       raise BadInput(f'data.{field}={value}; expected 0 or more')
 
 
-def _choose(table, split, split_by, classes, shuffle, seed):
-  """Return the indices of the classes to load."""
-  chosen = list(range(len(table.blocks)))
-  ranges = '' if splits.is_count(classes) else str(classes)
-  count = 0 if ranges else int(classes or 0)
-  if ranges and split_by == 'image':
-    raise BadInput(
-      f'data.classes={ranges!r} assigns classes to the splits and '
-      "data.split_by='image' the images of each class: choose one of them"
-    )
-  if split != 'all' and split_by != 'image':
-    split_of_class = splits.of_classes(table, split_by, seed)
-    if ranges:
-      split_of_class = splits.by_ranges(
-        ranges, split_of_class, shuffle, table.where
-      )
-    class_table.check_disjoint(table, split_of_class)
-    chosen = [index for index in chosen if split_of_class[index] == split]
-    if not chosen:
-      sizes = {s: split_of_class.count(s) for s in class_table.SPLITS}
-      available = {s: size for s, size in sizes.items() if size}
-      raise BadInput(
-        f'{table.where}: no class in split {split}; it has {available}'
-      )
-  if count > len(chosen):
-    raise BadInput(
-      f'data.classes={count}, but split {split} of {table.where} has only '
-      f'{len(chosen)} classes'
-    )
-  return splits.sample(chosen, count, seed) if count else chosen
+def describe_empty(
+  table: class_table.Table, split: str, division: partition.Division
+) -> str:
+  """Return the message about a split without classes."""
+  sizes = {s: len(part.indices) for s, part in division.parts.items()}
+  available = {s: size for s, size in sizes.items() if size}
+  return f'{table.where}: no class in split {split}; it has {available}'
 
 
 def _gather(table, chosen, blocks):
@@ -129,9 +181,3 @@ def _gather(table, chosen, blocks):
     start = sum(len(block) for block in table.blocks[: chosen[0]])
     return table.base[start : start + sum(map(len, blocks))]
   return np.concatenate(blocks)
-
-
-def _image_block(table, index, split, seed):
-  block = table.blocks[index]
-  where = f'{table.where}: class {index} ({table.class_names[index]!r})'
-  return block[splits.of_images(len(block), split, f'{seed} {index}', where)]

@@ -32,7 +32,7 @@ def load(
     split: str[1623], one of train, valid, test).
   """
   path = os.path.join(dir, 'glyphs.npz')
-  images, problem, writable = _read(path)
+  images, problem = _read(path)
   if problem:
     logging.warning('%s %s; drawing the glyphs anew.', path, problem)
   cached = images is not None
@@ -49,7 +49,7 @@ def load(
       glyphs.CHECKSUM,
     )
   arrays = {'images': images, **glyphs.describe_classes()}
-  if not cached and writable:
+  if not cached:
     _write(path, {**arrays, 'recipe': recipe_text(), 'sha256': digest})
   return arrays
 
@@ -65,21 +65,26 @@ def _digest(images):
 
 
 def _read(path):
-  """Return (images or None, problem or '', whether the file may be written)."""
+  """Return (images or None, problem or '')."""
   if not os.path.lexists(path):
-    return None, '', True
+    return None, ''
   try:
     with np.load(path, allow_pickle=False) as file:
       if 'recipe' not in file:
-        return None, 'is another data set, and stays as it is', False
+        raise core.BadInput(
+          f'{path}: glyphs is the name of the built-in set, and this is '
+          'another; rename it'
+        )
       if str(file['recipe']) != recipe_text():
-        return None, 'is of another version', True
+        return None, 'is of another version'
       images, digest = file['images'], str(file['sha256'])
+  except core.BadInput:
+    raise
   except Exception as error:  # zipfile, zlib, struct, ... raise their own
-    return None, f'cannot be read ({filesystem.reason(error)})', True
+    return None, f'cannot be read ({filesystem.reason(error)})'
   if _digest(images) != digest:
-    return None, 'is damaged (its pixels do not match its checksum)', True
-  return images, '', True
+    return None, 'is damaged (its pixels do not match its checksum)'
+  return images, ''
 
 
 def _write(path, arrays):

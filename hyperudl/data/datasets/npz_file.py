@@ -1,6 +1,7 @@
 """Writes an image set as a .npz file and describes it."""
 
 import contextlib
+import fcntl
 import os
 import zipfile
 
@@ -12,35 +13,61 @@ from hyperudl.data.datasets import npy
 from hyperudl.storage import filesystem
 
 
-def write(table: class_table.Table, path: str) -> None:
+def write(table: class_table.Table, path: str, *, checksum: bool = True) -> str:
   """Write a set as a `.npz` file, completely or not at all, and its checksum.
 
   The same set always gives the same bytes. Big sets are stored uncompressed, so
-  that training can memory-map them.
+  that training can memory-map them. Of several processes that write one file,
+  the last wins, with its checksum.
 
   Args:
     table: the set.
-    path: file ending in .npz; the checksum goes to `<path>.sha256`.
+    path: file ending in .npz.
+    checksum: whether to write `<path>.sha256` too.
+
+  Returns:
+    The SHA-256 of the file in hexadecimal digits.
 
   Raises:
+    core.BadInput: training could not read the file; nothing is written.
     core.Unwritable: the disk is full or the folder cannot be written.
   """
-  part = f'{path}.part'
+  part = f'{path}.{os.getpid()}.part'
+  folder = os.path.dirname(os.path.abspath(path))
   with filesystem.writing(path):
     try:
-      os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+      os.makedirs(folder, exist_ok=True)
       with zipfile.ZipFile(part, 'w') as archive:
         _write_images(archive, table)
         for field in class_table.STRINGS:
           if getattr(table, field):
             strings = np.array(getattr(table, field), dtype=str)
             _write_array(archive, field, strings)
-      os.replace(part, path)
-      with open(f'{path}.sha256', 'w', encoding='ascii') as stream:
-        stream.write(f'{pooch.file_hash(path)}  {os.path.basename(path)}\n')
+      arrays, _ = npy.read_npz(part, ('images', 'labels', *class_table.STRINGS))
+      class_table.from_arrays(arrays, path)
+      digest = pooch.file_hash(part)
+      line = f'{digest}  {os.path.basename(path)}\n'
+      with _locked(folder):
+        os.replace(part, path)
+        if checksum:
+          content = line.encode('utf-8', 'surrogateescape')
+          filesystem.replace(f'{path}.sha256', content)
+      return digest
     finally:
       with contextlib.suppress(OSError):
         os.remove(part)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+  """Hold the lock of a folder, where its file system has locks."""
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      fcntl.flock(handle, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(handle)
 
 
 def _write_images(archive, table):
@@ -74,13 +101,14 @@ def _open_member(archive, name, method):
   return archive.open(info, 'w', force_zip64=True)
 
 
-def describe(table: class_table.Table, path: str) -> str:
+def describe(table: class_table.Table, path: str, sha256: str) -> str:
   """Return a report, several lines long, about a set and its file `path`."""
   rows = [len(block) for block in table.blocks]
   height, width, channels = table.blocks[0].shape[1:]
   lines = [
+    *table.notes,
     f'{len(rows)} classes, {sum(rows)} images ({min(rows)} to {max(rows)} per '
-    f'class), {height}x{width}x{channels}, from {table.where}'
+    f'class), {height}x{width}x{channels}, from {table.where}',
   ]
   if table.alphabets:
     lines.append(f'{len(set(table.alphabets))} alphabets')
@@ -93,5 +121,5 @@ def describe(table: class_table.Table, path: str) -> str:
     lines.append('no split: data.split_by says how training splits it')
   megabytes = os.path.getsize(path) / 1e6
   lines.append(f'wrote {path} ({megabytes:.1f} MB)')
-  lines.append(f'sha256 {pooch.file_hash(path)}')
+  lines.append(f'sha256 {sha256}')
   return '\n'.join(lines) + '\n'

@@ -10,7 +10,7 @@ import numpy as np
 from hyperudl.core import BadInput
 from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
-from hyperudl.data.datasets import image_folder
+from hyperudl.data.datasets import image_file
 from hyperudl.data.datasets import splits
 
 PARTS = ('background', 'evaluation')
@@ -43,9 +43,7 @@ def read(source: str, image_size: int = 28, seed: int = 0) -> class_table.Table:
   for part, place in _find(source):
     for (alphabet, name), files in _characters(place).items():
       drawings = [
-        image_folder.decode(
-          data, where, gray=True, size=image_size, invert=True
-        )
+        image_file.decode(data, where, gray=True, size=image_size, invert=True)
         for where, data in files
       ]
       blocks.append(np.stack(drawings))

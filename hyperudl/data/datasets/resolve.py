@@ -11,6 +11,8 @@ from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npy
 
 _ARRAYS = ('images', 'labels', *class_table.STRINGS)
+# Sets that are drawn here; no set of a user may have their names.
+BUILT_IN = ('glyphs', 'glyphvqa')
 _FORMS = '.npz, .npy, *_ch_first*.npy, a folder of .npy, pickles or images'
 
 
@@ -33,12 +35,10 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
   Raises:
     BadInput: unknown set or faulty data.
   """
+  folder = os.path.expanduser(folder)
   if name == 'glyphs':
     return _read_glyphs(folder)
-  if not os.path.isdir(folder):
-    raise BadInput(
-      f'data.dir={folder!r} is not a folder; put sets there or give another'
-    )
+  _check_folder(folder)
   if not name or os.path.basename(name) != name:
     raise BadInput(
       f'data.dataset={name!r}: expected the name of a set in {folder}'
@@ -57,6 +57,20 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
   if kind and name.lower().startswith(kind.partition('_')[0]):
     return caches.read_pickles(folder, kind)
   raise BadInput(_describe_unknown(name, folder))
+
+
+def _check_folder(folder):
+  if not os.path.isdir(folder):
+    raise BadInput(
+      f'data.dir={folder!r} is not a folder; put sets there or give another'
+    )
+  try:
+    os.listdir(folder)  # glob would find nothing in it
+  except OSError as error:
+    raise BadInput(
+      f'data.dir={folder!r} may not be listed ({error.strerror}); change its '
+      'permissions or give another'
+    ) from None
 
 
 def read_npz(path: str) -> class_table.Table:
@@ -116,6 +130,14 @@ def _read_glyphs(folder):
   # Drawing glyphs needs scipy; nothing else here does.
   from hyperudl.data.datasets import glyphs_cache
 
+  stem = os.path.join(folder, 'glyphs')
+  others = [path for path in (stem, f'{stem}.npy') if os.path.exists(path)]
+  others += glob.glob(f'{glob.escape(stem)}_ch_first*.npy')
+  if others:
+    raise BadInput(
+      f'{others[0]}: glyphs is the name of the built-in set, so this one would '
+      'not be read; rename it'
+    )
   arrays = glyphs_cache.load(folder)
   return class_table.from_arrays(arrays, os.path.join(folder, 'glyphs.npz'))
 

@@ -227,28 +227,31 @@ def _by_number(count, seed):
   return by_group([f'{index:08d}' for index in range(count)], seed)
 
 
-def of_images(count: int, split: str, seed: Any, where: str) -> list[int]:
-  """Return the indices of the images of one class that belong to a split.
+def of_images(first_copies: Sequence[int], seed: Any, where: str) -> list[str]:
+  """Return the split of each image of one class.
 
   Args:
-    count: images of the class.
-    split: train, valid or test.
+    first_copies: for each image the number of the first one with the same
+      pixels; images with one number stay together.
     seed: any value that identifies the class and the seed of the split.
     where: name of the class in error messages.
 
   Returns:
-    Sorted indices; the three splits are disjoint and together have all images.
+    train, valid or test per image, each at least once.
 
   Raises:
-    BadInput: fewer than three images.
+    BadInput: fewer than three different images.
   """
-  if count < 3:
+  numbers = list(first_copies)
+  different = len(set(numbers))
+  if different < 3:
+    kind = 'different images' if different < len(numbers) else 'images'
     raise BadInput(
-      f'{where}: {count} images cannot be split in three; add images or '
+      f'{where}: {different} {kind} cannot be split in three; add images or '
       'remove the class'
     )
-  split_of_image = _by_number(count, seed)
-  return [index for index in range(count) if split_of_image[index] == split]
+  # Named by its first image, so a class without copies is split by number.
+  return list(by_group([f'{numbers.index(n):08d}' for n in numbers], seed))
 
 
 def sample(indices: Iterable[int], count: int, seed: int) -> list[int]:

@@ -18,6 +18,9 @@ CONCENTRATIONS = {
   'dirichlet_0.7': (0.7,),
 }
 
+_CLASSES = 'classes, there are'
+_PER_CLASS = 'images per class, the smallest class has'
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec(config_lib.EpisodeConfig):
@@ -140,12 +143,22 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
       are not square.
   """
   counts = np.sort(np.asarray(dataset.counts))
+  smallest = dataset.class_names[int(np.argmin(dataset.counts))]
   for terms, needed, unit, available in _requirements(spec, counts):
-    if needed > available:
-      raise BadInput(
-        f'{name}: {terms} takes {needed} {unit} {available}: lower one of '
-        'these or choose other data'
+    if needed <= available:
+      continue
+    hint = ''
+    if unit == _PER_CLASS:
+      hint = f'; the smallest class is {smallest!r}'
+    elif unit == _CLASSES and spec.data.split_by != 'image':
+      hint = (
+        ", or divide the images of each class (data.split_by='image') in place "
+        'of the classes'
       )
+    raise BadInput(
+      f'{name}: {terms} takes {needed} {unit} {available}: lower one of these '
+      f'or choose other data{hint}'
+    )
   height, width = dataset.images.shape[1:3]
   rotates = spec.data.augment in ('rot90', 'scans') or (
     spec.data.augment.startswith('episode') and spec.data.episode_augment.rot90
@@ -169,8 +182,8 @@ def _requirements(spec, counts):
   if spec.unlabelled_classes == 'other':
     classes += ' and as many other classes'
     needed += spec.classes * max(spec.tasks, 1)
-  yield classes, needed, 'classes, there are', len(counts)
-  unit = 'images per class, the smallest class has'
+  yield classes, needed, _CLASSES, len(counts)
+  unit = _PER_CLASS
   if spec.distractors:
     unlabelled = f'episode.distractors x episode.unlabelled={spec.unlabelled}'
     yield unlabelled, spec.unlabelled, unit, counts[0]

@@ -1,5 +1,6 @@
 """Loads tasks with language: questions about images, answered by strings."""
 
+import os
 import pathlib
 
 from hyperudl import core
@@ -22,7 +23,8 @@ def load(config: ConfigDict, split: str) -> task_set.TaskSet:
   Raises:
     core.BadInput: unknown set or faulty data.
   """
-  name, path = config.data.dataset, config.data.dir
+  name = config.data.dataset
+  path = os.path.expanduser(config.data.dir)
   language = task_set.LanguageConfig(**config.language)
   folder = pathlib.Path(path) / name
   if name == 'glyphvqa':

@@ -12,7 +12,6 @@ and normalised by CLIP's mean and standard deviation.
 from collections.abc import Callable
 import json
 import os
-import pathlib
 from typing import NamedTuple
 import warnings
 import zlib
@@ -24,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from hyperudl.core import BadInput
-from hyperudl.data.datasets import image_folder
+from hyperudl.data.datasets import image_file
 
 # From Radford et al. 2021 (arXiv:2103.00020), RGB in 0..1; a folder's
 # preprocessor_config.json takes precedence.
@@ -176,11 +175,8 @@ def pixels(path: str, size: int) -> np.ndarray:
   Raises:
     BadInput: not an image, or a damaged one.
   """
-  try:
-    data = pathlib.Path(path).read_bytes()
-  except OSError as error:
-    raise BadInput(f'{path}: cannot be read ({error.strerror})') from None
-  image = Image.fromarray(image_folder.decode(data, path, gray=False))
+  with image_file.without_warnings():
+    image = Image.fromarray(image_file.read(path, gray=False))
   image = image.resize((size, size), Image.Resampling.BICUBIC)
   return np.asarray(image, np.float32) / 255
 
@@ -191,6 +187,6 @@ def find_images(folder: str) -> dict[str, str]:
   for place, _, names in sorted(os.walk(folder)):
     for name in sorted(names):
       stem, end = os.path.splitext(name)
-      if end.lower() in ('.jpg', '.jpeg', '.png'):
+      if end.lower() in image_file.endings():
         paths.setdefault(stem, os.path.join(place, name))
   return paths

@@ -26,6 +26,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.core import cli
+from hyperudl.core import paths
 from hyperudl.data.language import clip_encoder
 from hyperudl.data.language import metavqa
 from hyperudl.data.language import metavqa_tasks
@@ -187,9 +188,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('tasks', None, 'Folder of the tasks; features go there.')
-  flags.DEFINE_string('images', None, 'Folder of the image files.')
-  flags.DEFINE_string('model', None, 'Folder of a CLIP model.')
+  paths.define('tasks', None, 'Folder of the tasks; features go there.')
+  paths.define('images', None, 'Folder of the image files.')
+  paths.define('model', None, 'Folder of a CLIP model.')
   flags.DEFINE_integer('batch', 64, 'Images or strings at a time.')
   flags.mark_flags_as_required(['tasks', 'images', 'model'])
   cli.run(main)

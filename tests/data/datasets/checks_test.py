@@ -43,3 +43,12 @@ def test_large_arrays_are_converted_in_pieces(monkeypatch):
 def test_names_may_be_bytes():
   names = np.array([b'cat', 'd\u00f6g'.encode()])
   assert checks.to_strings(names, 'names') == ('cat', 'd\u00f6g')
+
+
+def test_images_of_one_value_are_refused():
+  white = np.full((2, 4, 4, 1), 255, np.uint8)
+  message = errors.refusal(checks.require_contrast, [white, white], 'set')
+  assert message.startswith('set: all pixels of all images are 255')
+  checks.require_contrast([white, white - 1], 'set')
+  white[1, 2, 2] = 0
+  checks.require_contrast([white], 'set')

@@ -195,6 +195,14 @@ def misnamed(**content):
       ),
       "classes 1 and 3 (train and test) have the same name 'b'",
     ),
+    (
+      misnamed(class_names=np.array(['crane', 'b', 'c', 'crane'])),
+      "classes 0 and 3 have the same name 'crane'",
+    ),
+    (
+      misnamed(split=np.array(['Train', 'train', 'valid', 'test'])),
+      "element 0 is 'Train'; expected train, valid, test or none; write 'train",
+    ),
     (misnamed(splits=np.array(['train'] * 4)), "did you mean 'split'"),
     (misnamed(label=np.arange(4)), "did you mean 'labels'"),
     (

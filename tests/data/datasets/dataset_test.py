@@ -8,6 +8,9 @@ import pytest
 
 from hyperudl.data import datasets
 from hyperudl.data.datasets import class_table
+from hyperudl.data.datasets import dataset as dataset_lib
+from hyperudl.data.datasets import partition
+from hyperudl.data.datasets import resolve
 from tests.testing import image_sets
 
 REAL = str(pathlib.Path(__file__).parents[4] / 'shared/data')
@@ -144,6 +147,17 @@ def test_too_few_to_split(tmp_path):
   image_sets.save(tmp_path, images=image_sets.pixels(4, 2))
   message = image_sets.refusal(tmp_path, 'train', split_by='image')
   assert "class 0 ('class0000'): 2 images cannot be split in three" in message
+
+
+def test_an_outline_has_the_shape_of_a_split_and_no_pixels(tmp_path):
+  image_sets.save(tmp_path, images=image_sets.pixels())
+  table = resolve.read('set', str(tmp_path))
+  part = partition.divide(table, partition.Options()).parts['train']
+  outline = dataset_lib.outline(table, part, 5)
+  loaded = image_sets.load(tmp_path, 'train', image_size=5)
+  assert outline.images.shape == loaded.images.shape
+  assert not outline.images.any() and outline[1:][2:] == loaded[1:][2:]
+  assert np.array_equal(outline.counts, loaded.counts)
 
 
 def test_an_empty_split_is_refused_with_the_sizes_of_the_others(tmp_path):

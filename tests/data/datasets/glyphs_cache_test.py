@@ -9,6 +9,7 @@ import pytest
 
 from hyperudl.data.datasets import glyphs
 from hyperudl.data.datasets import glyphs_cache
+from tests.testing import errors
 
 
 @pytest.fixture(scope='module')
@@ -118,14 +119,13 @@ def test_a_damaged_or_stale_cache_is_drawn_anew(
   assert len(messages(caplog)) == 1
 
 
-def test_another_set_of_that_name_is_not_replaced(tmp_path, drawings, caplog):
+def test_another_set_of_that_name_is_refused(tmp_path, drawings):
   path = tmp_path / 'glyphs.npz'
   np.savez(path, images=np.zeros((2, 3, 4, 4), np.uint8))
   before = path.read_bytes()
-  assert len(glyphs_cache.load(tmp_path)['images']) == 1623
-  assert path.read_bytes() == before
-  (warning,) = messages(caplog)
-  assert 'another data set' in warning
+  message = errors.refusal(glyphs_cache.load, tmp_path)
+  assert 'glyphs is the name of the built-in set, and this is an' in message
+  assert path.read_bytes() == before and not drawings
 
 
 def test_an_unwritable_directory_does_without_cache(tmp_path, drawings, caplog):

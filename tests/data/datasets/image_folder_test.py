@@ -1,10 +1,15 @@
 """Trees of class folders load as a set; every fault is one line."""
 
+import sys
+
 import numpy as np
 from PIL import Image
 import pytest
 
+from hyperudl.data.datasets import image_folder
+from tests.testing import errors
 from tests.testing import image_sets
+from tests.testing import runs
 
 
 def test_class_folders(tmp_path):
@@ -51,6 +56,68 @@ def test_gray_and_coloured_files_together_become_coloured(tmp_path):
   dataset = image_sets.load(tmp_path)
   assert dataset.images.shape == (3, 6, 6, 3)
   assert (dataset.images == 255).all()  # what is transparent is white
+
+
+def test_images_are_resized_while_reading_with_the_same_bits(tmp_path):
+  """As `image_folder.resize` resizes the decoded images of a set."""
+  images = image_sets.pixels(3, 2, 20, channels=3)
+  for index, name in enumerate('abc'):
+    for row in range(2):
+      path = tmp_path / 'set' / name / f'{row}.png'
+      image_sets.draw(path, images[index, row])
+  wanted = image_folder.resize(images.reshape(6, 20, 20, 3), 7)
+  assert np.array_equal(image_sets.load(tmp_path, image_size=7).images, wanted)
+  # One of another size, and a gray one among colours.
+  image_sets.draw(tmp_path / 'set' / 'd' / '1.png', (9, 4), 'RGB')
+  image_sets.draw(tmp_path / 'set' / 'e' / '1.png', images[0, 0, ..., 0])
+  mixed = image_sets.load(tmp_path, image_size=7).images
+  assert np.array_equal(mixed[:6], wanted)
+  gray = np.broadcast_to(wanted[0, ..., :1], wanted[0].shape)
+  assert np.array_equal(mixed[7], gray)
+
+
+PEAK = """
+import resource, sys
+from hyperudl.data import datasets
+images = datasets.load('set', 'all', sys.argv[1], image_size=32).images
+print(len(images), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_photographs_of_one_size_are_not_held_at_full_size(tmp_path):
+  """Of 4000x3000, 34 MB each; five more take no more memory."""
+  smooth = np.add.outer(np.arange(3000), np.arange(4000)).astype(np.uint8)
+  (tmp_path / 'set' / 'a').mkdir(parents=True)
+  first = tmp_path / 'set' / 'a' / '0.jpg'
+  Image.fromarray(np.stack([smooth] * 3, -1)).save(first, quality=30)
+  peaks = []
+  for count in (3, 8):
+    for number in range(1, count):
+      path = first.with_name(f'{number}.jpg')
+      path.unlink(missing_ok=True)
+      path.hardlink_to(first)
+    command = [sys.executable, '-c', PEAK, str(tmp_path)]
+    done = runs.finish(runs.launch(command))
+    assert done.code == 0, done.err
+    images, megabytes = map(int, done.out.split())
+    assert images == count
+    peaks.append(megabytes)
+  assert peaks[1] - peaks[0] < 100 and peaks[1] < 500, peaks
+
+
+def test_images_larger_than_the_memory_are_refused(tmp_path, monkeypatch):
+  image_sets.draw(tmp_path / 'set' / 'a' / '1.png', (60, 60), 'RGB')
+  monkeypatch.setattr(image_folder.os, 'sysconf', lambda name: 100)
+  assert 'set a smaller data.image_size' in image_sets.refusal(tmp_path)
+  few = image_sets.pixels(1, channels=1)[0]
+  assert 'set a smaller' in errors.refusal(image_folder.resize, few, 50)
+
+
+def test_what_was_passed_over_is_a_warning(tmp_path, warnings):
+  image_sets.draw(tmp_path / 'set' / 'a' / '1.png', (6, 6))
+  (tmp_path / 'set' / 'a' / 'notes.txt').write_text('no image')
+  image_sets.load(tmp_path)
+  assert 'passed over 1 entries: 1 .txt (such as a/notes.txt)' in warnings[0]
 
 
 def spoil_tree(folder, fault):

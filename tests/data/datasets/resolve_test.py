@@ -1,6 +1,9 @@
 """Names of sets resolve to files, or list what there is."""
 
+import os
+
 import numpy as np
+import pytest
 
 from hyperudl.data.datasets import glyphs_cache
 from hyperudl.data.datasets import resolve
@@ -38,6 +41,33 @@ def test_the_name_glyphs_loads_the_built_in_set(tmp_path, monkeypatch):
   assert dataset.class_names == ('d', 'e')
   assert np.array_equal(dataset.images[..., 0], images[3:].reshape(8, 6, 6))
   assert calls == [str(tmp_path / 'new')]
+
+
+@pytest.mark.parametrize('file', ['', '.npy', '_ch_first_84.npy'])
+def test_an_own_set_named_like_the_built_in_one_is_refused(tmp_path, file):
+  path = tmp_path / f'glyphs{file}'
+  if file:
+    np.save(path, image_sets.pixels(3))
+  else:
+    image_sets.draw(path / 'a' / '1.png', (6, 6))
+  message = image_sets.refusal(tmp_path, name='glyphs')
+  assert f'{path}: glyphs is the name of the built-in set' in message
+
+
+def test_a_tilde_in_the_folder_of_the_data_is_expanded(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'data').mkdir()
+  image_sets.save(tmp_path / 'data', images=image_sets.pixels(3))
+  assert len(resolve.read('set', '~/data').blocks) == 3
+
+
+def test_a_data_folder_that_may_not_be_listed_is_refused(tmp_path, monkeypatch):
+  def forbidden(path):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(os, 'listdir', forbidden)
+  message = image_sets.refusal(tmp_path)
+  assert 'may not be listed (Permission denied); change its' in message
 
 
 def test_a_npz_file_comes_before_a_npy_file_and_a_folder(tmp_path):

@@ -100,6 +100,14 @@ def test_an_unreadable_prepared_set_says_the_command(
   assert command in line
 
 
+def test_two_classes_of_one_name_are_refused_by_name(tmp_path):
+  folder = unpack(tmp_path, 'tiny_digits') / '1.0.0'
+  labels = folder / 'label.labels.txt'
+  labels.write_text(labels.read_text().replace('digit3\n', 'digit2\n'))
+  line = image_sets.refused(tmp_path, 'tfds', folder)
+  assert 'digit2' in line and 'Traceback' not in line
+
+
 def test_without_tensorflow_datasets_it_says_what_to_install(
   tmp_path, monkeypatch
 ):

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import protonet
 from hyperudl import core
+from hyperudl.core import config as config_lib
 from hyperudl.data.episodes import keys
 
 
@@ -32,3 +34,18 @@ def test_keys_depend_on_seed_stream_and_place():
   assert data(traced) == first
   with pytest.raises(core.BadInput, match="'dev': choose one of train, valid"):
     keys.eval_keys('dev', 0, 1)
+
+
+def test_seeds_that_a_config_allows_give_different_keys():
+  seeds = [0, 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1]
+  config = protonet.get_config().unlock()
+  found = set()
+  for seed in seeds:
+    config.seed = seed
+    config_lib.validate(config)
+    data = jax.random.key_data(keys.train_keys(seed, 0, 1))
+    found.add(tuple(np.asarray(data)[0]))
+  assert len(found) == len(seeds)
+  config.seed = 2**32  # the key of seed 0
+  with pytest.raises(core.BadInput, match='seed = 4294967296 must be below'):
+    config_lib.validate(config)

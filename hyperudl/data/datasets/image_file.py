@@ -1,0 +1,210 @@
+"""Reads one image file as pixels, upright and without transparency."""
+
+from collections.abc import Iterator
+import contextlib
+import functools
+import importlib.util
+import io
+import os
+import stat
+import warnings
+
+import numpy as np
+from PIL import Image
+from PIL import ImageStat
+from PIL import features
+
+from hyperudl.core import BadInput
+from hyperudl.data.datasets import checks
+from hyperudl.storage import filesystem
+
+# Plug-ins of Pillow that may open a file, whatever its name ends with. Others
+# start programs (EPS) or are hardly ever used.
+_FORMATS = (
+  *('PNG', 'JPEG', 'MPO', 'BMP', 'DIB', 'GIF', 'WEBP', 'TIFF', 'PPM'),
+  *('JPEG2000', 'AVIF', 'HEIF'),
+)
+_ENDINGS = (
+  *('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.bmp', '.gif', '.webp'),
+  *('.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm'),
+)
+HEIF_ENDINGS = ('.heic', '.heif')
+# EXIF's tag of the orientation, and how a viewer turns what it names.
+_ORIENTATION = 0x112
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+# A black ground replaces the white one where it has so many times its contrast.
+_CONTRAST_RATIO = 8
+
+
+@functools.cache
+def endings() -> tuple[str, ...]:
+  """Return the endings of the files that can be read here, in lower case.
+
+  JPEG 2000 and AVIF need a Pillow built with them, HEIC the package
+  `pillow-heif`.
+  """
+  found = list(_ENDINGS)
+  if features.check('jpg_2000'):
+    found += ['.jp2', '.j2k', '.jpx']
+  if features.check('avif'):
+    found += ['.avif']
+  if importlib.util.find_spec('pillow_heif'):
+    found += HEIF_ENDINGS
+  return tuple(found)
+
+
+@functools.cache
+def _formats():
+  """Return the names of the plug-ins that this Pillow has."""
+  Image.init()
+  if importlib.util.find_spec('pillow_heif'):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+  return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+  """Hide Pillow's warnings about odd EXIF data and large images.
+
+  Whoever reads in several threads does so inside of this: in each thread of its
+  own it would leave the filters of the others.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    yield
+
+
+def clear_caches() -> None:
+  """Look again for the formats that Pillow and its plug-ins can read."""
+  endings.cache_clear()
+  _formats.cache_clear()
+
+
+def read(
+  path: str, *, gray: bool | None = None, size: int | None = None
+) -> np.ndarray:
+  """Read an image file; see `decode`.
+
+  Raises:
+    BadInput: it may not be read, is not an image, or is damaged.
+  """
+  try:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+      raise BadInput(f'{path}: not a regular file; remove it')
+    with open(path, 'rb') as stream:
+      data = stream.read()
+  except OSError as error:
+    raise BadInput(
+      f'{path}: cannot be read ({filesystem.reason(error)}); change its '
+      'permissions, or replace or remove it'
+    ) from None
+  return decode(data, path, gray=gray, size=size)
+
+
+def decode(
+  data: bytes,
+  where: str,
+  *,
+  gray: bool | None = None,
+  size: int | None = None,
+  invert: bool = False,
+) -> np.ndarray:
+  """Decode one image file, turned as its EXIF data say.
+
+  Args:
+    data: bytes of the file; of an animation the first frame is taken.
+    where: name of the file in error messages.
+    gray: whether to return one channel instead of three; None for one if the
+      image is gray.
+    size: pixels per side to resize to by an antialiasing (Lanczos) filter; the
+      aspect ratio is not kept. 0 or None keeps the size.
+    invert: swap black and white.
+
+  Returns:
+    uint8[H, W, 1 or 3]; transparent pixels become white, or black if what is
+    drawn on them could hardly be seen on white.
+
+  Raises:
+    BadInput: not an image, or a damaged one.
+  """
+  with checks.reading(where, 'a damaged image', 'replace or remove it'):
+    image = _open(data, where)
+    if gray is None:
+      gray = image.mode in ('1', 'L', 'LA', 'La')
+    image = _upright(image)
+    if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
+      'transparency' in image.info
+    ):
+      image = _on_ground(image.convert('RGBA'))
+    image = image.convert('L' if gray else 'RGB')
+    if size and image.size != (size, size):
+      image = image.resize((size, size), Image.Resampling.LANCZOS)
+  pixels = np.asarray(image).reshape(image.height, image.width, -1)
+  return 255 - pixels if invert else pixels
+
+
+def _open(data, where):
+  """Return the image with its pixels loaded."""
+  try:
+    image = Image.open(io.BytesIO(data), formats=_formats())
+  except Image.UnidentifiedImageError:
+    raise BadInput(
+      f'{where}: not an image file; replace or remove it'
+    ) from None
+  except Image.DecompressionBombError:
+    raise BadInput(
+      f'{where}: an image of more than {2 * Image.MAX_IMAGE_PIXELS} pixels; '
+      'make it smaller or remove it'
+    ) from None
+  if image.mode.startswith(('I', 'F')):
+    raise BadInput(
+      f'{where}: pixels of more than 8 bits (mode {image.mode}); convert '
+      'the file to 8 bits'
+    )
+  image.load()
+  return image
+
+
+def _upright(image):
+  """Turn an image as its EXIF data say; unreadable ones say nothing."""
+  try:
+    orientation = image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # a viewer shows such an image as it is, too
+    orientation = 1
+  turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+  if turn is None:
+    return image
+  turned = image.transpose(turn)
+  turned.info = image.info  # with its transparency
+  return turned
+
+
+def _on_ground(image):
+  """Return an RGBA image on white or, if it is hard to see there, on black."""
+  on_white = _composite(image, 'white')
+  contrast = _contrast(on_white)
+  if contrast * _CONTRAST_RATIO > 128:  # more than any image has
+    return on_white
+  on_black = _composite(image, 'black')
+  more = _contrast(on_black) > _CONTRAST_RATIO * contrast
+  return on_black if more else on_white
+
+
+def _composite(image, colour):
+  ground = Image.new('RGBA', image.size, colour)
+  return Image.alpha_composite(ground, image).convert('RGB')
+
+
+def _contrast(image):
+  """Return the largest standard deviation of the colours of an image."""
+  return max(ImageStat.Stat(image).stddev)
