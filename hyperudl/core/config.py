@@ -87,12 +87,18 @@ class OptimizerConfig:
 
   name: Literal['sgd', 'adam', 'adamw'] = 'adam'
   learning_rate: float = field(1e-3, above=0)
-  schedule: Literal['constant', 'cosine', 'exponential'] = 'cosine'
-  warmup_steps: int = field(0, at_least=0)
+  schedule: Literal['constant', 'cosine', 'exponential', 'milestones'] = (
+    'cosine'
+  )
+  warmup_steps: int = field(0, at_least=0, below='steps')
   end_factor: float = field(0.05, at_least=0)  # of 'cosine'
   decay_steps: int = field(100_000, at_least=1)  # of 'exponential'
+  # Factor of 'exponential', and of 'milestones' at each of them.
   decay_rate: float = field(0.95, above=0, at_most=1)
-  clip: float = field(5.0, at_least=0)  # norm of the gradient; 0: none
+  # Of 'milestones', as fractions of the steps.
+  milestones: tuple[float, ...] = field((0.5, 0.75), above=0, below=1)
+  clip: float = field(5.0, at_least=0)  # largest gradient; 0: any
+  clip_by: Literal['norm', 'value'] = 'norm'  # of all, or each element alone
   momentum: float = field(0.0, at_least=0)
   weight_decay: float = field(0.0, at_least=0)
 
@@ -103,8 +109,9 @@ class EvalConfig:
 
   episodes: int = field(600, at_least=1)
   batch: int = field(50, at_least=1)
-  keep_best: int = field(1, at_least=0)
-  select_after: int = field(0, at_least=0)  # first step that may be the best
+  keep_best: int = field(5, at_least=0)  # checkpoints of `best_ensemble`
+  # First step that may be among the best.
+  select_after: int = field(0, at_least=0, at_most='steps')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +179,10 @@ def validate(config: ConfigDict) -> None:
       if isinstance(number, float) and not math.isfinite(number):
         raise BadInput(f'config.{name} = {value} is not a finite number')
   hyperparameters.check(_from_dict(RunConfig, config), 'config.')
+  for name, section in (('optimizer', OptimizerConfig), ('eval', EvalConfig)):
+    hyperparameters.check_steps(
+      section, config[name], config.steps, f'config.{name}.'
+    )
   if flat['data.latents'] and 'language' not in config:
     raise BadInput(
       f'config.data.latents = {flat["data.latents"]!r}: only learners with '

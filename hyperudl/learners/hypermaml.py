@@ -38,6 +38,9 @@ from hyperudl.learners import _head_generator
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 
+check_run = _head_generator.check_run  # see `learners.check_run`
+gradient_fraction = _head_generator.gradient_fraction
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(_head_generator.Config):
@@ -81,7 +84,7 @@ def _loss(config, params, episode, key, step):
   """Return the outer loss f32[] at outer step i32[], and metrics."""
   del key
   query = episode.query
-  p = _head_generator.gradient_fraction(config, step)
+  p = gradient_fraction(config, step)
   head, delta, support = _task_head(config, params, episode.support, p)
   logits = _predict(config, None, {**params, 'head': head}, query.x, None)
   support_logits = _head_generator.linear(head, support.x)

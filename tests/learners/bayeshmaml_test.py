@@ -13,6 +13,7 @@ from hyperudl import learners
 from hyperudl.core import config as config_lib
 from hyperudl.evaluation import calibration
 from hyperudl.learners import bayeshmaml
+from hyperudl.ops import losses
 from tests.learners import hypermaml_test as helpers
 from tests.testing import errors
 from tests.testing import laws
@@ -114,6 +115,29 @@ def test_the_loss_is_fit_and_weighted_kl():
   np.testing.assert_allclose(value - fit, 1e-3 * metrics['kl'], rtol=1e-3)
   leaves = jax.tree.leaves(grads)
   assert all(float(jnp.abs(leaf).max()) > 0 for leaf in leaves)
+
+
+def test_the_gradient_steps_of_the_warm_up_can_count_the_kl():
+  settings = {'warmup_steps': 1, 'inner_steps': 1, 'kl_steps': 1}
+  settings |= {'kl_start': 0.5, 'kl_stop': 0.5}
+  plain, params = built(**settings)
+  counted, _ = built(**settings, kl_inner=True)
+  params['hypernetwork']['Dense_2']['kernel'] *= 0  # a fixed variance
+  kls = [
+    helpers.value_and_grad(learner, params)[2]['kl']
+    for learner in (plain, counted)
+  ]
+  # One step of .5 with the gradient of .5 KL, .5 theta: theta' - .25 theta.
+  support = helpers.episode_of().support
+  z = helpers.features_of(params, support.x)
+  fit = lambda head: losses.cross_entropy(helpers.linear(head, z), support.y)
+  head, grads = params['head'], jax.grad(fit)(params['head'])
+  squares = lambda keep: sum(
+    float(jnp.sum(jnp.square(keep * head[k] - 0.5 * grads[k]))) for k in head
+  )
+  np.testing.assert_allclose(
+    kls[0] - kls[1], 0.5 * (squares(1.0) - squares(0.75)), rtol=1e-3
+  )
 
 
 def test_the_loss_can_count_the_squares_of_delta():
