@@ -15,6 +15,7 @@ from hyperudl.core.errors import BadInput
 from hyperudl.core.hyperparameters import field
 
 ConfigDict: TypeAlias = config_dict.ConfigDict
+_Schedule = Literal['constant', 'cosine', 'exponential', 'milestones']
 _Source = Literal['true', 'noise', 'other', 'none']
 Augment = Literal[
   'none', 'rot90', 'scans', 'images', 'episode', 'episode+images'
@@ -87,16 +88,12 @@ class OptimizerConfig:
 
   name: Literal['sgd', 'adam', 'adamw'] = 'adam'
   learning_rate: float = field(1e-3, above=0)
-  schedule: Literal['constant', 'cosine', 'exponential', 'milestones'] = (
-    'cosine'
-  )
+  schedule: _Schedule = 'cosine'
   warmup_steps: int = field(0, at_least=0, below='steps')
   end_factor: float = field(0.05, at_least=0)  # of 'cosine'
   decay_steps: int = field(100_000, at_least=1)  # of 'exponential'
-  # Factor of 'exponential', and of 'milestones' at each of them.
-  decay_rate: float = field(0.95, above=0, at_most=1)
-  # Of 'milestones', as fractions of the steps.
-  milestones: tuple[float, ...] = field((0.5, 0.75), above=0, below=1)
+  decay_rate: float = field(0.95, above=0, at_most=1)  # or at each milestone
+  milestones: tuple[float, ...] = (0.5, 0.75)  # as fractions of the steps
   clip: float = field(5.0, at_least=0)  # largest gradient; 0: any
   clip_by: Literal['norm', 'value'] = 'norm'  # of all, or each element alone
   momentum: float = field(0.0, at_least=0)
@@ -110,8 +107,7 @@ class EvalConfig:
   episodes: int = field(600, at_least=1)
   batch: int = field(50, at_least=1)
   keep_best: int = field(5, at_least=0)  # checkpoints of `best_ensemble`
-  # First step that may be among the best.
-  select_after: int = field(0, at_least=0, at_most='steps')
+  select_after: int = field(0, at_least=0, at_most='steps')  # first candidate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,10 +175,7 @@ def validate(config: ConfigDict) -> None:
       if isinstance(number, float) and not math.isfinite(number):
         raise BadInput(f'config.{name} = {value} is not a finite number')
   hyperparameters.check(_from_dict(RunConfig, config), 'config.')
-  for name, section in (('optimizer', OptimizerConfig), ('eval', EvalConfig)):
-    hyperparameters.check_steps(
-      section, config[name], config.steps, f'config.{name}.'
-    )
+  hyperparameters.check_steps(RunConfig, config, config.steps, 'config.')
   if flat['data.latents'] and 'language' not in config:
     raise BadInput(
       f'config.data.latents = {flat["data.latents"]!r}: only learners with '
@@ -260,11 +253,7 @@ def set_field(config: ConfigDict, name: str, text: str) -> None:
     raise BadInput(
       f'config.{name}={text}: expected a {type(old).__name__} like {old!r}'
     ) from error
-  section = config
-  *path, last = name.split('.')
-  for part in path:
-    section = section[part]
-  section[last] = value
+  config.update_from_flattened_dict({name: value})
 
 
 def learner_settings(config: ConfigDict) -> dict[str, Any]:

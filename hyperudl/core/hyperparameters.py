@@ -81,7 +81,7 @@ def check_steps(
   """Check the fields whose limit is the number of outer steps of the run.
 
   Args:
-    config_class: a dataclass; the fields of nested ones are not checked.
+    config_class: a dataclass, with its nested ones.
     values: of its fields; those that are missing are not checked.
     steps: outer steps of the run.
     prefix: put before the names of fields in messages.
@@ -89,14 +89,16 @@ def check_steps(
   Raises:
     BadInput: naming the field, its value and the steps.
   """
+  hints = type_hints(config_class)
   for each in dataclasses.fields(config_class):
+    if each.name not in values:
+      continue
+    value, name = values[each.name], f'{prefix}{each.name}'
+    if dataclasses.is_dataclass(hints[each.name]):
+      check_steps(hints[each.name], value, steps, f'{name}.')
     for bound, limit in each.metadata.items():
       obeys, words = BOUNDS[bound]
-      if limit != 'steps' or each.name not in values:
-        continue
-      value = values[each.name]
-      if not obeys(value, steps):
-        name = f'{prefix}{each.name}'
+      if limit == 'steps' and not obeys(value, steps):
         raise BadInput(f'{name} = {value} {words} config.steps = {steps}')
 
 

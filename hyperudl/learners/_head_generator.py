@@ -3,6 +3,7 @@
 `hypermaml` explains the method; `bayeshmaml` generates a distribution of heads.
 """
 
+from collections.abc import Callable
 import dataclasses
 import operator
 from typing import Literal
@@ -53,6 +54,10 @@ class Config:
   switch_steps: int = field(0, at_least=0, below='steps')
   inner_steps: int = field(5, at_least=1)  # J, of the warm-up
   inner_rate: float = 0.01  # alpha, of the warm-up
+  # In evaluation: number of Adam steps on CE(support) for each task, on a copy
+  # of all parameters, and their learning rate.
+  finetune_steps: int = field(0, at_least=0)
+  finetune_rate: float = 1e-4
 
   def __post_init__(self):
     hyperparameters.check(self)
@@ -185,6 +190,29 @@ def adapt_head(
     head = jax.lax.cond(p > 0, by_gradient, lambda head: head, head)
   changed = jax.tree.map(UPDATES[config.update], head, delta)
   return jax.tree.map(lambda old, new: p * old + (1 - p) * new, head, changed)
+
+
+def finetune(
+  config: Config,
+  params: core.PyTree,
+  support: core.Examples,
+  task_head: Callable[[core.PyTree], tuple[Head, core.Examples]],
+) -> core.PyTree:
+  """Return all parameters after `finetune_steps` on the support.
+
+  Args:
+    config: hyperparameters.
+    params: of the learner.
+    support: images and labels.
+    task_head: params -> (head of the task, embedded support).
+  """
+
+  def loss(params, k):
+    head, embedded = task_head(params)
+    return losses.cross_entropy(linear(head, embedded.x), support.y)
+
+  adam, steps = optax.adam(config.finetune_rate), config.finetune_steps
+  return gradient_descent.optimise(loss, params, adam, steps, remat=False)[0]
 
 
 def gradient_fraction(config: Config, step: jax.Array) -> jax.Array:

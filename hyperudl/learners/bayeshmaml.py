@@ -110,6 +110,12 @@ def _posterior(config, params, support, p=0.0, weight=0.0):
 
 def _adapt(config, params, support, key, *, train):
   """Return {'trunk': parameters of the feature net, 'heads': with axis S}."""
+  if config.finetune_steps and not train:  # the mean head on the support
+    params = _head_generator.finetune(
+      config,
+      *(params, support),
+      lambda params: _posterior(config, params, support)[::2],
+    )
   mean, log_variance, _ = _posterior(config, params, support)
   count = config.samples if train else config.test_samples
   heads = draw(key, mean, log_variance, count)

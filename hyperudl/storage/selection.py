@@ -163,13 +163,11 @@ def graft(params: dict, name: str, upstream: StrPath) -> dict[str, Any]:
     }
     params = {**params, 'frozen': {**frozen, **filled}}
   else:
-    source_part = trained.get(name, trained.get('net', {}))
-    kept = {}
-    if source_part and 'head' not in source_part and 'head' in params[name]:
-      kept = {'head': params[name]['head']}
-    target = {k: v for k, v in params[name].items() if k not in kept}
-    part = _fill(target, source_part, f'{where}{name}/', True)
-    params = {**params, name: {**part, **kept}}
+    backbone = trained.get(name, trained.get('net', {}))
+    if 'head' in params[name] and backbone:
+      backbone = {'head': params[name]['head'], **backbone}
+    part = _fill(params[name], backbone, f'{where}{name}/', True)
+    params = {**params, name: part}
   logging.info('%s: filled from %s step %d', label, source, step)
   return params
 

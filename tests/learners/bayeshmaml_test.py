@@ -107,6 +107,22 @@ def test_predictions_are_the_average_over_samples(average):
     np.testing.assert_allclose(np.exp(logits), p, rtol=1e-3, atol=1e-5)
 
 
+def test_the_mean_can_be_fine_tuned_like_the_head_of_hypermaml():
+  settings = {'finetune_steps': 20, 'finetune_rate': 1e-2}
+  learner, params = built(**settings)
+  support = helpers.episode_of().support
+  fit = lambda task: float(
+    losses.cross_entropy(
+      learner.predict(None, task, support.x, None), support.y
+    )
+  )
+  plain, _ = built()
+  before, after = (adapted(each, params, False) for each in (plain, learner))
+  assert fit(after) < fit(before)
+  jax.tree.map(np.testing.assert_array_equal, before['trunk'], params['trunk'])
+  assert after['heads']['bias'].shape == (1, 3)  # the mean alone
+
+
 def test_the_loss_is_fit_and_weighted_kl():
   learner, params = built(kl_start=1e-3, kl_stop=1e-3)
   value, grads, metrics = helpers.value_and_grad(learner, params)
@@ -184,7 +200,7 @@ def test_disagreement_of_samples_is_measured():
     ({'average': 'median'}, 'none of logits, probabilities'),
     ({'samples': 0}, 'samples = 0 is below its minimum 1'),
     ({'kl_start': 0.0}, 'kl_start = 0.0 must be above 0'),
-    ({'finetune_steps': 3}, "no hyperparameter 'finetune_steps'"),
+    ({'finetune_steps': -3}, 'finetune_steps = -3 is below its minimum 0'),
     ({'layers': 1}, 'layers = 1 is below its minimum 2'),
   ],
   ids=str,
