@@ -65,6 +65,20 @@ def base(learner=None):
   return config
 
 
+def of_steps(config, part, whole):
+  """Return `steps * part // whole` as a reference.
+
+  A field that is set to it follows `config.steps`, also where the command line
+  changes the latter, until the field itself is set to a number.
+
+  Args:
+    config: from `base`.
+    part: whole number, the share of the steps in units of 1 / `whole`.
+    whole: whole number.
+  """
+  return config.get_ref('steps') * part // whole
+
+
 def apply_variant(config, arg):
   """Set the data set and the fields that the variant `arg` names.
 

@@ -45,7 +45,7 @@ def get_config(arg=None, learner='hypertransformer'):
   # Post-LN transformers need a warm-up; docs/results/first.md describes what
   # happened at 2e-3 without one.
   config.optimizer.learning_rate = 1e-3
-  config.optimizer.warmup_steps = 500
+  config.optimizer.warmup_steps = common.of_steps(config, 1, 16)
   config.optimizer.clip = 1.0
   dataset = rest[0] if rest else ''
   natural = dataset in NATURAL

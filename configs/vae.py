@@ -24,5 +24,6 @@ def get_config(arg=None):
   config.episode.query = 8
   config.optimizer.learning_rate = 1.5e-3
   config.learner.denoise = 1.0
+  config.learner.beta_steps = common.of_steps(config, 2, 3)
   config.eval.episodes = 100
   return common.apply_variant(config, arg)

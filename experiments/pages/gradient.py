@@ -75,18 +75,70 @@ def _rows():
     [*warm, '--config.learner.kl_steps=6000'],
     {**both, **_SAMPLES},
   )
-  # Five steps of .1, the published ones for 20 ways.
-  multi_step = {'maml': [], 'mamlpp': ['--config.learner.multi_step=500']}
-  for name, flags in multi_step.items():
-    rows[f'{name}-8-20way'] = Row(
+  return {**rows, **_more_steps(five, both), **_small_network()}
+
+
+def _sweep(name, tag, counts):
+  """Return evaluations with several values of a hyperparameter."""
+  return page.merged(
+    page.test(*page.overrides(**{name: count}), tag=f'{tag}{count}')
+    for count in counts
+  )
+
+
+def _more_steps(five, evaluations):
+  """Return first order with more steps, ensembles, and sweeps of test steps.
+
+  First order takes five steps of .1 or ten of .05 in training, and 1 to 25 in
+  tests. MAML++ has a checkpoint every 100 updates, of which an ensemble of the
+  best five is tested. HyperMAML is fine-tuned by 1 to 100 steps per support.
+  """
+  steps = ['--config.steps=6000', _RATE]
+  by_steps = _sweep('test_steps', 'steps', (1, 3, 10, 25))
+  rows = {
+    row: Row(f'maml.py:{name},{five}', steps, {**evaluations, **by_steps})
+    for row, name in (('fomaml-5', 'fomaml'), ('fomaml-10', 'fomaml10'))
+  }
+  rows['mamlpp-ensemble'] = Row(
+    f'maml.py:mamlpp,{five}',
+    ['--config.steps=2000', _RATE, '--config.checkpoint_steps=100'],
+    {**page.test(), **page.test('--step=best_ensemble', tag='ensemble')},
+  )
+  finetuned = _sweep('finetune_steps', 'finetune', (1, 5, 10, 50, 100))
+  rows['hypermaml-finetune'] = Row(
+    f'hypermaml.py:{five}', steps, {**page.test(), **finetuned}
+  )
+  return rows
+
+
+def _small_network():
+  """Return rows of 8 channels at 20 ways: MAML, MAML++ and what is between.
+
+  They take five steps of .1, the published ones for 20 ways.
+  """
+  variants = {
+    'maml': ('maml', {}),
+    'mamlpp': ('mamlpp', {'multi_step': 500}),
+    'maml-rates': ('maml', {'rates': 'leaf'}),
+    'maml-norms': ('maml', {'step_norms': True}),
+    'maml-adapted-norms': (
+      'maml',
+      {'step_norms': True, 'adapt_step_norms': True},
+    ),
+    'maml-multi-step': ('maml', {'multi_step': 300}),
+    'maml-rates-multi-step': ('maml', {'rates': 'leaf', 'multi_step': 300}),
+  }
+  return {
+    f'{row}-8-20way': Row(
       f'maml.py:{name},{{dataset}},way=20,shot=1,batch=4,query=2',
       [
-        *('--config.steps=3000', _RATE, *flags),
+        *('--config.steps=3000', _RATE, *page.overrides(**fields)),
         '--config.learner.channels=8,8,8,8',
       ],
       page.test(),
     )
-  return rows
+    for row, (name, fields) in variants.items()
+  }
 
 
 PAGES = {'gradient': Page(_rows(), scores=_CALIBRATION, scored='uncertainty')}

@@ -60,6 +60,17 @@ def _rows():
     add(f'hallucination-{count}', 'hallucination', count=count)
   # The control: a learned shift of the prototype, without noise.
   add('hallucination-no-noise', 'hallucination', count=1, noise='zero')
+  # A ridge regression in place of class means, which can use a spread: without
+  # generated features, with one made without noise, and with many.
+  for count, noise in ((0, 'zero'), (1, 'zero'), (10, 'gaussian')):
+    add(
+      f'ridge-{count}',
+      'hallucination',
+      count=count,
+      noise=noise,
+      classifier='ridge',
+      scale=10.0,  # regressions of one-hot targets differ by less than 1
+    )
   return rows
 
 

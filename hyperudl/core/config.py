@@ -16,6 +16,7 @@ from hyperudl.core.errors import BadInput
 from hyperudl.core.hyperparameters import field
 
 ConfigDict: TypeAlias = config_dict.ConfigDict
+_Schedule = Literal['constant', 'cosine', 'exponential', 'milestones']
 _Source = Literal['true', 'noise', 'other', 'none']
 Augment = Literal[
   'none', 'rot90', 'scans', 'images', 'episode', 'episode+images'
@@ -88,12 +89,14 @@ class OptimizerConfig:
 
   name: Literal['sgd', 'adam', 'adamw'] = 'adam'
   learning_rate: float = field(1e-3, above=0)
-  schedule: Literal['constant', 'cosine', 'exponential'] = 'cosine'
-  warmup_steps: int = field(0, at_least=0)
+  schedule: _Schedule = 'cosine'
+  warmup_steps: int = field(0, at_least=0, below='steps')
   end_factor: float = field(0.05, at_least=0)  # of 'cosine'
   decay_steps: int = field(100_000, at_least=1)  # of 'exponential'
-  decay_rate: float = field(0.95, above=0, at_most=1)
-  clip: float = field(5.0, at_least=0)  # norm of the gradient; 0: none
+  decay_rate: float = field(0.95, above=0, at_most=1)  # or at each milestone
+  milestones: tuple[float, ...] = (0.5, 0.75)  # as fractions of the steps
+  clip: float = field(5.0, at_least=0)  # largest gradient; 0: any
+  clip_by: Literal['norm', 'value'] = 'norm'  # of all, or each element alone
   momentum: float = field(0.0, at_least=0)
   weight_decay: float = field(0.0, at_least=0)
 
@@ -104,8 +107,8 @@ class EvalConfig:
 
   episodes: int = field(600, at_least=1)
   batch: int = field(50, at_least=1)
-  keep_best: int = field(1, at_least=0)
-  select_after: int = field(0, at_least=0)  # first step that may be the best
+  keep_best: int = field(5, at_least=0)  # checkpoints of `best_ensemble`
+  select_after: int = field(0, at_least=0, at_most='steps')  # first candidate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +171,7 @@ def validate(config: ConfigDict) -> None:
       if isinstance(number, float) and not math.isfinite(number):
         raise BadInput(f'config.{name} = {value} is not a finite number')
   hyperparameters.check(_from_dict(RunConfig, config), 'config.')
+  hyperparameters.check_steps(RunConfig, config, config.steps, 'config.')
   if flat['data.latents'] and 'language' not in config:
     raise BadInput(
       f'config.data.latents = {flat["data.latents"]!r}: only learners with '
@@ -245,11 +249,7 @@ def set_field(config: ConfigDict, name: str, text: str) -> None:
     raise BadInput(
       f'config.{name}={text}: expected a {type(old).__name__} like {old!r}'
     ) from error
-  section = config
-  *path, last = name.split('.')
-  for part in path:
-    section = section[part]
-  section[last] = value
+  config.update_from_flattened_dict({name: value})
 
 
 def learner_settings(config: ConfigDict) -> dict[str, Any]:

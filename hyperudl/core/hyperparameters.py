@@ -4,6 +4,7 @@ A frozen dataclass states each hyperparameter once: its name, type, default,
 and range or choices. `Literal` types list choices; `field` adds a range.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import math
@@ -24,12 +25,13 @@ BOUNDS = {
 }
 
 
-def field(default: Any, **bounds: float) -> Any:
+def field(default: Any, **bounds: float | str) -> Any:
   """Return a dataclass field with a default and a range.
 
   Args:
     default: value of the field where none is given.
     **bounds: limits by their names in `BOUNDS`; each item of a tuple must obey.
+      The limit 'steps', see `check_steps`, is the outer steps of the run.
   """
   assert bounds.keys() <= BOUNDS.keys(), bounds
   return dataclasses.field(default=default, metadata=bounds)
@@ -69,8 +71,35 @@ def check(config: Any, prefix: str = '') -> None:
         raise BadInput(f'{name} = {value} is not a finite number')
       for bound, limit in each.metadata.items():
         obeys, words = BOUNDS[bound]
-        if not obeys(number, limit):
+        if limit != 'steps' and not obeys(number, limit):
           raise BadInput(f'{name} = {value} {words} {limit}')
+
+
+def check_steps(
+  config_class: Any, values: Mapping[str, Any], steps: int, prefix: str = ''
+) -> None:
+  """Check the fields whose limit is the number of outer steps of the run.
+
+  Args:
+    config_class: a dataclass, with its nested ones.
+    values: of its fields; those that are missing are not checked.
+    steps: outer steps of the run.
+    prefix: put before the names of fields in messages.
+
+  Raises:
+    BadInput: naming the field, its value and the steps.
+  """
+  hints = type_hints(config_class)
+  for each in dataclasses.fields(config_class):
+    if each.name not in values:
+      continue
+    value, name = values[each.name], f'{prefix}{each.name}'
+    if dataclasses.is_dataclass(hints[each.name]):
+      check_steps(hints[each.name], value, steps, f'{name}.')
+    for bound, limit in each.metadata.items():
+      obeys, words = BOUNDS[bound]
+      if limit == 'steps' and not obeys(value, steps):
+        raise BadInput(f'{name} = {value} {words} config.steps = {steps}')
 
 
 @functools.cache

@@ -94,6 +94,11 @@ def evaluate_once(
   row |= provenance(workdir, config, step, split)
   if is_ensemble:
     row['ensemble'] = steps
+    logging.info(
+      'best_ensemble: the mean prediction of %d checkpoints, steps %s; '
+      'eval.keep_best = %d',
+      *(len(steps), steps, config.eval.keep_best),
+    )
   distributed.run_on_primary(
     lambda: _report(
       out or workdir, name, steps[0], row, values, save_predictions

@@ -59,7 +59,7 @@ def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
 
 
 def check_run(config: ConfigDict) -> None:
-  """Refuse a run whose episodes its learner cannot take.
+  """Refuse a run whose episodes or number of steps its learner cannot take.
 
   A learner's module may define `SUPPORTS`, a set that may contain 'emit_from'
   (the learner can generate weights from the supports that `episode.emit_from`
@@ -86,6 +86,9 @@ def check_run(config: ConfigDict) -> None:
     )
   if hasattr(module, 'check_run'):
     module.check_run(config)
+  hyperparameters_lib.check_steps(
+    module.Config, config.learner, config.steps, 'config.learner.'
+  )
 
 
 def _supporting(feature):

@@ -3,6 +3,7 @@
 `hypermaml` explains the method; `bayeshmaml` generates a distribution of heads.
 """
 
+from collections.abc import Callable
 import dataclasses
 import operator
 from typing import Literal
@@ -10,9 +11,11 @@ from typing import Literal
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from hyperudl import core
 from hyperudl.core import hyperparameters
+from hyperudl.core.config import ConfigDict
 from hyperudl.core.hyperparameters import field
 from hyperudl.nets import backbones
 from hyperudl.ops import gradient_descent
@@ -46,14 +49,42 @@ class Config:
   detach_hypernetwork: bool = False  # stop gradients into its inputs
   delta_weight: float = 0.0  # lambda, weight of |delta|^2
   support_loss: bool = False  # add the support to the queries of the outer loss
-  warmup_steps: int = field(0, at_least=0)  # outer steps by gradients
-  switch_steps: int = field(0, at_least=0)  # outer steps of the transition
+  # Outer steps by gradients, and of the transition.
+  warmup_steps: int = field(0, at_least=0, below='steps')
+  switch_steps: int = field(0, at_least=0, below='steps')
   inner_steps: int = field(5, at_least=1)  # J, of the warm-up
   inner_rate: float = 0.01  # alpha, of the warm-up
+  # In evaluation: number of Adam steps on CE(support) for each task, on a copy
+  # of all parameters, and their learning rate.
+  finetune_steps: int = field(0, at_least=0)
+  finetune_rate: float = 1e-4
 
   def __post_init__(self):
     hyperparameters.check(self)
     _trunk_net(self)  # checks that the backbone has these options
+
+
+def check_run(config: ConfigDict) -> None:
+  """Refuse a run that tests a hypernetwork that it did not train.
+
+  Raises:
+    core.BadInput: if the gradient steps of the warm-up do not end within the
+      run, or checkpoints from before their end may be selected.
+  """
+  learner = config.learner
+  end = learner.warmup_steps + learner.switch_steps
+  if end >= config.steps:
+    raise core.BadInput(
+      f'config.learner.warmup_steps + switch_steps = {end} leave none of '
+      f'config.steps = {config.steps} to the hypernetwork alone, which is '
+      'what evaluations use: shorten them or train longer'
+    )
+  if config.eval.select_after < end:
+    raise core.BadInput(
+      f'config.eval.select_after = {config.eval.select_after} is before step '
+      f'{end}, where warmup_steps + switch_steps end, and evaluations use the '
+      f'hypernetwork alone: set it to {end} or more'
+    )
 
 
 class Hypernetwork(nn.Module):
@@ -126,7 +157,12 @@ def generate(
 
 
 def adapt_head(
-  config: Config, head: Head, delta: Head, support: core.Examples, p: jax.Array
+  config: Config,
+  head: Head,
+  delta: Head,
+  support: core.Examples,
+  p: jax.Array,
+  penalty: jax.Array | float = 0.0,
 ) -> Head:
   """Return the head of a task: gradient steps times p, then delta times 1 - p.
 
@@ -136,21 +172,47 @@ def adapt_head(
     delta: from `generate`.
     support: features f32[S, D] and labels.
     p: f32[], from `gradient_fraction`.
+    penalty: f32[], weight of |head|^2 / 2 in the loss of the gradient steps.
   """
 
   def by_gradient(head):
     rates = gradient_descent.make_rates(
       head, config.inner_steps, p * config.inner_rate, 'step'
     )
-    loss = lambda head, k: losses.cross_entropy(
-      linear(head, support.x), support.y
-    )
+
+    def loss(head, k):
+      value = losses.cross_entropy(linear(head, support.x), support.y)
+      return value + 0.5 * penalty * optax.tree.norm(head, squared=True)
+
     return gradient_descent.descend(loss, head, rates, remat=False)[0]
 
   if config.warmup_steps or config.switch_steps:
     head = jax.lax.cond(p > 0, by_gradient, lambda head: head, head)
   changed = jax.tree.map(UPDATES[config.update], head, delta)
   return jax.tree.map(lambda old, new: p * old + (1 - p) * new, head, changed)
+
+
+def finetune(
+  config: Config,
+  params: core.PyTree,
+  support: core.Examples,
+  task_head: Callable[[core.PyTree], tuple[Head, core.Examples]],
+) -> core.PyTree:
+  """Return all parameters after `finetune_steps` on the support.
+
+  Args:
+    config: hyperparameters.
+    params: of the learner.
+    support: images and labels.
+    task_head: params -> (head of the task, embedded support).
+  """
+
+  def loss(params, k):
+    head, embedded = task_head(params)
+    return losses.cross_entropy(linear(head, embedded.x), support.y)
+
+  adam, steps = optax.adam(config.finetune_rate), config.finetune_steps
+  return gradient_descent.optimise(loss, params, adam, steps, remat=False)[0]
 
 
 def gradient_fraction(config: Config, step: jax.Array) -> jax.Array:

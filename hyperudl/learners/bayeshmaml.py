@@ -5,9 +5,13 @@ hypernetwork generates delta and log sigma^2. With the head theta' of HyperMAML:
   q(W | task) = N(theta', diag(sigma^2))
   outer loss = CE(queries; mean over S samples) + kappa(t) KL(q || N(0, 1))
   kappa(t) = kappa_0 (kappa_1 / kappa_0)^(t / kl_steps)
-By default the logits of the samples are averaged, as in the reference;
-average='probabilities' averages probabilities, as Bayes' rule does. Evaluation
-draws `test_samples` heads; 0 uses only the mean (as all published runs do).
+With `kl_inner` the loss of the gradient steps of the warm-up has the term
+kappa(t) KL(q || N(0, 1)) too, as in the reference; its gradient with respect to
+the mean theta is kappa(t) theta. (These steps read the mean head, those of the
+reference samples.) By default the logits of the samples are averaged, as in the
+reference; average='probabilities' averages probabilities, as Bayes' rule does.
+Evaluation draws `test_samples` heads; 0 uses only the mean (as all published
+runs do).
 
 Metrics besides accuracy and nll: `brier`; `entropy` of the mean prediction; and
 `mutual_information` of prediction and head, which measures how much the samples
@@ -28,6 +32,8 @@ from hyperudl.learners import _head_generator
 from hyperudl.ops import losses
 
 Head = _head_generator.Head
+check_run = _head_generator.check_run  # see `learners.check_run`
+gradient_fraction = _head_generator.gradient_fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Config(_head_generator.Config):
   average: Literal['logits', 'probabilities'] = 'logits'  # over samples
   kl_start: float = field(1e-24, above=0)  # kappa_0
   kl_stop: float = field(1e-3, above=0)  # kappa_1, reached at `kl_steps`
-  kl_steps: int = field(10_000, at_least=1)  # outer steps
+  kl_inner: bool = False  # the KL in the loss of the warm-up's steps too
+  kl_steps: int = field(10_000, at_least=1, at_most='steps')  # outer steps
 
 
 def make(config: Config) -> core.Learner:
@@ -80,19 +87,35 @@ def kl_weight(
   return jnp.exp((1 - fraction) * jnp.log(start) + fraction * jnp.log(stop))
 
 
-def _posterior(config, params, support, p=0.0):
-  """Return mean and log-variance of a task's head, and the embedded support."""
+def _posterior(config, params, support, p=0.0, weight=0.0):
+  """Return mean and log-variance of a task's head, and the embedded support.
+
+  Args:
+    config: hyperparameters.
+    params: of the learner.
+    support: images and labels.
+    p: fraction of the gradient steps, see `_head_generator.gradient_fraction`.
+    weight: f32[], kappa; read if `kl_inner`.
+  """
   features = _head_generator.embed(config, params['trunk'], support.x)
   support = core.Examples(features, support.y)
   delta, log_variance = _head_generator.generate(config, params, support, 2)
   mean = _head_generator.adapt_head(
-    config, params['head'], delta, support, jnp.float32(p)
+    config,
+    *(params['head'], delta, support, jnp.float32(p)),
+    penalty=weight if config.kl_inner else 0.0,
   )
   return mean, log_variance, support
 
 
 def _adapt(config, params, support, key, *, train):
   """Return {'trunk': parameters of the feature net, 'heads': with axis S}."""
+  if config.finetune_steps and not train:  # the mean head on the support
+    params = _head_generator.finetune(
+      config,
+      *(params, support),
+      lambda params: _posterior(config, params, support)[::2],
+    )
   mean, log_variance, _ = _posterior(config, params, support)
   count = config.samples if train else config.test_samples
   heads = draw(key, mean, log_variance, count)
@@ -109,8 +132,11 @@ def _predict(config, params, task, x, context):
 def _loss(config, params, episode, key, step):
   """Return the outer loss f32[] at outer step i32[], and metrics."""
   query = episode.query
-  p = _head_generator.gradient_fraction(config, step)
-  mean, log_variance, support = _posterior(config, params, episode.support, p)
+  p = gradient_fraction(config, step)
+  weight = kl_weight(step, config.kl_start, config.kl_stop, config.kl_steps)
+  mean, log_variance, support = _posterior(
+    config, params, episode.support, p, weight
+  )
   heads = draw(key, mean, log_variance, config.samples)
   task = {'trunk': params['trunk'], 'heads': heads}
   logits = _predict(config, None, task, query.x, None)
@@ -121,7 +147,6 @@ def _loss(config, params, episode, key, step):
     core.Examples(support_logits, support.y),
   )
   kl = kl_to_standard_normal(mean, log_variance)
-  weight = kl_weight(step, config.kl_start, config.kl_stop, config.kl_steps)
   value += weight * kl
   if config.delta_weight:
     delta = jax.tree.map(lambda new, old: new - old, mean, params['head'])

@@ -24,29 +24,19 @@ Published: Omniglot -> EMNIST 5-way 1-shot 79.07 +- 1.09, CUB 66.11 +- .28,
 mini-ImageNet 51.84 +- .57.
 """
 
-import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from hyperudl import core
 from hyperudl import learners
-from hyperudl.core.hyperparameters import field
 from hyperudl.learners import _head_generator
-from hyperudl.ops import gradient_descent
 from hyperudl.ops import losses
 
-
-@dataclasses.dataclass(frozen=True)
-class Config(_head_generator.Config):
-  """Hyperparameters of `hypermaml`."""
-
-  # In evaluation: number of Adam steps on CE(support) for each task, on a copy
-  # of all parameters, and their learning rate.
-  finetune_steps: int = field(0, at_least=0)
-  finetune_rate: float = 1e-4
+check_run = _head_generator.check_run  # see `learners.check_run`
+gradient_fraction = _head_generator.gradient_fraction
+Config = _head_generator.Config
 
 
 def make(config: Config) -> core.Learner:
@@ -59,12 +49,10 @@ def _adapt(config, params, support, key, *, train):
   """Return {'trunk': parameters of the feature net, 'head': of the task}."""
   del key
   if config.finetune_steps and not train:
-    params, _ = gradient_descent.optimise(
-      lambda params, k: _support_loss(config, params, support),
-      params,
-      optax.adam(config.finetune_rate),
-      config.finetune_steps,
-      remat=False,
+    params = _head_generator.finetune(
+      config,
+      *(params, support),
+      lambda params: _task_head(config, params, support)[::2],
     )
   head, _, _ = _task_head(config, params, support)
   return {'trunk': params['trunk'], 'head': head}
@@ -81,7 +69,7 @@ def _loss(config, params, episode, key, step):
   """Return the outer loss f32[] at outer step i32[], and metrics."""
   del key
   query = episode.query
-  p = _head_generator.gradient_fraction(config, step)
+  p = gradient_fraction(config, step)
   head, delta, support = _task_head(config, params, episode.support, p)
   logits = _predict(config, None, {**params, 'head': head}, query.x, None)
   support_logits = _head_generator.linear(head, support.x)
@@ -108,9 +96,3 @@ def _task_head(config, params, support, p=0.0):
     config, params['head'], delta, support, jnp.float32(p)
   )
   return head, delta, support
-
-
-def _support_loss(config, params, support):
-  head, _, support = _task_head(config, params, support)
-  logits = _head_generator.linear(head, support.x)
-  return losses.cross_entropy(logits, support.y)

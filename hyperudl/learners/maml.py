@@ -13,7 +13,8 @@ MAML++ adds these options:
                 with e = step / multi_step; from outer step `multi_step` on,
                 only the last loss counts;
   step_norms    a scale and bias of the norms for every inner step, learned by
-                the outer loop only;
+                the outer loop only; with `adapt_step_norms` they have offsets
+                that the inner loop adapts, starting from zero;
   order_steps   first order before this outer step, second order from it on.
 Evaluation may use another number of steps (`test_steps`); steps beyond J use
 the last rates and norms.
@@ -34,6 +35,7 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl import learners
 from hyperudl.core import hyperparameters
+from hyperudl.core.config import ConfigDict
 from hyperudl.core.hyperparameters import field
 from hyperudl.nets import backbones
 from hyperudl.ops import gradient_descent
@@ -58,9 +60,11 @@ class Config:
   rates: Literal['fixed', 'leaf', 'element'] = 'fixed'
   first_order: bool = False  # never differentiate through inner gradients
   # Number of first-order outer steps before the second-order ones.
-  order_steps: int = field(0, at_least=0)
-  multi_step: int = field(0, at_least=0)  # outer steps with that loss; 0: none
+  order_steps: int = field(0, at_least=0, below='steps')
+  # Number of outer steps with the multi-step loss; 0: none.
+  multi_step: int = field(0, at_least=0, below='steps')
   step_norms: bool = False  # separate norms for every step; they do not adapt
+  adapt_step_norms: bool = False  # add an adapted offset to them
 
   def __post_init__(self):
     hyperparameters.check(self)
@@ -74,7 +78,25 @@ class Config:
         "step_norms=True needs a norm and scope='all', not "
         f'norm={self.norm!r} and scope={self.scope!r}'
       )
+    if self.adapt_step_norms and not self.step_norms:
+      raise ValueError(
+        'adapt_step_norms=True needs step_norms=True; without it norms adapt '
+        'like all other parameters'
+      )
     _net(self)  # checks that the backbone has these options
+
+
+def check_run(config: ConfigDict) -> None:
+  """Refuse a backbone of another run that has no norms of single steps.
+
+  Raises:
+    core.BadInput: if `init_from.net` is named with `step_norms`.
+  """
+  if config.init_from.get('net', '') and config.learner.step_norms:
+    raise core.BadInput(
+      f'config.init_from.net = {config.init_from.net!r} cannot fill the norms '
+      'of single steps: set config.learner.step_norms=False'
+    )
 
 
 def make(config: Config) -> core.Learner:
@@ -95,7 +117,7 @@ def _init(config, key, episode):
     )
   if config.rates != 'fixed':
     params['rates'] = gradient_descent.make_rates(
-      _adapted_part(config, params['net']),
+      _adapted_part(config, params),
       config.inner_steps,
       config.inner_rate,
       config.rates,
@@ -166,7 +188,7 @@ def multi_step_weights(
 
 def _descend(config, params, support, steps, order=None):
   """Adapt to the support: (adapted part, `gradient_descent.Trace`)."""
-  value = _adapted_part(config, params['net'])
+  value = _adapted_part(config, params)
   rates = params.get('rates')
   if rates is None:
     rates = gradient_descent.make_rates(
@@ -202,7 +224,9 @@ def _logits(config, params, value, k, x):
     k = jnp.minimum(k, config.inner_steps - 1)
     norms = jax.tree.map(lambda leaf: leaf[k], params['norms'])
     for name, norm in norms.items():
-      weights[name] = {**weights[name], **norm}
+      offsets = weights[name]
+      moved = {k: leaf + offsets.get(k, 0.0) for k, leaf in norm.items()}
+      weights[name] = {**weights[name], **moved}
   return _net(config).apply({'params': weights}, x)
 
 
@@ -216,8 +240,15 @@ def _net(config, head=True):
   )
 
 
-def _adapted_part(config, net):
-  return net if config.scope == 'all' else {'head': net['head']}
+def _adapted_part(config, params):
+  """Return what the inner loop adapts, with offsets of the norms if any."""
+  net = params['net']
+  if config.scope == 'head':
+    return {'head': net['head']}
+  if not config.adapt_step_norms:
+    return net
+  offsets = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), params['norms'])
+  return {k: {**layer, **offsets.get(k, {})} for k, layer in net.items()}
 
 
 def _split_norms(net):

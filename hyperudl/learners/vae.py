@@ -46,7 +46,7 @@ class Config:
   width: int = field(32, at_least=4)  # filters of the first block of 'residual'
   beta_start: float = field(0.25, at_least=0)  # initial KL weight
   beta_end: float = field(1.0, at_least=0)  # after `beta_steps` outer steps
-  beta_steps: int = field(2000, at_least=0)
+  beta_steps: int = field(2000, at_least=0, at_most='steps')
   # Largest standard deviation of noise on what the encoder reads in training
   # (denoising criterion, arXiv:1511.06406).
   denoise: float = field(0.0, at_least=0)

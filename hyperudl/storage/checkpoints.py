@@ -62,7 +62,7 @@ class Policy:
       steps=config.steps,
       save_every=config.checkpoint_steps,
       keep_best=config.eval.keep_best,
-      select_after=min(config.eval.select_after, config.steps),
+      select_after=config.eval.select_after,
     )
 
   def is_due(self, step: int) -> bool:

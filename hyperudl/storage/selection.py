@@ -128,7 +128,8 @@ def graft(params: dict, name: str, upstream: StrPath) -> dict[str, Any]:
   of the same names in `params['frozen']`.
 
   If no frozen network has this name but `params[name]` exists, that is filled
-  with the upstream's entry `name`, and stays trainable.
+  with the upstream's entry `name`, or else its backbone `net`, and stays
+  trainable; its `head` is left as it is if the upstream has none.
 
   Args:
     params: by name; an entry `frozen` is a dict by upstream name.
@@ -162,7 +163,10 @@ def graft(params: dict, name: str, upstream: StrPath) -> dict[str, Any]:
     }
     params = {**params, 'frozen': {**frozen, **filled}}
   else:
-    part = _fill(params[name], trained.get(name, {}), f'{where}{name}/', True)
+    backbone = trained.get(name, trained.get('net', {}))
+    if 'head' in params[name] and backbone:
+      backbone = {'head': params[name]['head'], **backbone}
+    part = _fill(params[name], backbone, f'{where}{name}/', True)
     params = {**params, name: part}
   logging.info('%s: filled from %s step %d', label, source, step)
   return params

@@ -11,18 +11,24 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
   Args:
     config: the section `optimizer`, see `core.config.OptimizerConfig`.
-    steps: length of the run; warm-up is clipped to it.
+    steps: length of the run, more than the warm-up.
   """
   peak = config.learning_rate
   if config.schedule == 'constant':
     main = optax.constant_schedule(peak)
   elif config.schedule == 'cosine':
     main = optax.cosine_decay_schedule(
-      peak, max(1, steps - config.warmup_steps), config.end_factor
+      peak, steps - config.warmup_steps, config.end_factor
     )
+  elif config.schedule == 'milestones':
+    factors: dict[int, float] = {}
+    for share in config.milestones:  # in a short run some may coincide
+      end = round(share * steps) - config.warmup_steps
+      factors[end] = factors.get(end, 1.0) * config.decay_rate
+    main = optax.piecewise_constant_schedule(peak, factors)
   else:
     main = optax.exponential_decay(peak, config.decay_steps, config.decay_rate)
-  warmup = min(config.warmup_steps, steps)
+  warmup = config.warmup_steps
   if not warmup:
     return main
   # Not 0 in the first step, where optax's warm-up schedules start.
@@ -57,4 +63,6 @@ def make_optimizer(
     optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
   if not config.clip:
     return optimizer
-  return optax.chain(optax.clip_by_global_norm(config.clip), optimizer)
+  by_norm = config.clip_by == 'norm'
+  clip = optax.clip_by_global_norm if by_norm else optax.clip
+  return optax.chain(clip(config.clip), optimizer)

@@ -74,6 +74,19 @@ def test_a_bad_value_is_named_with_what_is_legal(values, message):
     hyperparameters.check(Config(**values), 'x.')
 
 
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+  warmup: int = field(3, at_least=0, below='steps')
+
+
+def test_a_limit_of_steps_is_that_of_the_run():
+  hyperparameters.check(Scheduled())
+  hyperparameters.check_steps(Scheduled, {'warmup': 3}, 4)
+  hyperparameters.check_steps(Scheduled, {}, 1)
+  with pytest.raises(core.BadInput, match=r'be below config\.steps = 3'):
+    hyperparameters.check_steps(Scheduled, {'warmup': 3}, 3)
+
+
 def test_a_bound_that_does_not_exist_is_a_mistake_of_the_programmer():
   with pytest.raises(AssertionError):
     field(1, atleast=0)

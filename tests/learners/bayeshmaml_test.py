@@ -13,6 +13,7 @@ from hyperudl import learners
 from hyperudl.core import config as config_lib
 from hyperudl.evaluation import calibration
 from hyperudl.learners import bayeshmaml
+from hyperudl.ops import losses
 from tests.learners import hypermaml_test as helpers
 from tests.testing import errors
 from tests.testing import laws
@@ -106,6 +107,22 @@ def test_predictions_are_the_average_over_samples(average):
     np.testing.assert_allclose(np.exp(logits), p, rtol=1e-3, atol=1e-5)
 
 
+def test_the_mean_can_be_fine_tuned_like_the_head_of_hypermaml():
+  settings = {'finetune_steps': 20, 'finetune_rate': 1e-2}
+  learner, params = built(**settings)
+  support = helpers.episode_of().support
+  fit = lambda task: float(
+    losses.cross_entropy(
+      learner.predict(None, task, support.x, None), support.y
+    )
+  )
+  plain, _ = built()
+  before, after = (adapted(each, params, False) for each in (plain, learner))
+  assert fit(after) < fit(before)
+  jax.tree.map(np.testing.assert_array_equal, before['trunk'], params['trunk'])
+  assert after['heads']['bias'].shape == (1, 3)  # the mean alone
+
+
 def test_the_loss_is_fit_and_weighted_kl():
   learner, params = built(kl_start=1e-3, kl_stop=1e-3)
   value, grads, metrics = helpers.value_and_grad(learner, params)
@@ -114,6 +131,29 @@ def test_the_loss_is_fit_and_weighted_kl():
   np.testing.assert_allclose(value - fit, 1e-3 * metrics['kl'], rtol=1e-3)
   leaves = jax.tree.leaves(grads)
   assert all(float(jnp.abs(leaf).max()) > 0 for leaf in leaves)
+
+
+def test_the_gradient_steps_of_the_warm_up_can_count_the_kl():
+  settings = {'warmup_steps': 1, 'inner_steps': 1, 'kl_steps': 1}
+  settings |= {'kl_start': 0.5, 'kl_stop': 0.5}
+  plain, params = built(**settings)
+  counted, _ = built(**settings, kl_inner=True)
+  params['hypernetwork']['Dense_2']['kernel'] *= 0  # a fixed variance
+  kls = [
+    helpers.value_and_grad(learner, params)[2]['kl']
+    for learner in (plain, counted)
+  ]
+  # One step of .5 with the gradient of .5 KL, .5 theta: theta' - .25 theta.
+  support = helpers.episode_of().support
+  z = helpers.features_of(params, support.x)
+  fit = lambda head: losses.cross_entropy(helpers.linear(head, z), support.y)
+  head, grads = params['head'], jax.grad(fit)(params['head'])
+  squares = lambda keep: sum(
+    float(jnp.sum(jnp.square(keep * head[k] - 0.5 * grads[k]))) for k in head
+  )
+  np.testing.assert_allclose(
+    kls[0] - kls[1], 0.5 * (squares(1.0) - squares(0.75)), rtol=1e-3
+  )
 
 
 def test_the_loss_can_count_the_squares_of_delta():
@@ -160,7 +200,7 @@ def test_disagreement_of_samples_is_measured():
     ({'average': 'median'}, 'none of logits, probabilities'),
     ({'samples': 0}, 'samples = 0 is below its minimum 1'),
     ({'kl_start': 0.0}, 'kl_start = 0.0 must be above 0'),
-    ({'finetune_steps': 3}, "no hyperparameter 'finetune_steps'"),
+    ({'finetune_steps': -3}, 'finetune_steps = -3 is below its minimum 0'),
     ({'layers': 1}, 'layers = 1 is below its minimum 2'),
   ],
   ids=str,

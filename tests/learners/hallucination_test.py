@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from hyperudl import core
 from hyperudl import learners
@@ -115,15 +116,6 @@ def test_dropout_is_for_training_alone():
   assert len(np.unique(evaluated[0].round(6), axis=0)) <= SHOT
 
 
-def test_the_source_generator_has_its_published_widths():
-  module = hallucination.Generator('source', 1, 0.5)
-  z = jnp.zeros((1, 1600))
-  init = lambda key: module.init(key, z, z, False)
-  shapes = jax.eval_shape(init, jax.random.key(0))
-  kernels = [v['kernel'].shape for v in shapes['params'].values()]
-  assert kernels == [(3200, 2400), (2400, 2400), (2400, 1600)]
-
-
 @pytest.mark.parametrize('weight', ['count', 'learned'])
 def test_prototypes_are_weighted_means_of_support_and_hallucinations(weight):
   settings = {'weight': weight, 'mass': 0.5, 'noise': 'zero'}
@@ -145,17 +137,83 @@ def test_prototypes_are_weighted_means_of_support_and_hallucinations(weight):
 
 
 def test_quality_by_hand():
-  hallucinated = jnp.array([[[0.0, 0], [2, 0]], [[9, 0], [9, 0]]])
-  query = jnp.array([[0.0, 2], [0, 0], [10, 2], [10, 0]])
-  truth = jnp.array([[0.0, 1], [10, 1]])
+  hallucinated = jnp.array([[[0.0, 0], [2, 0], [1, 0]], [[9.0, 0]] * 3])
+  of_one_row = jnp.array([[[0.0, 0], [2, 0], [1, 0]], [[4.0, 0]] * 3])
+  query = jnp.array([[0.0, 2], [0, 0], [10, 2], [10, 0]])  # means: (., 1)
   plain = jnp.array([[0.0, 0], [10, 0]])
   improved = jnp.array([[0.0, 1], [10, 0.0]])
   metrics = hallucination.quality(
-    hallucinated, query, jnp.array([0, 0, 1, 1]), improved, plain, truth
+    hallucinated, of_one_row, query, jnp.array([0, 0, 1, 1]), improved, plain
   )
-  assert float(metrics['diversity']) == pytest.approx((1 + 0) / (1 + 1))
+  # Variances over n - 1: (1 + 0 + 1) / 2 and 0, of queries (1 + 1) / 1 each.
+  assert float(metrics['diversity']) == pytest.approx((1 + 0) / (2 + 2))
   assert float(metrics['purity']) == 1
   assert float(metrics['prototype_error']) == pytest.approx(1 / np.sqrt(2))
+
+
+@pytest.mark.parametrize('shot', [1, 10])
+def test_a_perfect_hallucinator_lowers_the_error_at_any_shots(shot):
+  rng = np.random.default_rng(0)
+  way, count, queries, size = 5, 400, 5, 200
+  means = rng.normal(size=(way, 1, size))
+  sample = lambda rows: means + rng.normal(size=(way, rows, size))
+  real, generated, held_out = sample(shot), sample(count), sample(queries)
+  flat = jnp.asarray(held_out.reshape(-1, size))
+  metrics = hallucination.quality(
+    *(jnp.asarray(generated), jnp.asarray(sample(count)), flat),
+    jnp.repeat(jnp.arange(way), queries),
+    jnp.asarray(generated.mean(axis=1)),
+    jnp.asarray(real.mean(axis=1)),
+  )
+  expected = np.sqrt(shot / (shot + queries))
+  assert float(metrics['prototype_error']) == pytest.approx(expected, rel=0.05)
+  assert float(metrics['diversity']) == pytest.approx(1, rel=0.05)
+  assert float(metrics['purity']) == 1
+
+
+def test_diversity_is_that_of_the_noise_with_the_row_fixed():
+  episode, key = episode_of(), jax.random.key(0)
+  learner = make(noise='zero', count=20)
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
+  metrics = learner.evaluate(params, episode, key)
+  spread = np.ptp(metrics['points/hallucinated'], axis=1).max()
+  assert spread > 1e-3  # copies of both rows of a class
+  assert float(metrics['diversity']) < 1e-10
+
+
+def ridge_by_hand(z, y, generated, mass, penalty):
+  """Least squares with the penalty as further rows."""
+  count = generated.shape[1]
+  x = np.concatenate([z, generated.reshape(-1, z.shape[1])])
+  x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+  labels = np.concatenate([y, np.repeat(np.arange(WAY), count)])
+  root = np.sqrt(
+    np.concatenate([np.ones(len(y)), np.full(WAY * count, mass / count)])
+  )[:, None]
+  targets = np.eye(WAY)[labels] - 1 / WAY
+  size = x.shape[1]
+  rows = np.concatenate([root * x, np.sqrt(penalty) * np.eye(size)])
+  goals = np.concatenate([root * targets, np.zeros((size, WAY))])
+  return np.linalg.lstsq(rows, goals, rcond=None)[0]
+
+
+def test_a_ridge_regression_is_fitted_to_real_and_generated_features():
+  settings = {'classifier': 'ridge', 'mass': 0.5, 'penalty': 0.2}
+  settings |= {'scale': 3.0, 'learn_scale': False}
+  learner = make(**settings)
+  episode, key = episode_of(), jax.random.key(2)
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
+  metrics = learner.evaluate(params, episode, key)
+  z, query = metrics['points/support'], metrics['points/query']
+  generated = np.asarray(metrics['points/hallucinated'])
+  weights = ridge_by_hand(z, episode.support.y, generated, 0.5, 0.2)
+  ones = np.ones((len(query), 1))
+  logits = 3.0 * np.concatenate([query, ones], axis=1) @ weights
+  p = special.softmax(logits, axis=1)
+  np.testing.assert_allclose(metrics['probabilities'], p, rtol=1e-2, atol=1e-4)
+  grads = jax.grad(lambda p: learner.loss(p, episode, key, 0)[0])(params)
+  assert float(jnp.abs(grads['log_penalty'])) > 0
+  assert float(jnp.abs(grads['generator']['Dense_2']['kernel']).max()) > 0
 
 
 def test_a_frozen_embedding_gets_no_gradient_and_the_generator_one():
@@ -177,6 +235,7 @@ def test_a_frozen_embedding_gets_no_gradient_and_the_generator_one():
     ({'count': -1}, 'count = -1 is below its minimum 0'),
     ({'mass': 0.0}, 'mass = 0.0 must be above 0'),
     ({'dropout': 1.0}, 'dropout = 1.0 must be below 1'),
+    ({'classifier': 'ridge', 'refine': 1}, 'set refine=0'),
     ({'distance': 'l1'}, "distance = 'l1' is none of l2, cosine, dot"),
   ],
   ids=str,

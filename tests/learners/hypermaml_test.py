@@ -295,6 +295,4 @@ def test_configs_are_the_published_ones(arg, hidden, aggregation):
   config_lib.validate(config)
   learner = config.learner
   assert (learner.hidden, learner.aggregation) == (hidden, aggregation)
-  ends = learner.warmup_steps + learner.switch_steps
-  assert config.eval.select_after >= ends
   learners.make('hypermaml', 5, config_lib.learner_settings(config))

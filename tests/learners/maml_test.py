@@ -154,6 +154,38 @@ def test_norms_of_each_step_are_learned_by_the_outer_loop_alone():
   assert np.isfinite(value) and abs(float(value - plain)) > 1e-6
 
 
+def test_adapted_offsets_make_equal_norms_those_of_plain_maml():
+  plain_value, plain, _, _ = gradient()
+  value, grads, _, params = gradient(step_norms=True, adapt_step_norms=True)
+  assert 'scale' not in params['net']['block0']
+  np.testing.assert_allclose(value, plain_value, rtol=1e-5)
+  near = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
+  near(grads['net']['block0']['kernel'], plain['net']['block0']['kernel'])
+  for name, norm in grads['norms'].items():
+    for key, leaf in norm.items():
+      # An initial norm of all steps acts through the norm of each step.
+      near(leaf.sum(axis=0), plain['net'][name][key])
+
+
+def test_a_body_with_strides_adapts():
+  learner = learners.make(
+    'maml', WAY, {**TINY, 'backbone': 'conv_stride2', 'features': 'mean'}
+  )
+  episode = episodes.episode_of()
+  params = jax.eval_shape(learner.init, jax.random.key(0), episode)
+  adapt = functools.partial(learner.adapt, train=False)
+  task = jax.eval_shape(adapt, params, episode.support, None)
+  assert task['value']['head']['kernel'].shape == (4, WAY)
+
+
+def test_a_backbone_of_another_run_has_no_norms_of_single_steps():
+  config = maml_config.get_config('mamlpp,omniglot').unlock()
+  config.init_from.net = 'runs/protonet'
+  assert 'step_norms=False' in errors.refusal(learners.check_run, config)
+  config.learner.step_norms = False
+  learners.check_run(config)
+
+
 def step_norms_by_hand(params, episode):
   """After each step, queries -> logits with the norms of that step."""
   net = conv.ConvNet(channels=(4, 4), head=WAY)
@@ -238,6 +270,7 @@ def test_steps_beyond_those_of_training_take_the_last_rate():
     ({'first_order': True, 'order_steps': 5}, 'choose one of them'),
     ({'step_norms': True, 'norm': 'none'}, 'step_norms=True needs a norm'),
     ({'step_norms': True, 'scope': 'head'}, "scope='all'"),
+    ({'adapt_step_norms': True}, 'needs step_norms=True'),
     ({'norm': 'instance'}, "norm = 'instance' is none of"),
     ({'backbone': 'resnet12', 'norm': 'none'}, 'resnet12 needs a norm'),
     ({'features': 'max'}, "features = 'max' is none of"),

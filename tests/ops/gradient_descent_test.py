@@ -68,6 +68,33 @@ def test_first_order_drops_the_curvature():
   assert jax.grad(outer)(v0, False)[0] == pytest.approx(0.63)
 
 
+@jax.custom_jvp
+def power(x):
+  """x^1.5, whose second derivative at 0 is infinite."""
+  return x * jnp.sqrt(x)
+
+
+power.defjvps(lambda tangent, out, x: 1.5 * jnp.sqrt(x) * tangent)
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_an_order_of_zero_evaluates_no_second_derivative(several):
+  rates = {'v': jnp.array([0.1, 0.3])}
+
+  def outer(v0, order):
+    loss = lambda value, k: jnp.sum(power(value['v']))
+    value, _ = gradient_descent.descend(loss, {'v': v0}, rates, order=order)
+    return jnp.sum(value['v'])
+
+  gradient = jax.grad(outer)
+  if several:  # as in a batch of episodes
+    gradient = jax.vmap(gradient, (0, None))
+  v0 = jnp.zeros((2, 3))
+  run = jax.jit(gradient)
+  np.testing.assert_array_equal(run(v0, jnp.float32(0)), 1.0)
+  assert not np.isfinite(run(v0, jnp.float32(1))).any()
+
+
 @pytest.mark.parametrize('order', [0.0, 0.25, 1.0])
 def test_order_is_the_fraction_of_the_curvature_that_is_kept(order):
   def outer(v0):

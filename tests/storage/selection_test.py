@@ -159,6 +159,19 @@ def test_a_trainable_entry_starts_from_the_entry_of_the_same_name(tmp_path):
     selection.graft({'own': upstream_params(0)}, 'own', tmp_path)
 
 
+def test_a_backbone_fills_a_network_that_has_a_head_of_its_own(tmp_path):
+  write(
+    tmp_path, core.TrainState(jnp.int32(3), {'net': upstream_params(4)}, ())
+  )
+  head = {'kernel': jnp.ones(2)}
+  mine = {'net': {**upstream_params(0), 'head': head}}
+  warm = selection.graft(mine, 'net', tmp_path)['net']
+  assert warm['w'][0, 0] == 4 and (warm['head']['kernel'] == 1).all()
+  # A learner may call its backbone otherwise.
+  trunk = selection.graft({'trunk': upstream_params(0)}, 'trunk', tmp_path)
+  assert trunk['trunk']['w'][0, 0] == 4
+
+
 def test_a_graft_that_does_not_fit_names_the_leaf_and_both_shapes(tmp_path):
   write(tmp_path, make_state(2, {'vae': upstream_params(7)}))
   wide, fits = upstream_params(0, 5), upstream_params(0)

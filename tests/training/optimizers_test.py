@@ -27,11 +27,33 @@ def test_schedules_by_hand():
   np.testing.assert_allclose(constant(77), 0.01)
 
 
-def test_a_schedule_longer_than_the_run_is_clipped_to_it():
-  schedule = optimizers.make_schedule(
-    optimizer_config(schedule='cosine', warmup_steps=100, learning_rate=1.0), 3
+@pytest.mark.parametrize('warmup', [0, 4])
+def test_the_rate_falls_at_each_milestone(warmup):
+  config = optimizer_config(
+    schedule='milestones', milestones=(0.1, 0.5), warmup_steps=warmup
   )
-  assert all(np.isfinite(schedule(t)) for t in range(4))
+  schedule = optimizers.make_schedule(config, 100)
+  rates = [float(schedule(step)) for step in (9, 10, 49, 50, 99)]
+  np.testing.assert_allclose(
+    rates, [0.01, 0.005, 0.005, 0.0025, 0.0025], rtol=1e-6
+  )
+
+
+def test_milestones_that_coincide_in_a_short_run_all_count():
+  config = optimizer_config(schedule='milestones', milestones=(0.34, 0.36))
+  schedule = optimizers.make_schedule(config, 3)
+  rates = [float(schedule(step)) for step in range(3)]
+  np.testing.assert_allclose(rates, [0.01, 0.0025, 0.0025], rtol=1e-6)
+
+
+def test_gradients_can_be_limited_element_by_element():
+  params = {'w': jnp.array([1.0, -2.0])}
+  optimizer = optimizers.make_optimizer(
+    optimizer_config(name='sgd', clip=5.0, clip_by='value'), 10
+  )
+  grads = {'w': jnp.array([3.0, -40.0])}
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  np.testing.assert_allclose(updates['w'], [-0.03, 0.05], rtol=1e-6)
 
 
 @pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
