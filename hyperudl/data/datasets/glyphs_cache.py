@@ -12,6 +12,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.data.datasets import glyphs
+from hyperudl.data.datasets import npy
 from hyperudl.storage import filesystem
 
 
@@ -69,12 +70,12 @@ def _read(path):
   if not os.path.lexists(path):
     return None, '', True
   try:
-    with np.load(path, allow_pickle=False) as file:
-      if 'recipe' not in file:
-        return None, 'is another data set, and stays as it is', False
-      if str(file['recipe']) != recipe_text():
-        return None, 'is of another version', True
-      images, digest = file['images'], str(file['sha256'])
+    file, _ = npy.read_npz(path, ('recipe', 'images', 'sha256'))
+    if 'recipe' not in file:
+      return None, 'is another data set, and stays as it is', False
+    if str(file['recipe']) != recipe_text():
+      return None, 'is of another version', True
+    images, digest = file['images'], str(file['sha256'])
   except Exception as error:  # zipfile, zlib, struct, ... raise their own
     return None, f'cannot be read ({filesystem.reason(error)})', True
   if _digest(images) != digest:
