@@ -114,6 +114,17 @@ def fault(tmp_path, content, file='mini-imagenet-cache-val.pkl'):
       "[class_dict]['a']: element 1 is 4; expected a row of the 4 images",
     ),
     (
+      {
+        'image_data': np.zeros((4, 6, 6, 3), np.uint8),
+        'class_dict': {'a': [0, 1, 2, 3], 'b': [1]},
+      },
+      "[class_dict]['b']: images are in several classes, or twice in one",
+    ),
+    (
+      {'image_data': [np.zeros((6, 6, 3), np.uint8), 'x'], 'class_dict': {}},
+      '[image_data]: a list, but not of arrays of one shape',
+    ),
+    (
       {'image_data': np.zeros((4, 6, 6, 3), np.uint8), 'class_dict': {'a': []}},
       "class 2 ('a') has 0 images",
     ),

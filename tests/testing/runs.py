@@ -23,46 +23,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 200
 SECONDS = 600  # no process here takes as long, whatever else runs
 
-# Runs `python -m <module> <flags>` for many flags: imports once, then forks.
-_FORK_MANY = """
-import importlib, json, os, runpy, sys, traceback
-
-def child(flags, path):
-  for number, name in ((1, 'out'), (2, 'err')):
-    os.dup2(os.open(f'{path}.{name}', os.O_CREAT | os.O_WRONLY), number)
-  sys.argv = [module, *flags]
-  code = 1
-  try:
-    runpy.run_module(module, run_name='__main__', alter_sys=True)
-    code = 0
-  except SystemExit as end:
-    code = end.code or 0
-  except BaseException:
-    traceback.print_exc()
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code)
-
-def reap():
-  pid, status = os.wait()
-  codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
-
-module, folder = sys.argv[1:3]
-importlib.import_module(module)
-del sys.modules[module]  # or runpy warns
-codes, running = {}, {}
-for i, flags in enumerate(json.loads(sys.argv[3])):
-  while len(running) >= 2:
-    reap()
-  pid = os.fork()
-  if not pid:
-    child(flags, f'{folder}/{i}')
-  running[pid] = i
-while running:
-  reap()
-print(json.dumps([codes[i] for i in range(len(codes))]))
-"""
-
 
 class Result(NamedTuple):
   """Exit code and output of a process that has ended."""
@@ -171,30 +131,20 @@ def call(main, *flags, **options):
 
 def call_many(main, commands):
   """Run `python -m hyperudl.<main>` for each of a list of flags."""
+  module = f'hyperudl.{main}'
+  pairs = [(module, [str(flag) for flag in flags]) for flags in commands]
   with tempfile.TemporaryDirectory() as folder:
-    texts = json.dumps([[str(flag) for flag in flags] for flags in commands])
-    command = [
-      sys.executable,
-      '-c',
-      _FORK_MANY,
-      f'hyperudl.{main}',
-      folder,
-      texts,
-    ]
     done = subprocess.run(
-      command,
+      [sys.executable, '-m', 'tests.testing.forking', folder],
+      input=json.dumps(pairs),
       cwd=ROOT,
       env=environment(),
       capture_output=True,
       text=True,
       timeout=SECONDS,
     )
-    assert done.returncode == 0, done.stderr
-    read = lambda i, name: pathlib.Path(folder, f'{i}.{name}').read_text()
-    return [
-      Result(code, read(i, 'out'), read(i, 'err'))
-      for i, code in enumerate(json.loads(done.stdout))
-    ]
+  assert done.returncode == 0, done.stderr
+  return [Result(*result[:3]) for result in json.loads(done.stdout)]
 
 
 @functools.cache

@@ -9,6 +9,7 @@ tieredImageNet: `{train,val,test}_images.npz` and `{train,val,test}_labels.pkl`.
 
 import glob
 import os
+import reprlib
 
 import numpy as np
 
@@ -153,25 +154,36 @@ def _entry(content, path, *keys):
   for key in keys:
     if isinstance(content, dict) and key in content:
       return content[key]
-  held = list(content) if isinstance(content, dict) else type(content).__name__
+  is_dict = isinstance(content, dict)
+  held = reprlib.repr(list(content)) if is_dict else type(content).__name__
   raise BadInput(f'{path}: expected a dict with {keys[0]!r}, found {held}')
 
 
 def _to_pixels(images, where):
-  try:
-    mapped = isinstance(images, np.memmap)
-    images = images if mapped else np.asarray(images)
-  except ValueError:
-    raise BadInput(f'{where}: images of different shapes') from None
+  if isinstance(images, list):
+    arrays = [isinstance(image, np.ndarray) for image in images]
+    shapes = {image.shape for image in images} if all(arrays) else ()
+    if len(shapes) != 1:
+      raise BadInput(
+        f'{where}: a list, but not of arrays of one shape; save one array'
+      )
+    images = np.stack(images)
+  if not isinstance(images, np.ndarray):
+    raise BadInput(f'{where}: {type(images).__name__}; expected an array')
   return checks.to_pixels(images, 4, where, '[n, H, W, C]')
 
 
 def _to_integers(values, where):
-  try:
-    values = np.asarray(values)
-  except ValueError:
-    values = np.zeros((0, 0))
-  if values.ndim != 1 or (values.size and values.dtype.kind not in 'iu'):
+  # NumPy would make a text of each entry if one of them is a text.
+  if isinstance(values, list) and all(
+    isinstance(value, int | np.integer) for value in values
+  ):
+    values = np.array(values)
+  if (
+    not isinstance(values, np.ndarray)
+    or values.ndim != 1
+    or (values.size and values.dtype.kind not in 'iu')
+  ):
     raise BadInput(f'{where}: expected a list of integers')
   return values.astype(np.int64)
 
@@ -194,11 +206,15 @@ def _read_class_dict(path):
     raise BadInput(
       f'{path}[class_dict]: {type(rows_of).__name__}; expected a dict'
     )
+  left = len(images)
   for name, rows in rows_of.items():
-    where = f'{path}[class_dict][{str(name)!r}]'
+    where = f'{path}[class_dict][{reprlib.repr(str(name))}]'
     rows = _to_integers(rows, where)
     expected = f'a row of the {len(images)} images'
     _check_range(rows, len(images), where, expected)
+    left -= len(rows)
+    if left < 0:  # rows that repeat could take any amount of memory
+      raise BadInput(f'{where}: images are in several classes, or twice in one')
     yield str(name), _take(images, rows)
 
 
@@ -225,8 +241,11 @@ def _by_label(images, where, labels, labels_where):
       f'{labels_where}: {len(images)} images but {len(labels)} labels'
     )
   _check_range(labels, np.inf, labels_where, '0 or more')
-  for label in np.unique(labels):
-    yield f'{label:04d}', _take(images, np.flatnonzero(labels == label))
+  order = np.argsort(labels, kind='stable')
+  values, starts = np.unique(labels[order], return_index=True)
+  class_table.check_count(len(values), labels_where)
+  for label, rows in zip(values, np.split(order, starts[1:])):
+    yield f'{label:04d}', _take(images, rows)
 
 
 def _take(images, rows):

@@ -17,6 +17,7 @@ _SYNONYMS = {
   'valid': 'valid|val|validation|dev|devel|development',
   'test': 'test|testing|tst',
 }
+MAX_CLASSES = 200_000  # ImageNet has 21,841
 UNUSED = 'none'  # marks a class that is in none of the splits
 # Optional arrays of a file, one string per class; also fields of a `Table`.
 STRINGS = ('class_names', 'alphabets', 'split')
@@ -78,9 +79,19 @@ def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Table:
     base = checks.to_pixels(images, 5, f'{where}[images]', _BLOCKS)
     base = base.reshape(-1, *base.shape[2:])
     counts = np.full(len(images), images.shape[1])
+  check_count(len(counts), where)
   names.setdefault('class_names', default_names(len(counts)))
   blocks = np.split(base, np.cumsum(counts)[:-1])
   return check(Table(where, blocks, base=base, **names))
+
+
+def check_count(classes: int, where: str) -> None:
+  """Refuse a number of classes that would take minutes and gigabytes."""
+  if classes > MAX_CLASSES:
+    raise BadInput(
+      f'{where}: {classes} classes, more than the {MAX_CLASSES} that are read; '
+      'are the labels those of the images?'
+    )
 
 
 def default_names(classes: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.data.datasets import glyphs
+from hyperudl.data.datasets import npy
 from hyperudl.storage import filesystem
 
 
@@ -69,19 +70,19 @@ def _read(path):
   if not os.path.lexists(path):
     return None, ''
   try:
-    with np.load(path, allow_pickle=False) as file:
-      if 'recipe' not in file:
-        raise core.BadInput(
-          f'{path}: glyphs is the name of the built-in set, and this is '
-          'another; rename it'
-        )
-      if str(file['recipe']) != recipe_text():
-        return None, 'is of another version'
+    file, _ = npy.read_npz(path, ('recipe', 'images', 'sha256'))
+    recipe = file.get('recipe')
+    if recipe is not None:
       images, digest = file['images'], str(file['sha256'])
-  except core.BadInput:
-    raise
   except Exception as error:  # zipfile, zlib, struct, ... raise their own
     return None, f'cannot be read ({filesystem.reason(error)})'
+  if recipe is None:
+    raise core.BadInput(
+      f'{path}: glyphs is the name of the built-in set, and this is another; '
+      'rename it'
+    )
+  if str(recipe) != recipe_text():
+    return None, 'is of another version'
   if _digest(images) != digest:
     return None, 'is damaged (its pixels do not match its checksum)'
   return images, ''

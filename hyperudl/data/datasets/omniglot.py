@@ -3,7 +3,6 @@
 import collections
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
@@ -11,12 +10,14 @@ from hyperudl.core import BadInput
 from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import image_file
+from hyperudl.data.datasets import npy
 from hyperudl.data.datasets import splits
 
 PARTS = ('background', 'evaluation')
 # Of the 30 background alphabets 5 are valid; where the evaluation alphabets
 # are missing, 5 more are test.
 _FRACTION = 1 / 6
+_EXPANSION = 4  # most bytes of images for each byte of a zip file
 
 
 def read(source: str, image_size: int = 28, seed: int = 0) -> class_table.Table:
@@ -103,10 +104,13 @@ def _read_zip(place):
   fault = 'not a zip file, or damaged'
   with (
     checks.reading(place, fault, 'download it again'),
-    zipfile.ZipFile(place) as archive,
+    npy.open_zip(place) as archive,
   ):
-    names = [name for name in archive.namelist() if name.endswith('.png')]
-    return [(name, archive.read(name)) for name in names]
+    infos = [i for i in archive.infolist() if i.filename.endswith('.png')]
+    size, file_size = sum(i.file_size for i in infos), os.path.getsize(place)
+    if size > _EXPANSION * file_size:  # PNG is compressed already
+      raise BadInput(f'{place}: {file_size} bytes cannot hold {size} of images')
+    return [(info.filename, archive.read(info)) for info in infos]
 
 
 def _split(alphabets, parts, seed):

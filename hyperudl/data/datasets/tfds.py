@@ -5,12 +5,14 @@ read. Files in array_record format can be read without TensorFlow; those in the
 default tfrecord format cannot.
 """
 
+import io
 import json
 import os
 import pathlib
 
 from absl import logging
 import numpy as np
+from PIL import Image
 
 from hyperudl.core import BadInput
 from hyperudl.data.datasets import checks
@@ -18,9 +20,15 @@ from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import splits
 
+# Names of classes in features.json, and those whose modules may be imported.
+_CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
+_FEATURES = 'tensorflow_datasets.core.features.'
 # Our name of each TFDS split. Others, such as Omniglot's `small1`, are subsets
 # of these.
 _SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
+MAX_PIXELS = 1 << 24  # of an image
+SPARE_BYTES = 1 << 27  # that the images of a small set may take
+_EXPANSION = 8  # and for each byte of a large one
 _VALID_FRACTION = 1 / 6  # of train, if test has different classes
 
 
@@ -58,21 +66,38 @@ def read(source: str, image_size: int = 0, seed: int = 0) -> class_table.Table:
       f'{folder}: has features {", ".join(info.features)}; expected image and '
       'label'
     )
-  images: dict = {}  # label -> split -> list of images
-  alphabets: dict[int, int] = {}
-  for row, name, example in _examples(builder, folder):
-    where = f'{folder}[{name}][{row}]'
-    label = int(example[label_key])
-    image = _prepare(example[image_key], info.name, size, where)
-    parts = images.setdefault(label, {})
-    parts.setdefault(_SPLITS.get(name, 'train'), []).append(image)
-    if 'alphabet' in example:
-      alphabets[label] = int(example['alphabet'])
+  keys = image_key, label_key
+  images, alphabets = _read_images(builder, folder, keys, size)
   names, groups = _names(info.features[label_key], sorted(images)), None
   if len(alphabets) == len(images):
     numbers = [alphabets[label] for label in sorted(images)]
     groups = _names(info.features['alphabet'], numbers)
   return _make_table(images, names, groups, folder, seed)
+
+
+def _read_images(builder, folder, keys, size):
+  """Return label -> split -> list of images, and label -> alphabet."""
+  image_key, label_key = keys
+  feature = builder.info.features[image_key]
+  images: dict = {}  # label -> split -> list of images
+  alphabets: dict[int, int] = {}
+  left = SPARE_BYTES + _EXPANSION * _record_bytes(folder)
+  for row, name, example in _examples(builder, folder, image_key):
+    where = f'{folder}[{name}][{row}]'
+    label = int(example[label_key])
+    image = _decode(feature, example[image_key], where)
+    image = _prepare(image, builder.info.name, size, where)
+    left -= image.nbytes
+    if left < 0:
+      raise BadInput(
+        f'{where}: these images would take {_EXPANSION} times as much memory '
+        'as their files; set --image_size'
+      )
+    parts = images.setdefault(label, {})
+    parts.setdefault(_SPLITS.get(name, 'train'), []).append(image)
+    if 'alphabet' in example:
+      alphabets[label] = int(example['alphabet'])
+  return images, alphabets
 
 
 def _find(source):
@@ -124,6 +149,40 @@ def _metadata(folder):
     return {}
 
 
+def _check_features(folder):
+  """Refuse features of other packages, whose modules would be imported."""
+  path = pathlib.Path(folder, 'features.json')
+  pending = [json.loads(path.read_text('utf-8'))]
+  while pending:
+    value = pending.pop()
+    if isinstance(value, list):
+      pending += value
+    for key, entry in value.items() if isinstance(value, dict) else ():
+      pending.append(entry)
+      if key in _CLASS_KEYS and not str(entry).startswith(_FEATURES):
+        raise BadInput(
+          f'{path}: the feature {str(entry)[:100]!r} is not one of '
+          'tensorflow-datasets; prepare the set without it'
+        )
+
+
+def _record_bytes(folder):
+  return sum(path.stat().st_size for path in pathlib.Path(folder).iterdir())
+
+
+def _decode(feature, data, where):
+  """Decode an image of a record unless it has too many pixels."""
+  with checks.reading(where, 'a damaged image', 'prepare the set again'):
+    with Image.open(io.BytesIO(data)) as image:
+      width, height = image.size
+    if width * height > MAX_PIXELS:
+      raise BadInput(
+        f'{where}: an image of {width}x{height} pixels; at most {MAX_PIXELS} '
+        'are read'
+      )
+    return feature.decode_example_np(data)
+
+
 def _make_builder(folder):
   info = _metadata(folder)
   form = info.get('fileFormat', 'tfrecord')
@@ -141,11 +200,15 @@ def _make_builder(folder):
       'tensorflow-datasets importlib_resources'
     ) from None
   with checks.reading(folder, 'cannot be read', _advice(folder)):
+    _check_features(folder)
     return tfds.builder_from_directory(folder)
 
 
-def _examples(builder, folder):
+def _examples(builder, folder, image_key):
   """Yield (row, split, example) of all examples of `_SPLITS`, or of all."""
+  from tensorflow_datasets import decode
+
+  decoders = {image_key: decode.SkipDecoding()}
   known = [name for name in _SPLITS if name in builder.info.splits]
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)  # hides a hint at OpenCV
@@ -153,7 +216,8 @@ def _examples(builder, folder):
     for split in known or list(builder.info.splits):
       where = f'{folder} ({split})'
       with checks.reading(where, 'cannot be read', _advice(folder)):
-        for row, example in enumerate(builder.as_data_source(split)):
+        source = builder.as_data_source(split, decoders=decoders)
+        for row, example in enumerate(source):
           yield row, split, example
   finally:
     logging.set_verbosity(verbosity)

@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+from hyperudl.data.datasets import class_table
+from tests.testing import errors
 from tests.testing import image_sets
 
 
@@ -243,3 +245,9 @@ def test_a_class_in_two_splits_under_two_names_is_refused(tmp_path):
 def test_blank_classes_are_not_taken_for_copies(tmp_path):
   image_sets.save(tmp_path, images=np.zeros((9, 2, 6, 6), np.uint8))
   assert len(image_sets.load(tmp_path, 'train').counts) == 6
+
+
+def test_a_million_classes_are_refused():
+  arrays = {'images': np.zeros((10**6, 1, 8, 8), np.uint8)}
+  message = errors.refusal(class_table.from_arrays, arrays, 'set.npz')
+  assert '1000000 classes, more than the 200000 that are read' in message

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from hyperudl.data.datasets import tfds
 from tests.data.datasets import omniglot_test
 from tests.testing import image_sets
 
@@ -106,6 +107,26 @@ def test_two_classes_of_one_name_are_refused_by_name(tmp_path):
   labels.write_text(labels.read_text().replace('digit3\n', 'digit2\n'))
   line = image_sets.refused(tmp_path, 'tfds', folder)
   assert 'digit2' in line and 'Traceback' not in line
+
+
+def test_modules_that_a_prepared_set_names_are_not_imported(tmp_path):
+  folder = unpack(tmp_path, 'tiny_digits') / '1.0.0'
+  path = folder / 'features.json'
+  name = 'tensorflow_datasets.core.features.image_feature.Image'
+  path.write_text(path.read_text().replace(name, 'antigravity.Image'))
+  line = image_sets.refused(tmp_path, 'tfds', folder)
+  assert "the feature 'antigravity.Image' is not one of tensorflow-data" in line
+  assert 'antigravity' not in sys.modules
+
+
+def test_images_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+  folder = unpack(tmp_path, 'tiny_digits')
+  monkeypatch.setattr(tfds, 'SPARE_BYTES', -(10**7))
+  line = image_sets.refused(tmp_path, 'tfds', folder)
+  assert '8 times as much memory as their files; set --image_size' in line
+  monkeypatch.setattr(tfds, 'MAX_PIXELS', 100)
+  line = image_sets.refused(tmp_path, 'tfds', folder)
+  assert 'an image of 14x14 pixels; at most 100 are read' in line
 
 
 def test_without_tensorflow_datasets_it_says_what_to_install(
