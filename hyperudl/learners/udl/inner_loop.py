@@ -30,6 +30,7 @@ class Trace(NamedTuple):
   metrics: dict[str, jax.Array]  # f32[] each
   v: core.PyTree = None  # after each step, leaves f32[K, ...]; None for K = 0
   auxiliary: jax.Array | float = 0.0  # f32[], auxiliary losses at v_0
+  network: target_network.Network | None = None  # under v, before k-means
 
 
 def has_unsupervised_adaptation(config: Config) -> bool:
@@ -105,6 +106,7 @@ def adapt(
   if 'shift' in v:
     trace.metrics.update(shift.metrics(config, params, v['shift'], shifted))
   network = steps.network_under(config, params, network, shifted, v)
+  trace = trace._replace(network=network)
   if config.cluster:
     trace.metrics.update(gate_cluster=gates.mass, gate_scale=gates.scale)
     tau, learned = jnp.exp(network.log_scale), params['inner']['cluster']
@@ -175,12 +177,13 @@ def networks_after(
     return []
   values = [
     jax.tree.map(lambda leaf: leaf[k], trace.v)
-    for k in range(config.inner_steps)
+    for k in range(config.inner_steps - 1)
   ]
   images = select_shifted(select_images(support))
-  return [
+  earlier = [
     steps.network_under(config, params, network, images, v) for v in values
   ]
+  return [*earlier, trace.network]
 
 
 def refine_prototypes(
