@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import json
 import pathlib
+import shlex
 import sys
+import tempfile
 
 from absl import logging
 from ml_collections import config_dict
@@ -20,6 +22,8 @@ from hyperudl import core
 from hyperudl.core import config as config_lib
 from hyperudl.storage import filesystem
 from hyperudl.training import setup
+
+EVALUATIONS = 'evaluations'  # in the names of jobs
 
 
 def page_of(arguments: argparse.Namespace) -> page_lib.Page:
@@ -126,7 +130,7 @@ def set_aside(workdir: pathlib.Path, reason: str) -> None:
 def jobs_of(
   arguments: argparse.Namespace, records: dict[tuple, dict]
 ) -> dict[tuple, jobs.Job]:
-  """Return a job for each training and evaluation that may be missing.
+  """Return jobs for the trainings and evaluations that may be missing.
 
   Args:
     arguments: of `run.py`.
@@ -134,8 +138,8 @@ def jobs_of(
       measured again if the run has been deleted.
 
   Returns:
-    (row, seed) or (row, seed, result) -> job, all rows of a seed first; a row
-    is evaluated once it is trained. Runs of other settings are set aside.
+    (row, seed) or (row, seed, EVALUATIONS) -> job, all rows of a seed first; a
+    row is evaluated once it is trained. Runs of other settings are set aside.
   """
   made, rows = {}, page_of(arguments).rows
   for seed, row in order(arguments):
@@ -145,9 +149,9 @@ def jobs_of(
     if arguments.recorded and recorded and not workdir.exists():
       continue
     _add_training(arguments, made, row, seed)
-    for name, flags in evaluations.items():
-      work = functools.partial(_evaluate, arguments, workdir, name, flags)
-      made[row, seed, name] = jobs.Job(work, {(row, seed)})
+    if evaluations:
+      work = functools.partial(_evaluate, arguments, workdir, evaluations)
+      made[row, seed, EVALUATIONS] = jobs.Job(work, {(row, seed)})
   return made
 
 
@@ -191,20 +195,36 @@ def _train(arguments, row, seed):
   )
 
 
-def _evaluate(arguments, workdir, name, flags):
-  """Make one result, unless it exists as it is asked for."""
-  if (workdir / 'eval' / f'{name}_episodes.npz').exists():
-    reason = evaluations.stale(workdir, name, flags)
-    if not reason:
-      return
+def _evaluate(arguments, workdir, wanted):
+  """Make the results of a run that do not exist as asked for, in one process.
+
+  Args:
+    arguments: of `run.py`.
+    workdir: of the run.
+    wanted: name of a result -> flags.
+  """
+  lines = [
+    shlex.join([f'--data_dir={arguments.data_dir}', *flags])
+    for name, flags in wanted.items()
+    if _is_missing(workdir, name, flags)
+  ]
+  if not lines:
+    return
+  with tempfile.NamedTemporaryFile('w', suffix='.txt') as file:
+    file.write(''.join(f'{line}\n' for line in lines))
+    file.flush()
+    where = f'--workdir={workdir}', '--once'
+    call('evaluate', *where, f'--overrides={file.name}')
+
+
+def _is_missing(workdir, name, flags):
+  """Return whether there is no such result, or another one of that name."""
+  if not (workdir / 'eval' / f'{name}_episodes.npz').exists():
+    return True
+  reason = evaluations.stale(workdir, name, flags)
+  if reason:
     logging.warning('stale: %s of %s: %s', name, workdir, reason)
-  call(
-    'evaluate',
-    f'--workdir={workdir}',
-    '--once',
-    f'--data_dir={arguments.data_dir}',
-    *flags,
-  )
+  return bool(reason)
 
 
 def call(module: str, *flags: str) -> None:

@@ -33,9 +33,9 @@ wait "$evaluator"
 
 say 'Results on the test alphabets, 5-way 1-shot'
 for shift in none training heldout; do
-  python -m hyperudl.evaluate --workdir="$run" --once --tag="$shift" \
-    "$devices" --episodes=600 --config.data.shift="$shift"
-done
+  echo "--config.data.shift=$shift --tag=$shift"
+done | python -m hyperudl.evaluate --workdir="$run" --once "$devices" \
+  --episodes=600 --overrides=/dev/stdin
 python -m experiments.summary "$run"
 echo
 echo "Total: $((SECONDS - started)) s. Look at it: tensorboard --logdir runs"

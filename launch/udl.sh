@@ -17,12 +17,11 @@ python -m hyperudl.train --config="configs/udl.py:inner,$dataset" \
   --workdir="$run" --config.init_from.base="$run-base" "${flags[@]}" "$@"
 
 for shift in none training heldout; do
-  python -m hyperudl.evaluate --workdir="$run" --once "$devices" \
-    --config.data.shift="$shift" --tag="$shift"
+  echo "--config.data.shift=$shift --tag=$shift"
   for source in mean other; do
-    python -m hyperudl.evaluate --workdir="$run" --once "$devices" \
-      --config.data.shift="$shift" --config.episode.emit_from="$source" \
-      --tag="$shift-emit-$source"
+    echo "--config.data.shift=$shift --config.episode.emit_from=$source" \
+      "--tag=$shift-emit-$source"
   done
-done
+done | python -m hyperudl.evaluate --workdir="$run" --once "$devices" \
+  --overrides=/dev/stdin
 python -m experiments.summary "$run"

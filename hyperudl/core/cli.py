@@ -8,6 +8,7 @@ SIGTERM. Errors of `core.Error` carry theirs.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import logging as python_logging
 import os
 import pathlib
@@ -56,17 +57,32 @@ def run_with_overrides(
   Arguments --config.x.y=v are taken out of the command line and passed on as
   {'x.y': 'v'}: they change the config that a run has stored.
   """
-  changes, rest = {}, sys.argv[:1]
-  for argument in sys.argv[1:]:
+  try:
+    changes, rest = split_changes(sys.argv[1:])
+  except core.BadInput as error:
+    fail(error.exit_code, error)
+  sys.argv = [sys.argv[0], *rest]
+  run(lambda argv: main(argv, changes))
+
+
+def split_changes(
+  arguments: Sequence[str],
+) -> tuple[dict[str, str], list[str]]:
+  """Divide arguments into {'x.y': 'v'} of --config.x.y=v, and all others.
+
+  Raises:
+    core.BadInput: for a --config.x.y without a value.
+  """
+  changes, rest = {}, []
+  for argument in arguments:
     name, equals, value = argument.lstrip('-').partition('=')
     if argument.startswith('-') and name.startswith('config.'):
       if not equals:
-        fail(core.BadInput.exit_code, f'write {argument}=VALUE')
+        raise core.BadInput(f'write {argument}=VALUE')
       changes[name.removeprefix('config.')] = value
     else:
       rest.append(argument)
-  sys.argv = rest
-  run(lambda argv: main(argv, changes))
+  return changes, rest
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
@@ -88,24 +104,25 @@ def run(main: Callable[[list[str]], Any]) -> None:
     except KeyboardInterrupt:
       fail(INTERRUPTED, 'interrupted')
     except RuntimeError as error:
-      _fail_if_out_of_memory(error)
+      if out_of_memory := as_out_of_memory(error):
+        fail(out_of_memory.exit_code, out_of_memory)
       raise
 
   app.run(guarded, flags_parser=_parse)
 
 
-def _fail_if_out_of_memory(error):
-  """End the process if an error of XLA says that a device is full."""
+def as_out_of_memory(error: RuntimeError) -> core.OutOfMemory | None:
+  """Return an error of XLA as what to tell the user if a device is full."""
   from_xla = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
-  if from_xla and 'RESOURCE_EXHAUSTED' in str(error):
-    reason = ' '.join(str(error).splitlines()[0].split())[:160]
-    fail(
-      core.OutOfMemory.exit_code,
-      f'the device has too little memory ({reason}): make config.batch or '
-      'config.chunk (episodes at once, with strategy=vmap) smaller, or '
-      'choose --config.strategy=scan; for evaluation config.eval.batch. On '
-      'a CPU fewer --cpu_devices need less',
-    )
+  if not from_xla or 'RESOURCE_EXHAUSTED' not in str(error):
+    return None
+  reason = ' '.join(str(error).splitlines()[0].split())[:160]
+  return core.OutOfMemory(
+    f'the device has too little memory ({reason}): make config.batch or '
+    'config.chunk (episodes at once, with strategy=vmap) smaller, or '
+    'choose --config.strategy=scan; for evaluation config.eval.batch. On '
+    'a CPU fewer --cpu_devices need less'
+  )
 
 
 def _parse(argv):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import functools
 from typing import Any
 import zlib
 
@@ -16,9 +15,9 @@ from hyperudl.core.config import ConfigDict
 from hyperudl.data import episodes
 from hyperudl.data.language import task_set
 from hyperudl.evaluation import calibration
+from hyperudl.evaluation import resources as resources_lib
 from hyperudl.evaluation import statistics
 from hyperudl.ops import losses
-from hyperudl.training import episode_batching
 from hyperudl.training import setup
 from hyperudl.training import train_step
 
@@ -54,42 +53,42 @@ def fingerprint(query_rows: np.ndarray, query_y: np.ndarray) -> int:
   return zlib.crc32(stacked.tobytes())
 
 
+_pixel_accuracies = jax.jit(jax.vmap(pixel_nearest_neighbour))
+
+
 class Evaluator:
   """Evaluates parameters on the fixed episodes of one split."""
 
-  def __init__(self, config: ConfigDict, split: str, count: int):
+  def __init__(
+    self,
+    config: ConfigDict,
+    split: str,
+    count: int,
+    resources: resources_lib.Resources | None = None,
+  ):
     """Load the data of `split`; nothing is compiled yet.
 
     Args:
       config: of the run, with overrides applied.
       split: 'train', 'valid', 'test' or 'all'.
       count: number of episodes.
+      resources: shared with other evaluators, by default its own.
 
     Raises:
       core.BadInput: if the data cannot fill the config's episodes.
     """
     setup.check(config)
     self.config, self.split, self.count = config, split, count
-    self._learner = setup.make_learner(config)
-    self._dataset = setup.load_data(config, split)
-    if isinstance(self._dataset, task_set.TaskSet):
-      # Each task once, shuffled, so that the first ones are of all kinds.
-      tasks = len(self._dataset.names)
+    self._resources = resources or resources_lib.Resources()
+    self._programs = self._resources.programs(config)
+    data = self._resources.dataset(config, split)
+    if isinstance(data, task_set.TaskSet):
+      tasks = len(data.names)  # each is taken once
       self.count = min(count, -(-tasks // max(config.episode.tasks, 1)))
-      order = np.random.default_rng(2023).permutation(tasks)
-      self._dataset = task_set.reordered(self._dataset, order)
     self._draw = self.make_draw(config)
-    several = jax.device_count() > 1
-    self._mesh = episode_batching.make_mesh() if several else None
-    make_step = functools.partial(
-      train_step.make_eval_step,
-      self._learner,
-      precision=config.matmul_precision,
-    )
-    self._step = make_step(mesh=self._mesh)
-    self._single_step = make_step()  # on one device, any number of episodes
-    self._visual_step = make_step(visuals=True)
-    self._pixel_accuracy = jax.jit(jax.vmap(pixel_nearest_neighbour))
+    devices = self._resources.mesh.size if self._resources.mesh else 1
+    size = min(config.eval.batch, self.count)
+    self._size = -(-size // devices) * devices  # episodes of a call
 
   def make_draw(self, config: ConfigDict) -> Callable:
     """Return the function that draws other episodes of the same data.
@@ -100,13 +99,7 @@ class Evaluator:
     Raises:
       core.BadInput: if the data cannot fill the config's episodes.
     """
-    episodes.check_fits(config, self._dataset, self.split)
-    training_set = None
-    if config.episode.emit_from != 'own':
-      training_set = setup.load_data(config, 'train')
-    return episodes.make_draw(
-      config, self._dataset, train=False, training_set=training_set
-    )
+    return self._resources.draw(config, self.split)
 
   def batch(
     self, start: int, count: int, draw: Callable | None = None
@@ -122,12 +115,20 @@ class Evaluator:
     fold = jax.vmap(lambda key: jax.random.fold_in(key, EVAL_KEY))
     return (draw or self._draw)(keys, start + jnp.arange(count)), fold(keys)
 
+  def _local_batch(self, start, draw=None):
+    """Draw this process's part of the episodes of the call that begins there.
+
+    It is always a full one, so that one program serves; extra episodes are cut.
+    """
+    rows = distributed.local_slice(self._size)
+    return self.batch(start + rows.start, rows.stop - rows.start, draw)
+
   def param_shapes(self) -> core.PyTree:
     """Return the shapes of the learner's parameters for these episodes."""
-    batch, keys = self.batch(0, 1)
-    episode = jax.tree.map(lambda leaf: leaf[0], batch)
+    first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
+    episode, key = jax.eval_shape(first, self._local_batch(0))
     try:
-      return jax.eval_shape(self._learner.init, keys[0], episode)
+      return self._programs.init.eval_shape(key, episode)
     except (TypeError, ValueError) as error:
       raise core.BadInput(
         f'learner {self.config.learner.name!r} cannot run on these '
@@ -150,18 +151,15 @@ class Evaluator:
       stop: becomes true when the evaluation should end; then None is returned.
       draw: as in `batch`.
     """
-    devices = self._mesh.size if self._mesh else 1
-    size = min(self.config.eval.batch, self.count)
-    size = -(-size // devices) * devices
-    parts, rows = [], distributed.local_slice(size)
-    params = train_step.place(params, self._mesh)
-    for start in range(0, self.count, size):
+    parts, mesh = [], self._resources.mesh
+    params = train_step.place(params, mesh)
+    for start in range(0, self.count, self._size):
       if distributed.any_process(stop):
         return None
-      # Always a full batch, so that one program serves; extra episodes are cut.
-      batch, keys = self.batch(start + rows.start, rows.stop - rows.start, draw)
-      inputs = distributed.to_global_arrays((batch, keys), self._mesh)
-      metrics = {**self._step(params, *inputs), **self._describe(batch)}
+      batch, keys = self._local_batch(start, draw)
+      inputs = distributed.to_global_arrays((batch, keys), mesh)
+      metrics = {**self._programs.step(params, *inputs)}
+      metrics |= self._describe(batch)
       parts.append(distributed.gather_to_host(metrics))
     values = {
       name: np.concatenate([part[name] for part in parts])[: self.count]
@@ -180,19 +178,19 @@ class Evaluator:
     if not self.config.episode.tasks:
       names.append('group')
       if 'family' in extra:
-        values['accuracy_pixels'] = self._pixel_accuracy(batch)
+        values['accuracy_pixels'] = _pixel_accuracies(batch)
     return values | {name: extra[name] for name in names if name in extra}
 
   def visuals(self, params: core.PyTree) -> tuple[core.Episode, Metrics]:
     """Return the first episode and the metrics of it that are drawn."""
-    return self._first(params, self._visual_step)
+    return self._first(params, self._programs.visual_step)
 
   def first_metrics(self, params: core.PyTree) -> Metrics:
     """Return the metrics of the first episode."""
-    return self._first(params, self._single_step)[1]
+    return self._first(params, self._programs.single_step)[1]
 
   def _first(self, params, step):
-    batch, keys = self.batch(0, 1)
+    batch, keys = jax.tree.map(lambda leaf: leaf[:1], self._local_batch(0))
     pair = batch, step(params, batch, keys)
     return jax.tree.map(lambda leaf: np.asarray(leaf[0]), pair)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pathlib
 import time
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 
@@ -14,6 +15,7 @@ from hyperudl.core import config as config_lib
 from hyperudl.core import distributed
 from hyperudl.core.config import ConfigDict
 from hyperudl.evaluation import evaluator as evaluator_lib
+from hyperudl.evaluation import resources as resources_lib
 from hyperudl.storage import checkpoints
 from hyperudl.storage import filesystem
 from hyperudl.storage import metrics
@@ -46,47 +48,54 @@ def format_row(name: str, step: int, row: Mapping[str, Any]) -> str:
 def _report(workdir, name, step, row, values, save_predictions):
   """Print the line of a result, and write it with its episodes' numbers."""
   logging.info('%s', format_row(name, step, row))  # shown, whatever the disk
-  arrays = {
-    key: array
-    for key, array in values.items()
-    if save_predictions or key not in ('probabilities', 'y')
-  }
+  hidden = () if save_predictions else ('probabilities', 'y')
+  arrays = {key: values[key] for key in values if key not in hidden}
   metrics.write_evaluation(workdir, name, step, row, arrays)
+
+
+class Request(NamedTuple):
+  """One evaluation of a checkpoint of a run, which is written as one result."""
+
+  config: ConfigDict  # of the run, with overrides applied
+  # 'latest', 'best', 'best_ensemble' (its line has the best) or a number.
+  step: str = 'latest'
+  split: str = 'test'  # one of SPLITS
+  tag: str = ''  # name of the overrides
+  save_predictions: bool = False  # keep the probabilities of every query
+  uncertainty: bool = False  # evaluate calibration and unknown classes instead
+  out: StrPath = ''  # folder for the results in place of the workdir
+
+  @property
+  def name(self) -> str:
+    """The name of the result, as in `eval/NAME.jsonl`."""
+    parts = self.tag, 'uncertainty' * self.uncertainty, self.split
+    return '-'.join(part for part in parts if part)
 
 
 def evaluate_once(
   workdir: StrPath,
-  config: ConfigDict,
-  step: str,
-  split: str,
-  tag: str = '',
-  save_predictions: bool = False,
+  request: Request,
   stop: Any = (),
-  out: StrPath = '',
+  resources: resources_lib.Resources | None = None,
 ) -> dict[str, Any] | None:
   """Evaluate one checkpoint and append a line.
 
   Args:
     workdir: of the run.
-    config: of the run, with overrides applied.
-    step: 'latest', 'best', 'best_ensemble' or a number. The line of an
-      ensemble has the best step, and all of them as `ensemble`.
-    split: one of SPLITS.
-    tag: '' or the name of the overrides.
-    save_predictions: keep the probabilities of every query.
+    request: without `uncertainty`.
     stop: becomes true when the evaluation should end.
-    out: folder for the results in place of the workdir.
+    resources: shared with other evaluations in this process.
 
   Returns:
     The row, metrics and `provenance`, or None if it was stopped.
   """
-  name = f'{tag}-{split}' if tag else split
-  metrics.evaluation_path(workdir, name)  # refuse a bad name now
-  evaluator = distributed.run_on_all(
-    lambda: evaluator_lib.Evaluator(config, split, config.eval.episodes)
-  )
+  metrics.evaluation_path(workdir, request.name)  # refuse a bad name now
+  config, split, step = request.config, request.split, request.step
+  resources = resources or resources_lib.Resources()
+  target = config, split, config.eval.episodes, resources
+  evaluator = distributed.run_on_all(lambda: evaluator_lib.Evaluator(*target))
   is_ensemble = step == 'best_ensemble'
-  steps, results = _run_steps(workdir, evaluator, step, stop)
+  steps, results = _run_steps(workdir, evaluator, step, stop, resources)
   if None in results:
     return None
   values = evaluator_lib.ensemble(results) if is_ensemble else results[0]
@@ -95,25 +104,20 @@ def evaluate_once(
   if is_ensemble:
     row['ensemble'] = steps
     logging.info(
-      'best_ensemble: the mean prediction of %d checkpoints, steps %s; '
-      'eval.keep_best = %d',
+      'best_ensemble: the mean of %d checkpoints, %s; eval.keep_best = %d',
       *(len(steps), steps, config.eval.keep_best),
     )
-  distributed.run_on_primary(
-    lambda: _report(
-      out or workdir, name, steps[0], row, values, save_predictions
-    )
-  )
+  target = request.out or workdir, request.name, steps[0], row, values
+  distributed.run_on_primary(lambda: _report(*target, request.save_predictions))
   return row
 
 
-def _run_steps(workdir, evaluator, step, stop):
+def _run_steps(workdir, evaluator, step, stop, resources):
   """Return (steps, [metrics of each]), several for 'best_ensemble'."""
   shapes = evaluator.param_shapes()
   names = [step]
   if step == 'best_ensemble':
-    tasks = evaluator.config.episode.tasks
-    if tasks:
+    if tasks := evaluator.config.episode.tasks:
       raise core.BadInput(
         '--step=best_ensemble averages predictions of one task, and this run '
         f'has sequences of {tasks}: choose best or a number'
@@ -124,9 +128,7 @@ def _run_steps(workdir, evaluator, step, stop):
   )
   steps, results = [], []
   for name in names:
-    checkpoint = distributed.run_on_all(
-      lambda name=name: selection.restore_step(workdir, name)
-    )
+    checkpoint = resources.checkpoint(workdir, name)
     distributed.assert_equal_across_processes(
       checkpoint.step, f'the checkpoint that they read as {name!r}'
     )
@@ -164,8 +166,9 @@ def poll(
     return
   with filesystem.acquire_lock(workdir, '.evaluator.lock'):
     config = adjust(setup.read_config(workdir))
+    count, resources = config.eval.episodes, resources_lib.Resources()
     evaluators = [
-      evaluator_lib.Evaluator(config, split, config.eval.episodes)
+      evaluator_lib.Evaluator(config, split, count, resources)
       for split in splits
     ]
     shapes = evaluators[0].param_shapes()

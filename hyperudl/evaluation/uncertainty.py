@@ -23,11 +23,11 @@ from hyperudl import core
 from hyperudl.core.config import ConfigDict
 from hyperudl.evaluation import calibration
 from hyperudl.evaluation import evaluator as evaluator_lib
+from hyperudl.evaluation import resources as resources_lib
 from hyperudl.evaluation import runner
 from hyperudl.evaluation import statistics
 from hyperudl.storage import checkpoints
 from hyperudl.storage import metrics
-from hyperudl.storage import selection
 from hyperudl.storage.filesystem import StrPath
 from hyperudl.training import setup
 
@@ -94,6 +94,7 @@ def evaluate_sides(
   config: ConfigDict,
   split: str,
   stop: Any = (),
+  resources: resources_lib.Resources | None = None,
 ) -> Sides | None:
   """Compute the metrics of inside and outside queries of a checkpoint.
 
@@ -102,12 +103,14 @@ def evaluate_sides(
     config: of the run, with overrides applied.
     split: of the data.
     stop: becomes true when the evaluation should end; then None is returned.
+    resources: shared with other evaluations in this process.
 
   Raises:
     core.BadInput: for a setting that `check` refuses or too few classes.
   """
   check(config)
-  evaluator = evaluator_lib.Evaluator(config, split, config.eval.episodes)
+  count = config.eval.episodes
+  evaluator = evaluator_lib.Evaluator(config, split, count, resources)
   way = config.episode.way
   wide = config.copy_and_resolve_references()
   with wide.unlocked():
@@ -207,39 +210,30 @@ def arrays(sides: Sides) -> evaluator_lib.Metrics:
 
 def evaluate_once(
   workdir: StrPath,
-  config: ConfigDict,
-  step: str,
-  split: str,
-  tag: str,
+  request: runner.Request,
   stop: Any = (),
-  out: StrPath = '',
+  resources: resources_lib.Resources | None = None,
 ) -> dict[str, Any] | None:
   """Evaluate queries of classes in the support and of others; append a line.
 
   Args:
     workdir: of the run.
-    config: of the run, with overrides applied.
-    step: 'latest', 'best' or a number.
-    split: of the data.
-    tag: '' or the name of the overrides; '-uncertainty' is added.
+    request: with `uncertainty`; its step is no ensemble.
     stop: becomes true when the evaluation should end.
-    out: folder for the results in place of the workdir.
+    resources: shared with other evaluations in this process.
 
   Returns:
     The row, or None if it was stopped.
   """
-  name = f'{tag}-uncertainty-{split}' if tag else f'uncertainty-{split}'
-  metrics.evaluation_path(workdir, name)  # refuse a bad name now
+  metrics.evaluation_path(workdir, request.name)  # refuse a bad name now
+  config, split, step = request.config, request.split, request.step
   trained = _with_training_data(workdir, config)
-  same = trained.data.dataset == config.data.dataset
-  if step == 'best_ensemble' or (same and split in ('valid', 'all')):
-    raise core.BadInput(
-      '--uncertainty evaluates one step and fits its temperature on valid of '
-      f'{trained.data.dataset}, so not --step={step} --split={split}'
-    )
-  checkpoint = selection.restore_step(workdir, step)
-  valid = evaluate_sides(checkpoint, trained, 'valid', stop)
-  sides = valid and evaluate_sides(checkpoint, config, split, stop)
+  check_request(workdir, request)
+  resources = resources or resources_lib.Resources()
+  checkpoint = resources.checkpoint(workdir, step)
+  target = stop, resources
+  valid = evaluate_sides(checkpoint, trained, 'valid', *target)
+  sides = valid and evaluate_sides(checkpoint, config, split, *target)
   if not sides:
     return None
   row = summarise(sides, fit_temperature(valid))
@@ -247,10 +241,29 @@ def evaluate_once(
   row['temperature_from'] = trained.data.dataset
   row |= evaluator_lib.conditions(config)
   row |= runner.provenance(workdir, config, step, split)
-  step_done = checkpoint.step
-  logging.info('%s', runner.format_row('uncertainty', step_done, row))
-  metrics.write_evaluation(out or workdir, name, step_done, row, arrays(sides))
-  return {'step': step_done, **row}
+  step = checkpoint.step
+  logging.info('%s', runner.format_row('uncertainty', step, row))
+  folder = request.out or workdir
+  metrics.write_evaluation(folder, request.name, step, row, arrays(sides))
+  return row
+
+
+def check_request(workdir: StrPath, request: runner.Request) -> None:
+  """Refuse a request for uncertainty that cannot be met.
+
+  Raises:
+    core.BadInput: for an ensemble, a split of which the temperature would be
+      fitted, or a setting that `check` refuses.
+  """
+  config, split, step = request.config, request.split, request.step
+  trained = _with_training_data(workdir, config)
+  same = trained.data.dataset == config.data.dataset
+  if step == 'best_ensemble' or (same and split in ('valid', 'all')):
+    raise core.BadInput(
+      '--uncertainty evaluates one step and fits its temperature on valid of '
+      f'{trained.data.dataset}, so not --step={step} --split={split}'
+    )
+  check(config)
 
 
 def _with_training_data(workdir, config):

@@ -1,5 +1,7 @@
 """The command of results pages trains what is missing and writes the page."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,20 @@ from tests.testing import results
 
 
 def run_page(monkeypatch, *flags):
-  """The calls of the mains by `experiments.run`; they train nothing here."""
+  """The calls of the mains by `experiments.run`; they train nothing here.
+
+  In place of its file, the call of an evaluation has the lines of overrides.
+  """
   calls = []
-  monkeypatch.setattr(trainings, 'call', lambda *command: calls.append(command))
+
+  def call(*command):
+    *others, last = command
+    name, _, path = last.partition('=')
+    if name == '--overrides':
+      last = pathlib.Path(path).read_text().splitlines()
+    calls.append((*others, last))
+
+  monkeypatch.setattr(trainings, 'call', call)
   run.run(run.parse_arguments(list(flags)))
   return [call[0] for call in calls], calls
 
@@ -78,7 +91,9 @@ def test_what_is_missing_is_trained_and_evaluated_in_order(
   ]
   assert f'--config.init_from.vae={place("vae")}' in calls[0]
   assert '--config.episode.unlabelled=0' in calls[0]
-  assert '--tag=shear-dirichlet' in calls[1]
+  (line,) = calls[1][-1]  # the other result exists
+  assert line.endswith('--tag=shear-dirichlet')
+  assert line.startswith('--data_dir=data_numpy_dir --split=test ')
 
 
 def test_a_page_says_which_rows_its_command_leaves_out(tmp_path):

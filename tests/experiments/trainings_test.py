@@ -161,11 +161,11 @@ def test_a_stale_evaluation_is_made_again(tmp_path, monkeypatch, warnings):
   results.finish(options, f'{name}-0', values)
   calls = []
   monkeypatch.setattr(trainings, 'call', lambda *flags: calls.append(flags[0]))
-  work = trainings.jobs_of(options, {})[name, 0, 'test'].work
-  work()
+  job = trainings.jobs_of(options, {})[name, 0, trainings.EVALUATIONS]
+  job.work()
   assert not calls
   results.finish(options, f'{name}-0', values, split='valid')
-  work()
+  job.work()
   assert calls == ['evaluate']
   assert any('split: valid -> test' in line for line in warnings)
 
@@ -192,7 +192,8 @@ def test_a_row_is_evaluated_once_it_is_trained(tmp_path):
   ]
   assert todo['hvae', 1].needs == {('hypernet', 1)}
   assert todo['hyperldm-hvae', 1].needs == {('hypernet', 1), ('hvae', 1)}
-  assert todo['multitask', 1, 'wording-test'].needs == {('multitask', 1)}
+  last = todo['multitask', 1, trainings.EVALUATIONS]
+  assert last.needs == {('multitask', 1)}
 
 
 def test_pages_of_udl_share_their_runs(tmp_path):

@@ -1,9 +1,11 @@
 """Draws episodes from a data set as a pure function of their keys.
 
 A draw has three parts: indices (jitted), the gather of uint8 pixels where they
-are stored (in the same program if the set fits on the device, else by numpy,
-possibly from a memory map), and the rest (jitted): pixels / 255, augmentation,
-shift. The bytes are the same either way; episode i depends only on keys[i].
+are stored (on the device if the set fits there, else by numpy, possibly from a
+memory map), and the rest (jitted): pixels / 255, augmentation, shift. The bytes
+are the same either way; episode i depends only on keys[i]. The program of the
+indices takes longest to compile; it is shared by all draws of one process that
+differ only in what happens to the pixels.
 
 Support rows are the labelled ones, class by class (in random order where
 data.support_query is 'joint'), then the unlabelled ones (y = -1); unlabelled
@@ -17,12 +19,14 @@ from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hyperudl import core
+from hyperudl.core import config as config_lib
 from hyperudl.data.datasets import Dataset
 from hyperudl.data.datasets import memmap
 from hyperudl.data.episodes import augment
@@ -76,7 +80,7 @@ def make_draw(
   if spec.emit_from != 'own':
     _check_training_set(spec, dataset, training_set)
     sources['emit'] = training_set
-  plan = functools.partial(_plan_batch, spec, sources)
+  plan = functools.partial(_plan_batch, *_plan_settings(spec, sources))
   finish = functools.partial(_finish_batch, spec)
   # Two sources of one data set share one copy of the pixels.
   stores = {id(s.images): s.images for s in sources.values()}
@@ -124,17 +128,16 @@ def _draw_on_device(plan, finish, sources, stores):
   stores = {name: copies[id(s.images)] for name, s in sources.items()}
 
   @jax.jit
-  def draw(keys, stores):
-    plans = plan(keys)
+  def gather_and_finish(plans, stores):
     pixels = {name: _gather(stores[name], plans[name]) for name in plans}
     # Like two separate programs, so that this rounds as `_draw_from_host` does.
-    return finish(*jax.lax.optimization_barrier((plans, pixels)))
+    return finish(plans, jax.lax.optimization_barrier(pixels))
 
-  return lambda keys, numbers=None: draw(keys, stores)
+  return lambda keys, numbers=None: gather_and_finish(plan(keys), stores)
 
 
 def _draw_from_host(plan, finish, sources):
-  plan, finish = jax.jit(plan), jax.jit(finish)
+  finish = jax.jit(finish)
 
   def draw(keys, numbers=None):
     del numbers
@@ -154,9 +157,29 @@ def _gather(images, plan):
   return take(plan.support), take(plan.targets)
 
 
+class _Classes(NamedTuple):
+  """Where the images of each class are: what a plan reads of a `Dataset`."""
+
+  counts: tuple[int, ...]
+  starts: tuple[int, ...]
+
+
+def _plan_settings(spec, sources):
+  """Return what plans depend on, hashable: a `Spec`, {source: `_Classes`}."""
+  data = config_lib.DataConfig(support_query=spec.data.support_query)
+  classes = {
+    name: _Classes(*(tuple(map(int, part)) for part in (s.counts, s.starts)))
+    for name, s in sources.items()
+  }
+  controls = {'inner_data': 'true', 'cond_data': 'true', 'phi_from': 'own'}
+  spec = dataclasses.replace(spec, data=data, **controls)
+  return spec, tuple(sorted(classes.items()))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _plan_batch(spec, sources, keys):
   """Draw {source: `sampling.Plan`}, E = B x max(T, 1), times M for 'emit'."""
-  count = max(spec.tasks, 1)
+  count, sources = max(spec.tasks, 1), dict(sources)
   copies = 1 if spec.emit_from == 'other' else _EMIT_MEAN_OF
 
   def plan(key):

@@ -235,7 +235,9 @@ def test_rot90_turns_whole_classes_in_training_alone():
   assert (changed.query.x == plain.query.x).mean() < 0.05
 
 
-def test_one_compilation_serves_all_keys(monkeypatch):
+def test_one_compilation_serves_all_keys_shifts_and_places_of_the_data(
+  monkeypatch,
+):
   traces = []
 
   def count_traces(*args):
@@ -244,13 +246,17 @@ def test_one_compilation_serves_all_keys(monkeypatch):
 
   draw_plan = sampling.draw_plan
   monkeypatch.setattr(sampling, 'draw_plan', count_traces)
-  for size in (0, 2048):
-    traces.clear()
-    config = helpers.make_config(device_mb=size)
+  counts = {'shot': 1, 'query': 4, 'unlabelled': 1}  # of no other test
+  for changes in (
+    {'device_mb': 0},
+    {'device_mb': 2048},
+    {'device_mb': 2048, 'shift': 'blur', 'inner_data': 'noise'},
+  ):
+    config = helpers.make_config(**counts, **changes)
     draw = episodes.make_draw(config, helpers.DATASET, train=True)
     ids = [
       tuple(np.asarray(draw(keys).extra['class_ids']).ravel())
       for keys in (episodes.train_keys(0, step, 60) for step in range(6))
     ]
     assert len(set(ids)) > 3
-    assert len(traces) == 1
+  assert len(traces) == 1
