@@ -22,6 +22,7 @@ from absl import flags
 
 from hyperudl import core
 from hyperudl.core import cli
+from hyperudl.core import cpu_devices
 from hyperudl.core import distributed
 from hyperudl.core import paths
 from hyperudl.evaluation import overrides
@@ -38,7 +39,7 @@ def main(argv: list[str], changes: dict[str, str]) -> None:
   parts = 1
   if values.cpu_devices == 0 and values.once:  # a trainer runs beside polling
     parts = setup.read_config(values.workdir).eval.batch
-  devices = cli.num_cpu_devices(values.cpu_devices, parts)
+  devices = cpu_devices.count(values.cpu_devices, parts)
   cli.set_up(multiprocess=True, cpu_devices=devices)
   stop = cli.Stop()
   stop.install()
@@ -160,7 +161,7 @@ def define_flags() -> None:
   )
   define_result_flags(flags.FLAGS)
   cli.define_allow_new_classes()
-  cli.define_cpu_devices()
+  cpu_devices.define()
 
 
 def define_result_flags(values: flags.FlagValues) -> None:

@@ -18,6 +18,7 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start them by
 from absl import flags
 
 from hyperudl.core import cli
+from hyperudl.core import cpu_devices
 from hyperudl.core import distributed
 from hyperudl.core import paths
 from hyperudl.training import trainer
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
   parts = 1  # of an update, for devices to compute at the same time
   if config.strategy in ('auto', 'sharded'):
     parts = max(config.batch // max(config.chunk, 1), 1)
-  devices = cli.num_cpu_devices(flags.FLAGS.cpu_devices, parts)
+  devices = cpu_devices.count(flags.FLAGS.cpu_devices, parts)
   cli.set_up(multiprocess=True, cpu_devices=devices)
   stop = cli.Stop()
   stop.install()
@@ -49,6 +50,6 @@ if __name__ == '__main__':
   )
   paths.define('workdir', None, 'Folder of the run; made if absent.')
   cli.define_allow_new_classes()
-  cli.define_cpu_devices()
+  cpu_devices.define()
   flags.mark_flags_as_required(['config', 'workdir'])
   cli.run(main)

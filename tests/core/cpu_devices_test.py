@@ -5,7 +5,7 @@ import os
 import pytest
 
 from hyperudl import core
-from hyperudl.core import cli
+from hyperudl.core import cpu_devices
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ from hyperudl.core import cli
 def test_there_is_a_device_for_each_core_that_divides_the_batch(
   requested, batch, cores, expected, monkeypatch
 ):
-  monkeypatch.setattr(cli, 'available_cores', lambda: cores)
-  assert cli.num_cpu_devices(requested, batch, {}) == expected
+  monkeypatch.setattr(cpu_devices, 'available_cores', lambda: cores)
+  assert cpu_devices.count(requested, batch, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_there_is_a_device_for_each_core_that_divides_the_batch(
 def test_each_of_several_processes_has_one_device(
   environ, expected, monkeypatch
 ):
-  monkeypatch.setattr(cli, 'available_cores', lambda: 4)
-  assert cli.num_cpu_devices(0, 8, environ) == expected
-  assert cli.num_cpu_devices(2, 8, environ) == 2
+  monkeypatch.setattr(cpu_devices, 'available_cores', lambda: 4)
+  assert cpu_devices.count(0, 8, environ) == expected
+  assert cpu_devices.count(2, 8, environ) == 2
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_a_container_has_the_cores_of_its_quota(
   )
   quota = tmp_path / 'cpu.max'
   quota.write_text(text)
-  assert cli.available_cores(quota) == expected
-  assert cli.available_cores(tmp_path / 'none') == 8
+  assert cpu_devices.available_cores(quota) == expected
+  assert cpu_devices.available_cores(tmp_path / 'none') == 8
 
 
 def test_a_negative_number_of_devices_is_refused():
   with pytest.raises(core.BadInput, match='--cpu_devices=-1'):
-    cli.num_cpu_devices(-1, 8)
+    cpu_devices.count(-1, 8)
