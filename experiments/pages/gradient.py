@@ -91,7 +91,8 @@ def _more_steps(five, evaluations):
 
   First order takes five steps of .1 or ten of .05 in training, and 1 to 25 in
   tests. MAML++ has a checkpoint every 100 updates, of which an ensemble of the
-  best five is tested. HyperMAML is fine-tuned by 1 to 100 steps per support.
+  best five is tested. HyperMAML and HyperShot are also fine-tuned, by 1 to 100
+  steps on each support.
   """
   steps = ['--config.steps=6000', _RATE]
   by_steps = _sweep('test_steps', 'steps', (1, 3, 10, 25))
@@ -105,9 +106,8 @@ def _more_steps(five, evaluations):
     {**page.test(), **page.test('--step=best_ensemble', tag='ensemble')},
   )
   finetuned = _sweep('finetune_steps', 'finetune', (1, 5, 10, 50, 100))
-  rows['hypermaml-finetune'] = Row(
-    f'hypermaml.py:{five}', steps, {**page.test(), **finetuned}
-  )
+  for row, name in (('hypermaml-finetune', 'hypermaml'), ('hypershot',) * 2):
+    rows[row] = Row(f'{name}.py:{five}', steps, {**page.test(), **finetuned})
   return rows
 
 

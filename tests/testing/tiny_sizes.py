@@ -60,6 +60,7 @@ TINY = {
   'maml': {'channels': (6, 6), 'inner_steps': 2},
   'hypermaml': HEAD_GENERATOR,
   'bayeshmaml': HEAD_GENERATOR,
+  'hypershot': {'channels': (6, 6), 'hidden': 16, 'target': (8,)},
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
   'hypertransformer': HYPERTRANSFORMER,
   'continual': {**HYPERTRANSFORMER, 'tasks': 2},
