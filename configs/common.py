@@ -12,10 +12,12 @@ import difflib
 from hyperudl import learners
 from hyperudl.core import config as config_lib
 
-# Fields of `data` that a data set changes; sizes and channels are read from the
-# files. Any other file in `data.dir` is used with the defaults of `base`.
+# Fields of `data` or `episode` that a data set changes; sizes and channels are
+# read from the files. Any other file in `data.dir` is used with the defaults of
+# `base`.
 DATASETS = {
   'glyphs': {'augment': 'rot90'},
+  'glyph_attributes': {'augment': 'none', 'group': 'alphabet'},
   'omniglot': {'augment': 'rot90'},
   'omniglot_background': {'augment': 'rot90'},
   'miniimagenet': {'augment': 'images'},
@@ -41,6 +43,7 @@ VARIANT = {
   'unlabelled': ('episode', 'unlabelled', int),
   'distractors': ('episode', 'distractors', int),
   'tasks': ('episode', 'tasks', int),
+  'group': ('episode', 'group', str),
   'shift': ('data', 'shift', str),
   'size': ('data', 'image_size', int),
   'classes': ('data', 'classes', str),
@@ -79,7 +82,7 @@ def apply_variant(config, arg):
   if parts and '=' not in parts[0]:
     config.data.dataset = parts.pop(0)
   for field, value in DATASETS.get(config.data.dataset, {}).items():
-    config.data[field] = value
+    (config.data if field in config.data else config.episode)[field] = value
   for part in parts:
     key, _, value = part.partition('=')
     if key not in VARIANT:

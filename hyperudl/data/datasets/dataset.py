@@ -41,7 +41,8 @@ def load(
   """Load one split of a set, checked and as uint8.
 
   Args:
-    name: `glyphs`, or a set in `dir` in a format that `resolve.read` knows.
+    name: `glyphs`, `glyph_attributes`, or a set in `dir` in a format that
+      `resolve.read` knows.
     split: 'train', 'valid', 'test' or 'all'.
     dir: folder of the sets.
     image_size: pixels per side after antialiased resizing; 0 keeps the size.

@@ -10,6 +10,7 @@ from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npy
 
+BUILT_IN = ('glyphs', 'glyph_attributes')  # the sets of `glyphs_cache`
 _ARRAYS = ('images', 'labels', *class_table.STRINGS)
 _FORMS = '.npz, .npy, *_ch_first*.npy, a folder of .npy, pickles or images'
 
@@ -19,8 +20,8 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
 
   Looks in this order for `<name>.npz`, `<name>.npy`, `*<name>_ch_first*.npy`
   and a folder `<name>/` of `.npy` chunks, mini- or tieredImageNet pickles, or
-  class folders of images; then for such pickles in `folder` itself. The set
-  `glyphs` is drawn if its file does not exist.
+  class folders of images; then for such pickles in `folder` itself. The sets
+  of `BUILT_IN` are drawn if their files do not exist.
 
   Args:
     name: name of the set.
@@ -33,8 +34,8 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
   Raises:
     BadInput: unknown set or faulty data.
   """
-  if name == 'glyphs':
-    return _read_glyphs(folder)
+  if name in BUILT_IN:
+    return _read_built_in(name, folder)
   if not os.path.isdir(folder):
     raise BadInput(
       f'data.dir={folder!r} is not a folder; put sets there or give another'
@@ -112,17 +113,17 @@ def read_folder(
   return image_folder.read_tree(folder, image_size)
 
 
-def _read_glyphs(folder):
+def _read_built_in(name, folder):
   # Drawing glyphs needs scipy; nothing else here does.
   from hyperudl.data.datasets import glyphs_cache
 
-  arrays = glyphs_cache.load(folder)
-  return class_table.from_arrays(arrays, os.path.join(folder, 'glyphs.npz'))
+  arrays = glyphs_cache.load(folder, name)
+  return class_table.from_arrays(arrays, os.path.join(folder, f'{name}.npz'))
 
 
 def _names(folder):
   """Return the sorted names of the sets that `folder` seems to hold."""
-  available = {'glyphs'}
+  available = set(BUILT_IN)
   for entry in os.scandir(folder):
     stem, ending = os.path.splitext(entry.name)
     if entry.name[0] in '._':

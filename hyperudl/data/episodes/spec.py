@@ -10,6 +10,7 @@ from hyperudl.core import config as config_lib
 from hyperudl.core import hyperparameters
 from hyperudl.data.datasets import Dataset
 from hyperudl.data.episodes import augment
+from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import shifts
 
 # Dirichlet concentrations by `episode.proportions`; each episode draws one.
@@ -36,6 +37,12 @@ class Spec(config_lib.EpisodeConfig):
   def classes(self) -> int:
     """Number of classes of an episode, distractors included."""
     return self.way + self.distractors
+
+  @property
+  def draws(self) -> int:
+    """Number of times that an episode draws `classes` classes."""
+    other = self.unlabelled_classes == 'other'
+    return max(self.tasks, 1) * (2 if other else 1)
 
   @property
   def targets(self) -> int:
@@ -136,8 +143,8 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
     name: name of the data set in error messages.
 
   Raises:
-    core.BadInput: too few classes or images, or quarter turns of images that
-      are not square.
+    core.BadInput: too few classes or images, no alphabets to group by, or
+      quarter turns of images that are not square.
   """
   counts = np.sort(np.asarray(dataset.counts))
   for terms, needed, unit, available in _requirements(spec, counts):
@@ -146,6 +153,8 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
         f'{name}: {terms} takes {needed} {unit} {available}: lower one of '
         'these or choose other data'
       )
+  if spec.group == 'alphabet':
+    groups.check(dataset, spec.draws, spec.classes, name)
   height, width = dataset.images.shape[1:3]
   rotates = spec.data.augment in ('rot90', 'scans') or (
     spec.data.augment.startswith('episode') and spec.data.episode_augment.rot90
@@ -165,10 +174,9 @@ def _requirements(spec, counts):
     classes = f'({way} + episode.distractors={spec.distractors})'
   if spec.tasks:
     classes += f' x episode.tasks={spec.tasks}'
-  needed = spec.classes * max(spec.tasks, 1)
   if spec.unlabelled_classes == 'other':
     classes += ' and as many other classes'
-    needed += spec.classes * max(spec.tasks, 1)
+  needed = spec.classes * spec.draws
   yield classes, needed, 'classes, there are', len(counts)
   unit = 'images per class, the smallest class has'
   if spec.distractors:
