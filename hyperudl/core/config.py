@@ -58,6 +58,7 @@ class EpisodeAugmentConfig:
   contrast: float = field(0.0, at_least=0, at_most=1)
   smooth: float = field(0.0, at_least=0, at_most=1)
   negate: float = field(0.0, at_least=0, at_most=1)
+  noise: float = field(0.0, at_least=0, at_most=1)
   per_label: bool = False  # draw for each class, not once per episode
 
 
@@ -252,11 +253,7 @@ def set_field(config: ConfigDict, name: str, text: str) -> None:
     raise BadInput(
       f'config.{name}={text}: expected a {type(old).__name__} like {old!r}'
     ) from error
-  section = config
-  *path, last = name.split('.')
-  for part in path:
-    section = section[part]
-  section[last] = value
+  config.update_from_flattened_dict({name: value})
 
 
 def learner_settings(config: ConfigDict) -> dict[str, Any]:

@@ -37,21 +37,21 @@ from hyperudl.core.hyperparameters import field
 from hyperudl.data.datasets import glyphs
 
 # Values by split. Letters are of the alphabets that `glyphs` has in that split.
-LETTERS = {'train': 300, 'valid': 60, 'test': 100}
-POINTS = {'train': 100, 'valid': 20, 'test': 30}  # of each other attribute
+LETTERS = {'train': 400, 'valid': 60, 'test': 100}
+POINTS = {'train': 200, 'valid': 20, 'test': 30}  # of each other attribute
 # Ranges of the two coordinates of the points.
 RANGES = {
   'ink': ((0, 1), (0, 1)),  # turn of the hue, (saturation / largest)^2
   'tile': ((0, 1), (0, 1)),
-  'place': ((-5.5, 5.5), (-5.5, 5.5)),  # pixels from the image's centre
-  'size': ((np.log(5), np.log(9)), (np.log(5), np.log(9))),  # half sides
+  'place': ((-4, 4), (-4, 4)),  # pixels from the image's centre
+  'size': ((np.log(4.5), np.log(11)),) * 2,  # log of half sides
   'texture': ((0, np.pi), (np.log(3), np.log(8))),  # angle, wavelength
 }
 ATTRIBUTES = ('letter', *RANGES)
 CLASSES = sum(LETTERS.values()) + len(RANGES) * sum(POINTS.values())
 # SHA-256 of the pixels of `Recipe()`. It is also the version of the set: a new
 # checksum makes old caches stale.
-CHECKSUM = '3f01ea95720c72a2e0929dedba5fc66d1e6d2b59fdcfb0eb8187284692c3af31'
+CHECKSUM = 'ac7e9bea728e03fb0963feceb750bd8ca4a65af31e4a2c1ef4c3f254bb610291'
 
 _DRAWERS = glyphs.Recipe().drawers
 _LIGHTNESS = 9  # uniform numbers of `draw_scenes` for each image
@@ -140,8 +140,8 @@ def _lightness(texture, draws):
   angle, log_length = texture.T[:, :, None, None]
   stripes = np.sin(2 * np.pi * (along(angle) / np.exp(log_length) + draws[3]))
   ground = light + between(draws[4], 0.06, 0.16) * stripes
-  tile = light + signed(draws[5], 0.0, 0.25)
-  return ground, tile, tile + signed(draws[6], 0.15, 0.4)
+  tile = light + signed(draws[5], 0.0, 0.2)
+  return ground, tile, tile + signed(draws[6], 0.15, 0.3)
 
 
 def _to_rgb(points):
@@ -153,13 +153,17 @@ def _to_rgb(points):
 
 
 def _place_letters(letters, centre, half):
-  """Scale characters to 1.15 times the tiles' sides and move them there."""
+  """Scale characters to 1.15 times the tiles' sides and move them there.
+
+  Lines are made twice as bold, or few pixels of a small one had full ink.
+  """
   ratio = glyphs.SIDE / 2 / (1.15 * half[..., None])  # pixels read per pixel
   source = (_FROM_CENTRE - centre[..., None]) * ratio  # f64[n, 2, 28]
   width = np.maximum(1.0, ratio)[..., None]
   distance = np.abs(source[..., None] - _FROM_CENTRE)
   weights = np.maximum(0.0, 1 - distance / width) / width
-  return weights[:, 0] @ letters @ weights[:, 1].transpose(0, 2, 1)
+  small = weights[:, 0] @ letters @ weights[:, 1].transpose(0, 2, 1)
+  return np.minimum(2 * small, 1)
 
 
 def generate(
@@ -174,7 +178,7 @@ def generate(
     progress: called now and then as progress(classes done, classes).
 
   Returns:
-    uint8[1210, images, 28, 28, 3], by split and in it by attribute.
+    uint8[1810, images, 28, 28, 3], by split and in it by attribute.
 
   Raises:
     core.BadInput: a setting is out of its range.
@@ -221,7 +225,7 @@ def _draw_class(source, characters, values, attribute, value):
 
 
 def describe_classes() -> dict[str, np.ndarray]:
-  """Return class_names, alphabets (attributes) and split, each str[1210]."""
+  """Return class_names, alphabets (attributes) and split, each str[1810]."""
   letters = glyphs.describe_classes()['class_names']
   known = {split: read_values(split) for split in POINTS}
   splits, attributes, numbers = zip(*_classes())

@@ -9,7 +9,7 @@ from hyperudl.core import BadInput
 from hyperudl.core import config as config_lib
 from hyperudl.core import hyperparameters
 from hyperudl.data.datasets import Dataset
-from hyperudl.data.episodes import augment
+from hyperudl.data.episodes import episode_augment
 from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import shifts
 
@@ -122,7 +122,7 @@ def _check_combinations(spec):
 
 
 def _check_augmentation_is_used(data):
-  active = augment.active_transforms(data.episode_augment)
+  active = episode_augment.active_transforms(data.episode_augment)
   for field, is_set, augments in (
     (f'episode_augment.{active and active[0]}', active, 'episode'),
     ('augment_individually', data.augment_individually, 'images'),

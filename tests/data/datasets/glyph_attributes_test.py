@@ -42,7 +42,7 @@ def one_scene(draws=0.5, **points):
 
 
 def test_pixels_have_the_committed_checksum(images):
-  assert images.shape == (1210, 20, 28, 28, 3)
+  assert images.shape == (1810, 20, 28, 28, 3)
   assert images.dtype == np.uint8
   digest = hashlib.sha256(images.tobytes()).hexdigest()
   assert digest == glyph_attributes.CHECKSUM
@@ -58,7 +58,7 @@ def test_a_seed_gives_the_same_pixels_and_another_others(images):
   )
   assert (other != again).any((2, 3, 4)).all()
   assert calls == sorted(calls)
-  assert calls[-1] == (1210, 1210)
+  assert calls[-1] == (1810, 1810)
 
 
 def test_an_impossible_recipe_is_refused():
@@ -116,7 +116,7 @@ def test_a_letter_fills_its_tile_and_has_the_hue_of_the_ink():
   scene = one_scene(letter=letter, ink=(0.0, 1.0), **shapes)
   plain = one_scene(letter=letter, ink=(0.0, 0.0), **shapes)
   rows, columns = np.nonzero(np.abs(scene - plain).sum(-1) > 0.1)
-  assert abs(rows.min() - (13.5 - 1.15 * 8)) < 1 and abs(rows.max() - 13) < 1
+  assert abs(rows.min() - (13.5 - 1.15 * 8)) < 1 and abs(rows.max() - 13) < 2
   assert abs((columns.max() - columns.min() + 1) - 2 * 1.15 * 6) < 1.5
   np.testing.assert_allclose(
     (scene - plain)[10, 13], [0.212, -0.212, 0], atol=0.01
@@ -158,9 +158,9 @@ def test_an_image_has_the_value_of_its_class(images):
 
 
 def test_each_split_has_classes_of_every_attribute():
-  assert len(CLASSES['split']) == glyph_attributes.CLASSES == 1210
+  assert len(CLASSES['split']) == glyph_attributes.CLASSES == 1810
   for split, letters, others in (
-    ('train', 300, 100),
+    ('train', 400, 200),
     ('valid', 60, 20),
     ('test', 100, 30),
   ):
@@ -172,7 +172,7 @@ def test_each_split_has_classes_of_every_attribute():
 def test_splits_share_no_value():
   known = [glyph_attributes.read_values(split) for split in class_table.SPLITS]
   letters = np.concatenate([values.letters for values in known])
-  assert len(set(letters)) == 460
+  assert len(set(letters)) == 560
   alphabets = glyphs.describe_classes()['alphabets']
   sets = [set(alphabets[values.letters]) for values in known]
   assert not sets[0] & sets[1] | sets[0] & sets[2] | sets[1] & sets[2]
@@ -183,4 +183,4 @@ def test_splits_share_no_value():
     assert (unit >= 0).all() and (unit < 1).all()
     distance = np.linalg.norm(unit[:, None] - unit, axis=-1)
     np.fill_diagonal(distance, 1)
-    assert distance.min() > 0.03  # random points would be .005 apart
+    assert distance.min() > 0.02  # random points would be .003 apart
