@@ -3,8 +3,9 @@
 A config file starts from `base('LEARNER')` and ends with
 `apply_variant(config, arg)`, where `arg` is for instance
 `omniglot,way=20,shot=1`: a data set of DATASETS (or any file in `data.dir`)
-followed by key=value pairs of VARIANT. All other fields can be overridden on
-the command line: `--config.optimizer.learning_rate=0.01`.
+followed by key=value pairs of VARIANT, or domains=P, by which each episode
+looks different (`set_domains`). All other fields can be overridden on the
+command line: `--config.optimizer.learning_rate=0.01`.
 """
 
 import difflib
@@ -12,10 +13,12 @@ import difflib
 from hyperudl import learners
 from hyperudl.core import config as config_lib
 
-# Fields of `data` that a data set changes; sizes and channels are read from the
-# files. Any other file in `data.dir` is used with the defaults of `base`.
+# Fields of `data` or `episode` that a data set changes; sizes and channels are
+# read from the files. Any other file in `data.dir` is used with the defaults of
+# `base`.
 DATASETS = {
   'glyphs': {'augment': 'rot90'},
+  'glyph_attributes': {'augment': 'none', 'group': 'alphabet'},
   'omniglot': {'augment': 'rot90'},
   'omniglot_background': {'augment': 'rot90'},
   'miniimagenet': {'augment': 'images'},
@@ -41,6 +44,7 @@ VARIANT = {
   'unlabelled': ('episode', 'unlabelled', int),
   'distractors': ('episode', 'distractors', int),
   'tasks': ('episode', 'tasks', int),
+  'group': ('episode', 'group', str),
   'shift': ('data', 'shift', str),
   'size': ('data', 'image_size', int),
   'classes': ('data', 'classes', str),
@@ -79,6 +83,18 @@ def of_steps(config, part, whole):
   return config.get_ref('steps') * part // whole
 
 
+def set_domains(config, probability):
+  """Give episodes, of tests too, their own polarity, blur, contrast and noise.
+
+  Args:
+    config: unlocked.
+    probability: of each of the four changes in an episode.
+  """
+  config.data.augment, config.data.augment_tests = 'episode', True
+  changes = ('negate', 'smooth', 'contrast', 'noise')
+  config.data.episode_augment.update(dict.fromkeys(changes, probability))
+
+
 def apply_variant(config, arg):
   """Set the data set and the fields that the variant `arg` names.
 
@@ -93,19 +109,23 @@ def apply_variant(config, arg):
   if parts and '=' not in parts[0]:
     config.data.dataset = parts.pop(0)
   for field, value in DATASETS.get(config.data.dataset, {}).items():
-    config.data[field] = value
+    (config.data if field in config.data else config.episode)[field] = value
   for part in parts:
     key, _, value = part.partition('=')
-    if key not in VARIANT:
+    if key not in (*VARIANT, 'domains'):
       near = difflib.get_close_matches(key, VARIANT, 1)
       hint = f' (did you mean {near[0]!r}?)' if near else ''
       raise ValueError(
-        f'unknown variant key {key!r}{hint}; known: {", ".join(VARIANT)}'
+        f'unknown variant key {key!r}{hint}; known: {", ".join(VARIANT)}, '
+        'domains'
       )
-    section, field, kind = VARIANT[key]
+    section, field, kind = VARIANT.get(key, (None, None, float))
     try:
-      target = config if section is None else config[section]
-      target[field] = kind(value)
+      if key == 'domains':
+        set_domains(config, kind(value))
+      else:
+        target = config if section is None else config[section]
+        target[field] = kind(value)
     except ValueError:
       raise ValueError(
         f'variant {part!r}: {key} takes a {kind.__name__}, not {value!r}'

@@ -27,7 +27,10 @@ initial values, for instance of one without unlabelled images.
 Published: Omniglot 20-way 1-shot, 8 channels, 87.2% (arXiv:2201.04182; there
 5% of the queries are support images). Our results: docs/results/first.md and
 hypertransformer.md, where learner.head='prototypes' (no generated logits layer)
-learns far faster.
+learns far faster. With learner.head='class_weights' the class means are only
+the initial values of generated class weights, which also depend on the shared
+features of the support; learner.shared_init='he' lets these differ between
+images from the start.
 """
 
 from configs import common

@@ -33,6 +33,9 @@ class EpisodeConfig:
   unlabelled: int = field(0, at_least=0)  # support images without a label
   distractors: int = field(0, at_least=0)  # classes with unlabelled images only
   tasks: int = field(0, at_least=0)  # tasks of one episode; 0: no task axis
+  # 'alphabet': the classes of an episode (of each task) are of one alphabet;
+  # alphabets with too few classes are left out.
+  group: Literal['none', 'alphabet'] = 'none'
   # How unlabelled images and queries are divided among the classes.
   proportions: Literal['balanced', 'dirichlet', 'dirichlet_0.7'] = 'balanced'
   unlabelled_classes: Literal['own', 'other'] = 'own'  # of unlabelled images
@@ -57,6 +60,7 @@ class EpisodeAugmentConfig:
   contrast: float = field(0.0, at_least=0, at_most=1)
   smooth: float = field(0.0, at_least=0, at_most=1)
   negate: float = field(0.0, at_least=0, at_most=1)
+  noise: float = field(0.0, at_least=0, at_most=1)
   per_label: bool = False  # draw for each class, not once per episode
 
 

@@ -13,6 +13,7 @@ from hyperudl import core
 from hyperudl.core import distributed
 from hyperudl.core.config import ConfigDict
 from hyperudl.data import episodes
+from hyperudl.data.episodes import groups as groups_lib
 from hyperudl.data.language import task_set
 from hyperudl.evaluation import calibration
 from hyperudl.evaluation import resources as resources_lib
@@ -24,6 +25,8 @@ from hyperudl.training import train_step
 EVAL_KEY = 7  # folded into episode keys for the learner's own randomness
 
 Metrics = dict[str, np.ndarray]  # name -> [episodes, ...]
+# What an episode is, not how well it went.
+_NO_METRICS = ('episode', 'family', 'group', 'alphabet')
 
 
 def pixel_nearest_neighbour(episode: core.Episode) -> jax.Array:
@@ -165,6 +168,9 @@ class Evaluator:
       name: np.concatenate([part[name] for part in parts])[: self.count]
       for name in parts[0]
     }
+    if 'alphabet' in values:
+      names = np.unique(self._dataset.alphabets)
+      values['alphabet'] = names[values['alphabet']]
     if 'query_rows' in values:
       rows = zip(values.pop('query_rows'), values['y'])
       values['episode'] = np.array([fingerprint(*each) for each in rows])
@@ -179,6 +185,10 @@ class Evaluator:
       names.append('group')
       if 'family' in extra:
         values['accuracy_pixels'] = _pixel_accuracies(batch)
+      by_alphabet = self.config.episode.group == 'alphabet'
+      if by_alphabet and 'class_ids' in extra:
+        number = jnp.asarray(groups_lib.numbers(self._dataset))
+        values['alphabet'] = number[extra['class_ids'][:, 0]]
     return values | {name: extra[name] for name in names if name in extra}
 
   def visuals(self, params: core.PyTree) -> tuple[core.Episode, Metrics]:
@@ -205,15 +215,22 @@ def summarise(config: ConfigDict, values: Metrics) -> dict[str, Any]:
   Returns:
     The result line: fractions, `<name>` and `<name>_ci95`; `ece` is the
     expected calibration error of all queries together. Where episodes come in
-    groups (wordings of one question), intervals are over groups.
+    groups (wordings of one question), intervals are over groups. With
+    episode.group='alphabet' there is also `accuracy/<alphabet>` of the episodes
+    of each.
   """
   row = {'episodes': len(values['accuracy'])}
   groups = values.get('group')
   if groups is not None:
     row['groups'] = len(np.unique(groups))
   for name, array in values.items():
-    if array.ndim == 1 and name not in ('episode', 'family', 'group'):
+    if array.ndim == 1 and name not in _NO_METRICS:
       row[name], row[f'{name}_ci95'] = statistics.mean_ci95(array, groups)
+  for alphabet in np.unique(values.get('alphabet', ())):
+    name, drawn = f'accuracy/{alphabet}', values['alphabet'] == alphabet
+    if drawn.sum() > 1:
+      interval = statistics.mean_ci95(values['accuracy'][drawn])
+      row[name], row[f'{name}_ci95'] = interval
   if 'probabilities' in values and not config.episode.tasks:
     p = values['probabilities'].reshape(-1, values['probabilities'].shape[-1])
     y = values['y'].reshape(-1)
@@ -257,7 +274,7 @@ def ensemble(runs: Sequence[Metrics]) -> Metrics:
   p_label = np.take_along_axis(p, np.maximum(y, 0)[..., None], axis=-1)[..., 0]
   nll = -np.log(np.maximum(p_label, 1e-12))
   # The same in all runs.
-  shared = ('accuracy_pixels', 'episode', 'family', 'group', 'y')
+  shared = ('accuracy_pixels', *_NO_METRICS, 'y')
   return {
     'accuracy': (p.argmax(axis=-1) == y).sum(axis=-1) / count,
     'nll': (nll * query_mask).sum(axis=-1) / count,

@@ -37,9 +37,10 @@ _PLAIN = ('nll', 'ece', 'auroc_entropy')
 def format_row(name: str, step: int, row: Mapping[str, Any]) -> str:
   """Return the printed line of a result."""
   parts = [f'{name} step {step}:']
-  for key in (*_PERCENT, *_PLAIN):
+  by_alphabet = [key for key in row if key.startswith('accuracy/')]
+  for key in (*_PERCENT, *by_alphabet, *_PLAIN):
     if key in row and f'{key}_ci95' in row:
-      scale, unit = (100, '%') if key in _PERCENT else (1, '')
+      scale, unit = (1, '') if key in _PLAIN else (100, '%')
       mean, half = scale * row[key], scale * row[f'{key}_ci95']
       parts.append(f'{key} {mean:.2f}+-{half:.2f}{unit}')
   return '  '.join(parts) + f'  ({row["episodes"]} episodes)'

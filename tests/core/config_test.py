@@ -192,6 +192,18 @@ def test_a_variant_sets_the_table_of_its_data_set():
   assert config.data.split_by == 'image'
   config = common.apply_variant(common.base(), 'my_own_set,size=32')
   assert (config.data.dataset, config.data.image_size) == ('my_own_set', 32)
+  config = common.apply_variant(common.base(), 'glyph_attributes')
+  assert (config.data.augment, config.episode.group) == ('none', 'alphabet')
+  config = common.apply_variant(common.base(), 'glyph_attributes,group=none')
+  assert config.episode.group == 'none'
+
+
+def test_domains_change_episodes_of_trainings_and_of_tests():
+  config = common.apply_variant(common.base(), 'glyphs,domains=.25').data
+  assert (config.augment, config.augment_tests) == ('episode', True)
+  rates = config.episode_augment.to_dict()
+  changed = [name for name, rate in rates.items() if rate == 0.25]
+  assert sorted(changed) == ['contrast', 'negate', 'noise', 'smooth']
 
 
 def test_a_stage_that_generates_nothing_has_no_other_source():

@@ -2,12 +2,14 @@
 
 import importlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hyperudl import core
 from hyperudl.evaluation import evaluator
+from tests.testing import image_sets
 
 
 def test_pixel_nearest_neighbour_by_loops():
@@ -82,3 +84,49 @@ def test_an_ensemble_ignores_queries_without_a_label():
   values = evaluator.ensemble([run, run])
   np.testing.assert_allclose(values['accuracy'], [1.0])
   np.testing.assert_allclose(values['nll'], [-(np.log(0.9) + np.log(0.8)) / 2])
+
+
+def test_a_row_has_the_accuracy_of_each_alphabet():
+  config = importlib.import_module('configs.protonet').get_config()
+  values = {
+    'accuracy': np.array([0.2, 0.4, 0.6, 0.9]),
+    'alphabet': np.array(['ink', 'tile', 'ink', 'size']),
+  }
+  row = evaluator.summarise(config, values)
+  assert row['accuracy/ink'] == pytest.approx(0.4)
+  # 12.71 is the 97.5% point of Student's t with one degree of freedom.
+  half = 12.7062 * np.sqrt(0.08) / np.sqrt(2)
+  assert row['accuracy/ink_ci95'] == pytest.approx(half, rel=1e-4)
+  assert not {'alphabet', 'accuracy/size'} & row.keys()  # of one episode: none
+
+
+def test_an_evaluation_tells_which_alphabet_each_episode_is_of(tmp_path):
+  names = np.array([f'{alphabet}{i}' for alphabet in 'abc' for i in range(3)])
+  image_sets.save(
+    tmp_path,
+    images=image_sets.pixels(9, 3, 28),
+    class_names=names,
+    alphabets=np.array([name[0] for name in names]),
+    split=np.array(['train', 'valid', 'test'] * 3),
+  )
+  config = importlib.import_module('configs.protonet').get_config(
+    'set,way=2,query=1,group=alphabet'
+  )
+  with config.unlocked():
+    config.data.dir = str(tmp_path)
+    config.learner.channels = (4, 4)
+  tester = evaluator.Evaluator(config, 'all', 8)
+  episodes = tester.batch(0, 8)[0]
+  values = tester.run(trained(tester))
+  drawn = names[np.asarray(episodes.extra['class_ids'])]
+  assert values['alphabet'].tolist() == [each[0][0] for each in drawn]
+  assert all(first[0] == second[0] for first, second in drawn)
+  assert any(
+    'accuracy/' in name for name in evaluator.summarise(config, values)
+  )
+
+
+def trained(tester):
+  """Parameters of the learner; all are zero."""
+  shapes = tester.param_shapes()
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

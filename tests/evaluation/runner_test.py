@@ -45,7 +45,9 @@ def test_a_change_of_what_is_evaluated_needs_a_tag():
 def test_the_printed_line_has_percents_and_plain_numbers():
   row = {'accuracy': 0.5, 'accuracy_ci95': 0.0123, 'episodes': 600}
   row |= {'nll': 1.5, 'nll_ci95': 0.25, 'gain_step': 0.01, 'other': 3.0}
+  row |= {'accuracy/ink': 0.25, 'accuracy/ink_ci95': 0.05}
   line = runner.format_row('test', 40, row)
   assert line == (
-    'test step 40:  accuracy 50.00+-1.23%  nll 1.50+-0.25  (600 episodes)'
+    'test step 40:  accuracy 50.00+-1.23%  accuracy/ink 25.00+-5.00%  '
+    'nll 1.50+-0.25  (600 episodes)'
   )

@@ -45,7 +45,7 @@ def load(
   """Load one split of a set, checked and as uint8.
 
   Args:
-    name: `glyphs`, or a set in `dir` in a format that `resolve.read` knows.
+    name: of a set that `resolve.read` knows, built-in or in `dir`.
     split: 'train', 'valid', 'test' or 'all'.
     dir: folder of the sets.
     image_size: pixels per side after antialiased resizing; 0 keeps the size.

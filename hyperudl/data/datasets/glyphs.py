@@ -79,18 +79,22 @@ def read_skeletons() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return bits.reshape(-1, FRAME, FRAME), file['codes'], file['alphabets']
 
 
-def standard_normals(
-  seed: int, stream: int, shape: Sequence[int]
-) -> np.ndarray:
-  """Draw standard normals f64[shape] of one stream of one seed.
+def uniforms(seed: int, stream: int, shape: Sequence[int]) -> np.ndarray:
+  """Draw uniform numbers f64[shape] in (0, 1) of one stream of one seed.
 
-  NumPy guarantees that Philox's raw bits never change, but not how its `normal`
-  uses them; so this applies the inverse normal distribution function.
+  NumPy guarantees that Philox's raw bits never change, but not how its methods
+  use them.
   """
   key = np.array([seed, stream], np.uint64)
   raw = np.random.Philox(key=key).random_raw(math.prod(shape))
-  uniform = ((raw >> np.uint64(12)) + 0.5) * 2.0**-52
-  return special.ndtri(uniform).reshape(shape)
+  return (((raw >> np.uint64(12)) + 0.5) * 2.0**-52).reshape(shape)
+
+
+def standard_normals(
+  seed: int, stream: int, shape: Sequence[int]
+) -> np.ndarray:
+  """Draw standard normals f64[shape] from the same bits as `uniforms`."""
+  return special.ndtri(uniforms(seed, stream, shape))
 
 
 def _make_basis():

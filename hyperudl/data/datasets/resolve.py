@@ -10,9 +10,10 @@ from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npy
 
+_DRAWN = ('glyphs', 'glyph_attributes')  # the sets of `glyphs_cache`
 _ARRAYS = ('images', 'labels', *class_table.STRINGS)
 # Sets that are drawn here; no set of a user may have their names.
-BUILT_IN = ('glyphs', 'glyphvqa')
+BUILT_IN = (*_DRAWN, 'glyphvqa')
 _FORMS = '.npz, .npy, *_ch_first*.npy, a folder of .npy, pickles or images'
 
 
@@ -21,8 +22,8 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
 
   Looks in this order for `<name>.npz`, `<name>.npy`, `*<name>_ch_first*.npy`
   and a folder `<name>/` of `.npy` chunks, mini- or tieredImageNet pickles, or
-  class folders of images; then for such pickles in `folder` itself. The set
-  `glyphs` is drawn if its file does not exist.
+  class folders of images; then for such pickles in `folder` itself. The sets
+  `glyphs` and `glyph_attributes` are drawn if their files do not exist.
 
   Args:
     name: name of the set.
@@ -36,8 +37,8 @@ def read(name: str, folder: str, image_size: int = 0) -> class_table.Table:
     BadInput: unknown set or faulty data.
   """
   folder = os.path.expanduser(folder)
-  if name == 'glyphs':
-    return _read_glyphs(folder)
+  if name in _DRAWN:
+    return _read_built_in(name, folder)
   _check_folder(folder)
   if not name or os.path.basename(name) != name:
     raise BadInput(
@@ -126,25 +127,25 @@ def read_folder(
   return image_folder.read_tree(folder, image_size)
 
 
-def _read_glyphs(folder):
+def _read_built_in(name, folder):
   # Drawing glyphs needs scipy; nothing else here does.
   from hyperudl.data.datasets import glyphs_cache
 
-  stem = os.path.join(folder, 'glyphs')
+  stem = os.path.join(folder, name)
   others = [path for path in (stem, f'{stem}.npy') if os.path.exists(path)]
   others += glob.glob(f'{glob.escape(stem)}_ch_first*.npy')
   if others:
     raise BadInput(
-      f'{others[0]}: glyphs is the name of the built-in set, so this one would '
+      f'{others[0]}: {name} is the name of the built-in set, so this one would '
       'not be read; rename it'
     )
-  arrays = glyphs_cache.load(folder)
-  return class_table.from_arrays(arrays, os.path.join(folder, 'glyphs.npz'))
+  arrays = glyphs_cache.load(folder, name)
+  return class_table.from_arrays(arrays, os.path.join(folder, f'{name}.npz'))
 
 
 def _names(folder):
   """Return the sorted names of the sets that `folder` seems to hold."""
-  available = {'glyphs'}
+  available = set(_DRAWN)
   for entry in os.scandir(folder):
     stem, ending = os.path.splitext(entry.name)
     if entry.name[0] in '._':

@@ -2,17 +2,8 @@
 
 `rot90_classes` turns one class into four (Omniglot): it rotates all images of a
 class by the same multiple of 90 degrees throughout an episode. `augment_images`
-is HyperTransformer's photometric augmentation; 'scans' is in `scans.py`.
-`augment_episode` is HyperTransformer's augmentation of whole episodes, support
-and queries alike. It is drawn once per episode or, with `per_label`, once per
-class, which makes new classes. Transforms come in the order of `PROBABILITIES`,
-each with its own probability (zero in the published scripts) and the strengths
-of the reference (AugmentationConfig of its datasets.py): rotation by up to
-+-angle degrees, rolling by up to .3 of the side in both directions, shrinking
-to .7 to 1 of the side with zeros around, contrast m + tanh(a (x - m)) / a of
-pixels x in [-1, 1] about the mean m of each image and channel with a from .5 to
-2.5, a 3x3 mean with zeros around, 1 - x. After contrast and the 3x3 mean, each
-image and channel is stretched to [0, 1].
+is HyperTransformer's photometric augmentation. 'scans' is in `scans.py`, and
+'episode' in `episode_augment.py`.
 """
 
 import jax
@@ -21,11 +12,9 @@ import numpy as np
 
 from hyperudl.core import BadInput
 from hyperudl.core.config import DataConfig
-from hyperudl.core.config import EpisodeAugmentConfig
+from hyperudl.data.episodes import episode_augment
 from hyperudl.data.episodes import scans
-from hyperudl.ops import image as image_ops
 
-PROBABILITIES = ('rotate', 'roll', 'resize', 'contrast', 'smooth', 'negate')
 _TINY = 1e-12  # keeps the hue of gray pixels finite
 
 
@@ -52,7 +41,9 @@ def apply(
     pixels = rot90_classes(class_key, pixels, classes)
   images = pixels.astype(jnp.float32) / 255
   if config.augment.startswith('episode'):
-    images = augment_episode(class_key, images, classes, config.episode_augment)
+    images = episode_augment.augment(
+      class_key, image_key, images, classes, config.episode_augment
+    )
   if 'images' in config.augment:
     images = augment_images(image_key, images, config.augment_individually)
   if config.augment == 'scans':
@@ -196,105 +187,3 @@ def _window(image, side, place, axis):
   weight = jnp.expand_dims(source - low, [i for i in range(3) if i != axis])
   take = lambda index: jnp.take(image, index, axis, mode='clip')
   return take(low) * (1 - weight) + take(low + 1) * weight
-
-
-def active_transforms(config: EpisodeAugmentConfig) -> list[str]:
-  """Return the names of the transforms with a non-zero setting."""
-  return [name for name in (*PROBABILITIES, 'rot90') if getattr(config, name)]
-
-
-def augment_episode(
-  key: jax.Array,
-  images: jax.Array,
-  classes: jax.Array,
-  config: EpisodeAugmentConfig,
-) -> jax.Array:
-  """Transform the images of one episode.
-
-  The transforms depend on the key and, with `per_label`, on the class, so that
-  support and queries can be transformed in separate calls.
-
-  Args:
-    key: key[].
-    images: f32[n, H, W, C] in [0, 1]; square for rot90.
-    classes: i32[n], e.g. labels of the episode.
-    config: probabilities and settings; static.
-
-  Returns:
-    f32[n, H, W, C] in [0, 1].
-  """
-  if not config.per_label:
-    return _transform(key, images, config)
-  one = lambda image, c: _transform(
-    jax.random.fold_in(key, c), image[None], config
-  )[0]
-  return jax.vmap(one)(images, classes)
-
-
-def _transform(key, images, config):
-  keys = iter(jax.random.split(key, 2 * len(PROBABILITIES) + 1))
-  turns = jax.random.bits(next(keys)) % 4
-  if config.rot90:
-    rotated = [jnp.rot90(images, k, (1, 2)) for k in range(4)]
-    images = jnp.select([turns == k for k in range(4)], rotated)
-  for name in PROBABILITIES:
-    apply_key, strength_key = next(keys), next(keys)
-    probability = getattr(config, name)
-    if probability:
-      changed = _TRANSFORMS[name](images, strength_key, config)
-      apply = jax.random.uniform(apply_key) < probability
-      images = jnp.where(apply, changed, images)
-  return jnp.clip(images, 0.0, 1.0)
-
-
-def _rotate(images, key, config):
-  angle = jax.random.uniform(key, minval=-config.angle, maxval=config.angle)
-  return image_ops.rotate(images, jnp.deg2rad(angle))
-
-
-def _roll(images, key, config):
-  del config
-  fraction = jax.random.uniform(key, (2,), minval=-0.3, maxval=0.3)
-  by = jnp.trunc(fraction * jnp.array(images.shape[1:3])).astype(jnp.int32)
-  return jnp.roll(jnp.roll(images, by[0], axis=1), by[1], axis=2)
-
-
-def _resize(images, key, config):
-  del config
-  factor = 1 / jax.random.uniform(key, minval=0.7, maxval=1.0)
-  return image_ops.scale(images, factor, factor)
-
-
-def _contrast(images, key, config):
-  del config
-  alpha = jax.random.uniform(key, minval=0.5, maxval=2.5)
-  pixels = 2 * images - 1
-  mean = jnp.mean(pixels, axis=(1, 2), keepdims=True)
-  return _stretch(mean + jnp.tanh(alpha * (pixels - mean)) / alpha)
-
-
-def _smooth(images, key, config):
-  del key, config
-  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  height, width = images.shape[1:3]
-  windows = [
-    padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
-  ]
-  return _stretch(sum(windows) / 9)
-
-
-def _stretch(images):
-  """Stretch each image and channel to [0, 1]; constant ones become 0."""
-  low = jnp.min(images, axis=(1, 2), keepdims=True)
-  high = jnp.max(images, axis=(1, 2), keepdims=True)
-  return (images - low) / (high - low + 1e-7)
-
-
-_TRANSFORMS = {
-  'rotate': _rotate,
-  'roll': _roll,
-  'resize': _resize,
-  'contrast': _contrast,
-  'smooth': _smooth,
-  'negate': lambda images, key, config: 1 - images,
-}

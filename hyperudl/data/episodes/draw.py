@@ -30,6 +30,7 @@ from hyperudl.core import config as config_lib
 from hyperudl.data.datasets import Dataset
 from hyperudl.data.datasets import memmap
 from hyperudl.data.episodes import augment
+from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import sampling
 from hyperudl.data.episodes import shifts
 from hyperudl.data.episodes import spec as spec_lib
@@ -74,6 +75,8 @@ def make_draw(
     return language_episodes.make_draw(config, dataset, train=train)
   spec = spec_lib.read(config, train)
   spec_lib.check(spec, dataset, 'the training set' if train else 'the data')
+  if spec.group == 'alphabet':
+    groups.log_left_out(dataset, spec.classes)
   sources: dict[str, Any] = {'own': dataset}
   if 'other' in (spec.inner_data, spec.cond_data, spec.phi_from):
     sources['other'] = dataset

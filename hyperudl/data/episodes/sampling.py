@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperudl.data.datasets import Dataset
+from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import spec as spec_lib
 
 
@@ -29,6 +30,9 @@ def draw_plan(
 ) -> Plan:
   """Draw episodes that have no class in common.
 
+  With episode.group 'alphabet' the classes of each, distractors included, are
+  of one alphabet.
+
   Args:
     keys: key[1 + E], one for the classes and one for each episode.
     spec: a `Spec` that passed `spec.check` with this data set.
@@ -44,8 +48,13 @@ def draw_plan(
   scores = jax.random.uniform(keys[0], (len(dataset.counts),))
   if excluded is not None:
     scores = scores.at[excluded.ravel()].set(-1.0)
-  # The largest uniform scores: without replacement and in random order.
-  classes = jax.lax.top_k(scores, (len(keys) - 1) * spec.classes)[1]
+  count = len(keys) - 1
+  if spec.group == 'alphabet':
+    key, group = jax.random.fold_in(keys[0], 102), groups.numbers(dataset)
+    classes = groups.draw(key, scores, group, count, spec.classes)
+  else:
+    # The largest uniform scores: without replacement and in random order.
+    classes = jax.lax.top_k(scores, count * spec.classes)[1]
   draw = lambda key, classes: _draw_episode(key, classes, spec, dataset)
   return jax.vmap(draw)(keys[1:], classes.reshape(-1, spec.classes))
 

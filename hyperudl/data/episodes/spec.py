@@ -9,7 +9,8 @@ from hyperudl.core import BadInput
 from hyperudl.core import config as config_lib
 from hyperudl.core import hyperparameters
 from hyperudl.data.datasets import Dataset
-from hyperudl.data.episodes import augment
+from hyperudl.data.episodes import episode_augment
+from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import shifts
 
 # Dirichlet concentrations by `episode.proportions`; each episode draws one.
@@ -39,6 +40,12 @@ class Spec(config_lib.EpisodeConfig):
   def classes(self) -> int:
     """Number of classes of an episode, distractors included."""
     return self.way + self.distractors
+
+  @property
+  def draws(self) -> int:
+    """Number of times that an episode draws `classes` classes."""
+    other = self.unlabelled_classes == 'other'
+    return max(self.tasks, 1) * (2 if other else 1)
 
   @property
   def targets(self) -> int:
@@ -118,7 +125,7 @@ def _check_combinations(spec):
 
 
 def _check_augmentation_is_used(data):
-  active = augment.active_transforms(data.episode_augment)
+  active = episode_augment.active_transforms(data.episode_augment)
   for field, is_set, augments in (
     (f'episode_augment.{active and active[0]}', active, 'episode'),
     ('augment_individually', data.augment_individually, 'images'),
@@ -139,8 +146,8 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
     name: name of the data set in error messages.
 
   Raises:
-    core.BadInput: too few classes or images, or quarter turns of images that
-      are not square.
+    core.BadInput: too few classes or images, no alphabets to group by, or
+      quarter turns of images that are not square.
   """
   counts = np.sort(np.asarray(dataset.counts))
   smallest = dataset.class_names[int(np.argmin(dataset.counts))]
@@ -159,6 +166,8 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
       f'{name}: {terms} takes {needed} {unit} {available}: lower one of these '
       f'or choose other data{hint}'
     )
+  if spec.group == 'alphabet':
+    groups.check(dataset, spec.draws, spec.classes, name)
   height, width = dataset.images.shape[1:3]
   rotates = spec.data.augment in ('rot90', 'scans') or (
     spec.data.augment.startswith('episode') and spec.data.episode_augment.rot90
@@ -178,10 +187,9 @@ def _requirements(spec, counts):
     classes = f'({way} + episode.distractors={spec.distractors})'
   if spec.tasks:
     classes += f' x episode.tasks={spec.tasks}'
-  needed = spec.classes * max(spec.tasks, 1)
   if spec.unlabelled_classes == 'other':
     classes += ' and as many other classes'
-    needed += spec.classes * max(spec.tasks, 1)
+  needed = spec.classes * spec.draws
   yield classes, needed, _CLASSES, len(counts)
   unit = _PER_CLASS
   if spec.distractors:

@@ -28,6 +28,7 @@ from hyperudl.data.language import task_set
 FIXED = {
   'episode.unlabelled': 0,
   'episode.distractors': 0,
+  'episode.group': 'none',
   'episode.proportions': 'balanced',
   'episode.emit_from': 'own',
   'episode.inner_data': 'true',

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from hyperudl import core
 from hyperudl import learners
 from hyperudl.core.config import ConfigDict
+from hyperudl.learners.hypertransformer import class_weights
 from hyperudl.learners.hypertransformer import config as config_lib
 from hyperudl.learners.hypertransformer import feature_extractors
 from hyperudl.learners.hypertransformer import losses
@@ -68,8 +69,8 @@ def check_run(config: ConfigDict) -> None:
 def make(config: Config) -> core.Learner:
   """Make the `hypertransformer` learner.
 
-  Its task is the parameters of the CNN, or {'cnn', 'prototypes', 'scale'} if
-  head='prototypes'.
+  Its task is the parameters of the CNN, or {'cnn', 'prototypes', 'scale'} if it
+  has no logits layer; with head='class_weights' the prototypes are generated.
   """
   target_network.make(config)  # checks the choices of the CNN
   if config.stage == 'shared':
@@ -87,9 +88,9 @@ def init(
 
   These are 'writer' (the weight generator) and, if configured, 'net' (the
   learned part of the CNN), 'shared' (features of images), 'support_norms',
-  'log_scale' and 'heads' (of the warm-up).
+  'log_scale', 'class_weights' and 'heads' (of the warm-up).
   """
-  keys, x = jax.random.split(key, 4), episode.support.x
+  keys, x = jax.random.split(key, 5), episode.support.x
   pixels = target_network.scale_pixels(x)
   specs = target_network.layer_specs(config, pixels)
   cnn = target_network.make(config).init(keys[0], pixels)['params']
@@ -106,8 +107,13 @@ def init(
     params['net'] = learned
   if norms:
     params['support_norms'] = norms
-  if config.head == 'prototypes' and config.logits_scale:
+  if config.head != 'written' and config.logits_scale:
     params['log_scale'] = jnp.log(jnp.float32(config.logits_scale))
+  if config.head == 'class_weights':
+    features = target_network.embed(config, cnn, x)
+    params['class_weights'] = class_weights.ClassWeights(config).init(
+      *(keys[4], features, shared, episode.support.y), train=False
+    )['params']
   if config.warmup_steps:
     params['heads'] = [
       losses.init_dense(k, config.channels, config.way)
@@ -164,19 +170,33 @@ def adapt(
   elif config.head == 'written':
     raise core.BadInput(
       'episode.emit_from: logits generated for other classes do not fit these; '
-      "it needs learner.head='prototypes'"
+      "it needs learner.head='prototypes' or 'class_weights'"
     )
   else:
     cnns = jax.lax.map(generate, others)
     cnn = jax.tree.map(lambda leaf: leaf.mean(axis=0), cnns)
   if config.head == 'written':
     return cnn
-  features = target_network.embed(config, cnn, support.x)
   return {
     'cnn': cnn,
-    'prototypes': ops_losses.class_means(features, support.y, config.way),
+    'prototypes': _prototypes(config, params, cnn, support, key, train),
     'scale': distance_scale(config, params),
   }
+
+
+def _prototypes(config, params, cnn, support, key, train):
+  """Return the class means f32[N, D], or class weights, of features."""
+  features = target_network.embed(config, cnn, support.x)
+  if config.head == 'prototypes':
+    return ops_losses.class_means(features, support.y, config.way)
+  return class_weights.ClassWeights(config).apply(
+    {'params': params['class_weights']},
+    features,
+    feature_extractors.shared_features(config, params, support.x),
+    support.y,
+    train=train,
+    rngs={'dropout': jax.random.fold_in(key, 2)},
+  )
 
 
 def distance_scale(config: Config, params: core.PyTree) -> jax.Array:

@@ -50,6 +50,9 @@ class GeneratorConfig:
   ] = '4-layer'
   shared_dim: int = field(32, at_least=1)  # number of shared features
   shared_padding: Literal['SAME', 'VALID'] = 'SAME'
+  # Initial kernels of the shared features. 'glorot' is the reference's, whose
+  # features hardly differ between images at first; 'he' keeps their variance.
+  shared_init: Literal['glorot', 'he'] = 'glorot'
   embedding: int = field(32, at_least=1)  # width, of labels and weight slices
   # 'joint': one encoder over tokens of weight slices and samples; 'separate':
   # an encoder of the samples and a decoder of the weight slices.
@@ -88,6 +91,7 @@ class GeneratorConfig:
     )
     for size in (self.key_query, self.value, self.inner):
       transformer.inner_width(size, 1, self.heads)
+    has_shared = self.shared != 'none', "shared features, not shared='none'"
     has_plain_convs = self.kernel_size == 3 and self.stride == 1
     _check_needs(
       self,
@@ -113,10 +117,8 @@ class GeneratorConfig:
         self.net != 'strided',
         "net='maxpool', whose last layer reads flattened activations",
       ),
-      shared_dropout=(
-        self.shared != 'none',
-        "shared features, not shared='none'",
-      ),
+      shared_dropout=has_shared,
+      shared_init=has_shared,
       decoder=(
         self.generator == 'joint',
         "generator='joint'; 'separate' has a decoder anyway",
@@ -148,8 +150,11 @@ class Config(GeneratorConfig):
   warmup_steps: int = field(0, at_least=0)
   # 'written': the logits layer is generated. 'prototypes': logits are negative
   # squared distances to class means of the last activations, times a learned
-  # factor with initial value logits_scale if that is not 0.
-  head: Literal['written', 'prototypes'] = 'written'
+  # factor with initial value logits_scale if that is not 0. 'class_weights': so
+  # with generated weights that start as class means; see `class_weights.py`.
+  head: Literal['written', 'prototypes', 'class_weights'] = 'written'
+  class_layers: int = field(1, at_least=0)  # of attention over the classes
+  class_width: int = field(64, at_least=1)  # of the tokens of classes
   # 'shared': only train the shared features and their head, for a later run
   # with `init_from.shared`; `adapt` then returns class means of shared
   # features.
@@ -162,6 +167,10 @@ class Config(GeneratorConfig):
       written,
       "head='written': prototypes have no generated layer of logits",
     )
+    has_class_weights = (
+      self.head == 'class_weights',
+      "head='class_weights'",
+    )
     can_classify = (
       self.shared != 'none' and self.shared_head_classes > 0,
       'shared features and shared_head_classes, the number of training '
@@ -172,6 +181,8 @@ class Config(GeneratorConfig):
       self,
       logits_features=has_logits,
       logits_nonlinear=has_logits,
+      class_layers=has_class_weights,
+      class_width=has_class_weights,
       variation_weight=(
         self.add_learned,
         'add_learned=True: it compares generated with learned weights',
@@ -252,6 +263,7 @@ class ContinualConfig(GeneratorConfig):
         shared='none',
         features=1,
         shared_dropout=0.0,
+        shared_init='glorot',
       )
     return network
 

@@ -18,6 +18,10 @@ from hyperudl.ops import conv
 from hyperudl.ops import normalization
 
 _ZEROS = nn.initializers.zeros
+_INITS = {
+  'glorot': nn.initializers.glorot_uniform,
+  'he': nn.initializers.he_normal,
+}
 
 
 def mean_of_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -58,12 +62,14 @@ class SharedFeatures(nn.Module):
     norm: whether batch normalisation (with statistics of the current images)
       follows each ReLU.
     padding: 'SAME' or 'VALID'.
+    kernel_init: 'glorot' or 'he'.
   """
 
   layers: int
   width: int
   norm: bool = False
   padding: str = 'SAME'
+  kernel_init: str = 'glorot'
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,7 +81,7 @@ class SharedFeatures(nn.Module):
           f"got {x.shape[1]}x{x.shape[2]} pixels, fewer than 3x3; use 'SAME' "
           'padding, fewer layers or larger images'
         )
-      kernel, bias = _conv_params(self, index, 3, x)
+      kernel, bias = _conv_params(self, index, 3, x, self.kernel_init)
       stride = 2 if index < self.layers - 1 else 1
       x = conv.episode_conv(x, kernel, stride=stride, padding=self.padding)
       x = jax.nn.relu(x + bias)
@@ -134,11 +140,10 @@ class LayerFeatures(nn.Module):
     return jnp.concatenate(features, axis=-1)
 
 
-def _conv_params(module, index, size, x):
+def _conv_params(module, index, size, x, init='glorot'):
   """Return kernel and bias of a convolution of x to `module.width` channels."""
   shape = (size, size, x.shape[-1], module.width)
-  glorot = nn.initializers.glorot_uniform()
-  kernel = module.param(f'kernel{index}', glorot, shape)
+  kernel = module.param(f'kernel{index}', _INITS[init](), shape)
   return kernel, module.param(f'bias{index}', _ZEROS, shape[-1:])
 
 
@@ -149,6 +154,7 @@ def make_shared(config: config_lib.Config) -> SharedFeatures:
     width=config.shared_dim,
     norm=config.shared.endswith('-bn'),
     padding=config.shared_padding,
+    kernel_init=config.shared_init,
     parent=None,
   )
 

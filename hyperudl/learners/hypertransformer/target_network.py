@@ -99,7 +99,7 @@ def roles(
       zero += biases
     if config.generate_norm:
       generated += norms
-    elif norms and config.head == 'prototypes' and spec is specs[-1]:
+    elif norms and config.head != 'written' and spec is specs[-1]:
       zero += ('bias',)
     first = max(config.trained_layers, 0)
     end = config.depth + min(config.trained_layers, 0)

@@ -1,4 +1,4 @@
-"""The cache of the built-in set is used only if it is whole and fresh."""
+"""The cache of a built-in set is used only if it is whole and fresh."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from hyperudl.data.datasets import glyph_attributes
 from hyperudl.data.datasets import glyphs
 from hyperudl.data.datasets import glyphs_cache
 from tests.testing import errors
@@ -49,6 +50,21 @@ def test_the_true_pixels_pass_through_the_cache_without_a_warning(
   digest = hashlib.sha256(second['images']).hexdigest()
   assert digest == glyphs.CHECKSUM
   assert not messages(caplog)
+
+
+def test_each_set_has_its_own_cache(tmp_path, drawings, monkeypatch):
+  shape = (glyph_attributes.CLASSES, 2, 3, 3, 3)
+  scenes = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+  digest = hashlib.sha256(scenes).hexdigest()
+  monkeypatch.setattr(glyph_attributes, 'CHECKSUM', digest)
+  monkeypatch.setattr(glyph_attributes, 'generate', lambda **_: scenes)
+  glyphs_cache.load(tmp_path)
+  first = glyphs_cache.load(tmp_path, 'glyph_attributes')
+  monkeypatch.delattr(glyph_attributes, 'generate')
+  second = glyphs_cache.load(tmp_path, 'glyph_attributes')
+  np.testing.assert_array_equal(second['images'], scenes)
+  np.testing.assert_array_equal(second['alphabets'], first['alphabets'])
+  assert sorted(os.listdir(tmp_path)) == ['glyph_attributes.npz', 'glyphs.npz']
 
 
 def test_cache_round_trip(tmp_path, drawings, images, caplog):
@@ -134,7 +150,7 @@ def test_an_unwritable_directory_does_without_cache(tmp_path, drawings, caplog):
   loaded = glyphs_cache.load(tmp_path / 'file')
   assert len(loaded['images']) == 1623
   (warning,) = messages(caplog)
-  assert 'Glyphs are not cached' in warning
+  assert 'The set is not cached' in warning
 
 
 def test_a_full_disk_leaves_no_partial_file(

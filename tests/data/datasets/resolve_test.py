@@ -17,7 +17,8 @@ def test_an_unknown_name_lists_what_is_there(tmp_path):
   (tmp_path / 'birds').mkdir()
   (tmp_path / 'README.md').write_text('text')
   message = image_sets.refusal(tmp_path, name='omniglt')
-  assert 'which has: birds, cifar10, glyphs, omniglot_background.' in message
+  listed = 'birds, cifar10, glyph_attributes, glyphs, omniglot_background'
+  assert f'which has: {listed}.' in message
   assert "Did you mean 'omniglot_background'?" in message
   assert 'Did you mean' not in image_sets.refusal(tmp_path, name='zzz')
   assert 'launch/data/omniglot.sh' in image_sets.refusal(
@@ -26,7 +27,8 @@ def test_an_unknown_name_lists_what_is_there(tmp_path):
   assert 'is not a folder' in image_sets.refusal(tmp_path / 'nowhere')
 
 
-def test_the_name_glyphs_loads_the_built_in_set(tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', resolve.BUILT_IN)
+def test_its_name_loads_a_built_in_set(tmp_path, monkeypatch, name):
   images = image_sets.pixels(5)
   content = {
     'images': images,
@@ -35,12 +37,12 @@ def test_the_name_glyphs_loads_the_built_in_set(tmp_path, monkeypatch):
     'split': np.array(['train', 'train', 'valid', 'test', 'test']),
   }
   calls = []
-  load_glyphs = lambda dir: calls.append(dir) or content
+  load_glyphs = lambda *call: calls.append(call) or content
   monkeypatch.setattr(glyphs_cache, 'load', load_glyphs)
-  dataset = image_sets.load(tmp_path / 'new', 'test', 'glyphs')
+  dataset = image_sets.load(tmp_path / 'new', 'test', name)
   assert dataset.class_names == ('d', 'e')
   assert np.array_equal(dataset.images[..., 0], images[3:].reshape(8, 6, 6))
-  assert calls == [str(tmp_path / 'new')]
+  assert calls == [(str(tmp_path / 'new'), name)]
 
 
 @pytest.mark.parametrize('file', ['', '.npy', '_ch_first_84.npy'])

@@ -9,17 +9,20 @@ from scipy import ndimage
 from hyperudl import core
 from hyperudl.core import config as config_lib
 from hyperudl.data.episodes import augment
+from hyperudl.data.episodes import episode_augment
 from tests.testing import episodes as helpers
 
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 1), dtype=np.float32)
 CLASSES = np.array([0, 1, 2, 0, 1, 2])
 
 
-def transform(key, images=IMAGES, classes=CLASSES, **changes):
+def transform(key, images=IMAGES, classes=CLASSES, image_key=9, **changes):
   config = config_lib.EpisodeAugmentConfig(**changes)
   return np.asarray(
-    augment.augment_episode(
-      jax.random.key(key), jnp.asarray(images), jnp.asarray(classes), config
+    episode_augment.augment(
+      jax.random.key(key),
+      jax.random.key(image_key),
+      *(jnp.asarray(images), jnp.asarray(classes), config),
     )
   )
 
@@ -35,7 +38,10 @@ def test_without_probabilities_nothing_happens():
   np.testing.assert_array_equal(transform(0, per_label=True), IMAGES)
 
 
-@pytest.mark.parametrize('name', augment.PROBABILITIES)
+ALIKE = [name for name in episode_augment.PROBABILITIES if name != 'noise']
+
+
+@pytest.mark.parametrize('name', ALIKE)
 def test_all_images_change_alike_with_the_given_probability(name):
   same = np.repeat(IMAGES[:1], 6, axis=0)
   changed = [transform(key, same, **{name: 0.5}) for key in range(24)]
@@ -90,12 +96,44 @@ def test_contrast_bends_pixels_about_the_mean_of_their_image():
   assert (transform(0, 0 * IMAGES, contrast=1.0) == 0).all()  # and no NaN
 
 
+def test_noise_has_one_strength_in_an_episode_and_differs_between_images():
+  gray = np.full((40, 28, 28, 1), 0.5, np.float32)
+  y = np.zeros(40, np.int32)
+  strengths = []
+  for key in range(12):
+    noise = transform(key, gray, y, noise=1.0) - 0.5
+    # What is cut at 0 and 1 is not in the tails of one standard deviation.
+    spread = np.quantile(noise, 0.8413, axis=(1, 2, 3))
+    assert spread.std() < 0.1 * spread.mean()
+    strengths.append(spread.mean())
+    assert abs(np.corrcoef(noise.reshape(40, -1)) - np.eye(40)).max() < 0.2
+    # Queries get the same strength and other noise.
+    query = transform(key, gray, y, image_key=8, noise=1.0) - 0.5
+    spread = np.quantile(query, 0.8413)
+    assert spread == pytest.approx(strengths[-1], rel=0.02)
+    assert abs(np.corrcoef(noise.ravel(), query.ravel())[0, 1]) < 0.03
+  assert 0.09 < min(strengths) < 0.25 and 0.35 < max(strengths) < 0.51
+
+
+def test_noise_comes_with_its_probability_and_with_per_label_by_class():
+  rate = np.mean([(transform(k, noise=0.5) != IMAGES).any() for k in range(40)])
+  assert 0.25 < rate < 0.75
+  gray = np.full((60, 8, 8, 1), 0.5, np.float32)
+  classes = np.repeat([0, 1, 2], 20)
+  images = transform(1, gray, classes, noise=1.0, per_label=True)
+  spread = np.abs(images - 0.5).mean(axis=(1, 2, 3)).reshape(3, 20)
+  assert len(np.unique(images[:, 0, 0])) > 40
+  # Sampling error within a class, the strength between them.
+  assert spread.std(axis=1).max() < 0.15 * spread.mean()
+  assert np.ptp(spread.mean(axis=1)) > 0.02
+
+
 def test_rolling_is_cut_to_whole_pixels():
   # Up to .3 of 8 pixels is 2.4: less than one pixel, 42% of the draws, is none
   # (rounded, it would be 21%).
   run = jax.jit(
-    lambda key: augment.augment_episode(
-      key,
+    lambda key: episode_augment.augment(
+      *(key, key),
       jnp.asarray(IMAGES[:1]),
       CLASSES[:1],
       config_lib.EpisodeAugmentConfig(roll=1.0),
@@ -179,8 +217,8 @@ def test_a_probability_above_one_is_refused():
 
 def test_whole_episodes_are_augmented_under_jit():
   run = jax.jit(
-    lambda key: augment.augment_episode(
-      key,
+    lambda key: episode_augment.augment(
+      *(key, key),
       jnp.asarray(IMAGES),
       CLASSES,
       config_lib.EpisodeAugmentConfig(rotate=1.0),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hyperudl import core
+from hyperudl.learners import hypertransformer
 from hyperudl.learners.hypertransformer import feature_extractors
 from tests.testing import convolutions
 
@@ -92,3 +93,19 @@ def test_images_too_small_for_valid_padding_are_refused():
     jax.eval_shape(
       module.init, jax.random.key(0), convolutions.random(0, 4, 12, 12, 1)
     )
+
+
+def test_he_kernels_keep_the_differences_between_images():
+  def spread(init):
+    config = hypertransformer.Config(shared_init=init, shared_dim=32)
+    network = feature_extractors.make_shared(config)
+    x = jax.random.normal(jax.random.key(1), (8, 28, 28, 1))
+    features, variables = network.init_with_output(jax.random.key(0), x)
+    kernel = variables['params']['kernel1']
+    return float(jnp.std(features, axis=0).mean()), float(jnp.std(kernel))
+
+  (glorot, glorot_std), (he, he_std) = spread('glorot'), spread('he')
+  # N(0, 2 / fan_in), against 2 / (fan_in + fan_out).
+  assert he_std == pytest.approx((2 / 288) ** 0.5, rel=0.05)
+  assert he_std == pytest.approx(glorot_std * 2**0.5, rel=0.05)
+  assert he > 2 * glorot
