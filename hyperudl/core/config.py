@@ -33,8 +33,7 @@ class EpisodeConfig:
   unlabelled: int = field(0, at_least=0)  # support images without a label
   distractors: int = field(0, at_least=0)  # classes with unlabelled images only
   tasks: int = field(0, at_least=0)  # tasks of one episode; 0: no task axis
-  # 'alphabet': the classes of an episode (of each task) are of one alphabet;
-  # alphabets with too few classes are left out.
+  # 'alphabet': all classes of an episode (of each task) are of one.
   group: Literal['none', 'alphabet'] = 'none'
   # How unlabelled images and queries are divided among the classes.
   proportions: Literal['balanced', 'dirichlet', 'dirichlet_0.7'] = 'balanced'
@@ -210,10 +209,9 @@ def _validate_unlabelled(episode):
       f'config.episode.transductive copies the queries as unlabelled rows; '
       f'set config.episode.unlabelled = 0 (it is {episode.unlabelled})'
     )
-  if episode.transductive or episode.unlabelled:
+  given = episode.transductive or episode.unlabelled
+  if given or episode.proportions != 'balanced':  # of the queries alone: legal
     return
-  if episode.proportions != 'balanced':
-    return  # random class counts of the queries alone are legal
   for name in ('inner_data', 'cond_data', 'phi_from', 'unlabelled_classes'):
     if episode[name] not in ('true', 'none', 'own'):
       raise BadInput(

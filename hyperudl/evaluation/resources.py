@@ -20,6 +20,7 @@ from hyperudl.storage import checkpoints
 from hyperudl.storage import selection
 from hyperudl.storage.filesystem import StrPath
 from hyperudl.training import episode_batching
+from hyperudl.training import run_data
 from hyperudl.training import setup
 from hyperudl.training import train_step
 
@@ -78,7 +79,7 @@ class Resources:
       make_step(visuals=True),
     )
 
-  def dataset(self, config: ConfigDict, split: str) -> setup.Dataset:
+  def dataset(self, config: ConfigDict, split: str) -> run_data.Dataset:
     """Return the data of one split of a config.
 
     Raises:

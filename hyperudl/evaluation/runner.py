@@ -37,8 +37,7 @@ _PLAIN = ('nll', 'ece', 'auroc_entropy')
 def format_row(name: str, step: int, row: Mapping[str, Any]) -> str:
   """Return the printed line of a result."""
   parts = [f'{name} step {step}:']
-  by_alphabet = [key for key in row if key.startswith('accuracy/')]
-  for key in (*_PERCENT, *by_alphabet, *_PLAIN):
+  for key in (*_PERCENT, *(key for key in row if '/' in key), *_PLAIN):
     if key in row and f'{key}_ci95' in row:
       scale, unit = (1, '') if key in _PLAIN else (100, '%')
       mean, half = scale * row[key], scale * row[f'{key}_ci95']

@@ -165,13 +165,19 @@ class _Classes(NamedTuple):
 
   counts: tuple[int, ...]
   starts: tuple[int, ...]
+  alphabets: tuple[str, ...] | None  # None if they are not asked for
 
 
 def _plan_settings(spec, sources):
   """Return what plans depend on, hashable: a `Spec`, {source: `_Classes`}."""
   data = config_lib.DataConfig(support_query=spec.data.support_query)
+  integers = lambda numbers: tuple(map(int, numbers))
+  grouped = spec.group == 'alphabet'
   classes = {
-    name: _Classes(*(tuple(map(int, part)) for part in (s.counts, s.starts)))
+    name: _Classes(
+      *(integers(s.counts), integers(s.starts)),
+      tuple(s.alphabets) if grouped else None,
+    )
     for name, s in sources.items()
   }
   controls = {'inner_data': 'true', 'cond_data': 'true', 'phi_from': 'own'}

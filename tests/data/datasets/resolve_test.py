@@ -27,7 +27,7 @@ def test_an_unknown_name_lists_what_is_there(tmp_path):
   assert 'is not a folder' in image_sets.refusal(tmp_path / 'nowhere')
 
 
-@pytest.mark.parametrize('name', resolve.BUILT_IN)
+@pytest.mark.parametrize('name', ['glyphs', 'glyph_attributes'])
 def test_its_name_loads_a_built_in_set(tmp_path, monkeypatch, name):
   images = image_sets.pixels(5)
   content = {
