@@ -72,21 +72,8 @@ def keep_on_one_side(
     out; the classes left out as a whole).
   """
   ranks = [_RANKS.get(split or '', -1) for split in split_of_class]
-  ranks = [0 if index in late else rank for index, rank in enumerate(ranks)]
+  shared, leave = _compare(copies, ranks)
   sizes = [len(numbers) for numbers in copies]
-  owners: dict[int, set[int]] = collections.defaultdict(set)
-  for index, numbers in enumerate(copies):
-    if ranks[index] >= 0:
-      for number in numbers.tolist():
-        owners[number].add(index)
-  shared: collections.Counter = collections.Counter()  # of pairs of classes
-  leave: dict[int, set[int]] = collections.defaultdict(set)  # class -> images
-  for number, classes in owners.items():
-    for index in classes:
-      above = [other for other in classes if ranks[other] > ranks[index]]
-      shared.update((index, other) for other in above)
-      if above:
-        leave[index].add(number)
   dropped = sorted(
     {
       index
@@ -105,3 +92,26 @@ def keep_on_one_side(
     rows[index] = np.array(keep, np.int64)
     left_out += sizes[index] - len(keep)
   return rows, left_out, dropped
+
+
+def _compare(copies, ranks):
+  """Compare classes with those of splits of higher rank.
+
+  Returns:
+    ({(class, other class of higher rank): number of images that both have},
+    {class: images that a class of higher rank has too}).
+  """
+  owners: dict[int, set[int]] = collections.defaultdict(set)
+  for index, numbers in enumerate(copies):
+    if ranks[index] >= 0:
+      for number in numbers.tolist():
+        owners[number].add(index)
+  shared: collections.Counter = collections.Counter()
+  leave: dict[int, set[int]] = collections.defaultdict(set)
+  for number, classes in owners.items():
+    for index in classes:
+      above = [other for other in classes if ranks[other] > ranks[index]]
+      shared.update((index, other) for other in above)
+      if above:
+        leave[index].add(number)
+  return shared, leave
