@@ -8,6 +8,7 @@ to files in FOLDER.
 """
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ import time
 import traceback
 from typing import NamedTuple
 
+_DEATH_SIGNAL = 1  # of prctl: end with the process that has forked
 SECONDS = 600  # no command takes as long, whatever else runs
 
 
@@ -65,6 +67,8 @@ def start(module, flags, output, prepare=None):
 def _run(module, flags, output, prepare):
   """Run a module; never return."""
   code = 1
+  with contextlib.suppress(AttributeError, OSError):  # Linux alone
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
   try:
     for number, name in ((1, 'out'), (2, 'err')):
       mode = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
