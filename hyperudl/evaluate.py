@@ -161,7 +161,7 @@ def define_flags() -> None:
   )
   define_result_flags(flags.FLAGS)
   cli.define_allow_new_classes()
-  cpu_devices.define()
+  cli.define_cpu_devices()
 
 
 def define_result_flags(values: flags.FlagValues) -> None:

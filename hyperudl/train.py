@@ -50,6 +50,6 @@ if __name__ == '__main__':
   )
   paths.define('workdir', None, 'Folder of the run; made if absent.')
   cli.define_allow_new_classes()
-  cpu_devices.define()
+  cli.define_cpu_devices()
   flags.mark_flags_as_required(['config', 'workdir'])
   cli.run(main)

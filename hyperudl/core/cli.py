@@ -208,6 +208,17 @@ def define_allow_new_classes() -> None:
   )
 
 
+def define_cpu_devices() -> None:
+  """Define --cpu_devices, for commands that can compute on several devices."""
+  flags.DEFINE_integer(
+    'cpu_devices',
+    None,
+    'Number of devices to divide a CPU into. 0: up to one for each core, such '
+    'that they divide the episodes of a call evenly (one for an evaluator that '
+    'polls). Default: one, or what XLA_FLAGS say.',
+  )
+
+
 class Stop:
   """True once SIGTERM or Ctrl-C has come; a second Ctrl-C ends the process."""
 

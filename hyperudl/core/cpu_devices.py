@@ -4,24 +4,11 @@ from collections.abc import Mapping
 import os
 import pathlib
 
-from absl import flags
-
 from hyperudl import core
 
 # CPU limit of a container: microseconds, period.
 QUOTA = '/sys/fs/cgroup/cpu.max'
 _MOST = 256
-
-
-def define() -> None:
-  """Define --cpu_devices, for commands that can compute on several devices."""
-  flags.DEFINE_integer(
-    'cpu_devices',
-    None,
-    'Number of devices to divide a CPU into. 0: up to one for each core, such '
-    'that they divide the episodes of a call evenly (one for an evaluator that '
-    'polls). Default: one, or what XLA_FLAGS say.',
-  )
 
 
 def count(

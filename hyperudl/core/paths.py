@@ -8,6 +8,8 @@ from ml_collections import config_dict
 
 from hyperudl.core.errors import BadInput
 
+flags.disclaim_key_flags()  # `--help` lists flags under the command's module
+
 _NAME_BYTES = 255  # of a file or folder on all usual file systems
 _PATH_BYTES = 4000  # Linux allows 4096, and names are added to a folder's
 

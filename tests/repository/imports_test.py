@@ -56,7 +56,7 @@ def test_one_file_knows_each_heavy_package():
 
 
 def test_flags_are_for_the_command_line_only():
-  command_line = {*MAINS, 'hyperudl.core.cli'}
+  command_line = {*MAINS, 'hyperudl.core.cli', 'hyperudl.core.paths'}
   assert importers('absl.flags') <= command_line
   assert importers('absl.app') == {'hyperudl.core.cli'}
   assert importers('ml_collections.config_flags') <= command_line
