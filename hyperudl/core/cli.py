@@ -160,11 +160,7 @@ def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
 
   if cpu_devices:
     jax.config.update('jax_num_cpu_devices', cpu_devices)
-  logging.set_verbosity(logging.INFO)
-  logging.use_absl_handler()
-  logging.get_absl_handler().setFormatter(
-    python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
-  )
+  set_up_logging()
   # JAX reports at INFO which accelerators it did not find.
   python_logging.getLogger('jax').setLevel(python_logging.WARNING)
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
@@ -179,6 +175,15 @@ def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
   warnings.filterwarnings('ignore', 'Error .*persistent compilation cache')
   if multiprocess:
     distributed.initialize()
+
+
+def set_up_logging() -> None:
+  """Log to stderr, each message with its time of day."""
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  logging.get_absl_handler().setFormatter(
+    python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
+  )
 
 
 def define_config(help: str, lock: bool = True) -> None:

@@ -46,7 +46,6 @@ import os
 import sys
 
 from absl import flags
-from absl import logging
 import numpy as np
 
 from hyperudl import core
@@ -250,6 +249,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  logging.set_verbosity(logging.INFO)  # how far a long reading is
-  logging.use_absl_handler()
+  flags.FLAGS.mark_as_parsed()  # this command has flags of its own
+  cli.set_up_logging()  # how far a long reading is
   sys.exit(main(sys.argv))

@@ -5,6 +5,7 @@ read. Files in array_record format can be read without TensorFlow; those in the
 default tfrecord format cannot.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -201,7 +202,19 @@ def _make_builder(folder):
     ) from None
   with checks.reading(folder, 'cannot be read', _advice(folder)):
     _check_features(folder)
-    return tfds.builder_from_directory(folder)
+    with _only_errors():
+      return tfds.builder_from_directory(folder)
+
+
+@contextlib.contextmanager
+def _only_errors():
+  """Hide what the library logs, such as a hint at OpenCV."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def _examples(builder, folder, image_key):
@@ -210,17 +223,13 @@ def _examples(builder, folder, image_key):
 
   decoders = {image_key: decode.SkipDecoding()}
   known = [name for name in _SPLITS if name in builder.info.splits]
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)  # hides a hint at OpenCV
-  try:
+  with _only_errors():
     for split in known or list(builder.info.splits):
       where = f'{folder} ({split})'
       with checks.reading(where, 'cannot be read', _advice(folder)):
         source = builder.as_data_source(split, decoders=decoders)
         for row, example in enumerate(source):
           yield row, split, example
-  finally:
-    logging.set_verbosity(verbosity)
 
 
 def _prepare(image, name, size, where):
