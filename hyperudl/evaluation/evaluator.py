@@ -84,7 +84,7 @@ class Evaluator:
     self.config, self.split, self.count = config, split, count
     self._resources = resources or resources_lib.Resources()
     self._programs = self._resources.programs(config)
-    data = self._resources.dataset(config, split)
+    data = self._dataset = self._resources.dataset(config, split)
     if isinstance(data, task_set.TaskSet):
       tasks = len(data.names)  # each is taken once
       self.count = min(count, -(-tasks // max(config.episode.tasks, 1)))
