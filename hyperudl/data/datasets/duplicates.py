@@ -72,6 +72,7 @@ def keep_on_one_side(
     out; the classes left out as a whole).
   """
   ranks = [_RANKS.get(split or '', -1) for split in split_of_class]
+  ranks = [0 if index in late else rank for index, rank in enumerate(ranks)]
   shared, leave = _compare(copies, ranks)
   sizes = [len(numbers) for numbers in copies]
   dropped = sorted(
