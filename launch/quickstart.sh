@@ -27,7 +27,7 @@ python -m hyperudl.evaluate --workdir="$run" &
 evaluator=$!
 trap 'kill "$evaluator" 2>/dev/null || true' EXIT
 train --config=configs/udl.py:inner --workdir="$run" \
-  --config.steps=400 --config.eval.episodes=200 \
+  --config.steps=400 --config.eval.episodes=100 \
   --config.init_from.base="$run-base" "$@"
 wait "$evaluator"
 
