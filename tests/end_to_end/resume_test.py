@@ -93,6 +93,7 @@ def test_a_stopped_run_saves_at_once_and_a_second_trainer_is_refused(tmp_path):
   assert steps == sorted(set(steps)) and steps[-1] == runs.STEPS
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_calls_of_several_updates_ends_the_same(tmp_path):
   # Calls end where something is written; without it, at the signal alone.
   several = ('steps_per_call=4', 'checkpoint_steps=100000', 'log_steps=100000')

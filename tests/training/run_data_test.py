@@ -137,6 +137,7 @@ def test_images_that_are_all_white_are_refused(tmp_path):
   assert 'all pixels of all images are 255' in message
 
 
+@pytest.mark.slow
 def test_resume_and_evaluate_refuse_a_set_with_a_new_class(tmp_path):
   save(tmp_path, LETTERS)
   workdir = tmp_path / 'run'

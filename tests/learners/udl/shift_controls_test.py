@@ -16,6 +16,7 @@ SHIFT = {
   'critic': 'none',
   'cluster': 2,
   'inner_rate': 1.0,
+  'inner_steps': 1,  # compiles faster
 }
 
 

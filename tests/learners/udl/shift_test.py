@@ -132,7 +132,9 @@ def test_without_a_shift_the_network_is_the_plain_one():
   got = helper.logits(learner, params, data)
   np.testing.assert_allclose(got, wanted, rtol=1e-6)
   # With steps it is another one.
-  stepping = helper.tiny_udl(**{**SHIFT, 'inner_rate': 0.05})
+  stepping = helper.tiny_udl(
+    **{**SHIFT, 'shift_start': 'identity', 'inner_rate': 0.05}
+  )
   params = jax.jit(stepping.init)(jax.random.key(0), data)
   params['inner']['shift']['threshold'] = jnp.float32(-5.0)
   moved = helper.logits(stepping, params, data)
