@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains and evaluates udl from scratch, about 9 minutes on 2 cores: sets up
+# Trains and evaluates udl from scratch, some 9 minutes on 2 idle cores: sets up
 # .venv, trains the autoencoder, the hypernetwork and its unsupervised inner
 # loop on the built-in glyphs, with the evaluator as a second process, and prints
 # the table of results. Everything is written to runs/quickstart*; run it again
