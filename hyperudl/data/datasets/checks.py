@@ -7,6 +7,7 @@ already uint8 is checked, in pieces, and the error names the first bad one.
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
+import sys
 
 import numpy as np
 
@@ -197,6 +198,12 @@ def to_strings(values: np.ndarray, where: str) -> tuple[str, ...]:
       f'{where}: {values.dtype} of shape {values.shape}; expected one string '
       'per class'
     )
+  if values.dtype.kind == 'U' and values.size:
+    codes = np.ascontiguousarray(values).view(
+      np.dtype('u4').newbyteorder(values.dtype.byteorder)
+    )
+    if codes.max() > sys.maxunicode:
+      raise BadInput(f'{where}: a character that Unicode does not have')
   names = []
   for index, value in enumerate(values.tolist()):
     try:

@@ -52,3 +52,12 @@ def test_images_of_one_value_are_refused():
   checks.require_contrast([white, white - 1], 'set')
   white[1, 2, 2] = 0
   checks.require_contrast([white], 'set')
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_characters_that_unicode_does_not_have_are_refused(order):
+  codes = np.array([[99, 97], [100, 0x110000]], f'{order}u4')
+  names = codes.view(f'{order}U2')[:, 0]
+  message = errors.refusal(checks.to_strings, names, 'names')
+  assert 'names: a character that Unicode does not have' in message
+  assert checks.to_strings(names[:1], 'names') == ('ca',)

@@ -179,6 +179,7 @@ def test_one_step_of_fine_tuning_starts_from_the_generated_network():
   assert abs(metrics['nll'] - metrics['nll_finetuned']) > 0.01
 
 
+@pytest.mark.slow
 def test_fine_tuning_fits_the_labelled_images():
   """Queries that are the support are classified better after the steps."""
   learner, evaluate, _ = make(
