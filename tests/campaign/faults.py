@@ -113,8 +113,10 @@ def flip_byte(run, generator):
 
 def second_trainer(run, generator):
   """Of two trainers on one workdir the second is refused."""
+  logs = run.workdir / 'tb' / 'train'
+  before = set(logs.glob('*'))  # of earlier starts
   first = run.start()
-  run.wait((run.workdir / 'tb' / 'train').exists, first)
+  run.wait(lambda: set(logs.glob('*')) - before, first)  # it has the lock now
   os.kill(first.pid, signal.SIGSTOP)
   held = is_alive(first)
   second = forking.finish(run.start())
