@@ -198,24 +198,6 @@ def test_a_vanishing_inner_gradient_has_a_finite_outer_gradient():
   assert jnp.isfinite(jax.grad(outer)(jnp.asarray(0.3)))
 
 
-@pytest.mark.parametrize('options', [{'remat': False}, {'unroll': 4}])
-def test_remat_and_unroll_change_no_number(options):
-  """`unroll` may exceed the three steps."""
-
-  def outer(v0, options):
-    value, trace = gradient_descent.descend(
-      lambda value, k: jnp.sum(jnp.sin(value['v'] + 0.1 * k) ** 2),
-      {'v': v0},
-      {'v': jnp.array([0.1, 0.2, 0.3])},
-      **options,
-    )
-    return jnp.sum(value['v'] ** 2) + trace.loss @ jnp.arange(3.0)
-
-  v0 = jnp.array([0.3, 1.2])
-  for run in (outer, jax.grad(outer)):
-    np.testing.assert_allclose(run(v0, options), run(v0, {}), rtol=1e-6)
-
-
 def test_values_of_each_step_are_returned_on_request():
   value, trace = gradient_descent.descend(
     quadratic(jnp.array([1.0])),
@@ -246,13 +228,10 @@ def test_unknown_choices_are_refused():
     gradient_descent.make_rates(value_of([0.0]), 1, 0.1, 'tensor')
 
 
-@pytest.mark.parametrize('remat', [True, False])
-def test_an_optax_optimizer_takes_its_own_steps(remat):
+def test_an_optax_optimizer_takes_its_own_steps():
   optimizer, value = optax.adam(0.1), value_of([0.5, -1.0])
   loss = quadratic(jnp.array([1.0, 2.0]))
-  adapted, before = gradient_descent.optimise(
-    loss, value, optimizer, 3, remat=remat
-  )
+  adapted, before = gradient_descent.optimise(loss, value, optimizer, 3)
   state, expected = optimizer.init(value), []
   for k in range(3):
     fit, grads = jax.value_and_grad(loss)(value, k)

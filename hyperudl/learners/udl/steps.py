@@ -12,9 +12,6 @@ from hyperudl.learners.udl.config import Config
 from hyperudl.ops import gradient_descent
 from hyperudl.ops import shift_transform
 
-# As v is small, steps are unrolled: the first then shares its forward pass with
-# the gates and the auxiliary loss (docs/results/speed.md).
-UNROLL = 4
 LOOK_AHEAD = 3  # steps from each candidate for phi before one is chosen
 
 
@@ -50,7 +47,7 @@ def image_features(
 def read(
   config: Config,
   params: core.PyTree,
-  network: target_network.Network,
+  network: target_network.Network | None,
   inputs: inner_losses.Inputs,
   v: core.PyTree,
 ) -> inner_losses.Inputs:
@@ -59,15 +56,15 @@ def read(
   Args:
     config: of the learner.
     params: of the learner.
-    network: under v.
+    network: under v; None if no loss needs features or predictions.
     inputs: from `inner_losses.draw`.
     v: the adapted variable.
   """
-  images = inputs.images
-  needs = [loss.needs for loss in inner_losses.active(config).values()]
-  features = image_features(config, network, images)
-  logits = target_network.similarity_logits(network, features)
-  inputs = inputs._replace(features=features, logits=logits)
+  images, needs = inputs.images, _needs(config)
+  if network is not None:
+    features = image_features(config, network, images)
+    logits = target_network.similarity_logits(network, features)
+    inputs = inputs._replace(features=features, logits=logits)
   if 'views' in needs:
     first, second = [
       image_features(config, network, images._replace(x=x, are_support=False))
@@ -81,6 +78,10 @@ def read(
     terms = shift.elbo_terms(config, params, phi, x, mask)
     inputs = inputs._replace(elbo_terms={**terms, 'mask': mask})
   return inputs
+
+
+def _needs(config):
+  return {loss.needs for loss in inner_losses.active(config).values()}
 
 
 def initial_shift(
@@ -153,9 +154,11 @@ def _step_sizes(config, params, v):
 
 def _values(config, params, network, inputs, v):
   """Return the inner losses under v."""
-  under_v = network_under(
-    config, params, network, inputs.images, v, gated=False
-  )
+  under_v = None
+  if _needs(config) != {'images'}:
+    under_v = network_under(
+      config, params, network, inputs.images, v, gated=False
+    )
   inputs_v = read(config, params, under_v, inputs, v)
   return inner_losses.evaluate(config, params['inner'], inputs_v)
 
@@ -185,7 +188,5 @@ def _take(config, params, loss, v, sizes, first_order):
       config.inner_norm, epsilon=epsilon, per_leaf=True
     ),
     first_order=first_order,
-    remat=False,
-    unroll=UNROLL,
     keep_values=True,
   )

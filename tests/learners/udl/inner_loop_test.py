@@ -69,7 +69,8 @@ def test_the_loss_is_that_of_separate_passes(changes, monkeypatch):
 def test_support_features_are_computed_once_per_update(monkeypatch):
   """Counted before XLA merges equal passes, whose gradients it does not.
 
-  A pass under v_0 and one under v_K are saved, each with its gradient.
+  A pass under v_0 and one under v_K are saved, each with its gradient; steps
+  are computed again in the backward pass.
   """
   learner = helper.tiny_udl(norm='domain')
   loss, trained = loss_and_params(learner)
@@ -84,7 +85,7 @@ def test_support_features_are_computed_once_per_update(monkeypatch):
   use_separate_passes(monkeypatch)
   separate = flops.count(jax.value_and_grad(lambda t: loss(t)), trained)
   assert separate - shared > 2 * cost
-  assert shared < 19.5 * cost
+  assert shared < 23.5 * cost
 
 
 @pytest.mark.parametrize('cond', [False, True])
