@@ -30,6 +30,7 @@ from experiments import records as records_lib
 from experiments import tables
 from experiments import trainings
 from hyperudl import core
+from hyperudl.core import paths
 from hyperudl.storage import filesystem
 
 RETIRED = 'retired; see commit 6e0fc91 (v0-full)'
@@ -44,6 +45,14 @@ def _numbers(text):
   return [int(part) for part in text.split(',')]
 
 
+def _path(text):
+  """Return a path of this machine, `~` expanded."""
+  try:
+    return pathlib.Path(paths.local(text)) if text else text
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(f'{text!r}: {error}') from None
+
+
 def _parser():
   parser = argparse.ArgumentParser(
     prog='python -m experiments.run',
@@ -53,14 +62,19 @@ def _parser():
   add = parser.add_argument
   add('page', choices=pages.PAGES)
   add('--dataset', default='omniglot', help='a set, or a variant of a config')
-  add('--data_dir', default='data_numpy_dir')
+  add('--data_dir', default='data_numpy_dir', type=_path)
   add('--target', default='', help='also test on all classes of this set')
-  add('--runs', default='runs', type=pathlib.Path, help='folder of all runs')
+  add('--runs', default='runs', type=_path, help='folder of all runs')
   add('--rows', default='', type=_names, help='NAME,NAME: only these rows')
   add('--without', default='', type=_names, help='NAME,NAME: not these rows')
   add('--seeds', default=[], type=_numbers, help="default: each row's own")
   add('--steps', default=0, type=int, help='shortens every training: a trial')
-  add('--out', default='', help='file of the page, .md; default: print it')
+  add(
+    '--out',
+    default='',
+    type=_path,
+    help='file of the page, .md; default: print it',
+  )
   add(
     '--recorded',
     action='store_true',

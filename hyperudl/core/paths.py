@@ -49,6 +49,28 @@ class _PathParser(flags.ArgumentParser):
     return local(argument)
 
 
+class _PathsParser(flags.ListParser):
+  """Parses the value of a flag as a list of paths, each as `local` does."""
+
+  def parse(self, argument: Any) -> list[str]:
+    return [local(path) for path in super().parse(argument)]
+
+
+def define_list(
+  name: str, help: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+  """Define a required flag that holds paths, separated by commas."""
+  flags.DEFINE(
+    _PathsParser(),
+    name,
+    None,
+    help,
+    flag_values,
+    flags.ListSerializer(','),
+    required=True,
+  )
+
+
 def define(
   name: str,
   default: str | None,

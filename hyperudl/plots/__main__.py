@@ -30,7 +30,6 @@ The PNG is written to --out, by default <first workdir>/<kind>.png. Exit codes:
 0 done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
 """
 
-import os
 import pathlib
 
 from absl import flags
@@ -69,7 +68,6 @@ def main(argv: list[str]) -> None:
   del argv
   cli.set_up()
   values = flags.FLAGS
-  values.workdir = list(map(os.path.expanduser, values.workdir))
   for name, kinds in (('shift', SHIFTED), ('tag', TAGGED)):
     if values[name].value and values.kind not in kinds:
       raise core.BadInput(
@@ -87,7 +85,7 @@ if __name__ == '__main__':
   flags.DEFINE_string(
     'tag', '', 'Of the results that uncertainty, sequences and shots draw.'
   )
-  flags.DEFINE_list('workdir', None, 'Folders of runs.', required=True)
+  paths.define_list('workdir', 'Folders of runs.')
   flags.DEFINE_string('shift', '', 'Shift of the episode that is drawn.')
   paths.define('out', None, 'PNG to write; by default in the first workdir.')
   cli.run(main)

@@ -42,6 +42,15 @@ def test_a_path_that_cannot_be_used_is_refused(value, words):
     paths.local(value)
 
 
+def test_each_path_of_a_list_is_expanded_or_refused():
+  values = flags.FlagValues()
+  paths.define_list('workdir', 'Folders.', flag_values=values)
+  values(['plots', '--workdir=~/a,runs/b'])
+  assert values.workdir == [f'{HOME}/a', 'runs/b']
+  with pytest.raises(flags.IllegalFlagValueError, match='only files and fol'):
+    values(['plots', '--workdir=runs/a,gs://bucket/run'])
+
+
 def test_a_tilde_in_the_fields_of_a_config_is_expanded():
   config = hyperldm.get_config()
   config.data.dir = '~/data'

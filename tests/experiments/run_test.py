@@ -126,3 +126,11 @@ def test_rows_are_chosen_and_left_out(tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
       rows(flag)
     assert error.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_paths_are_expanded_or_refused(capsys):
+  arguments = run.parse_arguments(['film', '--print', '--runs=~/runs'])
+  assert arguments.runs == pathlib.Path.home() / 'runs'
+  with pytest.raises(SystemExit):
+    run.parse_arguments(['film', '--print', '--out=gs://bucket/film.md'])
+  assert 'only files and folders of this machine' in capsys.readouterr().err

@@ -24,9 +24,6 @@ from hyperudl.data.datasets import splits
 # Names of classes in features.json, and those whose modules may be imported.
 _CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
 _FEATURES = 'tensorflow_datasets.core.features.'
-# Our name of each TFDS split. Others, such as Omniglot's `small1`, are subsets
-# of these.
-_SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
 MAX_PIXELS = 1 << 24  # of an image
 SPARE_BYTES = 1 << 27  # that the images of a small set may take
 _EXPANSION = 8  # and for each byte of a large one
@@ -95,7 +92,7 @@ def _read_images(builder, folder, keys, size):
         'as their files; set --image_size'
       )
     parts = images.setdefault(label, {})
-    parts.setdefault(_SPLITS.get(name, 'train'), []).append(image)
+    parts.setdefault(class_table.to_split(name) or 'train', []).append(image)
     if 'alphabet' in example:
       alphabets[label] = int(example['alphabet'])
   return images, alphabets
@@ -218,11 +215,16 @@ def _only_errors():
 
 
 def _examples(builder, folder, image_key):
-  """Yield (row, split, example) of all examples of `_SPLITS`, or of all."""
+  """Yield (row, split, example) of all examples.
+
+  Where some of the set's splits have usual names, such as validation or dev,
+  others, such as Omniglot's `small1`, are subsets of these and are left out.
+  """
   from tensorflow_datasets import decode
 
   decoders = {image_key: decode.SkipDecoding()}
-  known = [name for name in _SPLITS if name in builder.info.splits]
+  known = [name for name in builder.info.splits if class_table.to_split(name)]
+  known.sort(key=lambda n: class_table.SPLITS.index(class_table.to_split(n)))
   with _only_errors():
     for split in known or list(builder.info.splits):
       where = f'{folder} ({split})'

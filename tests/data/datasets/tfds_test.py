@@ -53,6 +53,22 @@ def test_prepared_omniglot(tmp_path):
   )  # ink is bright on black
 
 
+def test_splits_may_have_their_other_usual_names(tmp_path):
+  folder = unpack(tmp_path, 'omniglot') / '1.0.0'
+  info = folder / 'dataset_info.json'
+  text = info.read_text()
+  for ours, theirs in (('train', 'training'), ('test', 'testing')):
+    text = text.replace(f'"{ours}"', f'"{theirs}"')
+    for file in folder.glob(f'omniglot-{ours}.*'):
+      file.rename(folder / file.name.replace(ours, theirs))
+  info.write_text(text)
+  out = image_sets.converted(tmp_path, 'tfds', folder)
+  assert '12 classes, 36 images' in out  # without `small1`, a part of train
+  assert set(image_sets.load_converted(tmp_path, 'test').alphabets) == {
+    *('He', 'Waw')
+  }
+
+
 def spoil(folder, fault):
   shard = folder / 'tiny_digits-train.array_record-00000-of-00001'
   info = folder / 'dataset_info.json'
