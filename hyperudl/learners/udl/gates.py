@@ -38,7 +38,13 @@ def init(key: jax.Array, config: 'Config', hidden: int = 16) -> core.PyTree:
   """Return initial parameters: step and mass are then sigmoid(1) = .73."""
   inputs = PREDICTION_INPUTS * ('predictions' in config.gate)
   inputs += ELBO_INPUTS * ('elbo' in config.gate)
-  outputs = len(Gates._fields)
+  return init_network(key, inputs, len(Gates._fields), hidden)
+
+
+def init_network(
+  key: jax.Array, inputs: int, outputs: int, hidden: int = 16
+) -> core.PyTree:
+  """Return the parameters of a network with initial outputs sigmoid(1)."""
   return {
     'first': mlp.init_dense(key, inputs, hidden),
     'last': {
@@ -46,6 +52,17 @@ def init(key: jax.Array, config: 'Config', hidden: int = 16) -> core.PyTree:
       'bias': jnp.ones((outputs,), jnp.float32),
     },
   }
+
+
+def apply_network(gate: core.PyTree, inputs: jax.Array) -> jax.Array:
+  """Return gates f32[outputs] in (0, 1) from statistics f32[inputs]."""
+  hidden = jax.nn.silu(mlp.dense(gate['first'], inputs))
+  return jax.nn.sigmoid(mlp.dense(gate['last'], hidden))
+
+
+def as_scale(gate: jax.Array) -> jax.Array:
+  """Return a factor in (0.2, 1.7) of a gate, 1 for its initial value."""
+  return jnp.exp(2 * (gate - OPEN))
 
 
 def compute(
@@ -80,13 +97,9 @@ def compute(
         inputs.features, network.features, inputs.logits, mask, labelled
       )
     )
-  gate = params['inner']['gate']
-  first, last = gate['first'], gate['last']
-  hidden = jnp.concatenate(values) @ first['kernel'] + first['bias']
-  step, mass, scale = jax.nn.sigmoid(
-    jax.nn.silu(hidden) @ last['kernel'] + last['bias']
-  )
-  return Gates(step, mass, jnp.exp(2 * (scale - OPEN)))
+  gate, inputs_of_gate = params['inner']['gate'], jnp.concatenate(values)
+  step, mass, scale = apply_network(gate, inputs_of_gate)
+  return Gates(step, mass, as_scale(scale))
 
 
 def elbo_inputs(
