@@ -56,13 +56,14 @@ def init_network(
 
 def apply_network(gate: core.PyTree, inputs: jax.Array) -> jax.Array:
   """Return gates f32[outputs] in (0, 1) from statistics f32[inputs]."""
-  hidden = jax.nn.silu(mlp.dense(gate['first'], inputs))
-  return jax.nn.sigmoid(mlp.dense(gate['last'], hidden))
+  first, last = gate['first'], gate['last']
+  hidden = inputs @ first['kernel'] + first['bias']
+  return jax.nn.sigmoid(jax.nn.silu(hidden) @ last['kernel'] + last['bias'])
 
 
-def as_scale(gate: jax.Array) -> jax.Array:
+def as_scale(scale: jax.Array) -> jax.Array:
   """Return a factor in (0.2, 1.7) of a gate, 1 for its initial value."""
-  return jnp.exp(2 * (gate - OPEN))
+  return jnp.exp(2 * (scale - OPEN))
 
 
 def compute(
@@ -97,8 +98,8 @@ def compute(
         inputs.features, network.features, inputs.logits, mask, labelled
       )
     )
-  gate, inputs_of_gate = params['inner']['gate'], jnp.concatenate(values)
-  step, mass, scale = apply_network(gate, inputs_of_gate)
+  gate = params['inner']['gate']
+  step, mass, scale = apply_network(gate, jnp.concatenate(values))
   return Gates(step, mass, as_scale(scale))
 
 
