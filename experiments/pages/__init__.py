@@ -1,5 +1,6 @@
 """The table of experiments: every results page by name, in `PAGES`."""
 
+from experiments.pages import baselines
 from experiments.pages import gradient
 from experiments.pages import guidance
 from experiments.pages import hypertransformer
@@ -9,6 +10,7 @@ from experiments.pages import udl
 PAGES = {
   **gradient.PAGES,
   **metric.PAGES,
+  **baselines.PAGES,
   **hypertransformer.PAGES,
   **guidance.PAGES,
   **udl.PAGES,

@@ -19,7 +19,7 @@ ConfigDict: TypeAlias = config_dict.ConfigDict
 _Schedule = Literal['constant', 'cosine', 'exponential', 'milestones']
 _Source = Literal['true', 'noise', 'other', 'none']
 Augment = Literal[
-  'none', 'rot90', 'scans', 'images', 'episode', 'episode+images'
+  'auto', 'none', 'rot90', 'scans', 'images', 'episode', 'episode+images'
 ]
 
 
@@ -75,7 +75,7 @@ class DataConfig:
   shift: str = 'none'  # see data/episodes/shifts.py
   split_by: Literal['auto', 'alphabet', 'class', 'image'] = 'auto'
   latents: str = ''  # workdir of a run with precomputed latents
-  augment: Augment = 'rot90'
+  augment: Augment = 'auto'  # rot90 for images, none for features
   augment_individually: bool = False  # draw colours for each image
   augment_tests: bool = False  # augment episodes of evaluations too
   # 'reference': queries may repeat support images; 'joint': any class counts.

@@ -93,6 +93,11 @@ class Evaluator:
     size = min(config.eval.batch, self.count)
     self._size = -(-size // devices) * devices  # episodes of a call
 
+  @property
+  def on_features(self) -> bool:
+    """Whether the data set has features in place of images."""
+    return self._resources.has_features(self.config, self.split)
+
   def make_draw(self, config: ConfigDict) -> Callable:
     """Return the function that draws other episodes of the same data.
 
@@ -205,12 +210,15 @@ class Evaluator:
     return jax.tree.map(lambda leaf: np.asarray(leaf[0]), pair)
 
 
-def summarise(config: ConfigDict, values: Metrics) -> dict[str, Any]:
+def summarise(
+  config: ConfigDict, values: Metrics, on_features: bool = False
+) -> dict[str, Any]:
   """Return one row of means and half widths of 95% intervals over episodes.
 
   Args:
     config: of the run.
     values: from `Evaluator.run`.
+    on_features: whether the data set has features in place of images.
 
   Returns:
     The result line: fractions, `<name>` and `<name>_ci95`; `ece` is the
@@ -235,14 +243,14 @@ def summarise(config: ConfigDict, values: Metrics) -> dict[str, Any]:
     p = values['probabilities'].reshape(-1, values['probabilities'].shape[-1])
     y = values['y'].reshape(-1)
     row['ece'] = calibration.expected_calibration_error(p[y >= 0], y[y >= 0])
-  return row | conditions(config)
+  return row | conditions(config, on_features)
 
 
-def conditions(config: ConfigDict) -> dict[str, Any]:
+def conditions(config: ConfigDict, on_features: bool = False) -> dict[str, Any]:
   """Return the fields of a result line that say how it was measured."""
   data = config.data
   return {
-    'transductive': is_transductive(config),
+    'transductive': is_transductive(config, on_features),
     'shift': data.shift,
     'proportions': config.episode.proportions,
     'support_query': data.support_query,
@@ -250,15 +258,18 @@ def conditions(config: ConfigDict) -> dict[str, Any]:
   }
 
 
-def is_transductive(config: ConfigDict) -> bool:
-  """Return whether a prediction may depend on the other queries."""
+def is_transductive(config: ConfigDict, on_features: bool = False) -> bool:
+  """Return whether a prediction may depend on the other queries.
+
+  Networks of features have no norms, so `learner.norm` does not matter there.
+  """
   learner = config.learner.to_dict()
   if config.episode.transductive:
     return True
   if learner.get('stage') == 'shared':  # of the HyperTransformer
     return learner['shared'].endswith('-bn')
   own = learner.get('query_statistics') == 'queries'  # of udl
-  return own or learner.get('norm') == 'batch'
+  return own or (learner.get('norm') == 'batch' and not on_features)
 
 
 def ensemble(runs: Sequence[Metrics]) -> Metrics:

@@ -14,7 +14,9 @@ import numpy as np
 from hyperudl import core
 from hyperudl.core import distributed
 from hyperudl.core.config import ConfigDict
+from hyperudl.data import datasets
 from hyperudl.data import episodes
+from hyperudl.data.datasets import class_table
 from hyperudl.data.language import task_set
 from hyperudl.storage import checkpoints
 from hyperudl.storage import selection
@@ -90,6 +92,12 @@ class Resources:
     else:
       key = json.dumps([config.data[name] for name in _IMAGES])
     return self._once(lambda: _load(config, split), 'data', key, split)
+
+  def has_features(self, config: ConfigDict, split: str) -> bool:
+    """Return whether the data of a config are features, not images or tasks."""
+    data = self.dataset(config, split)
+    is_set = isinstance(data, datasets.Dataset)
+    return is_set and class_table.is_features(data.images)
 
   def draw(self, config: ConfigDict, split: str) -> Callable:
     """Return the function that draws the episodes of a config.

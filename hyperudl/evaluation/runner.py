@@ -99,7 +99,7 @@ def evaluate_once(
   if None in results:
     return None
   values = evaluator_lib.ensemble(results) if is_ensemble else results[0]
-  row = evaluator_lib.summarise(config, values)
+  row = evaluator_lib.summarise(config, values, evaluator.on_features)
   row |= provenance(workdir, config, step, split)
   if is_ensemble:
     row['ensemble'] = steps
@@ -200,7 +200,7 @@ def _evaluate_new(
   values = evaluator.run(params, stop)
   if values is None:
     return None
-  row = evaluator_lib.summarise(config, values)
+  row = evaluator_lib.summarise(config, values, evaluator.on_features)
   row |= provenance(workdir, config, str(step), split)
   # Before the row: a kill in between repeats both, and loses none.
   if split == 'valid':

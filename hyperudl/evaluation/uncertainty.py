@@ -239,7 +239,8 @@ def evaluate_once(
   row = summarise(sides, fit_temperature(valid))
   row['dataset'] = config.data.dataset
   row['temperature_from'] = trained.data.dataset
-  row |= evaluator_lib.conditions(config)
+  on_features = resources.has_features(config, split)
+  row |= evaluator_lib.conditions(config, on_features)
   row |= runner.provenance(workdir, config, step, split)
   step = checkpoint.step
   logging.info('%s', runner.format_row('uncertainty', step, row))

@@ -63,8 +63,9 @@ def check_run(config: ConfigDict) -> None:
 
   A learner's module may define `SUPPORTS`, a set that may contain 'emit_from'
   (the learner can generate weights from the supports that `episode.emit_from`
-  names) and 'missing_classes' (a class may be without support examples), and a
-  function `check_run(config)` with further checks of the run's config.
+  names), 'missing_classes' (a class may be without support examples) and
+  'features' (see `check_features`), and a function `check_run(config)` with
+  further checks of the run's config.
 
   Raises:
     core.BadInput: naming the field, its value and what to set instead.
@@ -89,6 +90,19 @@ def check_run(config: ConfigDict) -> None:
   hyperparameters_lib.check_steps(
     module.Config, config.learner, config.steps, 'config.learner.'
   )
+
+
+def check_features(name: str) -> None:
+  """Refuse features f32[S, D] for a learner that needs images.
+
+  Raises:
+    core.BadInput: naming the learners that can take them.
+  """
+  if 'features' not in getattr(_module(name), 'SUPPORTS', frozenset()):
+    raise core.BadInput(
+      f'learner {name!r} needs images, and this data set has features; '
+      f'{_supporting("features")} take them'
+    )
 
 
 def _supporting(feature):

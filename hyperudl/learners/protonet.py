@@ -12,8 +12,16 @@ Unlabelled images can refine the prototypes by soft k-means (Ren et al. 2018,
 arXiv:1803.00676, eq. 3-4), `refine` times:
   r_uc = p(y = c | x_u),  p_c = (sum_i f(x_i) + sum_u r_uc f(x_u))
                                 / (K + sum_u r_uc).
+With `gate` two numbers in (0, 1) and (.2, 1.7), which a small network computes
+from the predictions as in `udl`, multiply the weight of unlabelled images and
+the scale of r_uc:
+  p_c = (sum_i f(x_i) + g sum_u r_uc f(x_u)) / (K + g sum_u r_uc).
 `norm='batch'` uses the statistics of the current batch of images, which is
 transductive at query time; 'group' and 'layer' are not.
+
+On features f32[n, D] of another encoder f is centring by a learned point, which
+starts as the mean of the first episode, and then an MLP if it has `widths`;
+`backbone`, `channels` and `norm` are not used. l2 does not depend on the point.
 """
 
 import dataclasses
@@ -27,9 +35,13 @@ from hyperudl import core
 from hyperudl import learners
 from hyperudl.core import hyperparameters
 from hyperudl.core.hyperparameters import field
+from hyperudl.learners.udl import gates
 from hyperudl.nets import backbones
+from hyperudl.nets import feature_net
 from hyperudl.ops import clustering
 from hyperudl.ops import losses
+
+SUPPORTS = frozenset({'features'})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +57,15 @@ class Config:
   learn_scale: bool = True  # whether the outer loop trains log(scale)
   # Iterations of soft k-means with the unlabelled rows.
   refine: int = field(0, at_least=0)
+  gate: bool = False  # whether a learned gate scales this refinement
+  # Layers of the MLP for features in place of images; (): none.
+  widths: tuple[int, ...] = field((), at_least=1)
 
   def __post_init__(self):
     hyperparameters.check(self)
     _net(self)  # checks that the backbone has these options
+    if self.gate and not self.refine:
+      raise ValueError('gate=True scales the refinement: set refine >= 1')
 
 
 def make(config: Config) -> core.Learner:
@@ -65,9 +82,16 @@ def init(
   config: Config, key: jax.Array, episode: core.Episode
 ) -> dict[str, core.PyTree]:
   """Return 'net' (the embedding), and 'log_scale' if it is learned."""
-  params = {'net': _net(config).init(key, episode.support.x[:1])['params']}
+  x = episode.support.x
+  if x.ndim == 2:
+    params = {'net': feature_net.init(key, x, config.widths)}
+  else:
+    params = {'net': _net(config).init(key, x[:1])['params']}
   if config.learn_scale:
     params['log_scale'] = jnp.log(jnp.asarray(config.scale, jnp.float32))
+  if config.gate:
+    gate_key = jax.random.fold_in(key, 1)
+    params['gate'] = gates.init_network(gate_key, gates.PREDICTION_INPUTS, 2)
   return params
 
 
@@ -84,7 +108,9 @@ def predict(
 
 
 def embed(config: Config, params: core.PyTree, x: jax.Array) -> jax.Array:
-  """Return features f32[n, D] of images f32[n, H, W, C]."""
+  """Return features f32[n, D] of images f32[n, H, W, C] or f32[n, E]."""
+  if x.ndim == 2:
+    return feature_net.apply(params['net'], x)
   return _net(config).apply({'params': params['net']}, x)
 
 
@@ -120,12 +146,22 @@ def refine(
     y: i32[S]; -1 marks unlabelled rows.
   """
   one_hot = jax.nn.one_hot(y, config.way, dtype=features.dtype)
+  unlabelled = (y < 0).astype(features.dtype)
+  logits = lambda features, means: classify(config, params, means, features)
+  mass, scale = 1.0, 1.0
+  if config.gate:
+    inputs = gates.prediction_inputs(
+      *(features, features, logits(features, prototypes)),
+      *(unlabelled, 1 - unlabelled),
+    )
+    mass, scale = gates.apply_network(params['gate'], inputs)
+    scale = gates.as_scale(scale)
   return clustering.soft_k_means(
     prototypes,
     features,
-    weights=(y < 0).astype(features.dtype),
+    weights=mass * unlabelled,
     init_counts=jnp.sum(one_hot, axis=0)[:, None],
-    logits=lambda features, means: classify(config, params, means, features),
+    logits=lambda features, means: scale * logits(features, means),
     iterations=config.refine,
   )
 

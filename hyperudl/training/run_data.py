@@ -1,6 +1,7 @@
 """Loads the data of a run, and remembers which classes it was made with.
 
-WORKDIR/data.json holds the classes of each split and the shape of the images.
+WORKDIR/data.json holds the classes of each split and the shape of the images,
+or the number of features of one.
 A run that goes on, or is evaluated, is held to it.
 """
 
@@ -11,11 +12,13 @@ from typing import Any
 from absl import logging
 
 from hyperudl import core
+from hyperudl import learners
 from hyperudl.core.config import ConfigDict
 from hyperudl.data import datasets
 from hyperudl.data import episodes
 from hyperudl.data import language
 from hyperudl.data.datasets import checks
+from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import dataset as dataset_lib
 from hyperudl.data.datasets import partition
 from hyperudl.data.datasets import resolve
@@ -68,7 +71,8 @@ def _read(config):
     allow_new = config.run.allow_new_classes
     stored = stored_split.from_dict(record['split'], allow_new)
     fields = {name: record['data'][name] for name in _FIELDS}
-    return fields, stored, int(record['inputs']['channels'])
+    inputs = {name: int(size) for name, size in record['inputs'].items()}
+    return fields, stored, _kind(inputs)
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise core.BadInput(
       f'{path}: cannot be read ({filesystem.reason(error)}); restore it, or '
@@ -114,14 +118,33 @@ def load(config: ConfigDict, split: str) -> Dataset:
     split_by=data.split_by,
     stored=options.stored,
   )
-  channels = dataset.images.shape[-1]
-  if record and channels != record[2]:
+  kind = _kind(_inputs(config, dataset))
+  if record and kind != record[2]:
     raise core.BadInput(
-      f'{data.dataset} has images of {channels} channels, and the run was '
-      f'trained on images of {record[2]}: choose a set of images like those '
-      '(1: gray, 3: colour), or train on this one'
+      f'{data.dataset} has {kind}, and the run was trained on {record[2]}: '
+      'choose a set like that (1 channel: gray, 3: colour), or train on this '
+      'one'
     )
   return dataset
+
+
+def _inputs(config, dataset):
+  """Return the sizes of one image or row of features, by their names.
+
+  Raises:
+    core.BadInput: the learner cannot take features.
+  """
+  shape = dataset.images.shape[1:]
+  if not class_table.is_features(dataset.images):
+    return dict(zip(('height', 'width', 'channels'), shape))
+  learners.check_features(config.learner.name)
+  return {'features': shape[0]}
+
+
+def _kind(inputs):
+  if 'features' in inputs:
+    return f'rows of {inputs["features"]} features'
+  return f'images of {inputs["channels"]} channels'
 
 
 def load_training(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
@@ -149,6 +172,7 @@ def load_training(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
   count = 0 if options.ranges else int(data.classes or 0)
   dataset = dataset_lib.take(table, division, 'train', count, data.image_size)
   checks.require_contrast([dataset.images], table.where)
+  inputs = _inputs(config, dataset)
   episodes.check_fits(config, dataset, 'train')
   for split in ('valid', 'test'):
     part = division.parts[split]
@@ -157,10 +181,9 @@ def load_training(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
       episodes.check_fits(config, outline, split)
     else:
       logging.warning('%s', dataset_lib.describe_empty(table, split, division))
-  height, width, channels = dataset.images.shape[1:]
   return dataset, {
     'data': {name: data[name] for name in _FIELDS},
-    'inputs': {'height': height, 'width': width, 'channels': channels},
+    'inputs': inputs,
     'split': stored_split.to_dict(division.classes),
   }
 

@@ -45,6 +45,7 @@ UDL = {
 }
 HVAE = {**HYPERNET, 'hvae_latent': 3, 'hvae_hidden': (6,)}
 TINY = {
+  'baseline': {'kind': 'simpleshot'},
   'contrastive': {**TOWERS, 'inner': 8},
   'hypernet': HYPERNET,
   'hvae': {**HVAE, 'hvae_steps': 3},

@@ -1,4 +1,4 @@
-"""Checks images and class names from files, and converts images to uint8.
+"""Checks images, features and class names from files, and converts them.
 
 NumPy would silently cast NaN to 0 and 300 to 44, so every value that is not
 already uint8 is checked, in pieces, and the error names the first bad one.
@@ -63,6 +63,54 @@ def to_pixels(
   """
   shape = _shape_with_channels(images, rank, where, layout)
   return _convert(images, where).reshape(shape)
+
+
+def to_features(
+  values: np.ndarray, rank: int, where: str, layout: str
+) -> np.ndarray:
+  """Check features and convert them to float32.
+
+  Args:
+    values: floats of any width; of `rank` axes, the last of them features.
+    rank: number of axes.
+    where: name of the file and array in error messages.
+    layout: the expected axes, for error messages.
+
+  Returns:
+    f32 of `rank` axes; a float32 memmap is read but not copied.
+
+  Raises:
+    BadInput: another type or number of axes, no features, or an element that
+      is not finite in float32 (the message names the first).
+  """
+  shape = values.shape
+  if values.ndim != rank:
+    raise BadInput(
+      f'{where}: wrong rank {values.ndim}, shape {shape}; expected {layout}'
+    )
+  if values.dtype.kind != 'f':
+    raise BadInput(
+      f'{where}: {values.dtype} values; expected floats: save '
+      'features.astype(numpy.float32), or pixels as an array named images'
+    )
+  if values.size == 0:
+    raise BadInput(f'{where}: empty, shape {shape}')
+  keep = values.dtype == np.float32
+  features = values if keep else np.empty(shape, np.float32)
+  step = max(1, PIECE * len(values) // values.size)
+  for start in range(0, len(values), step):
+    rows = slice(start, start + step)
+    with np.errstate(over='ignore'):
+      piece = np.asarray(values[rows], np.float32)
+    index, _ = _first(~np.isfinite(piece), piece, start)
+    if index:
+      raise BadInput(
+        f'{where}: element {index} is {values[tuple(index)]}; features must '
+        'be finite in float32: repair or leave out that row'
+      )
+    if not keep:
+      features[rows] = piece
+  return features
 
 
 def _convert(images, where):
@@ -162,19 +210,19 @@ def _shape_with_channels(images, rank, where, layout):
 
 
 def require_contrast(blocks: Iterable[np.ndarray], where: str) -> None:
-  """Refuse images of which all pixels have one value.
+  """Refuse images, or features, of which all elements have one value.
 
   Args:
-    blocks: uint8[n, H, W, C] each; read up to the first difference.
+    blocks: uint8[n, H, W, C] or f32[n, D]; read up to the first difference.
     where: name of the set in the message.
 
   Raises:
     BadInput: there is nothing to learn from them.
   """
-  values: set[int] = set()
+  values: set[float] = set()
   for block in blocks:
     for image in block:
-      values |= {int(image.min()), int(image.max())}
+      values |= {image.min().item(), image.max().item()}
       if len(values) > 1:
         return
   raise BadInput(

@@ -1,4 +1,4 @@
-"""Defines the labelled images, grouped by class, that every reader returns."""
+"""Defines the labelled images or features, by class, that readers return."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,8 +21,20 @@ MAX_CLASSES = 200_000  # ImageNet has 21,841
 UNUSED = 'none'  # marks a class that is in none of the splits
 # Optional arrays of a file, one string per class; also fields of a `Table`.
 STRINGS = ('class_names', 'alphabets', 'split')
-_BLOCKS = '[classes, per_class, H, W] or [classes, per_class, H, W, C]'
-_ROWS = '[n, H, W] or [n, H, W, C] beside labels [n]'
+# Array of a file -> how it is checked, and its axes without and with labels.
+_KINDS = {
+  'images': (
+    checks.to_pixels,
+    (5, '[classes, per_class, H, W] or [classes, per_class, H, W, C]'),
+    (4, '[n, H, W] or [n, H, W, C] beside labels [n]'),
+  ),
+  'features': (
+    checks.to_features,
+    (3, '[classes, per_class, D], or [n, D] beside labels [n]'),
+    (2, '[n, D] beside labels [n]'),
+  ),
+}
+CONTENTS = tuple(_KINDS)
 
 
 def to_split(name: str) -> str:
@@ -45,11 +57,12 @@ class Table(NamedTuple):
   """
 
   where: str  # the file or folder, for error messages
-  blocks: Sequence[np.ndarray]  # uint8[n_c, H, W, C], one per class
+  # uint8[n_c, H, W, C], images, or f32[n_c, D], features; one per class.
+  blocks: Sequence[np.ndarray]
   class_names: tuple[str, ...]
   alphabets: tuple[str, ...] | None = None
   split: tuple[str, ...] | None = None  # of SPLITS or UNUSED, per class
-  base: np.ndarray | None = None  # uint8[n, H, W, C]
+  base: np.ndarray | None = None  # uint8[n, H, W, C] or f32[n, D]
   notes: tuple[str, ...] = ()  # for the user, such as what was not read
 
 
@@ -59,8 +72,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Table:
   Args:
     arrays: `images` [classes, per_class, H, W(, C)], or `images`
       [n, H, W(, C)] and `labels` [n] (integers, or the class names as
-      strings); optional `class_names`, `alphabets` and `split`, one string
-      per class.
+      strings); or `features` [classes, per_class, D], or [n, D] beside
+      labels; optional `class_names`, `alphabets` and `split`, one string per
+      class.
     where: name of the file in error messages.
 
   Raises:
@@ -71,14 +85,22 @@ def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Table:
     for key in STRINGS
     if key in arrays
   }
-  images = np.asanyarray(arrays['images'])
+  kinds = [kind for kind in _KINDS if kind in arrays]
+  if len(kinds) > 1:
+    raise BadInput(
+      f'{where}: it has images and features; make a file of each, so that it '
+      'is clear which of them to train on'
+    )
+  kind = kinds[0]
+  values = np.asanyarray(arrays[kind])
   if 'labels' in arrays:
     labels = np.asarray(arrays['labels'])
-    base, counts = _group(images, labels, names, where)
+    base, counts = _group(kind, values, labels, names, where)
   else:
-    base = checks.to_pixels(images, 5, f'{where}[images]', _BLOCKS)
+    convert, (rank, layout), _ = _KINDS[kind]
+    base = convert(values, rank, f'{where}[{kind}]', layout)
     base = base.reshape(-1, *base.shape[2:])
-    counts = np.full(len(images), images.shape[1])
+    counts = np.full(len(values), values.shape[1])
   check_count(len(counts), where)
   names.setdefault('class_names', default_names(len(counts)))
   blocks = np.split(base, np.cumsum(counts)[:-1])
@@ -106,7 +128,12 @@ def labels(table: Table) -> tuple[str, ...]:
   return tuple(map('/'.join, zip(table.alphabets, table.class_names)))
 
 
-def _group(images, labels, names, where):
+def is_features(images: np.ndarray) -> bool:
+  """Return whether an array holds features f32[n, D] in place of images."""
+  return images.ndim == 2
+
+
+def _group(kind, images, labels, names, where):
   """Return (images grouped by class, images per class); fills class_names."""
   place = f'{where}[labels]'
   if labels.ndim != 1:
@@ -115,10 +142,11 @@ def _group(images, labels, names, where):
     )
   if images.ndim and len(images) != len(labels):
     raise BadInput(
-      f'{where}: {len(images)} images but {len(labels)} labels; the first '
+      f'{where}: {len(images)} {kind} but {len(labels)} labels; the first '
       f'{min(len(images), len(labels))} may match: write the file again'
     )
-  images = checks.to_pixels(images, 4, f'{where}[images]', _ROWS)
+  convert, _, (rank, layout) = _KINDS[kind]
+  images = convert(images, rank, f'{where}[{kind}]', layout)
   if labels.dtype.kind in 'US':
     labels = _to_numbers(labels, names, place)
   elif labels.dtype.kind not in 'iu':

@@ -1,4 +1,4 @@
-"""Loads image sets as uint8 pixels grouped by class."""
+"""Loads sets of images, or of features, grouped by class."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ class Dataset(NamedTuple):
   The images of class c are the rows `starts[c] : starts[c] + counts[c]`.
   """
 
-  images: np.ndarray  # uint8[n, H, W, C], an array or a read-only memmap
+  # uint8[n, H, W, C], or features f32[n, D]; an array or a read-only memmap.
+  images: np.ndarray
   starts: np.ndarray  # i64[classes]
   counts: np.ndarray  # i64[classes]
   class_names: tuple[str, ...]
@@ -42,7 +43,7 @@ def load(
   seed: int = 0,
   stored: StoredSplit | None = None,
 ) -> Dataset:
-  """Load one split of a set, checked and as uint8.
+  """Load one split of a set, checked, as uint8 images or float32 features.
 
   Args:
     name: of a set that `resolve.read` knows, built-in or in `dir`.
@@ -113,7 +114,16 @@ def take(
 def select(
   table: class_table.Table, part: partition.Part, image_size: int = 0
 ) -> Dataset:
-  """Return the part of a table as a `Dataset`, resized if a size is given."""
+  """Return the part of a table as a `Dataset`, resized if a size is given.
+
+  Raises:
+    BadInput: a size for features, which have none.
+  """
+  if image_size and class_table.is_features(table.blocks[0]):
+    raise BadInput(
+      f'data.image_size={image_size}, but {table.where} has features, not '
+      'images: set it to 0'
+    )
   blocks = [
     table.blocks[index] if rows is None else table.blocks[index][rows]
     for index, rows in zip(part.indices, part.rows)
@@ -130,7 +140,7 @@ def select(
 def outline(
   table: class_table.Table, part: partition.Part, image_size: int = 0
 ) -> Dataset:
-  """Return a `Dataset` like that of `select`, but with black images.
+  """Return a `Dataset` like that of `select`, but with zeros for images.
 
   It takes no memory: enough to check whether episodes can be drawn from it.
   """
@@ -138,9 +148,11 @@ def outline(
     len(table.blocks[index] if rows is None else rows)
     for index, rows in zip(part.indices, part.rows)
   ]
-  height, width, channels = table.blocks[0].shape[1:]
-  shape = (image_size or height, image_size or width, channels)
-  images = np.broadcast_to(np.uint8(0), (sum(sizes), *shape))
+  first = table.blocks[0]
+  shape = first.shape[1:]
+  if image_size:
+    shape = (image_size, image_size, *shape[2:])
+  images = np.broadcast_to(first.dtype.type(0), (sum(sizes), *shape))
   return _make(table, part, images, sizes)
 
 

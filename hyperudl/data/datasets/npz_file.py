@@ -1,4 +1,4 @@
-"""Writes an image set as a .npz file and describes it."""
+"""Writes a set of images or features as a .npz file and describes it."""
 
 import contextlib
 import fcntl
@@ -38,12 +38,13 @@ def write(table: class_table.Table, path: str, *, checksum: bool = True) -> str:
     try:
       os.makedirs(folder, exist_ok=True)
       with zipfile.ZipFile(part, 'w') as archive:
-        _write_images(archive, table)
+        _write_blocks(archive, table)
         for field in class_table.STRINGS:
           if getattr(table, field):
             strings = np.array(getattr(table, field), dtype=str)
             _write_array(archive, field, strings)
-      arrays, _ = npy.read_npz(part, ('images', 'labels', *class_table.STRINGS))
+      wanted = *class_table.CONTENTS, 'labels', *class_table.STRINGS
+      arrays, _ = npy.read_npz(part, wanted)
       class_table.from_arrays(arrays, path)
       digest = pooch.file_hash(part)
       line = f'{digest}  {os.path.basename(path)}\n'
@@ -70,10 +71,13 @@ def _locked(folder):
     os.close(handle)
 
 
-def _write_images(archive, table):
+def _write_blocks(archive, table):
   counts = [len(block) for block in table.blocks]
-  size = table.blocks[0].shape[1:]
-  if size[-1] == 1:
+  first = table.blocks[0]
+  name, size = 'images', first.shape[1:]
+  if class_table.is_features(first):
+    name = 'features'
+  elif size[-1] == 1:
     size = size[:-1]
   shape = (sum(counts), *size)
   if len(set(counts)) == 1:
@@ -83,8 +87,8 @@ def _write_images(archive, table):
     _write_array(archive, 'labels', labels)
   big = sum(block.nbytes for block in table.blocks) >= npy.MAP_BYTES
   method = zipfile.ZIP_STORED if big else zipfile.ZIP_DEFLATED
-  with _open_member(archive, 'images', method) as stream:
-    header = {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+  with _open_member(archive, name, method) as stream:
+    header = {'descr': first.dtype.str, 'fortran_order': False, 'shape': shape}
     np.lib.format.write_array_header_1_0(stream, header)
     for block in table.blocks:
       stream.write(np.ascontiguousarray(block).data)
@@ -104,11 +108,13 @@ def _open_member(archive, name, method):
 def describe(table: class_table.Table, path: str, sha256: str) -> str:
   """Return a report, several lines long, about a set and its file `path`."""
   rows = [len(block) for block in table.blocks]
-  height, width, channels = table.blocks[0].shape[1:]
+  is_features = class_table.is_features(table.blocks[0])
+  kind = 'features' if is_features else 'images'
+  size = 'x'.join(map(str, table.blocks[0].shape[1:]))
   lines = [
     *table.notes,
-    f'{len(rows)} classes, {sum(rows)} images ({min(rows)} to {max(rows)} per '
-    f'class), {height}x{width}x{channels}, from {table.where}',
+    f'{len(rows)} classes, {sum(rows)} {kind} ({min(rows)} to {max(rows)} per '
+    f'class), {size}, from {table.where}',
   ]
   if table.alphabets:
     lines.append(f'{len(set(table.alphabets))} alphabets')

@@ -11,7 +11,7 @@ from hyperudl.data.datasets import image_folder
 from hyperudl.data.datasets import npy
 
 _DRAWN = ('glyphs', 'glyph_attributes')  # the sets of `glyphs_cache`
-_ARRAYS = ('images', 'labels', *class_table.STRINGS)
+_ARRAYS = (*class_table.CONTENTS, 'labels', *class_table.STRINGS)
 # Sets that are drawn here; no set of a user may have their names.
 BUILT_IN = (*_DRAWN, 'glyphvqa')
 _FORMS = '.npz, .npy, *_ch_first*.npy, a folder of .npy, pickles or images'
@@ -81,13 +81,14 @@ def read_npz(path: str) -> class_table.Table:
     BadInput: with the name of the array and its first bad element.
   """
   arrays, names = npy.read_npz(path, _ARRAYS)
-  if 'images' not in arrays:
+  if not arrays.keys() & set(class_table.CONTENTS):
     raise BadInput(
-      f"{path}: no array 'images'; it has {', '.join(names) or 'nothing'}"
+      f"{path}: no array 'images' or 'features'; it has "
+      f'{", ".join(names) or "nothing"}'
     )
   for name in names:
     # A misspelt `split` must not silently become a random split.
-    close = difflib.get_close_matches(name, _ARRAYS, 1, 0.8)
+    close = difflib.get_close_matches(name, _ARRAYS[2:], 1, 0.8)
     if name not in _ARRAYS and close and close[0] not in arrays:
       raise BadInput(
         f'{path}: array {name!r} is not read; did you mean {close[0]!r}?'

@@ -31,13 +31,15 @@ def apply(
     config: section `data` of the config; static.
     class_key: key[], the same for support and queries of an episode.
     image_key: key[], for what is drawn per call or image.
-    pixels: uint8[n, H, W, C].
+    pixels: uint8[n, H, W, C], or features f32[n, D], which stay as they are.
     classes: i32[n], e.g. labels of the episode.
 
   Returns:
-    f32[n, H, W, C] in [0, 1].
+    f32[n, H, W, C] in [0, 1], or f32[n, D].
   """
-  if config.augment in ('rot90', 'scans'):
+  if pixels.ndim == 2:
+    return pixels
+  if config.augment in ('auto', 'rot90', 'scans'):
     pixels = rot90_classes(class_key, pixels, classes)
   images = pixels.astype(jnp.float32) / 255
   if config.augment.startswith('episode'):

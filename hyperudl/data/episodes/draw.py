@@ -53,7 +53,7 @@ def make_draw(
   Args:
     config: has the sections `episode` and `data` of `core.config.RunConfig`.
       Sets of more than `data.device_mb` MiB stay on disk or in host memory.
-    dataset: images, or tasks with language (see `data.language.episodes`).
+    dataset: images or features, or tasks (see `data.language.episodes`).
     train: whether to draw for training; otherwise `data.augment` applies only
       if `data.augment_tests` is set.
     training_set: source of supports for `episode.emit_from` 'mean' and 'other'.

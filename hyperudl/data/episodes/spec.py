@@ -9,6 +9,7 @@ from hyperudl.core import BadInput
 from hyperudl.core import config as config_lib
 from hyperudl.core import hyperparameters
 from hyperudl.data.datasets import Dataset
+from hyperudl.data.datasets import class_table
 from hyperudl.data.episodes import episode_augment
 from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import shifts
@@ -146,8 +147,8 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
     name: name of the data set in error messages.
 
   Raises:
-    core.BadInput: too few classes or images, no alphabets to group by, or
-      quarter turns of images that are not square.
+    core.BadInput: too few classes or images, no alphabets to group by, quarter
+      turns of images that are not square, or changes of images of features.
   """
   counts = np.sort(np.asarray(dataset.counts))
   smallest = dataset.class_names[int(np.argmin(dataset.counts))]
@@ -168,8 +169,11 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
     )
   if spec.group == 'alphabet':
     groups.check(dataset, spec.draws, spec.classes, name)
+  if class_table.is_features(dataset.images):
+    _check_features(spec, name)
+    return
   height, width = dataset.images.shape[1:3]
-  rotates = spec.data.augment in ('rot90', 'scans') or (
+  rotates = spec.data.augment in ('auto', 'rot90', 'scans') or (
     spec.data.augment.startswith('episode') and spec.data.episode_augment.rot90
   )
   if rotates and height != width:
@@ -177,6 +181,21 @@ def check(spec: Spec, dataset: Dataset, name: str) -> None:
       f'{name}: quarter turns (data.augment) need square images, got '
       f"{height}x{width}: choose 'none' or 'images', or set data.image_size"
     )
+
+
+def _check_features(spec, name):
+  for field, value, allowed in (
+    ('data.augment', spec.data.augment, ('auto', 'none')),
+    ('data.shift', spec.data.shift, ('none',)),
+    ('episode.inner_data', spec.inner_data, ('true', 'other', 'none')),
+    ('episode.cond_data', spec.cond_data, ('true', 'other', 'none')),
+  ):
+    if value not in allowed:
+      raise BadInput(
+        f'{name}: {field}={value!r} changes or draws images, and these are '
+        f'features: set it to {allowed[-1]!r}, or save features of changed '
+        'images as a set of their own'
+      )
 
 
 def _requirements(spec, counts):

@@ -38,7 +38,13 @@ def init(key: jax.Array, config: 'Config', hidden: int = 16) -> core.PyTree:
   """Return initial parameters: step and mass are then sigmoid(1) = .73."""
   inputs = PREDICTION_INPUTS * ('predictions' in config.gate)
   inputs += ELBO_INPUTS * ('elbo' in config.gate)
-  outputs = len(Gates._fields)
+  return init_network(key, inputs, len(Gates._fields), hidden)
+
+
+def init_network(
+  key: jax.Array, inputs: int, outputs: int, hidden: int = 16
+) -> core.PyTree:
+  """Return the parameters of a network with initial outputs sigmoid(1)."""
   return {
     'first': mlp.init_dense(key, inputs, hidden),
     'last': {
@@ -46,6 +52,18 @@ def init(key: jax.Array, config: 'Config', hidden: int = 16) -> core.PyTree:
       'bias': jnp.ones((outputs,), jnp.float32),
     },
   }
+
+
+def apply_network(gate: core.PyTree, inputs: jax.Array) -> jax.Array:
+  """Return gates f32[outputs] in (0, 1) from statistics f32[inputs]."""
+  first, last = gate['first'], gate['last']
+  hidden = inputs @ first['kernel'] + first['bias']
+  return jax.nn.sigmoid(jax.nn.silu(hidden) @ last['kernel'] + last['bias'])
+
+
+def as_scale(scale: jax.Array) -> jax.Array:
+  """Return a factor in (0.2, 1.7) of a gate, 1 for its initial value."""
+  return jnp.exp(2 * (scale - OPEN))
 
 
 def compute(
@@ -81,12 +99,8 @@ def compute(
       )
     )
   gate = params['inner']['gate']
-  first, last = gate['first'], gate['last']
-  hidden = jnp.concatenate(values) @ first['kernel'] + first['bias']
-  step, mass, scale = jax.nn.sigmoid(
-    jax.nn.silu(hidden) @ last['kernel'] + last['bias']
-  )
-  return Gates(step, mass, jnp.exp(2 * (scale - OPEN)))
+  step, mass, scale = apply_network(gate, jnp.concatenate(values))
+  return Gates(step, mass, as_scale(scale))
 
 
 def elbo_inputs(

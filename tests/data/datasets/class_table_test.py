@@ -209,7 +209,7 @@ def misnamed(**content):
     (misnamed(label=np.arange(4)), "did you mean 'labels'"),
     (
       {'x': image_sets.pixels(3), 'y': np.arange(3)},
-      "no array 'images'; it has x, y",
+      "no array 'images' or 'features'; it has x, y",
     ),
   ],
 )
