@@ -1,10 +1,11 @@
 """Loads the data of a run, and remembers which classes it was made with.
 
-WORKDIR/data.json holds the classes of each split and the shape of the images.
+WORKDIR/data.json holds the classes of each split and what the images are like.
 A run that goes on, or is evaluated, is held to it.
 """
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -17,6 +18,7 @@ from hyperudl.data import episodes
 from hyperudl.data import language
 from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import dataset as dataset_lib
+from hyperudl.data.datasets import image_inputs
 from hyperudl.data.datasets import partition
 from hyperudl.data.datasets import resolve
 from hyperudl.data.datasets import splits
@@ -73,6 +75,23 @@ def _read(config):
     raise core.BadInput(
       f'{path}: cannot be read ({filesystem.reason(error)}); restore it, or '
       'train in a new --workdir'
+    ) from error
+
+
+def read_inputs(workdir: filesystem.StrPath) -> image_inputs.Inputs:
+  """Return what images the run in `workdir` was trained on.
+
+  Raises:
+    core.BadInput: it has no images, or its `FILE` is damaged.
+  """
+  path = pathlib.Path(workdir) / FILE
+  try:
+    record = json.loads(path.read_text('utf-8'))
+    return image_inputs.from_dict(record['inputs'])
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise core.BadInput(
+      f'{path}: does not say what images the run was trained on '
+      f'({filesystem.reason(error)}); restore it, or train again on images'
     ) from error
 
 
@@ -157,10 +176,11 @@ def load_training(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
       episodes.check_fits(config, outline, split)
     else:
       logging.warning('%s', dataset_lib.describe_empty(table, split, division))
-  height, width, channels = dataset.images.shape[1:]
+  # Files are resized without regard to their aspect ratio.
+  fit = 'squash' if data.image_size and os.path.isdir(table.where) else 'pad'
   return dataset, {
     'data': {name: data[name] for name in _FIELDS},
-    'inputs': {'height': height, 'width': width, 'channels': channels},
+    'inputs': image_inputs.describe(dataset.images, fit).to_dict(),
     'split': stored_split.to_dict(division.classes),
   }
 

@@ -19,6 +19,7 @@ MAINS = {
   'hyperudl.data.convert',
   'hyperudl.data.language.clip_features',
   'hyperudl.training.precompute',
+  'hyperudl.models.classify',
 }
 
 
