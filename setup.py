@@ -14,9 +14,26 @@ setuptools.setup(
   name='hyperudl',
   version=VERSION,
   description='Networks that generate networks: meta-learning in JAX',
+  long_description=(HERE / 'README.md').read_text('utf-8'),
+  long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=setuptools.find_packages(include=['hyperudl', 'hyperudl.*']),
-  package_data={'hyperudl.data.datasets': ['*.npz']},
+  classifiers=[
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
+  packages=[
+    *setuptools.find_packages(include=['hyperudl', 'hyperudl.*']),
+    'hyperudl.configs',  # for --config=NAME, from any folder
+  ],
+  package_dir={'hyperudl.configs': 'configs'},
+  package_data={
+    'hyperudl.data.datasets': ['*.npz'],
+    'hyperudl.models': ['*.npz'],
+    'hyperudl.configs': ['splits/*.txt'],
+  },
+  entry_points={'console_scripts': ['hyperudl = hyperudl.models.command:main']},
   python_requires='>=3.11',
   install_requires=[
     'jax>=0.10.2,<0.12',
@@ -36,6 +53,9 @@ setuptools.setup(
     'matplotlib>=3.9',
     'pillow',
     'pooch>=1.8',
+    # Locks of files that work on Windows too; version 4 keeps the number of the
+    # process that holds one in the file.
+    'filelock>=4',
   ],
   extras_require={
     'cuda': ['jax[cuda]>=0.10.2,<0.12'],

@@ -142,7 +142,10 @@ def _let_configs_import_common(argv):
     if name == 'config':
       value = value or (argv[i + 1] if i + 1 < len(argv) else '')
       path = pathlib.Path(value.partition(':')[0]).resolve()
-      sys.path.insert(0, str(path.parent.parent))
+      if path.parent == config_flag.config_folder():
+        config_flag.let_configs_be_imported()
+      else:
+        sys.path.insert(0, str(path.parent.parent))
 
 
 def set_up(multiprocess: bool = False, cpu_devices: int | None = None) -> None:
@@ -187,7 +190,8 @@ def set_up_logging() -> None:
 
 
 def define_config(help: str, lock: bool = True) -> None:
-  """Define --config=FILE.py[:variant] and --config.field=value."""
+  """Define --config=FILE.py[:variant] or NAME[:variant], and --config.x=v."""
+  sys.argv[:] = config_flag.expand_names(sys.argv)
   try:  # it reads the command line already
     config_flags.DEFINE_config_file('config', None, help, lock_config=lock)
   except flags.Error as error:  # a flag file that cannot be read

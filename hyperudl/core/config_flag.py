@@ -1,7 +1,54 @@
 """Prepares a command line for ml_collections, and explains its errors."""
 
 from collections.abc import Sequence
+import os
+import pathlib
 import re
+import sys
+import types
+
+
+def config_folder() -> pathlib.Path:
+  """Return the folder of the config files that come with the library.
+
+  It is installed as `hyperudl/configs`, and stands beside `hyperudl/` in the
+  repository.
+  """
+  library = pathlib.Path(__file__).parents[1]
+  installed = library / 'configs'
+  return installed if installed.is_dir() else library.parent / 'configs'
+
+
+def config_names() -> tuple[str, ...]:
+  """Return the names of the config files that come with the library."""
+  names = {path.stem for path in config_folder().glob('*.py')}
+  return tuple(sorted(names - {'common', '__init__'}))
+
+
+def let_configs_be_imported() -> None:
+  """Let `from configs import common` find the files of `config_folder`."""
+  package = types.ModuleType('configs')
+  package.__path__ = [str(config_folder())]
+  sys.modules.setdefault('configs', package)
+
+
+def expand_names(argv: Sequence[str]) -> list[str]:
+  """Replace --config=NAME[:variant] by the path of the config of that name.
+
+  Files of the user come first; what is neither stays as it is.
+  """
+  arguments = list(argv)
+  for i, argument in enumerate(arguments):
+    flag, equals, value = argument.partition('=')
+    if flag.lstrip('-') != 'config' or not flag.startswith('-'):
+      continue
+    place = i if equals else i + 1
+    value = value if equals else ''.join(arguments[place : place + 1])
+    name, colon, variant = value.partition(':')
+    if name in config_names() and not os.path.isfile(name):
+      path = f'{config_folder() / name}.py{colon}{variant}'
+      arguments[place] = f'{flag}={path}' if equals else path
+  return arguments
 
 
 def keep_last(argv: Sequence[str]) -> list[str]:

@@ -150,7 +150,7 @@ class ConvBlock(_Settings):
     # where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0)
     w, slope = w * sign, sign * scale
-    if self.norm == 'batch' and self._in_squares(x):
+    if normalization.may_fuse(self.norm) and self._in_squares(x):
       return pooling.pooled_conv_norm(x, w, slope, bias, self._activate)
     y = self._conv(x, w)
     if self.norm == 'batch':

@@ -1,10 +1,56 @@
-"""Normalises by statistics of the current images, without running means."""
+"""Normalises by statistics of the current images, without running means.
+
+`recording` and `replaying` hold the statistics of norm='batch' fixed: those of
+one call of a network, on reference images, are then used in another.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import contextvars
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 NORMS = ('batch', 'domain', 'group', 'layer', 'none')
 EPSILON = 1e-5  # added to variances
+
+Moments: TypeAlias = tuple[jax.Array, jax.Array]  # mean, centred variance
+# (whether to replay, the moments of each norm in the order of its call).
+_tape: contextvars.ContextVar[tuple[bool, list[Moments]] | None] = (
+  contextvars.ContextVar('tape', default=None)
+)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Moments]]:
+  """Collect the moments of every norm='batch' that is computed inside."""
+  moments: list[Moments] = []
+  token = _tape.set((False, moments))
+  try:
+    yield moments
+  finally:
+    _tape.reset(token)
+
+
+@contextlib.contextmanager
+def replaying(moments: Sequence[Moments]) -> Iterator[None]:
+  """Use recorded moments for every norm='batch' that is computed inside.
+
+  Args:
+    moments: from `recording` around the same function of other images.
+  """
+  token = _tape.set((True, list(moments)))
+  try:
+    yield
+  finally:
+    _tape.reset(token)
+
+
+def may_fuse(norm: str) -> bool:
+  """Return whether a norm may be computed together with its convolution."""
+  return norm == 'batch' and _tape.get() is None
 
 
 def moments(
@@ -19,6 +65,9 @@ def moments(
       image).
     groups: number of groups for 'group'; divides C.
   """
+  tape = _tape.get() if norm == 'batch' else None
+  if tape and tape[0]:
+    return tape[1].pop(0)
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   if norm == 'group':
     n, height, width, channels = x.shape
@@ -32,7 +81,10 @@ def moments(
     return to_channels(mean), to_channels(variance)
   axes = (0, 1, 2) if norm == 'batch' else (1, 2, 3)
   mean = jnp.mean(x, axes, keepdims=True)
-  return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+  variance = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+  if tape:
+    tape[1].append((mean, variance))
+  return mean, variance
 
 
 def domain_statistics(

@@ -3,17 +3,20 @@
 from collections.abc import Iterator
 import contextlib
 import errno
-import fcntl
 import os
+import pathlib
 import re
 import shutil
 from typing import IO
+from typing import TypeAlias
 
 from absl import logging
+import filelock
 
 from hyperudl import core
 
 StrPath = str | os.PathLike[str]
+Lock: TypeAlias = filelock.BaseFileLock  # of `acquire_lock`
 
 # Error codes of file systems that cannot lock files or reserve space.
 _UNSUPPORTED = (errno.ENOLCK, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -68,11 +71,22 @@ def replace(path: StrPath, content: bytes) -> None:
   Raises:
     core.Unwritable: the disk is full or may not be written.
   """
+  with replacing(path) as file:
+    file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: StrPath) -> Iterator[IO[bytes]]:
+  """Open a file that takes the place of `path` when the block ends well.
+
+  Raises:
+    core.Unwritable: the disk is full or may not be written.
+  """
   temporary = f'{path}.{os.getpid()}.tmp'
   with writing(path):
     try:
       with open(temporary, 'wb') as file:
-        file.write(content)
+        yield file
       os.replace(temporary, path)
     finally:
       with contextlib.suppress(OSError):
@@ -102,15 +116,19 @@ def check_space(directory: StrPath, size: int) -> None:
       os.remove(path)
 
 
-def acquire_lock(workdir: StrPath, name: str = '.lock') -> IO[str]:
+def acquire_lock(
+  workdir: StrPath, name: str = '.lock', timeout: float = 0
+) -> contextlib.ExitStack:
   """Create `workdir` and lock `workdir/name` for this process.
 
   Args:
     workdir: folder of the run.
     name: of the lock file; the trainer and the evaluator have one each.
+    timeout: seconds to wait for another process; -1 for ever.
 
   Returns:
-    The open file; the lock ends when it is closed, also by kill -9.
+    What holds the lock, until it is closed or the process ends (by kill -9
+    too); also a context manager.
 
   Raises:
     core.Busy: another process holds the lock.
@@ -119,24 +137,27 @@ def acquire_lock(workdir: StrPath, name: str = '.lock') -> IO[str]:
   path = os.path.abspath(os.path.join(workdir, name))
   with writing(path):
     os.makedirs(workdir, exist_ok=True)
-    file = open(path, 'a+')  # noqa: SIM115 - the caller holds it
+  # A soft lock would stay after kill -9.
+  lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+  held = contextlib.ExitStack()
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    file.seek(0)
-    holder = file.read().strip() or 'unknown'
-    file.close()
+    held.enter_context(lock.acquire(timeout))
+  except filelock.Timeout:
     raise core.Busy(
-      f'{os.path.abspath(workdir)} is in use by process {holder} ({path}): '
-      'wait for it, stop it, or choose another --workdir'
+      f'{os.path.abspath(workdir)} is in use by process {_holder(path)} '
+      f'({path}): wait for it, stop it, or choose another --workdir'
     ) from None
-  except OSError as error:
-    if error.errno not in _UNSUPPORTED:
-      file.close()
+  except (OSError, NotImplementedError) as error:
+    if getattr(error, 'errno', errno.ENOSYS) not in _UNSUPPORTED:
       raise core.Unwritable(f'cannot lock {path}: {reason(error)}') from error
     logging.warning('%s: this file system has no locks; going on', path)
   with contextlib.suppress(OSError):  # the number only helps the reader
-    file.truncate(0)
-    file.write(f'{os.getpid()}\n')
-    file.flush()
-  return file
+    pathlib.Path(path).write_text(f'{os.getpid()}\n')
+  return held
+
+
+def _holder(path):
+  """Return the number of the process that holds a lock."""
+  with contextlib.suppress(OSError):
+    return pathlib.Path(path).read_text().strip() or 'unknown'
+  return 'unknown'

@@ -1,11 +1,12 @@
 """Loads the data of a run, and remembers which classes it was made with.
 
-WORKDIR/data.json holds the classes of each split and the shape of the images,
+WORKDIR/data.json holds the classes of each split and what the images are like,
 or the number of features of one.
 A run that goes on, or is evaluated, is held to it.
 """
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -20,6 +21,7 @@ from hyperudl.data import language
 from hyperudl.data.datasets import checks
 from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import dataset as dataset_lib
+from hyperudl.data.datasets import image_inputs
 from hyperudl.data.datasets import partition
 from hyperudl.data.datasets import resolve
 from hyperudl.data.datasets import splits
@@ -71,12 +73,28 @@ def _read(config):
     allow_new = config.run.allow_new_classes
     stored = stored_split.from_dict(record['split'], allow_new)
     fields = {name: record['data'][name] for name in _FIELDS}
-    inputs = {name: int(size) for name, size in record['inputs'].items()}
-    return fields, stored, _kind(inputs)
+    return fields, stored, _kind(record['inputs'])
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise core.BadInput(
       f'{path}: cannot be read ({filesystem.reason(error)}); restore it, or '
       'train in a new --workdir'
+    ) from error
+
+
+def read_inputs(workdir: filesystem.StrPath) -> image_inputs.Inputs:
+  """Return what images the run in `workdir` was trained on.
+
+  Raises:
+    core.BadInput: it has no images, or its `FILE` is damaged.
+  """
+  path = pathlib.Path(workdir) / FILE
+  try:
+    record = json.loads(path.read_text('utf-8'))
+    return image_inputs.from_dict(record['inputs'])
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise core.BadInput(
+      f'{path}: does not say what images the run was trained on '
+      f'({filesystem.reason(error)}); restore it, or train again on images'
     ) from error
 
 
@@ -118,7 +136,7 @@ def load(config: ConfigDict, split: str) -> Dataset:
     split_by=data.split_by,
     stored=options.stored,
   )
-  kind = _kind(_inputs(config, dataset))
+  kind = _kind(_sizes(config, dataset))
   if record and kind != record[2]:
     raise core.BadInput(
       f'{data.dataset} has {kind}, and the run was trained on {record[2]}: '
@@ -128,7 +146,7 @@ def load(config: ConfigDict, split: str) -> Dataset:
   return dataset
 
 
-def _inputs(config, dataset):
+def _sizes(config, dataset):
   """Return the sizes of one image or row of features, by their names.
 
   Raises:
@@ -143,8 +161,8 @@ def _inputs(config, dataset):
 
 def _kind(inputs):
   if 'features' in inputs:
-    return f'rows of {inputs["features"]} features'
-  return f'images of {inputs["channels"]} channels'
+    return f'rows of {int(inputs["features"])} features'
+  return f'images of {int(inputs["channels"])} channels'
 
 
 def load_training(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
@@ -172,7 +190,7 @@ def load_training(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
   count = 0 if options.ranges else int(data.classes or 0)
   dataset = dataset_lib.take(table, division, 'train', count, data.image_size)
   checks.require_contrast([dataset.images], table.where)
-  inputs = _inputs(config, dataset)
+  inputs = _sizes(config, dataset)
   episodes.check_fits(config, dataset, 'train')
   for split in ('valid', 'test'):
     part = division.parts[split]
@@ -181,6 +199,10 @@ def load_training(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
       episodes.check_fits(config, outline, split)
     else:
       logging.warning('%s', dataset_lib.describe_empty(table, split, division))
+  if 'features' not in inputs:
+    # Files are resized without regard to their aspect ratio.
+    fit = 'squash' if data.image_size and os.path.isdir(table.where) else 'pad'
+    inputs = image_inputs.describe(dataset.images, fit).to_dict()
   return dataset, {
     'data': {name: data[name] for name in _FIELDS},
     'inputs': inputs,

@@ -79,3 +79,25 @@ def test_a_missing_flag_file_and_a_config_without_function_are_one_line(
   code, text = show(f'--config={tmp_path}/plain.py')
   assert code == 2 and 'no function get_config()' in text
   assert text.count('\n') == 0
+
+
+def test_configs_that_come_with_the_library_have_names(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  folder = config_flag.config_folder()
+  assert {'udl', 'protonet'} <= set(config_flag.config_names())
+  assert 'common' not in config_flag.config_names()
+  for given, expected in (
+    (['--config=udl:glyphs,way=3'], [f'--config={folder}/udl.py:glyphs,way=3']),
+    (['--config', 'udl'], ['--config', f'{folder}/udl.py']),
+    (['-config=udl'], [f'-config={folder}/udl.py']),
+    (['--config=mine/udl.py:a'], ['--config=mine/udl.py:a']),
+    (['--config=no'], ['--config=no']),
+    (['--config'], ['--config']),
+    (
+      ['--config.data.dataset=udl', 'udl'],
+      ['--config.data.dataset=udl', 'udl'],
+    ),
+  ):
+    assert config_flag.expand_names(given) == expected
+  (tmp_path / 'udl').write_text('')  # a file of the user comes first
+  assert config_flag.expand_names(['--config=udl']) == ['--config=udl']

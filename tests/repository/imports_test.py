@@ -20,6 +20,7 @@ MAINS = {
   'hyperudl.data.language.clip_features',
   'hyperudl.training.precompute',
   'hyperudl.evaluation.features',
+  'hyperudl.models.classify',
 }
 
 

@@ -22,7 +22,7 @@ SETTINGS = [
 DOCS = [*ROOT.glob('*.md'), *sorted((ROOT / 'docs').rglob('*.md'))]
 MAINS = [
   *('train', 'evaluate', 'plots', 'benchmark', 'data.convert'),
-  *('training.precompute', 'data.language.clip_features'),
+  *('training.precompute', 'data.language.clip_features', 'models.classify'),
 ]
 CONFIG = r'configs/(\w+)\.py(?::([\w,=.+-]+))?'
 
@@ -78,7 +78,8 @@ def test_there_are_few_scripts_and_few_packages():
   entries = {p.name for p in package.iterdir()} - {'__init__.py', '__pycache__'}
   assert entries == {
     *('core', 'ops', 'storage', 'nets', 'data', 'learners', 'training'),
-    *('evaluation', 'plots', 'benchmark', 'train.py', 'evaluate.py'),
+    *('evaluation', 'plots', 'benchmark', 'models'),
+    *('train.py', 'evaluate.py'),
   }
 
 

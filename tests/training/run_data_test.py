@@ -43,10 +43,30 @@ def test_classes_per_split_and_the_shape_of_images_are_stored(tmp_path):
   save(tmp_path, LETTERS)
   stored(tmp_path, config_of(tmp_path))
   record = json.loads((tmp_path / run_data.FILE).read_text())
-  assert record['inputs'] == {'height': 16, 'width': 16, 'channels': 1}
+  size = {'height': 16, 'width': 16, 'channels': 1}
+  assert record['inputs'] == {**size, 'polarity': 'any', 'fit': 'pad'}
+  assert run_data.read_inputs(tmp_path).to_dict() == record['inputs']
   classes = record['split']['classes']
   assert [len(classes[s]) for s in ('train', 'valid', 'test')] == [8, 2, 2]
   assert sorted(''.join(map(''.join, classes.values()))) == sorted(LETTERS)
+
+
+def test_what_drawings_in_folders_look_like_is_stored(tmp_path):
+  for number, name in enumerate(LETTERS):
+    for row in range(4):
+      drawing = np.zeros((20, 10), np.uint8)
+      drawing[5:15, 3 + row] = 255 - 10 * number
+      image_sets.draw(tmp_path / 'set' / name / f'{row}.png', drawing)
+  _, record = run_data.load_training(config_of(tmp_path, image_size=8))
+  size = {'height': 8, 'width': 8, 'channels': 1}
+  expected = {**size, 'polarity': 'light_on_dark', 'fit': 'squash'}
+  assert record['inputs'] == expected
+
+
+def test_a_run_that_does_not_say_what_its_images_are_is_refused(tmp_path):
+  assert 'data.json' in errors.refusal(run_data.read_inputs, tmp_path)
+  (tmp_path / run_data.FILE).write_text('{"inputs": {"height": 3}}')
+  assert 'train again' in errors.refusal(run_data.read_inputs, tmp_path)
 
 
 @pytest.mark.parametrize('split', ['train', 'valid', 'test'])

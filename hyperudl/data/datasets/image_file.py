@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import stat
+from typing import Literal
 import warnings
 
 import numpy as np
@@ -40,6 +41,9 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+# How an image gets another aspect ratio: a border in the median colour of its
+# own, its middle part, or another scale of one side.
+Fit = Literal['pad', 'crop', 'squash']
 # A black ground replaces the white one where it has so many times its contrast.
 _CONTRAST_RATIO = 8
 
@@ -91,7 +95,11 @@ def clear_caches() -> None:
 
 
 def read(
-  path: str, *, gray: bool | None = None, size: int | None = None
+  path: str,
+  *,
+  gray: bool | None = None,
+  size: int | tuple[int, int] | None = None,
+  fit: Fit = 'squash',
 ) -> np.ndarray:
   """Read an image file; see `decode`.
 
@@ -108,7 +116,7 @@ def read(
       f'{path}: cannot be read ({filesystem.reason(error)}); change its '
       'permissions, or replace or remove it'
     ) from None
-  return decode(data, path, gray=gray, size=size)
+  return decode(data, path, gray=gray, size=size, fit=fit)
 
 
 def decode(
@@ -116,8 +124,9 @@ def decode(
   where: str,
   *,
   gray: bool | None = None,
-  size: int | None = None,
+  size: int | tuple[int, int] | None = None,
   invert: bool = False,
+  fit: Fit = 'squash',
 ) -> np.ndarray:
   """Decode one image file, turned as its EXIF data say.
 
@@ -126,9 +135,10 @@ def decode(
     where: name of the file in error messages.
     gray: whether to return one channel instead of three; None for one if the
       image is gray.
-    size: pixels per side to resize to by an antialiasing (Lanczos) filter; the
-      aspect ratio is not kept. 0 or None keeps the size.
+    size: pixels per side, or (height, width), to resize to by an antialiasing
+      (Lanczos) filter. 0 or None keeps the size.
     invert: swap black and white.
+    fit: what is done if the aspect ratio is another one.
 
   Returns:
     uint8[H, W, 1 or 3]; transparent pixels become white, or black if what is
@@ -138,19 +148,60 @@ def decode(
     BadInput: not an image, or a damaged one.
   """
   with checks.reading(where, 'a damaged image', 'replace or remove it'):
-    image = _open(data, where)
-    if gray is None:
-      gray = image.mode in ('1', 'L', 'LA', 'La')
-    image = _upright(image)
-    if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
-      'transparency' in image.info
-    ):
-      image = _on_ground(image.convert('RGBA'))
-    image = image.convert('L' if gray else 'RGB')
-    if size and image.size != (size, size):
-      image = image.resize((size, size), Image.Resampling.LANCZOS)
-  pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    pixels = to_pixels(_open(data, where), gray=gray, size=size, fit=fit)
   return 255 - pixels if invert else pixels
+
+
+def to_pixels(
+  image: Image.Image,
+  *,
+  gray: bool | None = None,
+  size: int | tuple[int, int] | None = None,
+  fit: Fit = 'squash',
+) -> np.ndarray:
+  """Return the pixels uint8[H, W, 1 or 3] of an image; see `decode`."""
+  if gray is None:
+    gray = image.mode in ('1', 'L', 'LA', 'La')
+  image = _upright(image)
+  if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
+    'transparency' in image.info
+  ):
+    image = _on_ground(image.convert('RGBA'))
+  image = image.convert('L' if gray else 'RGB')
+  if size:
+    height, width = (size, size) if isinstance(size, int) else size
+    image = _fitted(image, width, height, fit)
+  return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def border(pixels: np.ndarray) -> np.ndarray:
+  """Return the outermost pixels [n, C] of an image [H, W, C]."""
+  sides = pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]
+  return np.concatenate(sides)
+
+
+def _fitted(image, width, height, fit):
+  """Return an image of `width` x `height` pixels."""
+  if image.size == (width, height):
+    return image
+  scales = width / image.width, height / image.height
+  scale = max(scales) if fit == 'crop' else min(scales)
+  if fit == 'squash' or scales[0] == scales[1]:
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+  if fit == 'crop':
+    size = width / scale, height / scale
+    left, top = (image.width - size[0]) / 2, (image.height - size[1]) / 2
+    box = left, top, left + size[0], top + size[1]
+    return image.resize((width, height), Image.Resampling.LANCZOS, box)
+  pixels = np.asarray(image).reshape(image.height, image.width, -1)
+  ground = np.median(border(pixels), axis=0).astype(int).tolist()
+  padded = Image.new(
+    image.mode, (width, height), ground[0] if len(ground) == 1 else (*ground,)
+  )
+  size = [max(1, round(side * scale)) for side in image.size]
+  image = image.resize(size, Image.Resampling.LANCZOS)
+  padded.paste(image, ((width - size[0]) // 2, (height - size[1]) // 2))
+  return padded
 
 
 def _open(data, where):

@@ -125,6 +125,8 @@ def _read_blocks(folder, classes, image_size):
 
 def _check_memory(where, size):
   """Refuse `size` bytes of pixels where the machine has no room for them."""
+  if not hasattr(os, 'sysconf'):
+    return  # Windows does not say
   memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   if 2 * size > memory:  # a copy is made for each split
     raise BadInput(

@@ -83,7 +83,23 @@ def find(folder: str) -> tuple[list[ImageClass], tuple[str, ...]]:
   return classes, notes
 
 
-def _walk(path, parts, parents, skipped) -> Iterator[_Folder]:
+def find_images(folder: str) -> tuple[list[str], tuple[str, ...]]:
+  """Find all images below a folder, at any level; links are followed.
+
+  Returns:
+    (paths, folder by folder in natural order, lines about what was passed
+    over).
+
+  Raises:
+    BadInput: a folder that may not be listed, or a link that leads back.
+  """
+  skipped: dict[str, list[str]] = {}
+  found = _walk(folder, (), (), skipped, deepest=100)
+  paths = [path for item in found for path in item.images]
+  return paths, _describe(folder, skipped)
+
+
+def _walk(path, parts, parents, skipped, deepest=_DEEPEST) -> Iterator[_Folder]:
   """Yield a folder and those in it, and add to `skipped` {kind: paths}."""
   with _listing(path):
     status = os.stat(path)
@@ -106,13 +122,13 @@ def _walk(path, parts, parents, skipped) -> Iterator[_Folder]:
       else:
         kind = os.path.splitext(name)[1].lower() or 'without an ending'
         skipped.setdefault(kind, []).append(inside)
-  if len(parts) > _DEEPEST:
+  if len(parts) > deepest:
     raise BadInput(f'{path}: a folder at an unexpected level; {_EXPECTED}')
   yield here
   for name in sorted(here.folders, key=natural_key):
     below = (*parts, name)
     inside = os.path.join(path, name)
-    yield from _walk(inside, below, (*parents, identity), skipped)
+    yield from _walk(inside, below, (*parents, identity), skipped, deepest)
 
 
 def _is_folder(path):

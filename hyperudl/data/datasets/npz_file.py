@@ -1,7 +1,6 @@
 """Writes a set of images or features as a .npz file and describes it."""
 
 import contextlib
-import fcntl
 import os
 import zipfile
 
@@ -42,13 +41,13 @@ def write(table: class_table.Table, path: str, *, checksum: bool = True) -> str:
         for field in class_table.STRINGS:
           if getattr(table, field):
             strings = np.array(getattr(table, field), dtype=str)
-            _write_array(archive, field, strings)
+            write_array(archive, field, strings)
       wanted = *class_table.CONTENTS, 'labels', *class_table.STRINGS
       arrays, _ = npy.read_npz(part, wanted)
       class_table.from_arrays(arrays, path)
       digest = pooch.file_hash(part)
       line = f'{digest}  {os.path.basename(path)}\n'
-      with _locked(folder):
+      with filesystem.acquire_lock(folder, '.hyperudl.lock', -1):
         os.replace(part, path)
         if checksum:
           content = line.encode('utf-8', 'surrogateescape')
@@ -57,18 +56,6 @@ def write(table: class_table.Table, path: str, *, checksum: bool = True) -> str:
     finally:
       with contextlib.suppress(OSError):
         os.remove(part)
-
-
-@contextlib.contextmanager
-def _locked(folder):
-  """Hold the lock of a folder, where its file system has locks."""
-  handle = os.open(folder, os.O_RDONLY)
-  try:
-    with contextlib.suppress(OSError):
-      fcntl.flock(handle, fcntl.LOCK_EX)
-    yield
-  finally:
-    os.close(handle)
 
 
 def _write_blocks(archive, table):
@@ -84,7 +71,7 @@ def _write_blocks(archive, table):
     shape = (len(counts), counts[0], *size)
   else:
     labels = np.repeat(np.arange(len(counts)), counts)
-    _write_array(archive, 'labels', labels)
+    write_array(archive, 'labels', labels)
   big = sum(block.nbytes for block in table.blocks) >= npy.MAP_BYTES
   method = zipfile.ZIP_STORED if big else zipfile.ZIP_DEFLATED
   with _open_member(archive, name, method) as stream:
@@ -94,7 +81,8 @@ def _write_blocks(archive, table):
       stream.write(np.ascontiguousarray(block).data)
 
 
-def _write_array(archive, name, array):
+def write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+  """Write an array without objects into a `.npz` file under a name."""
   with _open_member(archive, name, zipfile.ZIP_DEFLATED) as stream:
     np.lib.format.write_array(stream, array, allow_pickle=False)
 

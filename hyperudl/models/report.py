@@ -1,0 +1,106 @@
+"""Tells how good a task is likely to be, from its own images alone."""
+
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy import stats
+
+from hyperudl.evaluation import calibration
+
+if TYPE_CHECKING:
+  from hyperudl.models.task import Task
+
+_MOST = 20  # rows of `label_next`
+_ENOUGH = 20  # predictions to fit a temperature to
+
+
+class LeftOut(NamedTuple):
+  """What is predicted of labelled images that were left out of the support."""
+
+  p: np.ndarray  # f32[m, C], probabilities
+  y: np.ndarray  # i32[m], true classes
+  problem: str = ''  # why there are none
+
+
+def leave_one_out(task: 'Task') -> LeftOut:
+  """Predict each labelled image after adapting to all others.
+
+  Images that are the only ones of their class are not predicted: without them
+  the class would not exist.
+  """
+  y, count = task.support.y, len(task.classes)
+  shots = np.bincount(y[y >= 0], minlength=count)
+  rows = [row for row in np.flatnonzero(y >= 0) if shots[y[row]] > 1]
+  empty = np.zeros((0, count), np.float32), np.zeros(0, np.int32)
+  model = task.model
+  if not rows:
+    return LeftOut(*empty, 'there is only one image of each class')
+  if model.config.learner.get('aggregation') == 'concat':
+    problem = 'the learner takes a fixed number of images of a class'
+    return LeftOut(*empty, problem)
+  key = jax.random.key(task.seed)
+  leave_out = model.programs.leave_out
+  p = [
+    leave_out(model.params, task.support, key, row, count)[:count]
+    for row in rows
+  ]
+  return LeftOut(np.stack(jax.device_get(p)), y[np.array(rows)])
+
+
+def interval(correct: int, count: int) -> tuple[float, float]:
+  """Return the 95% interval of a proportion (Wilson 1927)."""
+  found = stats.binomtest(correct, count).proportion_ci(method='wilson')
+  return float(found.low), float(found.high)
+
+
+def make(task: 'Task') -> dict[str, Any]:
+  """Return the parts of `Task.report`."""
+  left_out, y = task.left_out, task.support.y
+  if left_out.problem:
+    accuracy = {'accuracy': None, 'problem': left_out.problem}
+  else:
+    correct = int((left_out.p.argmax(axis=1) == left_out.y).sum())
+    low, high = interval(correct, len(left_out.y))
+    accuracy = {
+      'accuracy': correct / len(left_out.y),
+      'ci95': (low, high),
+      'images': len(left_out.y),
+    }
+  parts = {
+    'classes': {
+      str(name): int((y == index).sum())
+      for index, name in enumerate(task.classes)
+    },
+    'unlabelled': int((y < 0).sum()),
+    'temperature': task.temperature,
+    'leave_one_out': accuracy,
+    'adaptation': _adaptation(task),
+    'label_next': [],
+  }
+  if parts['unlabelled']:
+    entropies = calibration.entropy(task.predict_proba(task.support.x[y < 0]))
+    order = np.argsort(-entropies, kind='stable')[:_MOST]
+    parts['label_next'] = [(int(row), float(entropies[row])) for row in order]
+  return parts
+
+
+def _adaptation(task):
+  """Return how far the learner adapts to unlabelled images, by name."""
+  model = task.model
+  if model.config.learner.name != 'udl' or not (task.support.y < 0).any():
+    return {}
+  key = jax.random.key(task.seed)
+  values = model.programs.describe(model.params, task.support, key)
+  return {name: float(value) for name, value in values.items()}
+
+
+def fit_temperature(task: 'Task') -> float:
+  """Return the temperature that suits the images left out; 1 if few are."""
+  p, y, _ = task.left_out
+  if len(y) < _ENOUGH:
+    return 1.0
+  logits = np.log(np.maximum(p.astype(np.float64), 1e-30))
+  return calibration.fit_temperature(logits, y)

@@ -1,0 +1,137 @@
+"""The classifier follows scikit-learn's conventions, where it is installed."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from hyperudl import core
+from hyperudl.models import classifier
+from tests.testing import errors
+from tests.testing import models
+
+Classifier = classifier.FewShotClassifier
+
+
+def fitted(**options):
+  return Classifier(models.make(), **options).fit(*models.support())
+
+
+def test_it_predicts_what_the_task_does():
+  x, y = models.support()
+  queries = models.pixels(6)
+  made = fitted(temperature=1.0)
+  task = models.make().adapt(x, y)
+  np.testing.assert_array_equal(
+    made.predict_proba(queries), task.predict_proba(queries)
+  )
+  assert made.predict(queries).tolist() == task.predict(queries).tolist()
+  assert made.classes_.tolist() == list(models.CLASSES)
+  assert made.n_features_in_ == 64
+  assert made.score(x, y) == np.mean(task.predict(x) == y)
+  assert made.loo_score_ == task.report['leave_one_out']['accuracy']
+  again = pickle.loads(pickle.dumps(made))
+  np.testing.assert_array_equal(
+    again.predict_proba(queries), made.predict_proba(queries)
+  )
+
+
+def test_a_temperature_divides_the_logits():
+  queries = models.pixels(4)
+  p = fitted(temperature=1.0).predict_proba(queries)
+  warm = fitted(temperature=2.0).predict_proba(queries)
+  expected = np.sqrt(p) / np.sqrt(p).sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(warm, expected, atol=1e-5)
+
+
+def test_a_temperature_is_fitted_to_the_images_left_out():
+  x, y = models.support(shots=7)
+  made = Classifier(models.make()).fit(x, y)
+  p, truth, _ = made.task_.left_out
+  logits = np.log(np.maximum(p.astype(float), 1e-30))
+  nll = lambda t: (
+    -np.mean(
+      [row[c] - np.log(np.exp(row).sum()) for row, c in zip(logits / t, truth)]
+    )
+  )
+  best = made.task_.temperature
+  assert nll(best) <= min(nll(best * 1.02), nll(best / 1.02), nll(1.0)) + 1e-9
+  few = Classifier(models.make()).fit(*models.support())
+  assert few.task_.temperature == 1.0  # too few to fit one
+
+
+def test_improbable_predictions_are_unknown():
+  queries = models.pixels(6)
+  confidence = fitted().predict_proba(queries).max(axis=1)
+  threshold = float(np.median(confidence))
+  found = fitted(unknown=threshold).predict(queries)
+  assert ((found == 'unknown') == (confidence < threshold)).all()
+  x, y = models.support()
+  numbers = np.array([models.CLASSES.index(name) for name in y])
+  made = Classifier(models.make(), unknown=threshold).fit(x, numbers)
+  assert ((made.predict(queries) == -1) == (confidence < threshold)).all()
+
+
+def test_faults_are_refused():
+  x, y = models.support()
+  model = models.make()
+  fit = Classifier(model).fit
+  assert 'fit first' in errors.refusal(Classifier(model).predict, x)
+  assert 'temperature' in errors.refusal(Classifier(model, -1).fit, x, y)
+  assert 'target y is None' in errors.refusal(fit, x, None)
+  assert 'NaN' in errors.refusal(fit, x, [np.nan] * 6)
+  assert 'continuous' in errors.refusal(fit, x, [0.5] * 6)
+  assert "'modle'" in errors.refusal(Classifier(model).set_params, modle=1)
+
+
+def test_scikit_learn_finds_its_conventions():
+  pytest.importorskip('sklearn')
+  from sklearn import base
+  from sklearn import model_selection
+
+  made = Classifier(models.make(), seed=3)
+  other = base.clone(made)
+  assert other is not made and other.get_params() == made.get_params()
+  assert base.is_classifier(made)
+  x, y = models.support(shots=4)
+  flat = x.reshape(len(x), -1) / 255
+  scores = model_selection.cross_val_score(made, flat, y, cv=2)
+  assert scores.shape == (2,) and np.isfinite(scores).all()
+  assert issubclass(classifier.NotFitted, (core.BadInput, AttributeError))
+
+
+class OfTables(Classifier):
+  """Takes tables of any width, as the checks have them: rows become images."""
+
+  def fit(self, X, y, X_unlabelled=None):
+    return super().fit(self._to_images(X), y, X_unlabelled)
+
+  def predict_proba(self, X):
+    return super().predict_proba(self._to_images(X))
+
+  def _to_images(self, X):
+    if isinstance(X, list):
+      X = np.asarray(X)
+    if getattr(X, 'ndim', 0) != 2 or getattr(X, 'dtype', None) is None:
+      return X
+    if np.asarray(X).dtype.kind not in 'biuf':
+      return X
+    rows = np.zeros((len(X), 64))
+    rows[:, : X.shape[1]] = 1 / (1 + np.exp(-np.asarray(X, float)))
+    return rows
+
+
+# Checks that do not apply, and why.
+EXEMPT: dict[str, str] = {}
+
+
+@pytest.mark.slow
+def test_the_checks_of_scikit_learn_pass():
+  estimator_checks = pytest.importorskip('sklearn.utils.estimator_checks')
+  made = OfTables(models.make(), temperature=1.0)
+  results = estimator_checks.check_estimator(
+    made, expected_failed_checks=EXEMPT, on_fail=None
+  )
+  failed = [r['check_name'] for r in results if r['status'] == 'failed']
+  assert not failed, failed
+  assert sum(r['status'] == 'passed' for r in results) > 20

@@ -1,0 +1,158 @@
+"""`hyperudl classify` from folders to predictions.csv, and its refusals.
+
+Guards: models/command.py.
+"""
+
+import csv
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import hyperudl
+from hyperudl.data.datasets import image_inputs
+from hyperudl.models import classify
+from tests.testing import image_sets
+from tests.testing import models
+from tests.testing import runs
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  """A folder with a model, a support and queries, one of them damaged."""
+  place = tmp_path_factory.mktemp('place')
+  models.make().save(place / 'model.npz')
+  for number, (image, name) in enumerate(zip(*models.support())):
+    image_sets.draw(place / 'support' / name / f'{number}.png', image)
+  for number, image in enumerate(models.pixels(5)):
+    image_sets.draw(place / 'query' / str(number % 2) / f'{number}.png', image)
+  (place / 'query' / '0' / 'bad.png').write_text('no image')
+  (place / 'query' / 'notes.txt').write_text('passed over')
+  return place
+
+
+def flags(place, *more):
+  return [
+    f'--model={place}/model.npz',
+    f'--support={place}/support',
+    f'--query={place}/query',
+    f'--out={place}/out.csv',
+    *more,
+  ]
+
+
+def rows_of(path):
+  with open(path, encoding='utf-8', newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def test_a_folder_is_classified_and_again_by_the_saved_task(place):
+  saved, again = place / 'task.npz', place / 'again.csv'
+  given = flags(place, f'--save={saved}', '--unknown=0.5', '--loo')
+  (first,) = runs.call_many('models.classify', [given])
+  given = [f'--task={saved}', f'--out={again}', given[2], '--unknown=0.5']
+  (second,) = runs.call_many('models.classify', [given])
+  assert (first.code, second.code) == (0, 0), (first, second)
+  assert 'leave-one-out: ' in first.err and '% of 6 images' in first.err
+  assert 'passed over 1 entries' in first.err
+  assert '6 files, 1 unreadable' in first.err
+  assert (place / 'out.csv').read_bytes() == again.read_bytes()
+  rows = rows_of(again)
+  names = [os.path.relpath(row['path'], place / 'query') for row in rows]
+  assert names == ['0/0.png', '0/2.png', '0/4.png', '0/bad.png'] + [
+    '1/1.png',
+    '1/3.png',
+  ]
+  columns = ['path', 'label', 'confidence', 'unknown', 'error']
+  assert list(rows[0]) == columns + [f'p:{name}' for name in models.CLASSES]
+  task = hyperudl.load_task(saved)
+  for row in rows:
+    if 'bad' in row['path']:
+      assert 'not an image file' in row['error']
+      assert row['label'] == row['confidence'] == row['p:ant'] == ''
+      continue
+    p = task.predict_proba([row['path']])[0]
+    found = [float(row[f'p:{name}']) for name in models.CLASSES]
+    np.testing.assert_allclose(found, p, atol=1e-6)
+    assert row['label'] == models.CLASSES[p.argmax()]
+    assert float(row['confidence']) == max(found) and row['error'] == ''
+    assert row['unknown'] == str(int(max(found) < 0.5))
+
+
+def test_many_files_come_in_batches_with_the_same_rows(place, tmp_path):
+  task = models.make().adapt(place / 'support')
+  queries = [str(p) for p in sorted((place / 'query').rglob('*.png'))]
+  for batch in (1, 4, 256):
+    classify.write_predictions(task, queries, tmp_path / 'o', None, batch)
+    rows = rows_of(tmp_path / 'o')
+    assert [row['path'] for row in rows] == queries
+    assert [row['unknown'] for row in rows if not row['error']] == ['0'] * 5
+  assert os.listdir(tmp_path) == ['o']  # no temporary file is left
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_files(place, monkeypatch):
+  before = None
+  listdir = os.listdir
+  for reverse in (False, True):
+    order = lambda path: sorted(listdir(path), reverse=reverse)
+    monkeypatch.setattr(os, 'listdir', order)
+    model = models.make()
+    task = model.adapt(place / 'support', unlabelled=place / 'support')
+    queries = classify.files.unlabelled(place / 'query')
+    classify.write_predictions(task, queries, place / 'order.csv')
+    content = (place / 'order.csv').read_bytes()
+    assert before in (None, content)
+    before = content
+
+
+def test_bad_commands_are_refused_in_one_line_and_write_nothing(place):
+  damaged = place / 'damaged.npz'
+  shutil.copy(place / 'model.npz', damaged)
+  content = bytearray(damaged.read_bytes())
+  content[len(content) // 2] ^= 1
+  damaged.write_bytes(content)
+  faults = {
+    'give --model and --support': [f'--query={place}/query', '--out=o'],
+    'drop --model': ['--task=a', '--model=b'],
+    '--query and --out': flags(place)[:3],
+    'nothing to do': flags(place)[:2],
+    'no model': ['--model=nope', *flags(place)[1:]],
+    'copy it again': [f'--model={damaged}', *flags(place)[1:]],
+    'no such file': [*flags(place)[:2], '--query=nope', '--out=o.csv'],
+    'class folders': [*flags(place), f'--support={place}/query/0/0.png'],
+    'unknown': flags(place, '--unknown=2'),
+  }
+  (place / 'out.csv').unlink(missing_ok=True)
+  results = runs.call_many('models.classify', list(faults.values()))
+  for words, result in zip(faults, results):
+    line = result.err.splitlines()[-1]  # others tell what was passed over
+    assert result.code == 2 and words in line, (words, result)
+    assert line.startswith('classify: ') and 'Traceback' not in result.err
+  assert not (place / 'out.csv').exists()
+
+
+def test_the_console_script_runs_the_same_mains(tmp_path):
+  command = [
+    'python',
+    '-c',
+    'from hyperudl.models import command as c; c.main()',
+  ]
+  results = [
+    runs.finish(runs.launch([*command, *words]))
+    for words in (['classify', '--query=a'], ['evaluate', '--nope'], ['what'])
+  ]
+  assert [result.code for result in results] == [2, 2, 2]
+  assert results[0].line.startswith('classify: give --model')
+  assert 'nope' in results[1].line
+  assert "no command 'what'" in results[2].line
+
+
+def test_a_drawing_is_classified_alike_in_both_polarities(tmp_path):
+  inputs = image_inputs.Inputs(8, 8, 1, 'light_on_dark')
+  x, y = models.support()
+  x[:, [0, -1]] = x[:, :, [0, -1]] = 0  # a dark border
+  task = models.make(inputs=inputs).adapt(x, y)
+  np.testing.assert_array_equal(
+    task.predict_proba(255 - x), task.predict_proba(x)
+  )
