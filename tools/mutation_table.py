@@ -111,7 +111,7 @@ TABLE = {
   ),
   'learners/protonet.py': (
     ("jnp.exp(params['log_scale'])", "params['log_scale']"),
-    ('weights=(y < 0)', 'weights=(y >= 0)'),
+    ('weights=(y == -1)', 'weights=(y >= 0)'),
   ),
   'learners/maml.py': (
     ('step >= config.order_steps', 'step > config.order_steps'),

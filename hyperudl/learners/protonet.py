@@ -30,6 +30,9 @@ from hyperudl.core.hyperparameters import field
 from hyperudl.nets import backbones
 from hyperudl.ops import clustering
 from hyperudl.ops import losses
+from hyperudl.ops import normalization
+
+SUPPORTS = frozenset({'varies'})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Config:
   learn_scale: bool = True  # whether the outer loop trains log(scale)
   # Iterations of soft k-means with the unlabelled rows.
   refine: int = field(0, at_least=0)
+  varies: bool = False  # see `learners.make`
 
   def __post_init__(self):
     hyperparameters.check(self)
@@ -52,7 +56,11 @@ class Config:
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `protonet` learner; its task is the prototypes f32[N, D]."""
+  """Make the `protonet` learner.
+
+  Its task is the prototypes f32[N, D]; if `config.varies`, a tuple of them and
+  of bool[N], the classes that the episode has.
+  """
   return learners.make_learner(
     partial(init, config),
     partial(_adapt, config),
@@ -74,18 +82,30 @@ def init(
 def predict(
   config: Config,
   params: core.PyTree,
-  prototypes: jax.Array,
+  task: core.PyTree,
   x: jax.Array,
   context: core.PyTree,
 ) -> jax.Array:
   """Return logits f32[n, N] of images f32[n, H, W, C]."""
   del context
-  return classify(config, params, prototypes, embed(config, params, x))
+  return _logits(config, params, task, embed(config, params, x))
 
 
-def embed(config: Config, params: core.PyTree, x: jax.Array) -> jax.Array:
-  """Return features f32[n, D] of images f32[n, H, W, C]."""
-  return _net(config).apply({'params': params['net']}, x)
+def embed(
+  config: Config,
+  params: core.PyTree,
+  x: jax.Array,
+  y: jax.Array | None = None,
+) -> jax.Array:
+  """Return features f32[n, D] of images f32[n, H, W, C].
+
+  If `config.varies`, rows whose label y i32[n] is `core.NO_IMAGE` have no
+  influence on those of others.
+  """
+  domains = None
+  if config.varies and y is not None:
+    domains = normalization.counting(y != core.NO_IMAGE)
+  return _net(config).apply({'params': params['net']}, x, domains)
 
 
 def classify(
@@ -120,30 +140,49 @@ def refine(
     y: i32[S]; -1 marks unlabelled rows.
   """
   one_hot = jax.nn.one_hot(y, config.way, dtype=features.dtype)
+  present = _present(config, y)
+  logits = lambda features, means: losses.mask_absent(
+    classify(config, params, means, features), present
+  )
   return clustering.soft_k_means(
     prototypes,
     features,
-    weights=(y < 0).astype(features.dtype),
+    weights=(y == -1).astype(features.dtype),
     init_counts=jnp.sum(one_hot, axis=0)[:, None],
-    logits=lambda features, means: classify(config, params, means, features),
+    logits=logits,
     iterations=config.refine,
   )
 
 
 def _adapt(config, params, support, key, *, train):
   del key, train
-  features = embed(config, params, support.x)
+  features = embed(config, params, support.x, support.y)
   prototypes = losses.class_means(features, support.y, config.way)
-  return refine(config, params, prototypes, features, support.y)
+  prototypes = refine(config, params, prototypes, features, support.y)
+  present = _present(config, support.y)
+  return prototypes if present is None else (prototypes, present)
+
+
+def _present(config, y):
+  """Return the classes bool[N] that an episode has; None for all of them."""
+  return losses.class_counts(y, config.way) > 0 if config.varies else None
+
+
+def _logits(config, params, task, features):
+  prototypes, present = task if config.varies else (task, None)
+  logits = classify(config, params, prototypes, features)
+  return losses.mask_absent(logits, present)
 
 
 def _evaluate(config, params, episode, key):
   task = _adapt(config, params, episode.support, key, train=False)
   features = embed(config, params, episode.query.x)
-  logits = classify(config, params, task, features)
+  logits = _logits(config, params, task, features)
   return {
     **losses.classification_metrics(logits, episode.query.y),
-    'points/support': embed(config, params, episode.support.x),
+    'points/support': embed(
+      config, params, episode.support.x, episode.support.y
+    ),
     'points/query': features,
   }
 
