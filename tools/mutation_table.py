@@ -111,7 +111,7 @@ TABLE = {
   ),
   'learners/protonet.py': (
     ("jnp.exp(params['log_scale'])", "params['log_scale']"),
-    ('unlabelled = (y < 0)', 'unlabelled = (y >= 0)'),
+    ('unlabelled = (y == -1)', 'unlabelled = (y >= 0)'),
   ),
   'learners/maml.py': (
     ('step >= config.order_steps', 'step > config.order_steps'),

@@ -6,6 +6,7 @@ from experiments.pages import guidance
 from experiments.pages import hypertransformer
 from experiments.pages import metric
 from experiments.pages import udl
+from experiments.pages import ways
 
 PAGES = {
   **gradient.PAGES,
@@ -14,4 +15,5 @@ PAGES = {
   **hypertransformer.PAGES,
   **guidance.PAGES,
   **udl.PAGES,
+  **ways.PAGES,
 }

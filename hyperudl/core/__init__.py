@@ -8,6 +8,7 @@ from hyperudl.core.errors import OutOfMemory
 from hyperudl.core.errors import PeerLost
 from hyperudl.core.errors import Unreadable
 from hyperudl.core.errors import Unwritable
+from hyperudl.core.types import NO_IMAGE
 from hyperudl.core.types import Episode
 from hyperudl.core.types import Examples
 from hyperudl.core.types import Learner
@@ -15,6 +16,7 @@ from hyperudl.core.types import PyTree
 from hyperudl.core.types import TrainState
 
 __all__ = (
+  'NO_IMAGE',
   'BadInput',
   'Busy',
   'Episode',

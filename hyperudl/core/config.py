@@ -11,6 +11,7 @@ from typing import TypeAlias
 from ml_collections import config_dict
 
 from hyperudl.core import config_form
+from hyperudl.core import episode_rules
 from hyperudl.core import hyperparameters
 from hyperudl.core.errors import BadInput
 from hyperudl.core.hyperparameters import field
@@ -29,6 +30,13 @@ class EpisodeConfig:
 
   way: int = field(5, at_least=2)  # classes
   shot: int = field(1, at_least=1)  # labelled images
+  # Smallest and largest number that training draws for each episode in place of
+  # `way` and `shot`; (): none.
+  way_range: tuple[int, ...] = field((), at_least=2)
+  shot_range: tuple[int, ...] = field((), at_least=1)
+  # What one draw of `shot_range` is for. 'class': each class has its own number
+  # up to one that is drawn for the episode, as in real folders.
+  shots_per: Literal['class', 'episode'] = 'class'
   query: int = field(5, at_least=1)  # images to classify
   unlabelled: int = field(0, at_least=0)  # support images without a label
   distractors: int = field(0, at_least=0)  # classes with unlabelled images only
@@ -187,7 +195,7 @@ def validate(config: ConfigDict) -> None:
       'effect only where config.data.classes holds ranges of classes, and it '
       f'is {flat["data.classes"]!r}'
     )
-  _validate_unlabelled(config.episode)
+  episode_rules.check(config.episode)
 
 
 def _from_dict(config_class, values):
@@ -201,23 +209,6 @@ def _from_dict(config_class, values):
       for name, hint in hints.items()
     }
   )
-
-
-def _validate_unlabelled(episode):
-  if episode.transductive and episode.unlabelled:
-    raise BadInput(
-      f'config.episode.transductive copies the queries as unlabelled rows; '
-      f'set config.episode.unlabelled = 0 (it is {episode.unlabelled})'
-    )
-  given = episode.transductive or episode.unlabelled
-  if given or episode.proportions != 'balanced':  # of the queries alone: legal
-    return
-  for name in ('inner_data', 'cond_data', 'phi_from', 'unlabelled_classes'):
-    if episode[name] not in ('true', 'none', 'own'):
-      raise BadInput(
-        f'config.episode.{name} = {episode[name]!r} stands in for unlabelled '
-        'images, but there are none: set config.episode.unlabelled >= 1'
-      )
 
 
 def set_field(config: ConfigDict, name: str, text: str) -> None:

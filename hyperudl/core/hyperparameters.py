@@ -23,6 +23,7 @@ BOUNDS = {
   'at_least': (lambda value, bound: value >= bound, 'is below its minimum'),
   'at_most': (lambda value, bound: value <= bound, 'is above its maximum'),
 }
+OF_EPISODE = ('way', 'varies')  # fields that the episode of a run gives
 
 
 def field(default: Any, **bounds: float | str) -> Any:
@@ -38,12 +39,12 @@ def field(default: Any, **bounds: float | str) -> Any:
 
 
 def defaults(config_class: type) -> dict[str, Any]:
-  """Return {field: default}, nested; without `way`, which the episode gives."""
+  """Return {field: default}, nested, without those that the episode gives."""
   values: dict[str, Any] = {}
   for each in dataclasses.fields(config_class):
     if each.default_factory is not dataclasses.MISSING:
       values[each.name] = defaults(type(each.default_factory()))
-    elif each.name != 'way':
+    elif each.name not in OF_EPISODE:
       values[each.name] = each.default
   return values
 

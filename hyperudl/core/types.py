@@ -11,13 +11,18 @@ from typing import NamedTuple
 import jax
 
 PyTree = Any
+NO_IMAGE = -2  # label of a row without an image, which has no influence
 
 
 class Examples(NamedTuple):
-  """Labelled and unlabelled images of one episode; y = -1 means unlabelled."""
+  """Labelled and unlabelled images of one episode.
+
+  y = -1 means unlabelled. If episodes differ in their number of images, rows
+  that are left over have y = `NO_IMAGE` and x = 0.
+  """
 
   x: jax.Array  # f32[S, H, W, C] in [0, 1], or features f32[S, D]
-  y: jax.Array  # i32[S] in [-1, N)
+  y: jax.Array  # i32[S] in [-2, N)
   context: PyTree = None  # other inputs: embeddings, control images, masks
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.core import distributed
+from hyperudl.core import episode_rules
 from hyperudl.core.config import ConfigDict
 from hyperudl.data import datasets
 from hyperudl.data import episodes
@@ -65,7 +66,9 @@ class Resources:
   def programs(self, config: ConfigDict) -> Programs:
     """Return the learner of a config with its compiled functions."""
     precision = config.matmul_precision
-    key = _text(config, 'learner'), config.episode.way, precision
+    varies = episode_rules.varies(config.episode)
+    way = episode_rules.label_slots(config.episode)
+    key = _text(config, 'learner'), way, varies, precision
     return self._once(lambda: self._compile(config), 'programs', *key)
 
   def _compile(self, config):

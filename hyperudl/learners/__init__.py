@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from hyperudl import core
+from hyperudl.core import episode_rules
 from hyperudl.core import hyperparameters as hyperparameters_lib
 from hyperudl.core.config import ConfigDict
 from hyperudl.ops import losses
@@ -30,13 +31,17 @@ def hyperparameters(name: str) -> dict[str, Any]:
   return hyperparameters_lib.defaults(_module(name).Config)
 
 
-def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
+def make(
+  name: str, way: int, settings: dict[str, Any], varies: bool = False
+) -> core.Learner:
   """Make the learner `name` for `way` classes.
 
   Args:
     name: one of `names()`.
     way: N, the number of classes.
     settings: hyperparameters that differ from the defaults of its `Config`.
+    varies: whether an episode may have fewer classes than `way`, and rows
+      without an image (y = `core.NO_IMAGE`); for learners that support it.
 
   Raises:
     core.BadInput: for an unknown name, an unknown hyperparameter or a value
@@ -52,6 +57,9 @@ def make(name: str, way: int, settings: dict[str, Any]) -> core.Learner:
         f'It has: {", ".join(sorted(known))}.'
       )
   module = _module(name)
+  if varies:
+    _check_varies(name)
+    settings = {**settings, 'varies': True}
   try:
     return module.make(module.Config(way=way, **settings))
   except (TypeError, ValueError) as error:
@@ -63,9 +71,10 @@ def check_run(config: ConfigDict) -> None:
 
   A learner's module may define `SUPPORTS`, a set that may contain 'emit_from'
   (the learner can generate weights from the supports that `episode.emit_from`
-  names), 'missing_classes' (a class may be without support examples) and
-  'features' (see `check_features`), and a function `check_run(config)` with
-  further checks of the run's config.
+  names), 'missing_classes' (a class may be without support examples),
+  'features' (see `check_features`), 'varies' (episodes may differ in their
+  classes and images, see `make`; its `Config` has the field `varies`), and a
+  function `check_run(config)` with further checks of the run's config.
 
   Raises:
     core.BadInput: naming the field, its value and what to set instead.
@@ -85,6 +94,8 @@ def check_run(config: ConfigDict) -> None:
       f'which is for {_supporting("missing_classes")} alone, not for {name!r}: '
       "set it to 'disjoint'"
     )
+  if episode_rules.varies(config.episode):
+    _check_varies(name)
   if hasattr(module, 'check_run'):
     module.check_run(config)
   hyperparameters_lib.check_steps(
@@ -102,6 +113,14 @@ def check_features(name: str) -> None:
     raise core.BadInput(
       f'learner {name!r} needs images, and this data set has features; '
       f'{_supporting("features")} take them'
+    )
+
+
+def _check_varies(name):
+  if 'varies' not in getattr(_module(name), 'SUPPORTS', frozenset()):
+    raise core.BadInput(
+      'config.episode.way_range and .shot_range are for '
+      f'{_supporting("varies")}, not for {name!r}: leave both empty'
     )
 
 

@@ -40,8 +40,9 @@ from hyperudl.nets import backbones
 from hyperudl.nets import feature_net
 from hyperudl.ops import clustering
 from hyperudl.ops import losses
+from hyperudl.ops import normalization
 
-SUPPORTS = frozenset({'features'})
+SUPPORTS = frozenset({'features', 'varies'})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Config:
   gate: bool = False  # whether a learned gate scales this refinement
   # Layers of the MLP for features in place of images; (): none.
   widths: tuple[int, ...] = field((), at_least=1)
+  varies: bool = False  # see `learners.make`
 
   def __post_init__(self):
     hyperparameters.check(self)
@@ -69,7 +71,11 @@ class Config:
 
 
 def make(config: Config) -> core.Learner:
-  """Make the `protonet` learner; its task is the prototypes f32[N, D]."""
+  """Make the `protonet` learner.
+
+  Its task is the prototypes f32[N, D]; if `config.varies`, a tuple of them and
+  of bool[N], the classes that the episode has.
+  """
   return learners.make_learner(
     partial(init, config),
     partial(_adapt, config),
@@ -98,20 +104,32 @@ def init(
 def predict(
   config: Config,
   params: core.PyTree,
-  prototypes: jax.Array,
+  task: core.PyTree,
   x: jax.Array,
   context: core.PyTree,
 ) -> jax.Array:
   """Return logits f32[n, N] of images f32[n, H, W, C]."""
   del context
-  return classify(config, params, prototypes, embed(config, params, x))
+  return _logits(config, params, task, embed(config, params, x))
 
 
-def embed(config: Config, params: core.PyTree, x: jax.Array) -> jax.Array:
-  """Return features f32[n, D] of images f32[n, H, W, C] or f32[n, E]."""
+def embed(
+  config: Config,
+  params: core.PyTree,
+  x: jax.Array,
+  y: jax.Array | None = None,
+) -> jax.Array:
+  """Return features f32[n, D] of images f32[n, H, W, C] or f32[n, E].
+
+  If `config.varies`, rows whose label y i32[n] is `core.NO_IMAGE` have no
+  influence on those of others.
+  """
   if x.ndim == 2:
     return feature_net.apply(params['net'], x)
-  return _net(config).apply({'params': params['net']}, x)
+  domains = None
+  if config.varies and y is not None:
+    domains = normalization.counting(y != core.NO_IMAGE)
+  return _net(config).apply({'params': params['net']}, x, domains)
 
 
 def classify(
@@ -146,13 +164,16 @@ def refine(
     y: i32[S]; -1 marks unlabelled rows.
   """
   one_hot = jax.nn.one_hot(y, config.way, dtype=features.dtype)
-  unlabelled = (y < 0).astype(features.dtype)
-  logits = lambda features, means: classify(config, params, means, features)
+  unlabelled = (y == -1).astype(features.dtype)
+  present = _present(config, y)
+  logits = lambda features, means: losses.mask_absent(
+    classify(config, params, means, features), present
+  )
   mass, scale = 1.0, 1.0
   if config.gate:
     inputs = gates.prediction_inputs(
       *(features, features, logits(features, prototypes)),
-      *(unlabelled, 1 - unlabelled),
+      *(unlabelled, (y >= 0).astype(features.dtype)),
     )
     mass, scale = gates.apply_network(params['gate'], inputs)
     scale = gates.as_scale(scale)
@@ -168,18 +189,33 @@ def refine(
 
 def _adapt(config, params, support, key, *, train):
   del key, train
-  features = embed(config, params, support.x)
+  features = embed(config, params, support.x, support.y)
   prototypes = losses.class_means(features, support.y, config.way)
-  return refine(config, params, prototypes, features, support.y)
+  prototypes = refine(config, params, prototypes, features, support.y)
+  present = _present(config, support.y)
+  return prototypes if present is None else (prototypes, present)
+
+
+def _present(config, y):
+  """Return the classes bool[N] that an episode has; None for all of them."""
+  return losses.class_counts(y, config.way) > 0 if config.varies else None
+
+
+def _logits(config, params, task, features):
+  prototypes, present = task if config.varies else (task, None)
+  logits = classify(config, params, prototypes, features)
+  return losses.mask_absent(logits, present)
 
 
 def _evaluate(config, params, episode, key):
   task = _adapt(config, params, episode.support, key, train=False)
   features = embed(config, params, episode.query.x)
-  logits = classify(config, params, task, features)
+  logits = _logits(config, params, task, features)
   return {
     **losses.classification_metrics(logits, episode.query.y),
-    'points/support': embed(config, params, episode.support.x),
+    'points/support': embed(
+      config, params, episode.support.x, episode.support.y
+    ),
     'points/query': features,
   }
 

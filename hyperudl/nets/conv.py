@@ -116,7 +116,7 @@ class ConvBlock(_Settings):
 
     Args:
       x: images or activations.
-      domains: for norm='domain', None for one domain of all images, or a pair:
+      domains: for norm='domain' or 'batch', None for one domain, or a pair:
         f32[n, G], the domain whose statistics normalise each image, one-hot;
         and the statistics, {'used': two f32[G, channels]} from the collection
         'statistics' of an earlier call, or f32[n, G] to compute them, see
@@ -150,7 +150,8 @@ class ConvBlock(_Settings):
     # where that costs nothing.
     sign = jnp.where(scale < 0, -1.0, 1.0)
     w, slope = w * sign, sign * scale
-    if normalization.may_fuse(self.norm) and self._in_squares(x):
+    fuses = normalization.may_fuse(self.norm) and domains is None
+    if fuses and self._in_squares(x):
       return pooling.pooled_conv_norm(x, w, slope, bias, self._activate)
     y = self._conv(x, w)
     if self.norm == 'batch':
@@ -171,7 +172,7 @@ class ConvBlock(_Settings):
     )
 
   def _moments(self, x, domains):
-    if self.norm == 'domain':
+    if self.norm == 'domain' or (self.norm == 'batch' and domains is not None):
       return self._domain_moments(x, domains)
     return normalization.moments(x, self.norm, self.groups)
 
@@ -261,8 +262,8 @@ class ConvNet(_Settings):
 
     Args:
       x: f32[n, H, W, C].
-      domains: for norm='domain', see `ConvBlock`, but statistics of an earlier
-        call are {block: {'used': two f32[G, channels]}}.
+      domains: see `ConvBlock`; statistics of an earlier call are those of each
+        block by its name.
     """
     for name, block in self.blocks(parent=self).items():
       x = block(x, of_block(domains, name))

@@ -17,6 +17,7 @@ def refine_prototypes(
   mass: jax.Array | float,
   scale: jax.Array | float,
   iterations: int,
+  present: jax.Array | None = None,
 ) -> jax.Array:
   """Move prototypes towards the unlabelled images assigned to them.
 
@@ -28,20 +29,26 @@ def refine_prototypes(
     prototypes: f32[N, D], p(0).
     features: f32[n, D] of unlabelled images.
     mask: f32[n], 1 for rows that count, else 0.
-    prior: number of labelled images of each class.
+    prior: number of labelled images of each class, f32[] or f32[N, 1].
     mass: f32[], weight of an unlabelled image; 0 changes nothing.
     scale: f32[], factor of the cosines (inverse temperature).
     iterations: static.
+    present: bool[N], classes that images can belong to; None for all.
 
   Returns:
     f32[N, D], weighted means of unit rows; only their directions matter.
   """
+
+  def logits(features, centroids):
+    cosines = scale * features @ _unit(centroids).T
+    return losses.mask_absent(cosines, present)
+
   return soft_k_means(
     _unit(prototypes),
     _unit(features),
     mass * mask,
     prior,
-    lambda features, centroids: scale * features @ _unit(centroids).T,
+    logits,
     iterations,
   )
 

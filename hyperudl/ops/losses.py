@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+ABSENT = -1e9  # logit of a class that an episode does not have
+
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
   """Return the mean of f32[n, ...] over rows whose `mask` f32[n] is 1."""
@@ -20,7 +22,7 @@ def class_means(features: jax.Array, y: jax.Array, way: int) -> jax.Array:
 
   Args:
     features: f32[S, D].
-    y: i32[S]; rows with y = -1 do not count.
+    y: i32[S]; rows with y < 0 do not count.
     way: N.
 
   Returns:
@@ -29,6 +31,21 @@ def class_means(features: jax.Array, y: jax.Array, way: int) -> jax.Array:
   one_hot = jax.nn.one_hot(y, way, dtype=features.dtype)
   counts = jnp.maximum(jnp.sum(one_hot, axis=0), 1.0)
   return one_hot.T @ features / counts[:, None]
+
+
+def class_counts(y: jax.Array, way: int) -> jax.Array:
+  """Return the number f32[N] of rows of each class in i32[S] labels."""
+  return jnp.sum(jax.nn.one_hot(y, way), axis=0)
+
+
+def mask_absent(logits: jax.Array, present: jax.Array | None) -> jax.Array:
+  """Give absent classes probability zero.
+
+  Args:
+    logits: f32[..., N].
+    present: bool[N], the classes of the episode; None for all.
+  """
+  return logits if present is None else jnp.where(present, logits, ABSENT)
 
 
 def squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -146,7 +163,7 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
   Args:
     logits: f32[Q, N].
-    y: i32[Q]; rows with y = -1 do not count.
+    y: i32[Q]; rows with y < 0 do not count.
 
   Returns:
     f32[], zero if no row is labelled.
@@ -161,7 +178,7 @@ def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
   Args:
     logits: f32[Q, N].
-    y: i32[Q]; rows with y = -1 do not count.
+    y: i32[Q]; rows with y < 0 do not count.
 
   Returns:
     f32[], zero if no row is labelled.

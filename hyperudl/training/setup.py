@@ -13,6 +13,7 @@ from hyperudl import core
 from hyperudl import learners
 from hyperudl.core import config as config_lib
 from hyperudl.core import distributed
+from hyperudl.core import episode_rules
 from hyperudl.core.config import ConfigDict
 from hyperudl.data import episodes
 from hyperudl.data.language import task_set
@@ -198,7 +199,9 @@ def check(config: ConfigDict) -> None:
 def make_learner(config: ConfigDict) -> core.Learner:
   """Make the config's learner; core.BadInput for an illegal hyperparameter."""
   settings = config_lib.learner_settings(config)
-  return learners.make(config.learner.name, config.episode.way, settings)
+  way = episode_rules.label_slots(config.episode)
+  varies = episode_rules.varies(config.episode)
+  return learners.make(config.learner.name, way, settings, varies)
 
 
 def load_data(config: ConfigDict, split: str) -> run_data.Dataset:

@@ -12,7 +12,7 @@ data.support_query is 'joint'), then the unlabelled ones (y = -1); unlabelled
 rows and queries come in random order, so that the place of a row does not
 reveal its class. The label of a class is its place among the drawn classes,
 which come in random order. Unlabelled rows and queries of an episode share one
-shift; labelled rows stay clean.
+shift; labelled rows stay clean. `varying.py` is about episodes of any size.
 """
 
 from collections.abc import Callable
@@ -34,6 +34,7 @@ from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import sampling
 from hyperudl.data.episodes import shifts
 from hyperudl.data.episodes import spec as spec_lib
+from hyperudl.data.episodes import varying
 from hyperudl.data.language import episodes as language_episodes
 from hyperudl.data.language import task_set
 from hyperudl.ops import image as image_ops
@@ -96,7 +97,7 @@ def make_draw(
 def check_fits(
   config: Any, dataset: Dataset | task_set.TaskSet, split_name: str
 ) -> None:
-  """Check that a data set can fill the episodes of a config.
+  """Check that a data set can fill episodes of `way` classes.
 
   Args:
     config: as for `make_draw`.
@@ -109,7 +110,8 @@ def check_fits(
   if isinstance(dataset, task_set.TaskSet):
     language_episodes.check(config, dataset, split_name)
   else:
-    spec_lib.check(spec_lib.read(config, True), dataset, split_name)
+    spec = spec_lib.read(config, True, ranges=False)
+    spec_lib.check(spec, dataset, split_name)
 
 
 def _check_training_set(spec, dataset, training_set):
@@ -236,24 +238,26 @@ def _finish_episode(spec, plan, pixels):
   targets, family = shifts.apply(shift_key, targets, spec.data.shift)
   if spec.transductive:
     unlabelled, query = targets, targets
-    unlabelled_y, query_y = plan.target_y, plan.target_y
+    y = plan.target_y, plan.target_y
     query_rows = plan.targets
   else:
     cut = lambda rows: jnp.split(rows, [spec.way * spec.query])
     query, unlabelled = cut(targets)
-    query_y, unlabelled_y = cut(plan.target_y)
+    y = cut(plan.target_y)
     query_rows, _ = cut(plan.targets)
   support = core.Examples(
     jnp.concatenate([labelled, unlabelled]),
-    jnp.concatenate([plan.support_y, jnp.full_like(unlabelled_y, -1)]),
+    jnp.concatenate([plan.support_y, jnp.full_like(y[1], -1)]),
   )
+  if plan.empty is not None:
+    support, y = varying.remove_empty(support, y, plan.empty)
   extra = {
-    'unlabelled_y': unlabelled_y,
+    'unlabelled_y': y[1],
     'class_ids': plan.class_ids,
     'query_rows': query_rows,
     'family': family,
   }
-  return support, core.Examples(query, query_y), extra
+  return support, core.Examples(query, y[0]), extra
 
 
 def _map_episodes(function, *args):

@@ -9,6 +9,7 @@ import numpy as np
 from hyperudl.data.datasets import Dataset
 from hyperudl.data.episodes import groups
 from hyperudl.data.episodes import spec as spec_lib
+from hyperudl.data.episodes import varying
 
 
 class Plan(NamedTuple):
@@ -20,6 +21,8 @@ class Plan(NamedTuple):
   support_y: jax.Array  # i32[E, N x shot], class by class unless 'joint'
   targets: jax.Array  # i32[E, n], rows of queries, then of unlabelled images
   target_y: jax.Array  # i32[E, n]; other classes have N, N + 1, ...
+  # Rows to leave out, of support and targets: bool[E, N x shot], bool[E, n].
+  empty: tuple[jax.Array, jax.Array] | None = None
 
 
 def draw_plan(
@@ -94,6 +97,9 @@ def _draw_episode(key, classes, spec, dataset):
   size = spec.way * longest
   scores = jax.random.uniform(keys[0], (size + spec.targets,))
   order, rows = scores[size:], shuffle(scores[:size])
+  if spec.varies:
+    plan = _draw_varying(key, keys[1], order, rows, classes, spec, dataset)
+    return Plan(keys[2:], classes, *plan)
   if spec.data.support_query == 'joint':
     split_key = jax.random.fold_in(key, 100)
     support, support_y, targets, y = _split_jointly(split_key, rows, spec)
@@ -119,6 +125,35 @@ def _draw_episode(key, classes, spec, dataset):
     key = jax.random.fold_in(key, 1)
     targets, y = _add_distractors(key, targets, y, distractors, spec, dataset)
   return Plan(keys[2:], classes, support, support_y, targets, y)
+
+
+def _draw_varying(key, slots_key, order, rows, classes, spec, dataset):
+  """Return the other fields of the `Plan` of an episode of any size."""
+  counts = jnp.asarray(dataset.counts, jnp.int32)[classes]
+  shots = varying.draw_shots(jax.random.fold_in(key, 103), spec, counts)
+  way, slots = jnp.sum(shots > 0), jnp.arange(spec.targets)
+  total = way * (spec.targets // spec.way)
+  if spec.is_balanced:
+    place, y = jnp.divmod(slots, way)
+    order += place < spec.query  # queries come first
+  else:
+    capacity = jnp.where(shots > 0, counts - shots, 0)
+    concentrations = spec_lib.CONCENTRATIONS[spec.proportions]
+    y, place = _dirichlet_slots(
+      slots_key, slots, capacity, concentrations, total
+    )
+  order = jnp.where(slots < total, order, -1.0)
+  order = jax.lax.top_k(order, spec.targets)[1]
+  order, empty = varying.arrange(order, way, spec)
+  y, place = jnp.minimum(y[order], spec.way - 1), place[order]
+  # Rows beyond the images of a class do not exist: in their place the first.
+  take = lambda y, place: rows[y, jnp.where(place < counts[y], place, 0)]
+  targets = take(y, shots[y] + place)
+  support_y = jnp.repeat(jnp.arange(spec.way), spec.shot)
+  place = jnp.tile(jnp.arange(spec.shot), spec.way)
+  no_image = place >= shots[support_y]
+  support = take(support_y, place)
+  return support, support_y, targets, y, (no_image, empty)
 
 
 def _split_jointly(key, rows, spec):
@@ -200,20 +235,29 @@ def _target_slots(key, order, spec, capacity):
     order += place < spec.query
   else:
     concentrations = spec_lib.CONCENTRATIONS[spec.proportions]
-    counts = _dirichlet_counts(key, spec.targets, capacity, concentrations)
-    ends = jnp.cumsum(counts)
-    y = jnp.sum(slots[:, None] >= ends, axis=1)
-    place = slots - (ends - counts)[y]
+    y, place = _dirichlet_slots(
+      key, slots, capacity, concentrations, spec.targets
+    )
   order = jax.lax.top_k(order, spec.targets)[1]
   return y[order], place[order]
 
 
-def _dirichlet_counts(key, total, capacity, concentrations):
+def _dirichlet_slots(key, slots, capacity, concentrations, total):
+  """Return class (N from `total` on) and number within it of each slot."""
+  limit = len(slots)
+  counts = _dirichlet_counts(key, total, limit, capacity, concentrations)
+  ends = jnp.cumsum(counts)
+  y = jnp.sum(slots[:, None] >= ends, axis=1)
+  return y, slots - (ends - counts)[y]
+
+
+def _dirichlet_counts(key, total, limit, capacity, concentrations):
   """Draw Dirichlet-multinomial class counts with a cap on each class.
 
   Args:
     key: key[].
-    total: int, sum of the counts.
+    total: int or i32[], sum of the counts.
+    limit: int, at least `total`.
     capacity: i32[N], largest counts; any excess is drawn again among the
       classes with room left.
     concentrations: floats, one of which is drawn with equal probability.
@@ -230,9 +274,9 @@ def _dirichlet_counts(key, total, capacity, concentrations):
     counts, left, key = state
     key, draw_key = jax.random.split(key)
     logits = jnp.where(counts < capacity, log_weight, -jnp.inf)
-    drawn = jax.random.categorical(draw_key, logits, shape=(total,))
+    drawn = jax.random.categorical(draw_key, logits, shape=(limit,))
     one_hot = drawn[:, None] == jnp.arange(len(capacity))
-    live = jnp.arange(total) < left
+    live = jnp.arange(limit) < left
     counts += jnp.sum(one_hot & live[:, None], axis=0)
     capped = jnp.minimum(counts, capacity)
     return capped, jnp.sum(counts - capped), key

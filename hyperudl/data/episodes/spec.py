@@ -7,6 +7,7 @@ import numpy as np
 
 from hyperudl.core import BadInput
 from hyperudl.core import config as config_lib
+from hyperudl.core import episode_rules
 from hyperudl.core import hyperparameters
 from hyperudl.data.datasets import Dataset
 from hyperudl.data.datasets import class_table
@@ -38,6 +39,11 @@ class Spec(config_lib.EpisodeConfig):
     return self.proportions == 'balanced'
 
   @property
+  def varies(self) -> bool:
+    """Whether episodes differ in their number of classes or shots."""
+    return bool(self.way_range or self.shot_range)
+
+  @property
   def classes(self) -> int:
     """Number of classes of an episode, distractors included."""
     return self.way + self.distractors
@@ -65,13 +71,14 @@ class Spec(config_lib.EpisodeConfig):
     return per_class
 
 
-def read(config: Any, train: bool) -> Spec:
+def read(config: Any, train: bool, ranges: bool = True) -> Spec:
   """Read and check the sections `episode` and `data` of a config.
 
   Args:
     config: ConfigDict with the fields of `core.config.RunConfig`.
     train: whether this is for training; otherwise `data.augment` becomes 'none'
       unless `data.augment_tests` is set.
+    ranges: whether the ranges of way and shot replace these in training.
 
   Raises:
     core.BadInput: a value out of range, a choice that does not exist, or
@@ -93,7 +100,35 @@ def read(config: Any, train: bool) -> Spec:
     spec = dataclasses.replace(
       spec, data=dataclasses.replace(spec.data, augment='none')
     )
-  return spec
+  if train and ranges:
+    return _with_ranges(spec)
+  return dataclasses.replace(spec, way_range=(), shot_range=())
+
+
+def _with_ranges(spec):
+  """Return the spec with the largest way and shot in place of the config's."""
+  if not spec.varies:
+    return spec
+  plain = {'support_query': spec.data.support_query}
+  names = (
+    *('tasks', 'distractors', 'transductive', 'unlabelled_classes'),
+    *('inner_data', 'cond_data', 'phi_from', 'emit_from'),
+  )
+  plain |= {name: getattr(spec, name) for name in names}
+  legal = config_lib.EpisodeConfig(), config_lib.DataConfig()
+  for name, value in plain.items():
+    expected = getattr(legal[name == 'support_query'], name)
+    if value != expected:
+      raise BadInput(
+        'episodes of episode.way_range or .shot_range need '
+        f'{name}={expected!r}, not {value!r}'
+      )
+  largest = {
+    name: getattr(spec, ranges)[1]
+    for ranges, name in episode_rules.RANGES.items()
+    if getattr(spec, ranges)
+  }
+  return dataclasses.replace(spec, **largest)
 
 
 def _check_combinations(spec):
@@ -201,6 +236,12 @@ def _check_features(spec, name):
 def _requirements(spec, counts):
   """Yield (config fields, number needed, unit, number available)."""
   way = f'episode.way={spec.way}'
+  fewest, shot, shot_field = spec.way, spec.shot, f'episode.shot={spec.shot}'
+  if spec.way_range:
+    fewest, way = spec.way_range[0], f'episode.way_range={spec.way_range}'
+  if spec.shot_range:  # a class gets fewer if it has too few images
+    shot = spec.shot_range[0]
+    shot_field = f'episode.shot_range={spec.shot_range}'
   classes = way
   if spec.distractors:
     classes = f'({way} + episode.distractors={spec.distractors})'
@@ -214,18 +255,19 @@ def _requirements(spec, counts):
   if spec.distractors:
     unlabelled = f'episode.distractors x episode.unlabelled={spec.unlabelled}'
     yield unlabelled, spec.unlabelled, unit, counts[0]
-  parts = {'shot': spec.shot, 'query': spec.query}
+  parts = {'query': spec.query}
   if not spec.transductive:
     parts['unlabelled'] = spec.unlabelled
-  terms = ' + '.join(f'episode.{part}={n}' for part, n in parts.items())
-  per_class = sum(parts.values())
-  if not spec.is_balanced:
-    yield f'episode.shot={spec.shot}', spec.shot, unit, counts[0]
+  fields = [f'episode.{part}={n}' for part, n in parts.items()]
+  terms = ' + '.join([shot_field, *fields])
+  per_class = shot + sum(parts.values())
+  if not spec.is_balanced and not spec.varies:
+    yield shot_field, shot, unit, counts[0]
   else:
     if spec.data.support_query == 'reference':
       per_class = spec.max_per_class
     yield terms, per_class, unit, counts[0]
   # Any classes may be drawn, so the smallest ones together must suffice.
-  unit = f'images, the {spec.way} smallest classes together have'
-  total, available = spec.way * per_class, counts[: spec.way].sum()
+  unit = f'images, the {fewest} smallest classes together have'
+  total, available = fewest * per_class, counts[:fewest].sum()
   yield f'{way} x ({terms})', total, unit, available

@@ -49,7 +49,7 @@ from hyperudl.ops import losses as ops_losses
 
 Config = config_lib.Config
 # See `learners.check_run`.
-SUPPORTS = frozenset({'emit_from', 'missing_classes'})
+SUPPORTS = frozenset({'emit_from', 'missing_classes', 'varies'})
 
 
 def check_run(config: ConfigDict) -> None:
@@ -177,16 +177,20 @@ def adapt(
     cnn = jax.tree.map(lambda leaf: leaf.mean(axis=0), cnns)
   if config.head == 'written':
     return cnn
-  return {
+  task = {
     'cnn': cnn,
     'prototypes': _prototypes(config, params, cnn, support, key, train),
     'scale': distance_scale(config, params),
   }
+  if config.varies:
+    task['present'] = ops_losses.class_counts(support.y, config.way) > 0
+  return task
 
 
 def _prototypes(config, params, cnn, support, key, train):
   """Return the class means f32[N, D], or class weights, of features."""
-  features = target_network.embed(config, cnn, support.x)
+  domains = target_network.counted_rows(config, support.y)
+  features = target_network.embed(config, cnn, support.x, domains)
   if config.head == 'prototypes':
     return ops_losses.class_means(features, support.y, config.way)
   return class_weights.ClassWeights(config).apply(
@@ -210,7 +214,8 @@ def _predict(config, params, task, x, context):
     return target_network.embed(config, task, x)
   features = target_network.embed(config, task['cnn'], x)
   distances = ops_losses.squared_distances(features, task['prototypes'])
-  return -task['scale'] * distances
+  logits = -task['scale'] * distances
+  return ops_losses.mask_absent(logits, task.get('present'))
 
 
 def _loss(config, params, episode, key, step):

@@ -12,6 +12,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from hyperudl import core
 from hyperudl.learners.hypertransformer import config as config_lib
 from hyperudl.nets import transformer
 from hyperudl.ops import losses
@@ -19,14 +20,20 @@ from hyperudl.ops import losses
 _EPSILON = 1e-6  # keeps features finite that are the same for all images
 
 
-def standardise(features: jax.Array) -> jax.Array:
+def standardise(
+  features: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
   """Scale each feature to mean 0 and variance 1 over the support.
 
   Args:
     features: f32[S, F].
+    mask: f32[S], 1 for rows that count, else 0; None for all.
   """
-  centred = features - jnp.mean(features, axis=0)
-  return centred / jnp.sqrt(jnp.mean(centred**2, axis=0) + _EPSILON)
+  mean = lambda x: jnp.mean(x, axis=0)
+  if mask is not None:
+    mean = lambda x: losses.masked_mean(x, mask)
+  centred = features - mean(features)
+  return centred / jnp.sqrt(mean(centred**2) + _EPSILON)
 
 
 class ClassWeights(nn.Module):
@@ -54,8 +61,12 @@ class ClassWeights(nn.Module):
     config = self.config
     means = lambda x: losses.class_means(x, y, config.way)
     prototypes = means(features)
+    mask = absent = None
+    if config.varies:
+      mask = (y != core.NO_IMAGE).astype(jnp.float32)
+      absent = losses.class_counts(y, config.way) == 0
     drop = nn.Dropout(config.shared_dropout, deterministic=not train)
-    inputs = [prototypes, drop(means(standardise(shared)))]
+    inputs = [prototypes, drop(means(standardise(shared, mask)))]
     tokens = nn.Dense(config.class_width, name='in')(
       jnp.concatenate(inputs, axis=-1)
     )
@@ -68,7 +79,7 @@ class ClassWeights(nn.Module):
       name='encoder',
     )
     hidden = nn.Dense(config.class_width, name='hidden')(
-      encoder(tokens, train=train)
+      encoder(tokens, absent, train=train)
     )
     last = nn.Dense(
       features.shape[-1], kernel_init=nn.initializers.zeros, name='out'

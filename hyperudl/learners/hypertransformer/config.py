@@ -7,6 +7,7 @@ from hyperudl import core
 from hyperudl.core import hyperparameters
 from hyperudl.core.hyperparameters import field
 from hyperudl.nets import backbones
+from hyperudl.nets import label_encodings
 from hyperudl.nets import transformer
 from hyperudl.ops import weight_tokens
 
@@ -159,9 +160,14 @@ class Config(GeneratorConfig):
   # with `init_from.shared`; `adapt` then returns class means of shared
   # features.
   stage: Literal['all', 'shared'] = 'all'
+  # Vectors of labels in tokens; those other than 'learned' are for any number
+  # of classes up to 20, see `nets/label_encodings.py`.
+  label_encoding: label_encodings.Kind = 'learned'
+  varies: bool = False  # see `learners.make`
 
   def __post_init__(self):
     super().__post_init__()
+    label_encodings.check(self.label_encoding, self.way, self.embedding)
     written = self.head == 'written'
     has_logits = (
       written,
@@ -189,6 +195,10 @@ class Config(GeneratorConfig):
       ),
       shared_head_weight=can_classify,
       stage=can_classify,
+      label_encoding=(
+        not written,
+        "head='prototypes' or 'class_weights', whose weights have no labels",
+      ),
       warmup_steps=(
         self.depth >= 2,
         'depth >= 2: it trains a head on each convolution but the last',
@@ -199,6 +209,12 @@ class Config(GeneratorConfig):
         "generate_norm=False and head='written'",
       ),
     )
+    uses_all = self.stage == 'shared' or self.shared.endswith('-bn')
+    if self.varies and (written or self.label_smoothing or uses_all):
+      raise core.BadInput(
+        "episode.way_range and .shot_range need head='prototypes' or 'class_"
+        "weights', label_smoothing=0, stage='all' and shared without batch norm"
+      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperudl.learners.hypertransformer import config as config_lib
+from hyperudl.nets import label_encodings
 from hyperudl.nets import transformer
 
 
@@ -64,6 +65,7 @@ class LayerGenerator(nn.Module):
     self,
     features: jax.Array,
     y: jax.Array,
+    slots: jax.Array | None = None,
     *,
     train: bool,
     removed: jax.Array | None = None,
@@ -74,6 +76,7 @@ class LayerGenerator(nn.Module):
     Args:
       features: f32[S, F] of the support rows.
       y: i32[S] in [-1, way).
+      slots: i32[way], see `label_encodings.encode`.
       train: whether dropout is on.
       removed: None or f32[S]; 1 masks a row in attention.
       previous: None or f32[tokens, size], the slices of the previous task.
@@ -84,7 +87,8 @@ class LayerGenerator(nn.Module):
     config = self.config
     way, width = config.way, config.embedding
     normal = nn.initializers.normal(1.0)
-    labels = self.param('labels', normal, (way + 1, width))
+    kind = config.label_encoding
+    labels = label_encodings.encode(self, kind, way, width, 1.0, slots)
     weights = self.param('weights', normal, (self.tokens, width))
     # Look labels up by a matrix product, whose gradient needs no scatter.
     rows = jax.nn.one_hot(jnp.where(y < 0, way, y), way + 1)

@@ -13,6 +13,7 @@ from hyperudl import core
 from hyperudl.learners.hypertransformer import config as config_lib
 from hyperudl.nets import backbones
 from hyperudl.nets import conv
+from hyperudl.ops import normalization
 
 NORM_PARAMETERS = ('scale', 'bias')
 
@@ -64,10 +65,30 @@ def layer_specs(config: config_lib.Config, x: jax.Array) -> backbones.Specs:
 
 
 def embed(
-  config: config_lib.Config, cnn: core.PyTree, x: jax.Array
+  config: config_lib.Config,
+  cnn: core.PyTree,
+  x: jax.Array,
+  domains: core.PyTree | None = None,
 ) -> jax.Array:
-  """Return logits (or features) of images f32[n, H, W, C] in [0, 1]."""
-  return make(config).apply({'params': cnn}, scale_pixels(x))
+  """Return logits (or features) of images f32[n, H, W, C] in [0, 1].
+
+  `domains` are those of `counted_rows`, or None.
+  """
+  return make(config).apply({'params': cnn}, scale_pixels(x), domains)
+
+
+def counted_rows(
+  config: config_lib.Config, y: jax.Array
+) -> tuple[jax.Array, jax.Array] | None:
+  """Return the domains of `nets.conv` by which only images count.
+
+  Args:
+    config: hyperparameters.
+    y: i32[S], labels of the support.
+  """
+  if not config.varies:
+    return None
+  return normalization.counting(y != core.NO_IMAGE)
 
 
 def scale_pixels(x: jax.Array) -> jax.Array:

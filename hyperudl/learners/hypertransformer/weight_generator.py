@@ -15,6 +15,7 @@ from hyperudl.learners.hypertransformer import config as config_lib
 from hyperudl.learners.hypertransformer import feature_extractors
 from hyperudl.learners.hypertransformer import layer_generator
 from hyperudl.learners.hypertransformer import target_network
+from hyperudl.nets import label_encodings
 from hyperudl.ops import conv
 from hyperudl.ops import weight_tokens
 
@@ -67,19 +68,25 @@ class WeightGenerator(nn.Module):
       if conditioning.removed is not None:
         removed = jnp.maximum(removed, conditioning.removed)
       conditioning = conditioning._replace(removed=removed)
+    slots = None
+    if config.label_encoding != 'learned':
+      slots = label_encodings.assign(support.x, support.y, config.way)
+    domains = target_network.counted_rows(config, support.y)
     cnn = {}
     for spec in specs:
       name, (generated, zero) = spec.name, roles[spec.name]
       layer = {**learned.get(name, {}), **target_network.zeros(spec, zero)}
       if generated:
         features = self._features(spec, z, shared, train)
+        labels = support.y, slots
         layer |= self._layer(
-          spec, generated, layer, features, support.y, train, conditioning
+          spec, generated, layer, features, labels, train, conditioning
         )
       cnn[name] = layer
       if not spec.is_head:
         params = {**layer, **support_norms.get(name, {})}
-        z = conv.at_least_float32(spec.block.apply({'params': params}, z))
+        z = spec.block.apply({'params': params}, z, domains)
+        z = conv.at_least_float32(z)
     return cnn
 
   def _features(self, spec, z, shared, train):
@@ -97,7 +104,7 @@ class WeightGenerator(nn.Module):
       parts = [drop(jnp.concatenate(parts, axis=-1))]
     return jnp.concatenate([*parts, shared], axis=-1)
 
-  def _layer(self, spec, names, learned, features, y, train, conditioning):
+  def _layer(self, spec, names, learned, features, labels, train, conditioning):
     """Generate the parameters `names` of a layer, the kernel first."""
     config, shape, extras = self.config, spec.kernel_shape, names[1:]
     allocation = 'output' if spec.is_head else config.allocation
@@ -108,7 +115,13 @@ class WeightGenerator(nn.Module):
       previous = weight_tokens.disassemble(before, allocation, extras)
     slices = layer_generator.LayerGenerator(
       config, *size, spec.is_head, name=spec.name
-    )(features, y, train=train, removed=conditioning.removed, previous=previous)
+    )(
+      features,
+      *labels,
+      train=train,
+      removed=conditioning.removed,
+      previous=previous,
+    )
     scale = config.logits_scale if spec.is_head else config.block_scale
     if scale:
       prefix = 'logits' if spec.is_head else spec.name
@@ -156,6 +169,9 @@ def generate(
     train: whether these are on.
     conditioning: optional inputs for sequences of tasks.
   """
+  if config.varies:
+    removed = (support.y == core.NO_IMAGE).astype(jnp.float32)
+    conditioning = conditioning._replace(removed=removed)
   return WeightGenerator(config).apply(
     {'params': params['writer']},
     params.get('net', {}),

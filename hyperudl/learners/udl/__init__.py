@@ -48,7 +48,7 @@ from hyperudl.learners.udl import target_network
 from hyperudl.learners.udl.config import Config as Config
 from hyperudl.ops import losses
 
-SUPPORTS = frozenset({'emit_from'})
+SUPPORTS = frozenset({'emit_from', 'varies'})
 RELATIVE = 0.2  # added to the denominator of the relative outer loss, nats
 
 

@@ -113,11 +113,14 @@ def _finetuned(config, params, episode):
   support = episode.support
   network = hypernetwork.generate(config, params, support)
   is_clean = (support.y >= 0).astype(jnp.float32)
+  is_counted = target_network.counted(config, support)
 
   def loss(trained, step):
     del step
     weights, prototypes = trained
-    features, _ = target_network.embed(config, weights, support.x, is_clean)
+    features, _ = target_network.embed(
+      config, weights, support.x, is_clean, is_counted
+    )
     logits = target_network.similarity_logits(
       network._replace(prototypes=prototypes), features
     )

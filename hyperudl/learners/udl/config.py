@@ -8,6 +8,7 @@ from hyperudl.core.hyperparameters import field
 from hyperudl.learners.udl import fast_weights
 from hyperudl.learners.udl import inner_losses
 from hyperudl.nets import backbones
+from hyperudl.nets import label_encodings
 
 NORMS = ('layer', 'group', 'batch', 'domain')
 
@@ -17,6 +18,7 @@ class Config:
   """Hyperparameters of `udl`."""
 
   way: int = field(5, at_least=1)  # N, from episode.way
+  varies: bool = False  # see `learners.make`
   # Which parameters are trained, see the docstring of `udl`.
   phase: Literal['base', 'inner', 'joint'] = 'joint'
   # 'clusters' uses no labels at all, see `cluster_setting`.
@@ -42,6 +44,9 @@ class Config:
   heads: int = field(4, at_least=1)
   # Channels of the CNN that computes image tokens; (): only the posterior.
   trunk: tuple[int, ...] = field((16, 32, 32), at_least=1)
+  # Vectors of labels in tokens; those other than 'learned' are for any number
+  # of classes up to 20, see `nets/label_encodings.py`.
+  label_encoding: label_encodings.Kind = 'learned'
   # Whether the posterior of the frozen vae is an input of image tokens.
   condition: Literal['posterior', 'none'] = 'posterior'
   vae_latent: int = field(24, at_least=1)  # of the frozen vae
@@ -110,6 +115,13 @@ class Config:
         f'width = {self.width} must be a multiple of heads = {self.heads}'
       )
     self._check_adapted()
+    label_encodings.check(self.label_encoding, self.way, self.width)
+    if self.varies and (self.setting != 'classes' or self.norm == 'batch'):
+      raise ValueError(
+        'episodes of any size (episode.way_range, .shot_range) need setting = '
+        "'classes' and a norm other than 'batch', not "
+        f'{self.setting!r} and {self.norm!r}'
+      )
     own = self.query_statistics == 'queries'
     if own and (self.norm != 'domain' or self.setting != 'classes'):
       raise ValueError(

@@ -42,7 +42,7 @@ def single_image(
     return {}
   if not inner_loop.has_unsupervised_adaptation(config):
     return {}
-  unlabelled = (support.y < 0)[:, None, None, None]
+  unlabelled = (support.y == -1)[:, None, None, None]
 
   def classify(inputs):
     x, key = inputs

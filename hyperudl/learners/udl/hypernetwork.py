@@ -23,6 +23,7 @@ from hyperudl import core
 from hyperudl.learners.udl import cluster_setting
 from hyperudl.learners.udl import target_network
 from hyperudl.nets import backbones
+from hyperudl.nets import label_encodings
 from hyperudl.nets import transformer
 from hyperudl.nets import vae as vae_net
 from hyperudl.ops import losses
@@ -77,13 +78,22 @@ class Generator(nn.Module):
       'spatial') and {'head': f32[N, D]}.
     """
     config = self.config
-    labels = self._embedding('labels', config.way + 1)
+    slots = None
+    if config.label_encoding != 'learned':
+      slots = label_encodings.assign(x, y, config.way)
+    labels = label_encodings.encode(
+      *(self, config.label_encoding, config.way, config.width, 0.5, slots)
+    )
     images = self._image_tokens(x, posterior) + labels[y]
     slots = [self._embedding(f'slots_{k.name}', k.count) for k in self.kernels]
     head = self._embedding('slot_head', 1) + labels[: config.way]
     sets = self._set_tokens(y, posterior, mask)
     tokens = jnp.concatenate([*slots, head, sets, images])
     ignored = jnp.zeros(tokens.shape[0] - x.shape[0])
+    if config.varies:
+      start = sum(kernel.count for kernel in self.kernels)
+      absent = losses.class_counts(y, config.way) == 0
+      ignored = ignored.at[start : start + config.way].set(absent)
     encoder = transformer.Encoder(
       layers=config.layers, heads=config.heads, inner=2.0, norm='pre'
     )
@@ -108,7 +118,7 @@ class Generator(nn.Module):
     tokens = []
     for name, members in (
       ('labelled', mask * (y >= 0)),
-      ('unlabelled', mask * (y < 0)),
+      ('unlabelled', mask * (y == -1)),
     ):
       moments = [
         losses.masked_mean(mean, members),
@@ -235,6 +245,11 @@ def generate(
     prototypes = losses.class_means(network.features, support.y, config.way)
     if updates is not None:
       prototypes = prototypes + updates['head']
+  if config.varies:
+    present = losses.class_counts(support.y, config.way) > 0
+    # Any vector but zero, where a norm has no gradient.
+    prototypes = jnp.where(present[:, None], prototypes, 1.0)
+    network = network._replace(present=present)
   return network._replace(prototypes=prototypes)
 
 
@@ -247,7 +262,8 @@ def _weight_updates(config, params, support):
       lambda x, y: _generate_from(config, params, x, y, jnp.ones(y.shape))
     )(others.x, others.y)
     return jax.tree.map(lambda leaf: leaf.mean(axis=0), updates)
-  mask = jnp.ones(y.shape)
+  mask = target_network.counted(config, support)
+  mask = jnp.ones(y.shape) if mask is None else mask
   if 'cond' in context:
     others = context['cond']
     x = jnp.concatenate([x, others])

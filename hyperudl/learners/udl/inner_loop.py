@@ -22,6 +22,7 @@ from hyperudl.learners.udl import steps
 from hyperudl.learners.udl import target_network
 from hyperudl.learners.udl.config import Config
 from hyperudl.ops import clustering
+from hyperudl.ops import losses
 
 
 class Trace(NamedTuple):
@@ -46,14 +47,14 @@ def select_images(support: core.Examples) -> inner_losses.Images:
   """Return the images that the inner loop adapts to.
 
   These are the images of `context['inner']` if there are any (a control), else
-  the unlabelled rows of the support, or all its rows if none is unlabelled.
+  the unlabelled rows of the support, or all its images if none is unlabelled.
   """
   others = (support.context or {}).get('inner')
   if others is not None:
     return _replacing(others, support)
   is_clean = (support.y >= 0).astype(jnp.float32)
-  unlabelled = (support.y < 0).astype(jnp.float32)
-  mask = jnp.where(unlabelled.any(), unlabelled, 1.0)
+  unlabelled = (support.y == -1).astype(jnp.float32)
+  mask = jnp.where(unlabelled.any(), unlabelled, is_clean)
   return inner_losses.Images(
     support.x, mask, unlabelled, is_clean, support, True
   )
@@ -193,14 +194,18 @@ def refine_prototypes(
     mass: f32[], weight of an unlabelled image.
     iterations: number of k-means iterations, static.
   """
-  labelled = jnp.sum((images.support.y >= 0).astype(jnp.float32))
+  y = images.support.y
+  prior = jnp.sum((y >= 0).astype(jnp.float32)) / config.way
+  if config.varies:
+    prior = losses.class_counts(y, config.way)[:, None]
   prototypes = clustering.refine_prototypes(
     network.prototypes,
     steps.image_features(config, network, images),
     images.unlabelled,
-    prior=jnp.maximum(labelled / config.way, 1.0),
+    prior=jnp.maximum(prior, 1.0),
     mass=mass,
     scale=scale,
     iterations=iterations,
+    present=network.present,
   )
   return network._replace(prototypes=prototypes)

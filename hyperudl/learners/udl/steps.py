@@ -41,7 +41,9 @@ def image_features(
     return network.features
   x = target_network.clean(config, network, images.x)
   is_clean = images.is_clean
-  return target_network.embed(config, network.weights, x, is_clean)[0]
+  is_counted = is_clean + images.unlabelled if config.varies else None
+  weights = network.weights
+  return target_network.embed(config, weights, x, is_clean, is_counted)[0]
 
 
 def read(

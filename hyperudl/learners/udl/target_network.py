@@ -51,6 +51,7 @@ class Network(NamedTuple):
   statistics: core.PyTree = None
   features: jax.Array | None = None  # f32[S, D], features of the support
   blend: Blend | None = None  # None: images are read as they are
+  present: jax.Array | None = None  # bool[N], classes with images; None: all
 
 
 class Architecture(NamedTuple):
@@ -149,6 +150,13 @@ def embed(
   return features, state['statistics']
 
 
+def counted(config: 'Config', support: core.Examples) -> jax.Array | None:
+  """Return which rows f32[S] of a support have an image; None if all do."""
+  if not config.varies:
+    return None
+  return (support.y != core.NO_IMAGE).astype(jnp.float32)
+
+
 def with_features(
   config: 'Config', network: Network, support: core.Examples
 ) -> Network:
@@ -161,10 +169,11 @@ def with_features(
       in the statistics.
   """
   x, is_clean = support.x, (support.y >= 0).astype(jnp.float32)
+  is_counted = counted(config, support)
   if network.blend is not None:
     is_labelled = (support.y >= 0)[:, None, None, None]
     x = jnp.where(is_labelled, x, clean(config, network, x))
-  features, statistics = embed(config, network.weights, x, is_clean)
+  features, statistics = embed(config, network.weights, x, is_clean, is_counted)
   others = (support.context or {}).get('cond')
   if config.norm == 'domain' and others is not None:
     one = jnp.ones(others.shape[0])
@@ -179,7 +188,8 @@ def with_features(
 def similarity_logits(network: Network, features: jax.Array) -> jax.Array:
   """Compute tau cos(features, prototypes): f32[n, D] -> f32[n, N]."""
   prototypes = losses.unit(network.prototypes)
-  return jnp.exp(network.log_scale) * losses.unit(features) @ prototypes.T
+  logits = jnp.exp(network.log_scale) * losses.unit(features) @ prototypes.T
+  return losses.mask_absent(logits, network.present)
 
 
 def query_features(
