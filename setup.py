@@ -19,8 +19,6 @@ setuptools.setup(
   license='Apache-2.0',
   classifiers=[
     'Programming Language :: Python :: 3.11',
-    'Programming Language :: Python :: 3.12',
-    'Programming Language :: Python :: 3.13',
     'Topic :: Scientific/Engineering :: Artificial Intelligence',
   ],
   packages=[
