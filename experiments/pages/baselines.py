@@ -46,7 +46,9 @@ def _rows():
   add('protonet', f'protonet.py:{variant}', steps, **ours)
   gate = {'refine': 3, 'gate': True}
   add('protonet_gate', f'protonet.py:{unlabelled}', steps, **ours, **gate)
-  add('maml_head', f'maml.py:anil,{variant}', steps)
+  # 1 / |f|^2 of the features of docs/results/baselines.md; it is learned.
+  rates = {'rates': 'leaf', 'inner_rate': 0.01}
+  add('maml_head', f'maml.py:anil,{variant}', steps, **rates)
   return rows
 
 
