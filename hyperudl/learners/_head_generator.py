@@ -184,7 +184,7 @@ def adapt_head(
       value = losses.cross_entropy(linear(head, support.x), support.y)
       return value + 0.5 * penalty * optax.tree.norm(head, squared=True)
 
-    return gradient_descent.descend(loss, head, rates, remat=False)[0]
+    return gradient_descent.descend(loss, head, rates)[0]
 
   if config.warmup_steps or config.switch_steps:
     head = jax.lax.cond(p > 0, by_gradient, lambda head: head, head)
@@ -212,7 +212,7 @@ def finetune(
     return losses.cross_entropy(linear(head, embedded.x), support.y)
 
   adam, steps = optax.adam(config.finetune_rate), config.finetune_steps
-  return gradient_descent.optimise(loss, params, adam, steps, remat=False)[0]
+  return gradient_descent.optimise(loss, params, adam, steps)[0]
 
 
 def gradient_fraction(config: Config, step: jax.Array) -> jax.Array:

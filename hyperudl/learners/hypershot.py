@@ -119,7 +119,6 @@ def _adapt(config, params, support, key, *, train):
       params,
       optax.adam(config.finetune_rate),
       config.finetune_steps,
-      remat=False,
     )
   return _task(config, params, support)
 

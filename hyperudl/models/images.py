@@ -29,12 +29,16 @@ def to_list(images: Images) -> Any:
     raise BadInput('expected several images, not one: put it into a list')
   if isinstance(images, list | tuple):
     return images
+  if hasattr(images, 'toarray'):
+    raise BadInput('sparse input is not supported; give images.toarray()')
   array = np.asarray(images)
   if array.ndim < 2:
     raise BadInput(
-      f'images of shape {array.shape}; expected {_LAYOUT}, one flat image a '
-      'row, or a list'
+      f'Reshape your data, of shape {array.shape}: expected {_LAYOUT}, one '
+      'flat image a row, or a list'
     )
+  if array.dtype.kind == 'c':
+    raise BadInput('Complex data not supported; give its real part')
   return array
 
 

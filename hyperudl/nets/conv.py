@@ -146,12 +146,11 @@ class ConvBlock(_Settings):
       moments = self._moments(y, domains)
       x = normalization.affine(y, *moments, scale, bias)
       return self._activate(x).astype(y.dtype)
-    # A negative scale would need min-pooling: move its sign into the kernel,
-    # where that costs nothing.
+    # A negative scale would need min-pooling: its sign goes into the kernel.
     sign = jnp.where(scale < 0, -1.0, 1.0)
     w, slope = w * sign, sign * scale
-    fuses = normalization.may_fuse(self.norm) and domains is None
-    if fuses and self._in_squares(x):
+    may_fuse = domains is None and normalization.may_fuse(self.norm)
+    if may_fuse and self._in_squares(x):
       return pooling.pooled_conv_norm(x, w, slope, bias, self._activate)
     y = self._conv(x, w)
     if self.norm == 'batch':

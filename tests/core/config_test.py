@@ -77,7 +77,7 @@ def test_clusters_are_not_named_by_the_queries_that_are_scored(name):
     ('strategy', 'fast', 'none of auto, scan'),
     ('data__latents', 'x', 'leave it empty'),
     ('episode__inner_data', 'noise', 'unlabelled >= 1'),
-    ('data__augment', 'all', 'none of none, rot90'),
+    ('data__augment', 'all', 'none of auto, none, rot90'),
     ('data__support_query', 'both', 'none of disjoint, reference, joint'),
     ('data__support_query', 'joint', 'for hypertransformer alone'),
   ],

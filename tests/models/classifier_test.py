@@ -110,28 +110,40 @@ class OfTables(Classifier):
     return super().predict_proba(self._to_images(X))
 
   def _to_images(self, X):
-    if isinstance(X, list):
-      X = np.asarray(X)
-    if getattr(X, 'ndim', 0) != 2 or getattr(X, 'dtype', None) is None:
-      return X
-    if np.asarray(X).dtype.kind not in 'biuf':
-      return X
-    rows = np.zeros((len(X), 64))
-    rows[:, : X.shape[1]] = 1 / (1 + np.exp(-np.asarray(X, float)))
+    table = X if hasattr(X, 'toarray') else np.asarray(X)
+    if table.ndim != 2 or getattr(table.dtype, 'kind', '') not in 'biufO':
+      return table
+    if not isinstance(table, np.ndarray):
+      return table
+    rows = np.zeros((len(table), 64))
+    rows[:, : table.shape[1]] = 1 / (1 + np.exp(-table.astype(float)))
+    rows[~np.isfinite(table.astype(float)).all(axis=1)] = np.nan
     return rows
 
 
+_WIDTH = 'images have as many numbers as the network takes, whatever `fit` saw'
 # Checks that do not apply, and why.
-EXEMPT: dict[str, str] = {}
+EXEMPT = {
+  'check_estimators_unfitted': "wants scikit-learn's own NotFittedError",
+  'check_supervised_y_2d': "wants scikit-learn's own DataConversionWarning",
+  'check_n_features_in': _WIDTH,
+  'check_n_features_in_after_fitting': _WIDTH,
+  'check_estimators_empty_data_messages': _WIDTH,
+}
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')  # of skipped checks, and no base class
 def test_the_checks_of_scikit_learn_pass():
   estimator_checks = pytest.importorskip('sklearn.utils.estimator_checks')
-  made = OfTables(models.make(), temperature=1.0)
+  made = OfTables(models.make(way=10), temperature=1.0)
   results = estimator_checks.check_estimator(
     made, expected_failed_checks=EXEMPT, on_fail=None
   )
-  failed = [r['check_name'] for r in results if r['status'] == 'failed']
-  assert not failed, failed
-  assert sum(r['status'] == 'passed' for r in results) > 20
+  by_status = {}
+  for result in results:
+    names = by_status.setdefault(result['status'], [])
+    names.append(result['check_name'])
+  assert not by_status.get('failed'), by_status['failed']
+  assert set(by_status['xfail']) == set(EXEMPT)
+  assert len(by_status['passed']) > 40

@@ -6,6 +6,7 @@ Guards: models/files.py.
 import numpy as np
 from PIL import Image
 import pytest
+from scipy import sparse
 
 from hyperudl import core
 from hyperudl.data.datasets import image_inputs
@@ -50,6 +51,8 @@ def test_all_forms_of_images_give_one_array(tmp_path):
     (np.full((2, 8, 8), 2.0), 'expected numbers in [0, 1]'),
     (np.full((2, 9, 9), 2.0), 'outside [0, 1]'),
     (np.zeros(4), 'shape (4,)'),
+    (np.zeros((2, 64), complex), 'Complex data'),
+    (sparse.csr_array((2, 64)), 'sparse input'),
     (Image.new('L', (8, 8)), 'put it into a list'),
     ([Image.new('I', (8, 8))], '8 bits'),
     (['/none/a.png'], '/none/a.png'),

@@ -18,16 +18,17 @@ CLASSES = ('ant', 'bee', 'cat')
 
 
 @functools.cache
-def make(name='protonet', inputs=INPUTS, **fields):
-  """Return a `Model` for 3 classes, with weights that are not trained.
+def make(name='protonet', inputs=INPUTS, way=3, **fields):
+  """Return a `Model` for up to `way` classes, with weights not trained.
 
   Args:
     name: of a config.
     inputs: images that it takes.
+    way: largest number of classes.
     **fields: of the config's section `learner`.
   """
   config = importlib.import_module(f'configs.{name}').get_config().unlock()
-  config.episode.way, config.episode.shot = 3, 2
+  config.episode.way, config.episode.shot = way, 2
   config.learner.update(tiny_sizes.TINY[config.learner.name] | fields)
   config.lock()
   x = jnp.zeros((6, *inputs.shape))

@@ -1,12 +1,15 @@
 """Writes a set of images or features as a .npz file and describes it."""
 
 import contextlib
+import hashlib
 import os
+import tempfile
 import zipfile
 
 import numpy as np
 import pooch
 
+from hyperudl import core
 from hyperudl.data.datasets import class_table
 from hyperudl.data.datasets import npy
 from hyperudl.storage import filesystem
@@ -47,7 +50,7 @@ def write(table: class_table.Table, path: str, *, checksum: bool = True) -> str:
       class_table.from_arrays(arrays, path)
       digest = pooch.file_hash(part)
       line = f'{digest}  {os.path.basename(path)}\n'
-      with filesystem.acquire_lock(folder, '.hyperudl.lock', -1):
+      with _locked(folder):
         os.replace(part, path)
         if checksum:
           content = line.encode('utf-8', 'surrogateescape')
@@ -56,6 +59,22 @@ def write(table: class_table.Table, path: str, *, checksum: bool = True) -> str:
     finally:
       with contextlib.suppress(OSError):
         os.remove(part)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+  """Hold a lock for what this user writes to a folder, where there are locks.
+
+  Its file is not in the folder, where it would stay.
+  """
+  place = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+  user = os.getuid() if hasattr(os, 'getuid') else 0
+  held = contextlib.ExitStack()
+  with contextlib.suppress(core.Unwritable):
+    name = f'hyperudl-{user}-{place}.lock'
+    held = filesystem.acquire_lock(tempfile.gettempdir(), name, timeout=-1)
+  with held:
+    yield
 
 
 def _write_blocks(archive, table):

@@ -172,7 +172,7 @@ def test_without_inner_data_there_is_no_image():
     ),
     ({'inner_data': 'fake'}, "inner_data = 'fake' is none of true, noise"),
     ({'emit_from': 'all'}, "emit_from = 'all' is none of own, mean, other"),
-    ({'augment': 'flip'}, "data.augment = 'flip' is none of none, rot90"),
+    ({'augment': 'flip'}, "data.augment = 'flip' is none of auto, none, rot90"),
     ({'shift': 'snow'}, "unknown shift 'snow'"),
   ],
 )
