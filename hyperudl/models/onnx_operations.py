@@ -146,15 +146,8 @@ def _convolution(graph, equation, x, w):
 def _dot(graph, equation, x, y):
   (over_x, over_y), (batch_x, batch_y) = equation.params['dimension_numbers']
   ranks = [len(variable.aval.shape) for variable in equation.invars]
-  if (
-    not batch_x
-    and ranks[1] == 2
-    and (over_x, over_y)
-    == (
-      (ranks[0] - 1,),
-      (0,),
-    )
-  ):
+  over_last = (over_x, over_y) == ((ranks[0] - 1,), (0,))
+  if over_last and ranks[1] == 2 and not batch_x:
     return graph.add('MatMul', x, y)
   letters = iter(string.ascii_letters)
   of_x = [next(letters) for _ in range(ranks[0])]
@@ -182,9 +175,8 @@ def _gather(graph, equation, x, indices):
       for axis, start in zip(axes, indices)
     ]
     _check_fixed(ends)
-    x = graph.add(
-      'Slice', *(x, indices), np.array(ends), np.array(axes, indices.dtype)
-    )
+    bounds = [np.array(bound, np.int64) for bound in (indices, ends, axes)]
+    x = graph.add('Slice', x, *bounds)
     return _reshape(graph, equation, x)
   first, count = axes[0], len(axes)
   places = range(first, first + indices.ndim - 1)
@@ -246,6 +238,13 @@ def _split(graph, equation, x):
   return graph.add('Split', x, sizes, axis=axis, outputs=len(sizes))
 
 
+def _stack(graph, equation, *inputs):
+  axis, out = equation.params['axis'], _out_shape(equation)
+  aligned = graph.shape((*out[:axis], 1, *out[axis + 1 :]))
+  parts = [graph.add('Reshape', x, aligned) for x in inputs]
+  return graph.add('Concat', *parts, axis=axis)
+
+
 _OTHERS = {
   'broadcast_in_dim': _broadcast,
   'clamp': lambda graph, _, low, x, high: graph.add(
@@ -264,6 +263,7 @@ _OTHERS = {
   'select_n': _select,
   'slice': _slice,
   'split': _split,
+  'stack': _stack,
   'square': lambda graph, _, x: graph.add('Mul', x, x),
   'squeeze': _reshape,
   'transpose': lambda graph, equation, x: graph.add(

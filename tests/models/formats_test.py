@@ -44,7 +44,7 @@ def task():
     ('protonet', {}),
     ('protonet', {'channels': (8, 8), 'norm': 'layer'}),  # another convolution
     ('maml', {}),
-    ('hypertransformer', {}),
+    pytest.param('hypertransformer', {}, marks=pytest.mark.slow),
     pytest.param('udl', {}, marks=pytest.mark.slow),
   ],
 )
@@ -88,6 +88,7 @@ def test_weights_are_what_predictions_need_and_no_more(task):
     assert not np.array_equal(predict(lambda name: name == unused), expected)
 
 
+@pytest.mark.slow
 def test_the_network_that_generates_weights_is_left_out():
   task = adapted('hypertransformer')
   names = formats.weights(task)
