@@ -65,17 +65,24 @@ setuptools.setup(
     'clip': ['transformers>=4.57,<5'],
     # Photographs of phones: HEIC files.
     'heic': ['pillow-heif>=0.18'],
+    # `Task.export` and `hyperudl export`: .onnx, .safetensors, and .stablehlo,
+    # which jax writes by flatbuffers without declaring it.
+    'export': ['onnx>=1.18', 'safetensors>=0.5', 'flatbuffers>=25'],
     # t-SNE of features: `plots --kind=tsne`.
     'tsne': ['scikit-learn>=1.5'],
     # Tables of results: `python -m experiments.run`.
     'experiments': ['pandas>=2.2', 'tabulate>=0.9'],
     'test': [
+      'flatbuffers>=25',
       'import-linter>=2.1',
       'mypy>=1.15',
+      'onnx>=1.18',
+      'onnxruntime>=1.22',
       'pandas>=2.2',
       'pytest>=8',
       'pytest-xdist>=3.6',
       'ruff>=0.9',
+      'safetensors>=0.5',
       'scikit-learn>=1.5',
       'tabulate>=0.9',
       'transformers>=4.57,<5',

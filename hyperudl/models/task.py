@@ -11,6 +11,7 @@ import numpy as np
 
 from hyperudl import core
 from hyperudl.models import bundle
+from hyperudl.models import formats
 from hyperudl.models import images as images_lib
 from hyperudl.models import programs
 from hyperudl.models import report as report_lib
@@ -119,6 +120,23 @@ class Task:
     }
     arrays = self.model.to_arrays() | serialization.name_leaves(state)
     bundle.write(path, arrays, meta)
+
+  def export(self, path: StrPath) -> None:
+    """Write the adapted network for other programs.
+
+    Args:
+      path: of the file. Its ending chooses the format: `.npz` and
+        `.safetensors` have the weights that predictions use, by name, and a
+        description; `.stablehlo` (for `jax.export.deserialize`) and `.onnx`
+        compute probabilities f32[n, C] of pixels f32[n, H, W, C] in [0, 1], for
+        any n.
+
+    Raises:
+      core.BadInput: another ending, a missing package, or an operation that
+        `.onnx` lacks.
+      core.Unwritable: the disk is full or may not be written.
+    """
+    formats.write(self, path)
 
   def __reduce__(self):
     """Pickle the fields, without what is computed from them."""

@@ -23,6 +23,7 @@ DOCS = [*ROOT.glob('*.md'), *sorted((ROOT / 'docs').rglob('*.md'))]
 MAINS = [
   *('train', 'evaluate', 'plots', 'benchmark', 'data.convert'),
   *('training.precompute', 'data.language.clip_features', 'models.classify'),
+  'models.export',
 ]
 CONFIG = r'configs/(\w+)\.py(?::([\w,=.+-]+))?'
 
