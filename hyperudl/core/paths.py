@@ -57,9 +57,12 @@ class _PathsParser(flags.ListParser):
 
 
 def define_list(
-  name: str, help: str, flag_values: flags.FlagValues = flags.FLAGS
+  name: str,
+  help: str,
+  flag_values: flags.FlagValues = flags.FLAGS,
+  required: bool = True,
 ) -> None:
-  """Define a required flag that holds paths, separated by commas."""
+  """Define a flag that holds paths, separated by commas."""
   flags.DEFINE(
     _PathsParser(),
     name,
@@ -67,7 +70,7 @@ def define_list(
     help,
     flag_values,
     flags.ListSerializer(','),
-    required=True,
+    required=required,
   )
 
 

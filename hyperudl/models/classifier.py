@@ -32,7 +32,7 @@ class FewShotClassifier:
     self,
     model: Model | StrPath = 'glyphs',
     temperature: float | str = 'auto',
-    unknown: float | None = None,
+    unknown: float | str | None = None,
     seed: int = 0,
   ):
     """Store the parameters; nothing is loaded yet.
@@ -40,9 +40,10 @@ class FewShotClassifier:
     Args:
       model: a `Model`, or what `hyperudl.load` takes.
       temperature: that logits are divided by; 'auto': one that suits the images
-        left out, if there are at least 20 of classes with several images.
+        left out, see `Task.calibrate`.
       unknown: predictions with a smaller probability become -1, or 'unknown'
-        where classes are strings; None: none do.
+        where classes are strings; 'auto': where the largest logit is below the
+        threshold that the model carries (`Model.calibrate`); None: none do.
       seed: of the learner's own random numbers.
     """
     self.model = model
@@ -73,10 +74,11 @@ class FewShotClassifier:
       raise core.BadInput(
         f"temperature={temperature!r}; expected 'auto' or a number above 0"
       )
+    if self.unknown == 'auto' and 'calibration' not in model.about:
+      model = model.calibrate()
     task = model.adapt(X, _classes(y), X_unlabelled, self.seed)
-    if temperature == 'auto':
-      temperature = report.fit_temperature(task)
-    self.task_: Task = task.with_temperature(float(temperature))
+    self.task_: Task = task.calibrate(temperature)
+    report.check_unknown(self.task_, self.unknown)
     self.classes_ = self.task_.classes
     self.n_features_in_ = int(np.prod(model.inputs.shape))
     return self
@@ -92,7 +94,8 @@ class FewShotClassifier:
     if self.unknown is None:
       return labels
     name = 'unknown' if labels.dtype.kind in 'OUS' else -1
-    return np.where(p.max(axis=1) < self.unknown, name, labels)
+    marked = report.are_unknown(self._task(), X, p, self.unknown)
+    return np.where(marked, name, labels)
 
   def score(self, X: Images, y: Any) -> float:
     """Return the accuracy of `predict`."""

@@ -6,7 +6,7 @@ column path, or one image. A task that was saved by --save=FILE is used again by
 --task=FILE, in place of --model and --support.
 
 OUT is a CSV file in UTF-8, with the columns path, label, confidence (the
-probability of that label), unknown (1 where it is below --unknown), error, and
+probability of that label), unknown (1: of no class, by --unknown), error, and
 `p:<class>`, the probability of each class. A file that cannot be read has an
 error in place of these. The same images give the same bytes, whatever the order
 in which a folder lists them.
@@ -35,6 +35,7 @@ from hyperudl.data.datasets import image_inputs
 from hyperudl.evaluation import calibration
 from hyperudl.models import files
 from hyperudl.models import loading
+from hyperudl.models import report
 from hyperudl.models import task as task_lib
 from hyperudl.storage import filesystem
 from hyperudl.storage.filesystem import StrPath
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
   cli.set_up()
   queries = files.unlabelled(values.query) if values.query else []
   task = _make_task(values)
+  report.check_unknown(task, values.unknown)
   if values.loo:
     _log_leave_one_out(task)
   if values.save:
@@ -62,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 def _check_flags(values):
   """Refuse flags that contradict each other, before anything is loaded."""
-  own = ('model', 'support', 'unlabelled', 'step', 'seed')
+  own = ('model', 'support', 'unlabelled', 'step', 'seed', 'temperature')
   given = [name for name in own if values[name].present]
   if values.task and given:
     raise core.BadInput(
@@ -82,9 +84,12 @@ def _make_task(values) -> task_lib.Task:
   if values.task:
     return loading.load_task(values.task)
   model = loading.load(values.model, values.step)
-  return model.adapt(
+  if values.unknown == 'auto' and 'calibration' not in model.about:
+    model = model.calibrate()
+  task = model.adapt(
     values.support, unlabelled=values.unlabelled, seed=values.seed
   )
+  return task.calibrate(values.temperature)
 
 
 def _log_leave_one_out(task):
@@ -104,7 +109,7 @@ def write_predictions(
   task: task_lib.Task,
   queries: Sequence[str],
   out: StrPath,
-  unknown: float | None = None,
+  unknown: float | str | None = None,
   batch: int = task_lib.BATCH,
 ) -> None:
   """Classify image files and write the CSV file, whole or not at all.
@@ -113,7 +118,7 @@ def write_predictions(
     task: adapted.
     queries: paths, in the order of the rows.
     out: the file.
-    unknown: predictions with a smaller probability are marked; None: none are.
+    unknown: see `report.are_unknown`; such predictions are marked.
     batch: files in memory at the same time.
 
   Raises:
@@ -129,9 +134,9 @@ def write_predictions(
     )
     writer = csv.writer(text)
     writer.writerow(header)
-    for rows in _classified(task, queries, batch):
-      for path, p, problem in rows:
-        writer.writerow(_row(task, path, p, problem, unknown))
+    for rows in _classified(task, queries, batch, unknown):
+      for path, (p, is_unknown), problem in rows:
+        writer.writerow(_row(task, path, p, problem, is_unknown))
         errors += bool(problem)
         if not problem:
           uncertain.append((-calibration.entropy(p), path))
@@ -149,8 +154,10 @@ def write_predictions(
     logging.info('to be labelled next, the least certain: %s', names)
 
 
-def _classified(task, queries, batch) -> Iterator[list[tuple[str, Any, str]]]:
-  """Yield [(path, probabilities f32[C] or None, error)] of each batch."""
+def _classified(
+  task, queries, batch, unknown
+) -> Iterator[list[tuple[str, Any, str]]]:
+  """Yield [(path, (probabilities f32[C], unknown), error)] of each batch."""
   inputs = task.model.inputs
   for start in range(0, len(queries), batch):
     read, rows = [], []
@@ -162,24 +169,37 @@ def _classified(task, queries, batch) -> Iterator[list[tuple[str, Any, str]]]:
         except core.BadInput as error:
           logging.warning('%s', error)
           rows.append((path, str(error)))
-    p = iter(())
+    found = iter(())
     if read:
       x = np.stack(read).astype(np.float32) / 255
-      p = iter(task.probabilities(x))
+      p = task.probabilities(x)
+      found = zip(p, report.are_unknown(task, x, p, unknown))
     yield [
-      (path, None if problem else next(p), problem) for path, problem in rows
+      (path, (None, False) if problem else next(found), problem)
+      for path, problem in rows
     ]
 
 
-def _row(task, path, p, problem, unknown):
+def _row(task, path, p, problem, is_unknown):
   if problem:
     return [path, '', '', '', problem, *[''] * len(task.classes)]
   best = p.argmax()
-  is_unknown = unknown is not None and p[best] < unknown
   # Nine digits tell all f32 apart.
   numbers = [f'{value:.9g}' for value in p]
   label = task.classes[best]
   return [path, label, numbers[best], int(is_unknown), '', *numbers]
+
+
+class _NumberOrAuto(flags.FloatParser):
+  """Reads a number in a range, or the word auto."""
+
+  def parse(self, argument):
+    """Return 'auto' or a float."""
+    return argument if argument == 'auto' else super().parse(argument)
+
+
+def _define_number(name, default, text, **bounds):
+  flags.DEFINE(_NumberOrAuto(**bounds), name, default, text)
 
 
 def define_flags() -> None:
@@ -193,12 +213,20 @@ def define_flags() -> None:
   paths.define('out', None, 'CSV file of the predictions.')
   paths.define('task', None, 'File that --save has written.')
   paths.define('save', None, 'File to keep the adapted task in.')
-  flags.DEFINE_float(
+  _define_number(
     'unknown',
     None,
-    'Mark predictions with a smaller probability as unknown.',
+    'Mark predictions with a smaller probability as unknown; auto: those below '
+    'the threshold of the largest logit that the model carries.',
     lower_bound=0,
     upper_bound=1,
+  )
+  _define_number(
+    'temperature',
+    'auto',
+    'That logits are divided by; auto: one that suits the support.',
+    lower_bound=1e-3,
+    upper_bound=1e3,
   )
   flags.DEFINE_boolean(
     'loo',

@@ -5,6 +5,7 @@ import functools
 import os
 from typing import Any
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -12,6 +13,7 @@ from hyperudl import core
 from hyperudl.core.config import ConfigDict
 from hyperudl.data.datasets.image_inputs import Inputs
 from hyperudl.models import bundle
+from hyperudl.models import calibrate
 from hyperudl.models import files
 from hyperudl.models import images as images_lib
 from hyperudl.models import programs
@@ -29,7 +31,8 @@ class Model:
   params: core.PyTree  # of its learner
   inputs: Inputs  # the images that it takes
   step: int  # outer updates
-  about: dict[str, Any]  # data, licence, metrics and card, for people
+  # Data, licence, metrics and card, for people; `calibration`, if measured.
+  about: dict[str, Any]
 
   @property
   def way(self) -> int:
@@ -95,8 +98,32 @@ class Model:
         f'one class ({classes[0]!r}); expected images of 2 to {self.way}'
       )
 
+  def calibrate(self, images: Images = None, labels: Any = None) -> 'Model':
+    """Return the model with temperatures and thresholds for unknown classes.
+
+    They are measured on tasks of classes that it was not trained on, and are
+    what `temperature='auto'` and `unknown='auto'` use.
+
+    Args:
+      images: of such classes, as `adapt` takes them; by default those of the
+        validation classes of the run that the model was loaded from.
+      labels: [n], their classes.
+
+    Raises:
+      core.BadInput: fewer than 3 classes of 2 images, or no run.
+    """
+    found = calibrate.measure(self, images, labels)
+    return self._replace_about(calibration=found)
+
+  def _replace_about(self, **values):
+    model = dataclasses.replace(self, about={**self.about, **values})
+    vars(model)['programs'] = self.programs
+    return model
+
   def save(self, path: StrPath, licence: str = '', card: str = '') -> None:
     """Write the model to one `.npz` file, which `load` reads.
+
+    A model of a run folder is calibrated on its validation classes first.
 
     Args:
       path: of the file.
@@ -106,10 +133,13 @@ class Model:
     Raises:
       core.Unwritable: the disk is full or may not be written.
     """
-    about = {**self.about}
-    about |= {'licence': licence} if licence else {}
-    about |= {'card': card} if card else {}
-    model = dataclasses.replace(self, about=about)
+    given = {'licence': licence, 'card': card}
+    model = self._replace_about(**{k: v for k, v in given.items() if v})
+    if 'run' in self.config and 'calibration' not in self.about:
+      try:
+        model = model.calibrate()
+      except core.BadInput as error:
+        logging.warning('%s: saved without a calibration: %s', path, error)
     bundle.write(path, model.to_arrays(), model.to_meta(bundle.MODEL))
 
   def to_arrays(self) -> dict[str, np.ndarray]:

@@ -34,6 +34,8 @@ class Programs(NamedTuple):
   adapt: Callable[..., Adapted]  # (params, support, key)
   # (params, adapted, x, classes, temperature) -> probabilities f32[n, way]
   predict: Callable[..., jax.Array]
+  # (params, adapted, x, classes) -> the largest logit of each image, f32[n]
+  best_logit: Callable[..., jax.Array]
   # (params, support, key, row, classes) -> probabilities f32[way] of the image
   # in a row of the support, adapted to all others
   leave_out: Callable[..., jax.Array]
@@ -84,7 +86,7 @@ def compile(config: ConfigDict) -> Programs:
     )
   )
   return Programs(
-    learner, *map(make, (_adapt, _predict, _leave_out, _describe))
+    learner, *map(make, (_adapt, _predict, _best_logit, _leave_out, _describe))
   )
 
 
@@ -95,12 +97,20 @@ def _adapt(learner, params, support, key):
   return Adapted(task, statistics)
 
 
-def _predict(learner, params, adapted, x, classes, temperature):
+def _logits(learner, params, adapted, x, classes):
   with normalization.replaying(adapted.statistics):
     logits = learner.predict(params, adapted.task, x, None)
   is_present = jnp.arange(logits.shape[-1]) < classes
-  logits = jnp.where(is_present, logits / temperature, -jnp.inf)
-  return jax.nn.softmax(logits, axis=-1)
+  return jnp.where(is_present, logits, -jnp.inf)
+
+
+def _predict(learner, params, adapted, x, classes, temperature):
+  logits = _logits(learner, params, adapted, x, classes)
+  return jax.nn.softmax(logits / temperature, axis=-1)
+
+
+def _best_logit(learner, params, adapted, x, classes):
+  return _logits(learner, params, adapted, x, classes).max(axis=-1)
 
 
 def _leave_out(learner, params, support, key, row, classes):

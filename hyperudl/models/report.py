@@ -8,7 +8,10 @@ import jax
 import numpy as np
 from scipy import stats
 
+from hyperudl import core
 from hyperudl.evaluation import calibration
+from hyperudl.models import calibrate
+from hyperudl.models.images import Images
 
 if TYPE_CHECKING:
   from hyperudl.models.task import Task
@@ -98,9 +101,58 @@ def _adaptation(task):
 
 
 def fit_temperature(task: 'Task') -> float:
-  """Return the temperature that suits the images left out; 1 if few are."""
+  """Return the temperature that suits the images left out.
+
+  Without `_ENOUGH` of them, or where a class has only one image, it is what the
+  model carries (`Model.calibrate`), or 1.
+  """
+  count, y = len(task.classes), task.support.y
+  stored = calibrate.stored(task.model, 'temperature', count) or 1.0
+  labelled = y[y >= 0]
+  if len(labelled) < _ENOUGH or np.bincount(labelled).min() < 2:
+    return stored
   p, y, _ = task.left_out
-  if len(y) < _ENOUGH:
-    return 1.0
-  logits = np.log(np.maximum(p.astype(np.float64), 1e-30))
-  return calibration.fit_temperature(logits, y)
+  if not len(y):
+    return stored
+  logits = calibrate.to_logits(p)
+  return calibration.fit_temperature(logits, y, near=stored)
+
+
+def check_unknown(task: 'Task', unknown: float | str | None) -> None:
+  """Refuse what `are_unknown` does not take.
+
+  Raises:
+    core.BadInput: it is no probability, or the model has no threshold.
+  """
+  if unknown == 'auto':
+    if calibrate.stored(task.model, 'unknown', len(task.classes)) is None:
+      raise core.BadInput(
+        "unknown='auto': this model has no threshold for unknown classes; call "
+        'Model.calibrate first, or give a probability'
+      )
+  elif unknown is not None and not (
+    isinstance(unknown, int | float) and 0 <= unknown <= 1
+  ):
+    raise core.BadInput(
+      f"unknown={unknown!r}; expected 'auto', None or a probability"
+    )
+
+
+def are_unknown(
+  task: 'Task', queries: Images, p: np.ndarray, unknown: float | str | None
+) -> np.ndarray:
+  """Return whether images are of none of the classes, bool[n].
+
+  Args:
+    task: adapted.
+    queries: images.
+    p: f32[n, C], their probabilities.
+    unknown: of which the largest probability falls short; 'auto': the largest
+      logit falls short of the threshold of the model; None: no image is.
+  """
+  if unknown is None:
+    return np.zeros(len(p), bool)
+  if unknown == 'auto':
+    limit = calibrate.stored(task.model, 'unknown', len(task.classes))
+    return task.best_logits(queries) < limit
+  return p.max(axis=1) < unknown

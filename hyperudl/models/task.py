@@ -56,25 +56,30 @@ class Task:
     return np.concatenate(parts)
 
   def probabilities(self, x: np.ndarray) -> np.ndarray:
-    """Return f32[n, C] of images f32[n, H, W, C].
+    """Return f32[n, C] of images f32[n, H, W, C]."""
+    count, parts = len(self.classes), [np.zeros((0, self.model.way))]
+    predict = self.model.programs.predict
+    for block in _blocks(x):
+      of_block = self.model.params, self.adapted, block, count
+      parts.append(predict(*of_block, self.temperature))
+    return np.concatenate(parts)[: len(x), :count].astype(np.float32)
 
-    They are always computed in blocks of one size, filled up with black images:
-    another program would round differently.
+  def best_logits(self, queries: Images, batch: int = BATCH) -> np.ndarray:
+    """Return the largest logit f32[n] of each image, at temperature 1.
+
+    It is small where an image is far from all classes, which probabilities do
+    not show: they only compare classes (Vaze et al. 2022, arXiv:2110.06207).
     """
-    parts = [np.zeros((0, len(self.classes)), np.float32)]
-    for start in range(0, len(x), _BLOCK):
-      block = x[start : start + _BLOCK]
-      filled = np.zeros((_BLOCK, *x.shape[1:]), np.float32)
-      filled[: len(block)] = block
-      p = self.model.programs.predict(
-        self.model.params,
-        self.adapted,
-        filled,
-        len(self.classes),
-        self.temperature,
-      )
-      parts.append(np.asarray(p)[: len(block), : len(self.classes)])
-    return np.concatenate(parts)
+    found = [np.zeros(0, np.float32)]
+    for x in images_lib.batches(queries, self.model.inputs, batch):
+      parts = [
+        self.model.programs.best_logit(
+          self.model.params, self.adapted, block, len(self.classes)
+        )
+        for block in _blocks(x)
+      ]
+      found.append(np.concatenate(parts)[: len(x)])
+    return np.concatenate(found)
 
   def predict(self, queries: Images, batch: int = BATCH) -> np.ndarray:
     """Return the most probable class of each image, [n]."""
@@ -102,6 +107,19 @@ class Task:
     if 'left_out' in vars(self):  # it does not depend on the temperature
       vars(task)['left_out'] = self.left_out
     return task
+
+  def calibrate(self, temperature: float | str = 'auto') -> 'Task':
+    """Return the task with a temperature that suits it.
+
+    Args:
+      temperature: a number above 0; 'auto': fitted to the images left out one
+        by one, if there are at least 20 and each class has two, and held near
+        that which the model carries (`Model.calibrate`), or 1; with fewer
+        images it is that.
+    """
+    if temperature == 'auto':
+      temperature = report_lib.fit_temperature(self)
+    return self.with_temperature(float(temperature))
 
   def save(self, path: StrPath) -> None:
     """Write the task, with its model, to one `.npz` file for `load_task`.
@@ -142,6 +160,18 @@ class Task:
     """Pickle the fields, without what is computed from them."""
     values = [getattr(self, f.name) for f in dataclasses.fields(self)]
     return Task, (values[0], *jax.device_get(values[1:]))
+
+
+def _blocks(x):
+  """Yield images in blocks of one size, filled up with black ones.
+
+  A program of another size would round differently.
+  """
+  for start in range(0, len(x), _BLOCK):
+    block = x[start : start + _BLOCK]
+    filled = np.zeros((_BLOCK, *x.shape[1:]), np.float32)
+    filled[: len(block)] = block
+    yield filled
 
 
 def make(

@@ -20,14 +20,17 @@ sequences  accuracy after each task of a sequence, for results of `continual`.
 tsne     t-SNE of the features of one episode: queries, support and, for
          `hallucination`, generated features, with metrics of their quality in
          the title.
+confusion  which classes `hyperudl classify` confuses: --predictions=FILE, in
+         place of --workdir, is what it wrote for queries in class folders.
 shots    accuracy over labelled images per class, from all results of
          `evaluate --shot=K`, one line per workdir. --tag selects the results.
 uncertainty  for results of `evaluate --uncertainty`: accuracy over confidence,
          and histograms of the uncertainty of predictions for queries of classes
          in the support and of other classes. --tag selects the result.
 
-The PNG is written to --out, by default <first workdir>/<kind>.png. Exit codes:
-0 done; 2 bad flag or nothing to plot; 3 no checkpoint is readable.
+The PNG is written to --out, by default <first workdir>/<kind>.png, or beside
+the predictions. Exit codes: 0 done; 2 bad flag or nothing to plot; 3 no
+checkpoint is readable.
 """
 
 import pathlib
@@ -40,6 +43,7 @@ from hyperudl.core import cli
 from hyperudl.core import paths
 from hyperudl.plots import adaptation
 from hyperudl.plots import clock
+from hyperudl.plots import confusion
 from hyperudl.plots import curves
 from hyperudl.plots import episode
 from hyperudl.plots import figure as figures
@@ -56,6 +60,7 @@ KINDS = {
   'clock': lambda values: clock.draw(values.workdir),
   'sequences': lambda values: sequences.draw(values.workdir, values.tag),
   'uncertainty': lambda values: uncertainty.draw(values.workdir, values.tag),
+  'confusion': lambda values: confusion.draw(values.predictions),
   'tsne': lambda values: tsne.draw_run(values.workdir[0]),
   'shots': lambda values: shots.draw(values.workdir, values.tag),
 }
@@ -74,8 +79,20 @@ def main(argv: list[str]) -> None:
         f'--{name}={values[name].value} is for --kind={", ".join(kinds)}, not '
         f'{values.kind}'
       )
+  needed = 'predictions' if values.kind == 'confusion' else 'workdir'
+  for name in ('predictions', 'workdir'):
+    if bool(values[name].value) != (name == needed):
+      raise core.BadInput(
+        f'--kind={values.kind} takes --{needed}, and of --workdir and '
+        '--predictions only that'
+      )
   figure = KINDS[values.kind](values)
-  out = values.out or pathlib.Path(values.workdir[0], f'{values.kind}.png')
+  folder = (
+    pathlib.Path(values.predictions).parent
+    if needed == 'predictions'
+    else values.workdir[0]
+  )
+  out = values.out or pathlib.Path(folder, f'{values.kind}.png')
   figures.save(figure, out)
   logging.info('wrote %s', out)
 
@@ -85,7 +102,8 @@ if __name__ == '__main__':
   flags.DEFINE_string(
     'tag', '', 'Of the results that uncertainty, sequences and shots draw.'
   )
-  paths.define_list('workdir', 'Folders of runs.')
+  paths.define_list('workdir', 'Folders of runs.', required=False)
+  paths.define('predictions', None, 'File that hyperudl classify has written.')
   flags.DEFINE_string('shift', '', 'Shift of the episode that is drawn.')
   paths.define('out', None, 'PNG to write; by default in the first workdir.')
   cli.run(main)

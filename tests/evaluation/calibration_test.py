@@ -95,3 +95,17 @@ def test_the_temperature_minimises_the_nll_and_undoes_a_factor(factor):
   )
   np.testing.assert_allclose(temperature, best.x, rtol=1e-4)
   np.testing.assert_allclose(temperature, factor, rtol=0.1)
+
+
+def test_a_prior_holds_the_temperature_of_few_rows():
+  logits, y = np.array([[4.0, 0.0], [0.0, 4.0]]), np.array([0, 1])
+  assert calibration.fit_temperature(logits, y) < 0.1  # all are correct
+  found = calibration.fit_temperature(logits, y, near=2.0)
+  loss = lambda t: 2 * np.log1p(np.exp(-4 / t)) + (np.log(t / 2) / 0.5) ** 2 / 2
+  grid = np.exp(np.linspace(-3, 3, 60001))
+  np.testing.assert_allclose(found, grid[loss(grid).argmin()], rtol=1e-3)
+  # Many rows outweigh it.
+  logits, _, y = draw()
+  free = calibration.fit_temperature(logits, y)
+  held = calibration.fit_temperature(logits, y, near=5.0)
+  np.testing.assert_allclose(held, free, rtol=0.05)

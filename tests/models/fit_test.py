@@ -34,6 +34,10 @@ def test_a_network_is_trained_on_arrays_and_loaded(tmp_path):
   again = hyperudl.load(tmp_path / 'run').adapt(x[:18], y[:18])
   np.testing.assert_array_equal(again.predict_proba(x[:2]), p)
   assert (tmp_path / 'run' / 'DONE').read_text() == '4\n'
+  model.save(tmp_path / 'model.npz')
+  saved = hyperudl.load(tmp_path / 'model.npz')
+  # Of the three validation classes, two are in a task and one is unknown.
+  assert set(saved.about['calibration']['unknown']) == {'2'}
 
 
 def test_faults_are_refused_before_a_run_is_made(tmp_path):
