@@ -225,6 +225,7 @@ def test_help_explains_every_main_and_is_no_failure():
       'benchmark': '--batches',
       'data.language.clip_features': '--model',
       'models.classify': '--support',
+      'models.export': '--task',
     }
     assert flags.get(name, '--workdir') in done.out, name
     assert 'xit codes' in ' '.join(done.out.split()).lower(), name
