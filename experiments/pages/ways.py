@@ -4,7 +4,7 @@ from experiments import page
 from experiments.page import Page
 from experiments.page import Row
 
-EPISODES = 300
+EPISODES = 200
 _TESTS = ((5, 1), (5, 5), (10, 1), (20, 1))  # ways and shots
 _RANGES = ['--config.episode.way_range=2,20']
 # Characters have 20 images: 15 are left beside the queries, 10 beside the
@@ -36,8 +36,8 @@ def _rows():
   """
   rows = {}
   for name, config in (('protonet', 'protonet.py:'), ('udl', 'udl.py:base,')):
-    common = ['--config.steps=400', '--config.batch=4']
-    common += ['--config.learner.channels=32,32,32,32']
+    common = ['--config.steps=300', '--config.batch=4']
+    common += ['--config.learner.channels=16,16,16,16']
     if name == 'udl':
       common += _UDL + page.overrides(label_encoding='random_table')
       config += '{dataset},unlabelled=2'
