@@ -36,7 +36,7 @@ make_environment() {
 # set; by default all those listed here.
 config_of() {
   local all='protonet hallucination maml fomaml anil metasgd mamlpp hypermaml
-    bayeshmaml hypershot hypertransformer hypertransformer_reference'
+    bayeshmaml hypershot caml hypertransformer hypertransformer_reference'
   all="$(echo ${learners:-$all})"
   [[ -n "$1" && " $all " == *" $1 "* ]] || {
     echo "$(basename "$0"): learner '$1' does not suit; choose one of: $all" >&2

@@ -30,6 +30,7 @@ CASES = {
   'cosine': ('protonet', {'channels': (4, 4), 'distance': 'cosine'}),
   'dot': ('protonet', {'channels': (4, 4), 'distance': 'dot', 'norm': 'group'}),
   'resnet12': ('protonet', {'channels': (4,), 'backbone': 'resnet12'}),
+  'caml': ('caml', tiny_sizes.TINY['caml']),
   'base': ('udl', {**UDL, 'phase': 'base'}),
   'learned weights': ('udl', {**UDL, 'phase': 'base', 'emit': 'none'}),
   'shift': ('udl', {**UDL, **SHIFT}),
@@ -66,7 +67,7 @@ def without_classes(tree, names=()):
   if not isinstance(tree, dict):
     return tree
   tree = {k: without_classes(v, (*names, k)) for k, v in tree.items()}
-  if 'labels' in tree:
+  if 'labels' in tree and len(tree['labels']) == WAY + 1:
     tree['labels'] = tree['labels'][np.array([*CLASSES, WAY])]
   if names[-1:] == ('critic',):  # sorted probabilities, then two numbers
     kernel = tree['first']['kernel']

@@ -61,6 +61,9 @@ TINY = {
   'maml': {'channels': (6, 6), 'inner_steps': 2},
   'hypermaml': HEAD_GENERATOR,
   'bayeshmaml': HEAD_GENERATOR,
+  'caml': {
+    **{'channels': (6, 6), 'width': 48, 'label_width': 24, 'layers': 2},
+  },
   'hypershot': {'channels': (6, 6), 'hidden': 16, 'target': (8,)},
   'vae': {'latent': 4, 'hidden': (16,), 'beta_steps': 5},
   'hypertransformer': HYPERTRANSFORMER,
