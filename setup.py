@@ -29,6 +29,7 @@ setuptools.setup(
   package_data={
     'hyperudl.data.datasets': ['*.npz'],
     'hyperudl.models': ['*.npz'],
+    'hyperudl.models.demo': ['page.*'],
     'hyperudl.configs': ['splits/*.txt'],
   },
   entry_points={'console_scripts': ['hyperudl = hyperudl.models.command:main']},
