@@ -85,6 +85,8 @@ setuptools.setup(
       'ruff>=0.9',
       'safetensors>=0.5',
       'scikit-learn>=1.5',
+      # Drives Chromium in the test of the page of `hyperudl demo`.
+      'selenium>=4.20',
       'tabulate>=0.9',
       'transformers>=4.57,<5',
     ],

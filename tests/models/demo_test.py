@@ -20,6 +20,7 @@ from hyperudl.models.demo import answers
 from hyperudl.models.demo import server
 from tests.testing import errors
 from tests.testing import models
+from tests.testing import runs
 
 JSON = {'Content-Type': 'application/json'}
 
@@ -235,6 +236,17 @@ def test_a_failure_is_one_line_and_logged(running, monkeypatch):
   monkeypatch.setattr(answers, 'filters', lambda task: 1 / 0)
   status, found = post(running, '/classify', make_request())
   assert status == 500 and 'terminal' in found['error'] and len(logged) == 1
+
+
+def test_bad_flags_are_refused_in_one_line():
+  faults = {
+    'give --model': [],
+    'no model': ['--model=nope', '--noopen'],
+    '--port=70000': ['--model=nope', '--port=70000'],
+  }
+  results = runs.call_many('models.demo', list(faults.values()))
+  for words, result in zip(faults, results):
+    assert result.code == 2 and words in result.line, (words, result)
 
 
 def test_a_port_in_use_and_images_of_two_channels_are_refused(running):

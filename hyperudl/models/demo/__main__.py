@@ -10,6 +10,7 @@ Exit codes: 2 bad flag or model, or the port is taken; 3 no checkpoint is
 readable; 130 Ctrl-C.
 """
 
+import threading
 import webbrowser
 
 from absl import flags
@@ -33,7 +34,10 @@ def main(argv: list[str]) -> None:
   with server.Server(model, values.port) as running:
     logging.info('open %s (Ctrl-C ends it)', running.url)
     if values.open:
-      webbrowser.open(running.url)
+      # A browser in the terminal returns only when it ends.
+      threading.Thread(
+        target=webbrowser.open, args=(running.url,), daemon=True
+      ).start()
     running.serve_forever()
 
 

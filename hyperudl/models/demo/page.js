@@ -3,9 +3,10 @@
 const find = (selector, parent = document) => parent.querySelector(selector);
 const SIDE = 224; // pixels of a drawing
 const PEN = SIDE / 14; // two pixels of an image of 28
+// Up to which part of the largest entropy it is called so.
 const DOUBT = [[0.3, 'Little doubt'], [0.7, 'Some doubt'], [2, 'Much doubt']];
 const classes = []; // of `makeCard`
-let model, unlabelled, queries, letters = 0;
+let model, unlabelled, queries, added = 0;
 
 function make(tag, text = '', name = '') {
   const element = document.createElement(tag);
@@ -14,7 +15,7 @@ function make(tag, text = '', name = '') {
   return element;
 }
 
-// A white canvas with black ink; `take` returns the drawing as a data URL.
+// A white canvas with black ink; `take` returns its data URL, if it has any.
 function makePen(canvas, label) {
   const { height, width } = model.inputs;
   canvas.width = SIDE;
@@ -28,9 +29,8 @@ function makePen(canvas, label) {
     isDrawn = false;
   };
   const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    const scale = canvas.width / box.width;
-    return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+    const scale = canvas.width / canvas.clientWidth;
+    return [event.offsetX * scale, event.offsetY * scale];
   };
   const draw = (event) => {
     const next = place(event);
@@ -56,12 +56,7 @@ function makePen(canvas, label) {
     canvas.addEventListener(name, () => { last = null; });
   }
   clear();
-  const take = () => {
-    if (!isDrawn) return null;
-    const url = canvas.toDataURL('image/png');
-    clear();
-    return url;
-  };
+  const take = () => (isDrawn ? canvas.toDataURL('image/png') : null);
   return { clear, take };
 }
 
@@ -98,6 +93,7 @@ function makeCard(parent, title, isClass) {
   const addDrawing = () => {
     const url = pen.take();
     if (url) show(url, 'drawing');
+    pen.clear();
   };
   const addFiles = async (files) => {
     try {
@@ -116,30 +112,29 @@ function makeCard(parent, title, isClass) {
     event.preventDefault();
     element.classList.add('over');
   });
-  element.addEventListener('dragleave', () => element.classList.remove('over'));
+  for (const name of ['dragleave', 'drop']) {
+    element.addEventListener(name, () => element.classList.remove('over'));
+  }
   element.addEventListener('drop', (event) => {
     event.preventDefault();
-    element.classList.remove('over');
     addFiles([...event.dataTransfer.files]);
   });
-  const card = { element, name: find('[type=text]', element), images, addDrawing };
-  const remove = find('.remove', element);
+  const name = find('[type=text]', element), remove = find('.remove', element);
+  const card = { element, name, remove, images, addDrawing };
   if (isClass) {
-    card.name.maxLength = model.most_characters;
-    card.name.value = title.split(' ')[1];
+    name.maxLength = model.most_characters;
+    name.value = title.toLowerCase();
+    remove.setAttribute('aria-label', `Remove ${title}`);
     remove.addEventListener('click', () => removeClass(card));
   } else {
     find('.name', element).remove();
-    remove.remove();
   }
   return card;
 }
 
 function addClass() {
-  const letter = String.fromCharCode(65 + (letters % 26));
-  const name = letters < 26 ? letter : letter + Math.floor(letters / 26);
-  letters += 1;
-  classes.push(makeCard(find('#classes'), `Class ${name}`, true));
+  added += 1;
+  classes.push(makeCard(find('#classes'), `Class ${added}`, true));
   limitClasses();
 }
 
@@ -152,29 +147,22 @@ function removeClass(card) {
 
 function limitClasses() {
   find('#add-class').disabled = classes.length >= model.way;
-  for (const card of classes) {
-    find('.remove', card.element).disabled = classes.length <= 2;
-  }
+  for (const card of classes) card.remove.disabled = classes.length <= 2;
 }
 
 function tell(status, error = '') {
   find('#status').textContent = status;
   find('#error').textContent = error;
-  if (!status) find('#seconds').textContent = '';
 }
 
 async function post(path, request) {
   const body = JSON.stringify(request);
   if (body.length > model.most_bytes) {
-    throw new Error('These images are too large: remove some, or make them smaller.');
+    throw new Error('The images are too large: remove some, or shrink them.');
   }
   const headers = { 'Content-Type': 'application/json' };
-  let response;
-  try {
-    response = await fetch(path, { method: 'POST', headers, body });
-  } catch {
-    throw new Error('No answer: has the command in the terminal ended?');
-  }
+  const response = await fetch(path, { method: 'POST', headers, body })
+    .catch(() => { throw new Error('No answer: has the command ended?'); });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
   return answer;
@@ -184,8 +172,8 @@ function makePrediction(url, names, found) {
   const item = make('li'), image = make('img'), part = make('div');
   image.src = url;
   image.alt = 'image to classify';
-  const verdict = found.unknown ? `none of the classes? (${found.label})` : found.label;
-  part.append(make('div', verdict, 'verdict'));
+  part.append(make('div', found.label, 'verdict'));
+  if (found.unknown) part.append(make('p', 'Perhaps none of the classes'));
   found.probabilities.forEach((p, row) => {
     const bar = make('div', '', 'bar'), track = make('div'), fill = make('i');
     fill.style.width = `${100 * p}%`;
@@ -197,8 +185,8 @@ function makePrediction(url, names, found) {
   });
   const most = Math.log(names.length);
   const words = DOUBT.find(([limit]) => found.entropy / most < limit)[1];
-  const numbers = `entropy ${found.entropy.toFixed(2)} of at most ${most.toFixed(2)}`;
-  part.append(make('p', `${words} (${numbers})`));
+  const entropy = `${found.entropy.toFixed(2)} of at most ${most.toFixed(2)}`;
+  part.append(make('p', `${words} (entropy ${entropy})`));
   item.append(image, part);
   return item;
 }
@@ -236,19 +224,22 @@ function showPredictions(answer, shown) {
 }
 
 function describeReport(report) {
+  const { temperature, adaptation: { gate } } = report;
   const { accuracy, ci95, images, problem } = report.leave_one_out;
   const percent = (value) => `${(100 * value).toFixed(0)}%`;
+  const interval = ci95 && ci95.map(percent).join(' to ');
   const lines = [
     accuracy === null
-      ? `Accuracy on the examples, left out one by one: not known, ${problem}.`
+      ? `The accuracy is not known: ${problem}.`
       : `Left out one by one, ${percent(accuracy)} of ${images} examples are `
-        + `classified correctly (95% interval ${ci95.map(percent).join(' to ')}).`,
-    `Temperature: ${report.temperature.toFixed(2)}; above 1 it lowers confidences.`,
+        + `classified correctly (95% interval ${interval}).`,
+    `Temperature ${temperature.toFixed(2)}: above 1 it lowers confidences.`,
   ];
-  const { gate } = report.adaptation;
   if (gate !== undefined) {
     const trust = gate < 0.5 ? 'hardly trusted' : 'trusted';
-    lines.push(`Steps on unlabelled images: ${trust} (gate ${gate.toFixed(2)} of 1).`);
+    lines.push(
+      `Steps on unlabelled images: ${trust} (gate ${gate.toFixed(2)} of 1).`,
+    );
   }
   return lines;
 }
@@ -262,12 +253,12 @@ async function classify() {
     queries: shown,
   };
   if (!shown.length) {
-    tell('', 'Draw or choose an image to classify.');
-    return;
+    return tell('', 'Draw or choose an image to classify.');
   }
   const start = Date.now(), button = find('#classify');
   const timer = setInterval(() => {
-    find('#seconds').textContent = `${Math.round((Date.now() - start) / 1000)} s`;
+    const seconds = Math.round((Date.now() - start) / 1000);
+    find('#seconds').textContent = `${seconds} s`;
   }, 1000);
   button.disabled = true;
   tell('Adapting. A new number of images is compiled first, up to a minute.');
@@ -291,10 +282,11 @@ async function start() {
   model = await (await fetch('/model')).json();
   const { height, width, channels } = model.inputs;
   const kind = channels === 1 ? 'gray' : 'colour';
-  find('#model').textContent = `${model.learner}, trained on ${model.data}; `
-    + `images of ${height} × ${width}, ${kind}; 2 to ${model.way} classes`;
-  unlabelled = makeCard(find('#unlabelled'), 'Unlabelled images', false);
-  queries = makeCard(find('#queries'), 'To classify', false);
+  const data = model.data ? ` trained on ${model.data}` : '';
+  find('#model').textContent = `${model.learner}${data}; images of `
+    + `${height} × ${width}, ${kind}; 2 to ${model.way} classes`;
+  unlabelled = makeCard(find('#unlabelled'), 'Images without labels', false);
+  queries = makeCard(find('#queries'), 'Images to classify', false);
   addClass();
   addClass();
   find('#add-class').addEventListener('click', addClass);
