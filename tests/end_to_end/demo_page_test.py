@@ -1,6 +1,7 @@
 """In a browser: the demo page draws, takes files and shows predictions."""
 
 import base64
+import dataclasses
 import io
 import shutil
 import threading
@@ -50,9 +51,14 @@ def browser():
 
 @pytest.fixture(scope='module')
 def model():
-  """A network that adapts its convolutions, and sees bright ink."""
+  """A network that adapts its convolutions, and sees bright ink.
+
+  It carries a temperature, and a threshold that no image reaches.
+  """
   inputs = image_inputs.Inputs(28, 28, 1, 'light_on_dark')
-  return models.make('maml', inputs=inputs)
+  found = models.make('maml', inputs=inputs)
+  values = {'temperature': {'2': 2.0, '3': 2.0}, 'unknown': {'2': 1e9}}
+  return dataclasses.replace(found, about={'calibration': values})
 
 
 @pytest.fixture
@@ -139,7 +145,7 @@ def test_drawings_and_files_are_classified_as_by_the_task(
   press(page, '#classify')
   wait(page, lambda: one_of(page, '#status').text == 'Done.')
   support = [image for card in cards for image in images(card)]
-  task = model.adapt(support, np.repeat(NAMES, 2))
+  task = model.adapt(support, np.repeat(NAMES, 2)).with_temperature(2)
   p = task.predict_proba(images(queries))
   rows = all_of(page, '#predictions > li')
   found = [
@@ -150,6 +156,7 @@ def test_drawings_and_files_are_classified_as_by_the_task(
   names = [one_of(row, '.verdict').text for row in rows]
   assert names == task.classes[p.argmax(axis=1)].tolist()
   assert found[0] == found[1] and 'doubt' in rows[0].text
+  assert 'Perhaps none of the classes' in rows[0].text
   accuracy = 100 * task.report['leave_one_out']['accuracy']
   assert f'{accuracy:.0f}% of 4 examples' in one_of(page, '#report').text
   assert len(all_of(page, '#filters canvas')) == 6

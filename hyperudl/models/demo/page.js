@@ -44,13 +44,13 @@ function makePen(canvas, label) {
     isDrawn = true;
   };
   canvas.addEventListener('pointerdown', (event) => {
-    if (event.button) return;
+    if (event.button || !event.isPrimary) return;
     event.preventDefault();
     canvas.setPointerCapture(event.pointerId);
     draw(event);
   });
   canvas.addEventListener('pointermove', (event) => {
-    if (last) draw(event);
+    if (last && event.isPrimary) draw(event);
   });
   for (const name of ['pointerup', 'pointercancel']) {
     canvas.addEventListener(name, () => { last = null; });
