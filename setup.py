@@ -29,6 +29,7 @@ setuptools.setup(
   package_data={
     'hyperudl.data.datasets': ['*.npz'],
     'hyperudl.models': ['*.npz'],
+    'hyperudl.models.demo': ['page.*'],
     'hyperudl.configs': ['splits/*.txt'],
   },
   entry_points={'console_scripts': ['hyperudl = hyperudl.models.command:main']},
@@ -84,6 +85,8 @@ setuptools.setup(
       'ruff>=0.9',
       'safetensors>=0.5',
       'scikit-learn>=1.5',
+      # Drives Chromium in the test of the page of `hyperudl demo`.
+      'selenium>=4.20',
       'tabulate>=0.9',
       'transformers>=4.57,<5',
     ],

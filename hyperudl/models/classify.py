@@ -3,7 +3,8 @@
 SUPPORT is a folder of class folders, or a CSV file with the columns path,label:
 a few images of each class. QUERY is a folder, at any depth, a CSV file with the
 column path, or one image. A task that was saved by --save=FILE is used again by
---task=FILE, in place of --model and --support.
+--task=FILE, in place of --model and --support. --export=FILE writes the adapted
+network for other programs, see `hyperudl export`.
 
 OUT is a CSV file in UTF-8, with the columns path, label, confidence (the
 probability of that label), unknown (1: of no class, by --unknown), error, and
@@ -34,6 +35,7 @@ from hyperudl.data.datasets import image_file
 from hyperudl.data.datasets import image_inputs
 from hyperudl.evaluation import calibration
 from hyperudl.models import files
+from hyperudl.models import formats
 from hyperudl.models import loading
 from hyperudl.models import report
 from hyperudl.models import task as task_lib
@@ -58,6 +60,9 @@ def main(argv: list[str]) -> None:
   if values.save:
     task.save(values.save)
     logging.info('wrote %s', values.save)
+  if values.export:
+    task.export(values.export)
+    logging.info('wrote %s', values.export)
   if queries:
     write_predictions(task, queries, values.out, values.unknown)
 
@@ -74,10 +79,12 @@ def _check_flags(values):
     raise core.BadInput('give --model and --support, or --task')
   if bool(values.query) != bool(values.out):
     raise core.BadInput('--query and --out go together: give both')
-  if not (values.query or values.loo or values.save):
+  if not (values.query or values.loo or values.save or values.export):
     raise core.BadInput(
-      'nothing to do: give --query and --out, --loo or --save'
+      'nothing to do: give --query and --out, --loo, --save or --export'
     )
+  if values.export:
+    formats.check(values.export)
 
 
 def _make_task(values) -> task_lib.Task:
@@ -213,6 +220,9 @@ def define_flags() -> None:
   paths.define('out', None, 'CSV file of the predictions.')
   paths.define('task', None, 'File that --save has written.')
   paths.define('save', None, 'File to keep the adapted task in.')
+  paths.define(
+    'export', None, 'File for other programs; its ending chooses the format.'
+  )
   _define_number(
     'unknown',
     None,

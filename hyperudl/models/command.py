@@ -10,6 +10,7 @@ COMMANDS = {
   'train': 'hyperudl.train',
   'evaluate': 'hyperudl.evaluate',
   'classify': 'hyperudl.models.classify',
+  'demo': 'hyperudl.models.demo',
   'export': 'hyperudl.models.export',
   'plots': 'hyperudl.plots',
   'convert': 'hyperudl.data.convert',

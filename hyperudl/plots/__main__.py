@@ -7,9 +7,9 @@ curves   accuracy on the evaluated splits with 95% intervals, and training loss,
          without them and that of k-means.
 episode  one episode: support, unlabelled images, queries, and the predictions
          of the newest checkpoint, before and after unsupervised inner steps if
-         there are any; the support through an inferred shift, and the queries
-         as the autoencoder decodes them. --shift=FAMILY applies that shift to
-         queries and unlabelled images.
+         there are any; the names of the classes; the support through an
+         inferred shift, and the queries as the autoencoder decodes them.
+         --shift=FAMILY applies that shift to queries and unlabelled images.
 adaptation  accuracy after each unsupervised inner step and after clustering,
          and gain by shift family, with 95% intervals, for all results of one
          workdir; and the shift that is inferred in one episode (of --shift).

@@ -1,10 +1,12 @@
 """The wheel, installed, trains and classifies from an empty folder."""
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from urllib import request
 import venv
 
 import pytest
@@ -73,3 +75,20 @@ def test_an_installed_wheel_trains_and_classifies(installed, tmp_path):
   with open(tmp_path / 'o.csv', encoding='utf-8', newline='') as file:
     rows = list(csv.DictReader(file))
   assert len(rows) == 6 and not any(row['error'] for row in rows)
+  check_page([hyperudl, 'demo', '--model=run'], tmp_path)
+
+
+def check_page(command, cwd):
+  """Starts the demo and reads all files of its page."""
+  command = [*command, '--port=0', '--noopen']
+  variables = {**runs.environment(), 'PYTHONPATH': ''}
+  options = {'cwd': cwd, 'env': variables, 'text': True}
+  with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as running:
+    try:
+      line = next(line for line in running.stderr if 'http://' in line)
+      (url,) = re.findall(r'http://\S+', line)
+      for name in ('', 'page.css', 'page.js'):
+        with request.urlopen(url + name) as answer:
+          assert answer.status == 200
+    finally:
+      running.kill()

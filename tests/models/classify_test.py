@@ -12,7 +12,9 @@ import pytest
 
 import hyperudl
 from hyperudl.data.datasets import image_inputs
+from hyperudl.models import bundle
 from hyperudl.models import classify
+from hyperudl.models import formats
 from tests.testing import image_sets
 from tests.testing import models
 from tests.testing import runs
@@ -49,7 +51,9 @@ def rows_of(path):
 
 def test_a_folder_is_classified_and_again_by_the_saved_task(place):
   saved, again = place / 'task.npz', place / 'again.csv'
+  exported = place / 'weights.npz'
   given = flags(place, f'--save={saved}', '--unknown=0.5', '--loo')
+  given.append(f'--export={exported}')
   (first,) = runs.call_many('models.classify', [given])
   given = [f'--task={saved}', f'--out={again}', given[2], '--unknown=0.5']
   (second,) = runs.call_many('models.classify', [given])
@@ -67,6 +71,10 @@ def test_a_folder_is_classified_and_again_by_the_saved_task(place):
   columns = ['path', 'label', 'confidence', 'unknown', 'error']
   assert list(rows[0]) == columns + [f'p:{name}' for name in models.CLASSES]
   task = hyperudl.load_task(saved)
+  arrays, about = bundle.read(exported, formats.WEIGHTS)
+  assert about['classes'] == task.classes.tolist()
+  for name, array in formats.weights(task).items():
+    np.testing.assert_array_equal(arrays[name], array)
   for row in rows:
     if 'bad' in row['path']:
       assert 'not an image file' in row['error']
@@ -122,6 +130,7 @@ def test_bad_commands_are_refused_in_one_line_and_write_nothing(place):
     'no such file': [*flags(place)[:2], '--query=nope', '--out=o.csv'],
     'class folders': [*flags(place), f'--support={place}/query/0/0.png'],
     'unknown': flags(place, '--unknown=2'),
+    'names no format': flags(place, '--export=a.zip'),
   }
   (place / 'out.csv').unlink(missing_ok=True)
   results = runs.call_many('models.classify', list(faults.values()))

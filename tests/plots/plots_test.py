@@ -10,8 +10,11 @@ import pytest
 from hyperudl.plots import adaptation
 from hyperudl.plots import clock
 from hyperudl.plots import curves
+from hyperudl.plots import episode as episode_plot
 from hyperudl.plots import sequences
 from hyperudl.storage import metrics
+from hyperudl.storage import selection
+from hyperudl.training import setup
 from tests.testing import runs
 from tests.testing.errors import refusal
 
@@ -43,6 +46,22 @@ def test_curves_and_episodes_are_drawn(drawn):
   episode = np.asarray(Image.open(folder / 'copy' / 'episode.png'))
   assert episode.shape[1] == 1200 and episode.shape[0] >= 300
   assert episode[..., :3].std() > 5
+
+
+def test_labels_have_the_names_of_their_images():
+  workdir = runs.finished_run()
+  config = setup.read_config(workdir)
+  checkpoint = selection.restore_step(workdir, 'latest')
+  drawn = episode_plot.evaluate_first(config, checkpoint)[0]
+  data = setup.load_data(config, 'test')
+  names = episode_plot.name_labels(drawn, data)
+  assert len(names) == 3
+  images = np.load(runs.data_dir() / 'tiny.npz')['images'][..., None]
+  for image, label in zip(drawn.query.x, drawn.query.y):
+    same = (images == np.round(image * 255)).all(axis=(2, 3, 4))
+    (number,) = np.flatnonzero(same.any(axis=1))  # of the class
+    name = data.class_names[number - 18]  # test classes are the last six
+    assert names[label] == f'{label}: {name}' and str(number) in name
 
 
 def test_nothing_to_plot_is_one_line(drawn):

@@ -21,6 +21,7 @@ MAINS = {
   'hyperudl.training.precompute',
   'hyperudl.evaluation.features',
   'hyperudl.models.classify',
+  'hyperudl.models.demo.__main__',
   'hyperudl.models.export',
 }
 

@@ -23,7 +23,7 @@ DOCS = [*ROOT.glob('*.md'), *sorted((ROOT / 'docs').rglob('*.md'))]
 MAINS = [
   *('train', 'evaluate', 'plots', 'benchmark', 'data.convert'),
   *('training.precompute', 'data.language.clip_features', 'models.classify'),
-  'models.export',
+  *('models.demo', 'models.export'),
 ]
 CONFIG = r'configs/(\w+)\.py(?::([\w,=.+-]+))?'
 
@@ -225,6 +225,7 @@ def test_help_explains_every_main_and_is_no_failure():
       'benchmark': '--batches',
       'data.language.clip_features': '--model',
       'models.classify': '--support',
+      'models.demo': '--port',
       'models.export': '--task',
     }
     assert flags.get(name, '--workdir') in done.out, name

@@ -102,6 +102,21 @@ def read(path: str, inputs: Inputs) -> np.ndarray:
   return _with_polarity(pixels, inputs)
 
 
+def decode(data: bytes, where: str, inputs: Inputs) -> np.ndarray:
+  """Decode the bytes of an image file as a network takes it: uint8[H, W, C].
+
+  Args:
+    data: of the file.
+    where: name of the file in error messages.
+    inputs: of the network.
+
+  Raises:
+    BadInput: it is not an image, or is damaged.
+  """
+  pixels = image_file.decode(data, where, **_options(inputs))
+  return _with_polarity(pixels, inputs)
+
+
 def convert(image: Image.Image | np.ndarray, inputs: Inputs) -> np.ndarray:
   """Return an image as a network takes it: uint8[H, W, C].
 
