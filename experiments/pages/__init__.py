@@ -5,6 +5,7 @@ from experiments.pages import gradient
 from experiments.pages import guidance
 from experiments.pages import hypertransformer
 from experiments.pages import metric
+from experiments.pages import models
 from experiments.pages import udl
 from experiments.pages import ways
 
@@ -16,4 +17,5 @@ PAGES = {
   **guidance.PAGES,
   **udl.PAGES,
   **ways.PAGES,
+  **models.PAGES,
 }

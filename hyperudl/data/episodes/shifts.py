@@ -71,6 +71,8 @@ _GROUPS = {
   'phase2': _PHASE2,
   # For a last test of methods developed with `shear`.
   'final': ('pixelate', 'salt_and_pepper', 'occlusion'),
+  # For networks that are used, not compared.
+  'all': tuple(dict.fromkeys(sum(FAMILIES.values(), ()))),
 }
 
 
@@ -81,7 +83,8 @@ def families(group: str) -> tuple[str, ...]:
     group: 'none', a key of `FAMILIES` or `COLOR_FAMILIES`,
       'training+adaptation' (its 11 families equally often), 'phase2' or
       'color_phase2' (first the group, then the family), 'final' (held-out and
-      fresh families without `shear`) or the name of one family.
+      fresh families without `shear`), 'all' (every family of `FAMILIES`) or the
+      name of one family.
 
   Returns:
     A tuple of names; one that is listed twice is drawn twice as often.
