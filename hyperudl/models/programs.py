@@ -39,6 +39,9 @@ class Programs(NamedTuple):
   # (params, support, key, row, classes) -> probabilities f32[way] of the image
   # in a row of the support, adapted to all others
   leave_out: Callable[..., jax.Array]
+  # Whether `adapt` leaves out rows with y = `core.NO_IMAGE`, which saves the
+  # compilation of `leave_out`.
+  skips_rows: bool
   # (params, support, key) -> metrics f32[] of the adaptation, by name
   describe: Callable[..., dict[str, jax.Array]]
 
@@ -79,15 +82,29 @@ def compile(config: ConfigDict) -> Programs:
   """
   refuse(config)
   setup.check(config)
-  learner = setup.make_learner(config)
+  learner, skips_rows = _make_learner(config)
   make = lambda function: jax.jit(
     train_step.at_precision(
       functools.partial(function, learner), config.matmul_precision
     )
   )
   return Programs(
-    learner, *map(make, (_adapt, _predict, _best_logit, _leave_out, _describe))
+    *(learner, make(_adapt), make(_predict), make(_best_logit)),
+    *(make(_leave_out), skips_rows, make(_describe)),
   )
+
+
+def _make_learner(config):
+  """Return the learner, and whether its `adapt` skips rows without an image.
+
+  Batch statistics of a support would count such rows.
+  """
+  if config.learner.to_dict().get('norm') not in (None, 'batch'):
+    try:
+      return setup.make_learner(config, varies=True), True
+    except core.BadInput:
+      pass  # it takes episodes of one size
+  return setup.make_learner(config), False
 
 
 def _adapt(learner, params, support, key):

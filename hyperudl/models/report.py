@@ -1,5 +1,6 @@
 """Tells how good a task is likely to be, from its own images alone."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
@@ -44,13 +45,24 @@ def leave_one_out(task: 'Task') -> LeftOut:
   if model.config.learner.get('aggregation') == 'concat':
     problem = 'the learner takes a fixed number of images of a class'
     return LeftOut(*empty, problem)
+  if model.programs.skips_rows:
+    p = [_without(task, row) for row in rows]
+  else:
+    shared = model.params, task.support, jax.random.key(task.seed)
+    leave_out = model.programs.leave_out
+    p = jax.device_get([leave_out(*shared, row, count)[:count] for row in rows])
+  return LeftOut(np.stack(p), y[np.array(rows)])
+
+
+def _without(task, row):
+  """Return the probabilities f32[C] of a row, adapted to all others."""
+  (x, y, context), model = task.support, task.model
+  rest = core.Examples(x, y.copy(), context)
+  rest.y[row] = core.NO_IMAGE
   key = jax.random.key(task.seed)
-  leave_out = model.programs.leave_out
-  p = [
-    leave_out(model.params, task.support, key, row, count)[:count]
-    for row in rows
-  ]
-  return LeftOut(np.stack(jax.device_get(p)), y[np.array(rows)])
+  adapted = model.programs.adapt(model.params, rest, key)
+  others = dataclasses.replace(task, adapted=adapted, temperature=1.0)
+  return others.probabilities(x[row : row + 1])[0]
 
 
 def interval(correct: int, count: int) -> tuple[float, float]:

@@ -196,11 +196,20 @@ def check(config: ConfigDict) -> None:
   learners.check_run(config)
 
 
-def make_learner(config: ConfigDict) -> core.Learner:
-  """Make the config's learner; core.BadInput for an illegal hyperparameter."""
+def make_learner(config: ConfigDict, varies: bool = False) -> core.Learner:
+  """Make the config's learner.
+
+  Args:
+    config: of a run.
+    varies: whether it must take episodes of any size, see `learners.make`; it
+      does anyway if those of the config vary.
+
+  Raises:
+    core.BadInput: an illegal hyperparameter, or it takes none of any size.
+  """
   settings = config_lib.learner_settings(config)
   way = episode_rules.label_slots(config.episode)
-  varies = episode_rules.varies(config.episode)
+  varies = varies or episode_rules.varies(config.episode)
   return learners.make(config.learner.name, way, settings, varies)
 
 

@@ -3,13 +3,16 @@
 import math
 
 import numpy as np
+import pytest
 
 from hyperudl.models import report
 from tests.testing import models
 
 
-def test_leave_one_out_is_adapting_without_each_image():
-  model, (x, y) = models.make(), models.support()
+@pytest.mark.parametrize('norm', ['batch', 'layer'])
+def test_leave_one_out_is_adapting_without_each_image(norm):
+  model, (x, y) = models.make(norm=norm), models.support()
+  assert model.programs.skips_rows == (norm == 'layer')
   task = model.adapt(x, y)
   p = []
   for row in range(len(y)):
