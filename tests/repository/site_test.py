@@ -51,6 +51,29 @@ def test_the_reference_has_every_public_name():
     assert f'heading: hyperudl.{name}\n' in text, name
 
 
+def test_anchors_are_headings_as_the_code_host_names_them():
+  folder = runs.ROOT / 'docs'
+  pages = [*runs.ROOT.glob('*.md'), *folder.rglob('*.md')]
+  pages += [folder / 'tutorial.ipynb', *runs.ROOT.glob('data_numpy_dir/*.md')]
+  followed = 0
+  for page in pages:
+    for link, anchor in re.findall(
+      r'\]\(([^):#]*)#([^)]+)\)', page.read_text()
+    ):
+      target = page.parent / link if link else page
+      assert anchor in anchors(target.read_text()), (page.name, link, anchor)
+      followed += 1
+  assert followed > 15
+
+
+def anchors(text):
+  """The anchors of the headings of a page."""
+  text = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S)
+  headings = re.findall(r'^#+ (.+)$', text, re.M)
+  kept = [re.sub(r'[^\w\- ]', '', heading.lower()) for heading in headings]
+  return [words.strip().replace(' ', '-') for words in kept]
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
   missing = [name for name in NEEDED if not importlib.util.find_spec(name)]

@@ -41,8 +41,8 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
-# TIFF's tag of the bits of a gray level.
-_BITS_PER_SAMPLE = 0x102
+# TIFF's tags of the bits of a gray level, and of whether 0 is black (1).
+_BITS, _PHOTOMETRIC = 0x102, 0x106
 # How an image gets another aspect ratio: a border in the median colour of its
 # own, its middle part, or another scale of one side.
 Fit = Literal['pad', 'crop', 'squash']
@@ -169,12 +169,12 @@ def to_pixels(
   Raises:
     BadInput: it has floats, or integers of more than 16 bits.
   """
-  white = _white(image, where)
+  levels = _levels(image, where)
   if gray is None:
-    gray = white is not None or image.mode in ('1', 'L', 'LA', 'La')
+    gray = bool(levels) or image.mode in ('1', 'L', 'LA', 'La')
   image = _upright(image)
-  if white is not None:
-    image = _of_eight_bits(image, white)
+  if levels:
+    image = _of_eight_bits(image, *levels)
   if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
     'transparency' in image.info
   ):
@@ -233,25 +233,28 @@ def _open(data, where):
   return image
 
 
-def _white(image, where):
-  """Return the largest gray level of an image of more than 8 bits, or None."""
+def _levels(image, where):
+  """Return (black, white) of an image of more than 8 bits, () of others."""
   if image.mode.startswith('I;16'):
-    bits = getattr(image, 'tag_v2', {}).get(_BITS_PER_SAMPLE, (16,))
-    return 2 ** bits[0] - 1
+    tags = getattr(image, 'tag_v2', {})
+    levels = 0, 2 ** tags.get(_BITS, (16,))[0] - 1
+    # Pillow inverts such files if they have 8 bits, but not these.
+    return levels if tags.get(_PHOTOMETRIC, 1) else levels[::-1]
   if image.mode == 'I' and image.format == 'PPM':
-    return 65535  # to which Pillow scales such files
+    return 0, 65535  # to which Pillow scales such files
   if image.mode.startswith(('I', 'F')):
     raise BadInput(
       f'{where}: pixels of mode {image.mode}, whose range is not known; '
       'convert them to gray levels of 8 or 16 bits without sign'
     )
-  return None
+  return ()
 
 
-def _of_eight_bits(image, white):
+def _of_eight_bits(image, black, white):
   """Return a gray image of 8 bits, with its transparency."""
-  wide = np.asarray(image).astype(np.int64)
-  gray = Image.fromarray(((wide * 255 + white // 2) // white).astype(np.uint8))
+  wide = np.asarray(image).astype(np.float64)
+  scaled = np.rint((wide - black) / (white - black) * 255)
+  gray = Image.fromarray(scaled.astype(np.uint8))
   clear = image.info.get('transparency')
   if clear is not None:
     opaque = np.where(wide == clear, 0, 255).astype(np.uint8)

@@ -148,14 +148,25 @@ def test_gray_levels_of_16_bits_are_scaled_by_their_range(form, gray):
   assert (pixels == np.array(NARROW)[..., None]).all()
 
 
-def test_gray_levels_of_12_bits_are_scaled_by_their_range():
-  packed = bytes([0x00, 0x07, 0xFF, 0x80, 0x0F, 0xFF])  # 0, 2047; 2048, 4095
-  data = tiff(width=2, height=2, bits=12, strip=packed)
+BYTES = {  # of two rows of two gray levels
+  8: [0, 127, 128, 255],
+  12: [0x00, 0x07, 0xFF, 0x80, 0x0F, 0xFF],  # 0, 2047; 2048, 4095
+  16: [0, 0, 0xFF, 0x7F, 0, 0x80, 0xFF, 0xFF],  # low bytes come first
+}
+
+
+# Pillow does not read files of 12 bits where white is zero.
+@pytest.mark.parametrize(
+  'bits, black_is_zero', [(8, 1), (8, 0), (12, 1), (16, 1), (16, 0)]
+)
+def test_gray_levels_of_a_tiff_are_scaled_by_their_bits(bits, black_is_zero):
+  data = tiff(2, 2, bits, bytes(BYTES[bits]), black_is_zero)
   pixels = image_file.decode(data, 'here')
-  assert pixels[..., 0].tolist() == [[0, 127], [128, 255]]
+  wanted = [[0, 127], [128, 255]] if black_is_zero else [[255, 128], [127, 0]]
+  assert pixels[..., 0].tolist() == wanted
 
 
-def tiff(width, height, bits, strip):
+def tiff(width, height, bits, strip, black_is_zero):
   """A gray TIFF file by hand: header, one directory, one strip."""
   short, long = 3, 4
   rows = [
@@ -163,7 +174,7 @@ def tiff(width, height, bits, strip):
     (257, short, height),
     (258, short, bits),
     (259, short, 1),  # not compressed
-    (262, short, 1),  # black is zero
+    (262, short, black_is_zero),
     (273, long, 8 + 2 + 12 * 8 + 4),  # where the strip begins
     (278, short, height),
     (279, long, len(strip)),
