@@ -21,7 +21,7 @@ assert log[0]['accuracy'] > 1 / 5 and log[-1]['accuracy'] > 0.7
 assert found['images'] == 10 and low < found['accuracy'] < high
 assert found['accuracy'] < accuracy and accuracy > 0.6
 assert sum(task.report['classes'].values()) == 15
-assert confidence > 1 / 2  # often a high probability
+assert confidence > 0.4  # of five classes, for images of none
 assert 0 < is_unknown(known) < 1 / 2 < is_unknown(strangers) < 1
 means = {title: values.mean() for title, values in scores.items()}
 assert means['hyperudl'] > 0.2 + max(
@@ -63,7 +63,8 @@ def test_its_links_lead_to_files_and_its_flags_exist():
   assert len(targets) >= 4
   for target in targets:
     assert (run_tutorial.PATH.parent / target).exists(), target
-  (command,) = re.findall(r'hyperudl classify( --.+)', text)
+  joined = text.replace('\\\n', '')
+  (command,) = re.findall(r'hyperudl classify( --.+)', joined)
   program = (runs.ROOT / 'hyperudl' / 'models' / 'classify.py').read_text()
   flags = re.findall(r'--(\w+)=', command)
   assert len(flags) == 4
