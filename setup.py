@@ -73,10 +73,21 @@ setuptools.setup(
     'tsne': ['scikit-learn>=1.5'],
     # Tables of results: `python -m experiments.run`.
     'experiments': ['pandas>=2.2', 'tabulate>=0.9'],
+    # The site: `mkdocs build`. nbconvert makes a page of the tutorial.
+    'docs': [
+      'mkdocs>=1.6,<2',
+      'mkdocs-material>=9.6,<10',
+      'mkdocstrings[python]>=1.0',
+      'nbconvert>=7.16',
+    ],
     'test': [
       'flatbuffers>=25',
       'import-linter>=2.1',
+      # The tutorial is run by a test, in a kernel of its own.
+      'ipykernel>=6.29',
       'mypy>=1.15',
+      'nbclient>=0.10',
+      'nbformat>=5.10',
       'onnx>=1.18',
       'onnxruntime>=1.22',
       'pandas>=2.2',

@@ -66,7 +66,13 @@ class FewShotClassifier:
     """
     model = self.model
     if not isinstance(model, Model):
-      model = loading.load(model)
+      try:
+        model = loading.load(model)
+      except core.BadInput as error:
+        raise core.BadInput(
+          f'FewShotClassifier(model={_short(model)}): {error}; or a Model that '
+          'hyperudl.load or hyperudl.fit has returned'
+        ) from error
     temperature = self.temperature
     if temperature != 'auto' and not (
       isinstance(temperature, int | float) and temperature > 0

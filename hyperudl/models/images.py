@@ -81,9 +81,7 @@ def _from_one(image, inputs, where):
   if isinstance(image, str | os.PathLike):
     pixels = image_inputs.read(os.fspath(image), inputs)
   elif isinstance(image, Image.Image):
-    if image.mode.startswith(('I', 'F')):
-      raise BadInput(f'{where}: mode {image.mode}; convert it to 8 bits')
-    pixels = image_inputs.convert(image, inputs)
+    pixels = image_inputs.convert(image, inputs, where)
   else:
     return _from_array(np.asarray(image)[None], inputs, where)[0]
   return pixels.astype(np.float32) / 255

@@ -82,6 +82,10 @@ def test_faults_are_refused():
   assert 'target y is None' in errors.refusal(fit, x, None)
   assert 'NaN' in errors.refusal(fit, x, [np.nan] * 6)
   assert 'continuous' in errors.refusal(fit, x, [0.5] * 6)
+  words = errors.refusal(Classifier('nope').fit, x, y)
+  assert words.startswith("FewShotClassifier(model='nope'): there is no model")
+  assert 'give a run folder, a file of Model.save' in words
+  assert 'hyperudl.load' in words
   assert "'modle'" in errors.refusal(Classifier(model).set_params, modle=1)
 
 

@@ -4,6 +4,7 @@ Guards: models/command.py.
 """
 
 import csv
+import dataclasses
 import os
 import shutil
 
@@ -88,6 +89,54 @@ def test_a_folder_is_classified_and_again_by_the_saved_task(place):
     assert row['unknown'] == str(int(max(found) < 0.5))
 
 
+def calibrate(place):
+  """Save the model with a temperature of 2 and a threshold for unknown classes.
+
+  Returns the largest logit of each query, the threshold, of which two fall
+  short, and a probability of which three fall short.
+  """
+  task = models.make().adapt(place / 'support')
+  queries = list(map(str, sorted((place / 'query').rglob('[0-9].png'))))
+  logits, p = task.best_logits(queries), task.predict_proba(queries)
+  limit = float(np.sort(logits)[2])
+  found = {'temperature': {'3': 2.0}, 'unknown': {'3': limit}}
+  about = {'calibration': found}
+  dataclasses.replace(task.model, about=about).save(place / 'calibrated.npz')
+  return dict(zip(queries, logits)), limit, float(np.sort(p.max(axis=1))[3])
+
+
+def test_temperatures_and_thresholds_are_given_or_those_of_the_model(place):
+  logits, limit, probability = calibrate(place)
+  given = {
+    '1': ['--temperature=1', f'--unknown={probability:.17f}'],
+    '4': ['--temperature=4', '--unknown=auto'],
+    'auto': ['--temperature=auto', '--unknown=auto'],
+    'default': [],
+  }
+  model = f'--model={place}/calibrated.npz'
+  commands = [
+    flags(place, model, f'--out={place}/{name}.csv', *more)
+    for name, more in given.items()
+  ]
+  results = runs.call_many('models.classify', commands)
+  assert [result.code for result in results] == [0] * 4, results
+  p, unknown = {}, {}
+  for name in given:
+    rows = [r for r in rows_of(place / f'{name}.csv') if not r['error']]
+    p[name] = np.array([[r[f'p:{c}'] for c in models.CLASSES] for r in rows])
+    p[name] = p[name].astype(float)
+    unknown[name] = [row['unknown'] == '1' for row in rows]
+  for name, temperature in (('4', 4), ('auto', 2), ('default', 2)):
+    expected = p['1'] ** (1 / temperature)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(p[name], expected, rtol=1e-4)
+  # The threshold of logits does not depend on the temperature.
+  assert unknown['4'] == unknown['auto']
+  assert unknown['4'] == [logits[row['path']] < limit for row in rows]
+  assert unknown['1'] == [row.max() < probability for row in p['1']]
+  assert [sum(unknown[name]) for name in given] == [3, 2, 2, 0]
+
+
 def test_many_files_come_in_batches_with_the_same_rows(place, tmp_path):
   task = models.make().adapt(place / 'support')
   queries = [str(p) for p in sorted((place / 'query').rglob('*.png'))]
@@ -131,6 +180,10 @@ def test_bad_commands_are_refused_in_one_line_and_write_nothing(place):
     'class folders': [*flags(place), f'--support={place}/query/0/0.png'],
     'unknown': flags(place, '--unknown=2'),
     'names no format': flags(place, '--export=a.zip'),
+    'temperature=0': flags(place, '--temperature=0'),
+    'temperature=hot': flags(place, '--temperature=hot'),
+    'Model.calibrate': flags(place, '--unknown=auto'),
+    'drop --temperature': ['--task=a', '--temperature=2'],
   }
   (place / 'out.csv').unlink(missing_ok=True)
   results = runs.call_many('models.classify', list(faults.values()))

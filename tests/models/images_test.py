@@ -54,7 +54,7 @@ def test_all_forms_of_images_give_one_array(tmp_path):
     (np.zeros((2, 64), complex), 'Complex data'),
     (sparse.csr_array((2, 64)), 'sparse input'),
     (Image.new('L', (8, 8)), 'put it into a list'),
-    ([Image.new('I', (8, 8))], '8 bits'),
+    ([Image.new('I', (8, 8))], 'image 0: pixels of mode I'),
     (['/none/a.png'], '/none/a.png'),
     ('/none', 'no such file'),
     (np.array([['a'] * 64]), 'pixels'),
@@ -62,6 +62,15 @@ def test_all_forms_of_images_give_one_array(tmp_path):
 )
 def test_what_is_no_image_is_refused(form, words):
   assert words in errors.refusal(images.to_array, form, INPUTS)
+
+
+def test_gray_levels_of_16_bits_are_scaled_not_clipped(tmp_path):
+  pixels = models.pixels(1)[0]
+  wide = Image.fromarray(pixels.astype(np.uint16) * 257)
+  wide.save(tmp_path / 'wide.tif')
+  expected = pixels[None, ..., None].astype(np.float32) / 255
+  for form in ([wide], tmp_path):
+    np.testing.assert_array_equal(images.to_array(form, INPUTS), expected)
 
 
 def class_folders(folder):

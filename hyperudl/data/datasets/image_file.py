@@ -41,6 +41,8 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+# TIFF's tags of the bits of a gray level, and of whether 0 is black (1).
+_BITS, _PHOTOMETRIC = 0x102, 0x106
 # How an image gets another aspect ratio: a border in the median colour of its
 # own, its middle part, or another scale of one side.
 Fit = Literal['pad', 'crop', 'squash']
@@ -142,27 +144,37 @@ def decode(
 
   Returns:
     uint8[H, W, 1 or 3]; transparent pixels become white, or black if what is
-    drawn on them could hardly be seen on white.
+    drawn on them could hardly be seen on white. Gray images of up to 16 bits
+    are scaled by the range of their bits: 65535 of 16 bits becomes 255.
 
   Raises:
-    BadInput: not an image, or a damaged one.
+    BadInput: not an image, a damaged one, or numbers that are no pixels.
   """
   with checks.reading(where, 'a damaged image', 'replace or remove it'):
-    pixels = to_pixels(_open(data, where), gray=gray, size=size, fit=fit)
+    image = _open(data, where)
+    pixels = to_pixels(image, where, gray=gray, size=size, fit=fit)
   return 255 - pixels if invert else pixels
 
 
 def to_pixels(
   image: Image.Image,
+  where: str,
   *,
   gray: bool | None = None,
   size: int | tuple[int, int] | None = None,
   fit: Fit = 'squash',
 ) -> np.ndarray:
-  """Return the pixels uint8[H, W, 1 or 3] of an image; see `decode`."""
+  """Return the pixels uint8[H, W, 1 or 3] of an image; see `decode`.
+
+  Raises:
+    BadInput: it has floats, or integers of more than 16 bits.
+  """
+  levels = _levels(image, where)
   if gray is None:
-    gray = image.mode in ('1', 'L', 'LA', 'La')
+    gray = bool(levels) or image.mode in ('1', 'L', 'LA', 'La')
   image = _upright(image)
+  if levels:
+    image = _of_eight_bits(image, *levels)
   if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
     'transparency' in image.info
   ):
@@ -217,13 +229,37 @@ def _open(data, where):
       f'{where}: an image of more than {2 * Image.MAX_IMAGE_PIXELS} pixels; '
       'make it smaller or remove it'
     ) from None
-  if image.mode.startswith(('I', 'F')):
-    raise BadInput(
-      f'{where}: pixels of more than 8 bits (mode {image.mode}); convert '
-      'the file to 8 bits'
-    )
   image.load()
   return image
+
+
+def _levels(image, where):
+  """Return (black, white) of an image of more than 8 bits, () of others."""
+  if image.mode.startswith('I;16'):
+    tags = getattr(image, 'tag_v2', {})
+    levels = 0, 2 ** tags.get(_BITS, (16,))[0] - 1
+    # Pillow inverts such files if they have 8 bits, but not these.
+    return levels if tags.get(_PHOTOMETRIC, 1) else levels[::-1]
+  if image.mode == 'I' and image.format == 'PPM':
+    return 0, 65535  # to which Pillow scales such files
+  if image.mode.startswith(('I', 'F')):
+    raise BadInput(
+      f'{where}: pixels of mode {image.mode}, whose range is not known; '
+      'convert them to gray levels of 8 or 16 bits without sign'
+    )
+  return ()
+
+
+def _of_eight_bits(image, black, white):
+  """Return a gray image of 8 bits, with its transparency."""
+  wide = np.asarray(image).astype(np.float64)
+  scaled = np.rint((wide - black) / (white - black) * 255)
+  gray = Image.fromarray(scaled.astype(np.uint8))
+  clear = image.info.get('transparency')
+  if clear is not None:
+    opaque = np.where(wide == clear, 0, 255).astype(np.uint8)
+    gray = Image.merge('LA', (gray, Image.fromarray(opaque)))
+  return gray
 
 
 def _upright(image):

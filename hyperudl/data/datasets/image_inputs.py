@@ -117,17 +117,24 @@ def decode(data: bytes, where: str, inputs: Inputs) -> np.ndarray:
   return _with_polarity(pixels, inputs)
 
 
-def convert(image: Image.Image | np.ndarray, inputs: Inputs) -> np.ndarray:
+def convert(
+  image: Image.Image | np.ndarray, inputs: Inputs, where: str = 'image'
+) -> np.ndarray:
   """Return an image as a network takes it: uint8[H, W, C].
 
   Args:
     image: of Pillow, or pixels uint8[h, w, 1 or 3].
     inputs: of the network.
+    where: name of the image in error messages.
+
+  Raises:
+    BadInput: it has floats, or integers of more than 16 bits.
   """
   if isinstance(image, np.ndarray):
     flat = image[..., 0] if image.shape[-1] == 1 else image
     image = Image.fromarray(np.ascontiguousarray(flat))
-  return _with_polarity(image_file.to_pixels(image, **_options(inputs)), inputs)
+  pixels = image_file.to_pixels(image, where, **_options(inputs))
+  return _with_polarity(pixels, inputs)
 
 
 def _options(inputs):

@@ -1,6 +1,7 @@
 """One image file is read as a viewer shows it, whatever its format."""
 
 import io
+import struct
 import sys
 import types
 
@@ -131,6 +132,74 @@ def test_gray_images_have_one_channel_unless_asked():
   colour = image_file.decode(data, 'here', gray=False)
   assert colour.shape == (8, 6, 3) and np.ptp(colour, axis=2).max() == 0
   assert image_file.decode(encoded(photo()), 'here', gray=True).ndim == 3
+
+
+# 100 * 65535 / 255 = 25700; 32767 is 127.498 of 255, 32768 is 127.502.
+WIDE = np.uint16([[0, 25700, 32767], [32768, 65406, 65535]])
+NARROW = [[0, 100, 127], [128, 254, 255]]  # 65406 is 254.498
+
+
+@pytest.mark.parametrize('form', ['PNG', 'TIFF', 'PPM'])
+@pytest.mark.parametrize('gray', [None, True, False])
+def test_gray_levels_of_16_bits_are_scaled_by_their_range(form, gray):
+  data = encoded(Image.fromarray(WIDE), form)
+  pixels = image_file.decode(data, 'here', gray=gray)
+  assert pixels.shape == (2, 3, 3 if gray is False else 1)
+  assert (pixels == np.array(NARROW)[..., None]).all()
+
+
+BYTES = {  # of two rows of two gray levels
+  8: [0, 127, 128, 255],
+  12: [0x00, 0x07, 0xFF, 0x80, 0x0F, 0xFF],  # 0, 2047; 2048, 4095
+  16: [0, 0, 0xFF, 0x7F, 0, 0x80, 0xFF, 0xFF],  # low bytes come first
+}
+
+
+# Pillow does not read files of 12 bits where white is zero.
+@pytest.mark.parametrize(
+  'bits, black_is_zero', [(8, 1), (8, 0), (12, 1), (16, 1), (16, 0)]
+)
+def test_gray_levels_of_a_tiff_are_scaled_by_their_bits(bits, black_is_zero):
+  data = tiff(2, 2, bits, bytes(BYTES[bits]), black_is_zero)
+  pixels = image_file.decode(data, 'here')
+  wanted = [[0, 127], [128, 255]] if black_is_zero else [[255, 128], [127, 0]]
+  assert pixels[..., 0].tolist() == wanted
+
+
+def tiff(width, height, bits, strip, black_is_zero):
+  """A gray TIFF file by hand: header, one directory, one strip."""
+  short, long = 3, 4
+  rows = [
+    (256, short, width),
+    (257, short, height),
+    (258, short, bits),
+    (259, short, 1),  # not compressed
+    (262, short, black_is_zero),
+    (273, long, 8 + 2 + 12 * 8 + 4),  # where the strip begins
+    (278, short, height),
+    (279, long, len(strip)),
+  ]
+  entries = b''.join(struct.pack('<HHII', t, kind, 1, v) for t, kind, v in rows)
+  head = struct.pack('<2sHIH', b'II', 42, 8, len(rows))
+  return head + entries + struct.pack('<I', 0) + strip
+
+
+def test_images_of_16_bits_are_turned_and_lie_on_a_clear_ground():
+  exif = Image.Exif()
+  exif[0x112] = 6
+  data = encoded(Image.fromarray(WIDE), exif=exif)
+  turned = image_file.decode(data, 'here')[..., 0]
+  assert turned.tolist() == [[128, 0], [254, 100], [255, 127]]
+  data = encoded(Image.fromarray(WIDE), transparency=0)
+  on_white = image_file.decode(data, 'here', gray=True)[..., 0]
+  assert on_white.tolist() == [[255, 100, 127], [128, 254, 255]]
+
+
+@pytest.mark.parametrize('kind', [np.int32, np.float32])
+def test_numbers_of_no_known_range_are_refused(kind):
+  data = encoded(Image.fromarray(WIDE.astype(kind)), 'TIFF')
+  message = errors.refusal(image_file.decode, data, 'x.tif')
+  assert message.startswith('x.tif: pixels of mode')
 
 
 def test_a_program_in_place_of_an_image_is_not_started():

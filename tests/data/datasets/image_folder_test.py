@@ -146,8 +146,8 @@ def spoil_tree(folder, fault):
       folder / 'x' / 'y' / 'z' / '1.png', image_sets.pixels()[0, 0]
     )
   elif fault == 'bits':
-    wide = np.zeros((6, 6), np.uint16)
-    image_sets.draw(folder / 'a' / '1.png', wide)
+    floats = Image.fromarray(np.zeros((6, 6), np.float32))
+    floats.save(folder / 'a' / '1.png', 'TIFF')
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def spoil_tree(folder, fault):
     ('empty', '/set/c: class folder with 0 images'),
     ('beside', '/set/a: not under train, valid or test'),
     ('deep', '/set/x/y/z: images at an unexpected level'),
-    ('bits', '/set/a/1.png: pixels of more than 8 bits'),
+    ('bits', '/set/a/1.png: pixels of mode F, whose range is not'),
   ],
 )
 def test_a_fault_in_a_folder_is_named(tmp_path, fault, words):
