@@ -113,6 +113,8 @@ def read(
       raise BadInput(f'{path}: not a regular file; remove it')
     with open(path, 'rb') as stream:
       data = stream.read()
+  except FileNotFoundError:
+    raise BadInput(f'{path}: there is no such file; check its name') from None
   except OSError as error:
     raise BadInput(
       f'{path}: cannot be read ({filesystem.reason(error)}); change its '

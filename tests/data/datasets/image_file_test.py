@@ -225,3 +225,9 @@ def test_an_image_of_too_many_pixels_is_refused(monkeypatch):
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 20)
   message = errors.refusal(image_file.decode, data, 'x.png')
   assert message.startswith('x.png: an image of more than 40 pixels')
+
+
+def test_a_file_that_is_not_there_has_a_wrong_name(tmp_path):
+  path = str(tmp_path / 'gone.png')
+  message = errors.refusal(image_file.read, path)
+  assert message == f'{path}: there is no such file; check its name'
