@@ -23,7 +23,8 @@ train --config=configs/udl.py:base --workdir="$run-base" \
   --config.steps=1600 --config.init_from.vae="$run-vae" "$@"
 
 say 'Stage 3 of 3: unsupervised inner steps, with the evaluator beside'
-python -m hyperudl.evaluate --workdir="$run" &
+# On the same devices as the last evaluation, which finds its program compiled.
+python -m hyperudl.evaluate --workdir="$run" "$devices" &
 evaluator=$!
 trap 'kill "$evaluator" 2>/dev/null || true' EXIT
 train --config=configs/udl.py:inner --workdir="$run" \

@@ -143,6 +143,14 @@ def is_visual(name: str) -> bool:
   return name.startswith(('image/', 'histogram/', 'points/'))
 
 
+# What is drawn is computed for one episode, so compiling it takes longest: on a
+# CPU this takes a sixth of the time for `udl`.
+_COMPILED_QUICKLY = {
+  'xla_backend_optimization_level': 0,
+  'xla_cpu_use_fusion_emitters': False,
+}
+
+
 def make_eval_step(
   learner: core.Learner,
   strategy: str = 'auto',
@@ -174,7 +182,10 @@ def make_eval_step(
 
   evaluate = at_precision(evaluate, precision)
   if mesh is None:
-    return jax.jit(evaluate)
+    quickly = visuals and jax.default_backend() == 'cpu'
+    return jax.jit(
+      evaluate, compiler_options=_COMPILED_QUICKLY if quickly else None
+    )
   P = jax.sharding.PartitionSpec
   return jax.jit(
     jax.shard_map(
