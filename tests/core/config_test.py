@@ -79,7 +79,7 @@ def test_clusters_are_not_named_by_the_queries_that_are_scored(name):
     ('episode__inner_data', 'noise', 'unlabelled >= 1'),
     ('data__augment', 'all', 'none of auto, none, rot90'),
     ('data__support_query', 'both', 'none of disjoint, reference, joint'),
-    ('data__support_query', 'joint', 'for hypertransformer alone'),
+    ('data__support_query', 'joint', 'for caml and hypertransformer alone'),
   ],
 )
 def test_a_bad_value_is_named_with_what_is_legal(field, value, message):

@@ -113,3 +113,17 @@ def test_wrong_settings_are_refused(way, settings, message):
   assert message in errors.refusal(
     learners.make, 'caml', way, {**SIZES, **settings}
   )
+
+
+def test_features_of_another_encoder_are_centred():
+  learner, support = learners.make('caml', WAY, SIZES), jnp.arange(WAY)
+  draw = lambda seed: jax.random.normal(jax.random.key(seed), (WAY, 7))
+  examples = core.Examples(draw(0), support)
+  episode = core.Episode(examples, core.Examples(draw(1), support))
+  params = jax.jit(learner.init)(jax.random.key(2), episode)
+  center = params['net']['center']
+  np.testing.assert_allclose(center, draw(0).mean(axis=0), atol=1e-6)
+  task = learner.adapt(params, examples, None, train=False)
+  np.testing.assert_allclose(task.features, draw(0) - center, atol=1e-6)
+  logits = learner.predict(params, task, draw(1), None)
+  assert logits.shape == (WAY, WAY) and jnp.abs(logits).max() > 0

@@ -118,7 +118,7 @@ def test_what_features_cannot_have_is_refused():
     learners.make('protonet', WAY, {'gate': True})
   for name in ('udl', 'hypertransformer', 'vae', 'hallucination'):
     message = errors.refusal(learners.check_features, name)
-    assert message.endswith('baseline and maml and protonet take them')
+    assert message.endswith('baseline and caml and maml and protonet take them')
     assert f'learner {name!r} needs images' in message
-  for name in ('baseline', 'maml', 'protonet'):
+  for name in ('baseline', 'caml', 'maml', 'protonet'):
     learners.check_features(name)
