@@ -32,6 +32,7 @@ def test_the_command_line_explains_itself(arguments, code, text):
   assert 'Traceback' not in done.err
 
 
+@pytest.mark.slow
 def test_a_suite_and_a_config_print_lines_of_the_same_fields():
   lines = []
   for arguments in (

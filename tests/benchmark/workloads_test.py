@@ -22,6 +22,7 @@ def measure(*suite, repeats=1):
   return timing.measure(workloads.rows(suite), repeats, 64, seconds=0.0)
 
 
+@pytest.mark.slow
 def test_each_row_is_one_json_line_of_positive_numbers():
   lines = measure(
     TINY,

@@ -56,8 +56,8 @@ def test_one_network_serves_any_number_of_classes():
 def test_a_run_that_cannot_vary_is_refused_before_anything_is_made():
   message = errors.refusal(setup.check, config_of('maml'))
   assert message == (
-    'config.episode.way_range and .shot_range are for hypertransformer and '
-    "protonet and udl, not for 'maml': leave both empty"
+    'config.episode.way_range and .shot_range are for caml and '
+    "hypertransformer and protonet and udl, not for 'maml': leave both empty"
   )
   config = config_of('protonet', **{'episode.way_range': '2,13'})
   message = errors.refusal(setup.prepare, config)

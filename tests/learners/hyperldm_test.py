@@ -88,6 +88,7 @@ def test_the_moments_of_the_latents_are_learned():
   np.testing.assert_allclose(std, codes.std(0), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_several_samples_are_averaged_and_no_label_is_read():
   _, params, _ = guidance.trained('hyperldm')
   learner = guidance.make('hyperldm', samples=3)

@@ -93,6 +93,7 @@ def test_the_start_is_measured_as_without_inner_steps(kind):
   assert (metrics['accuracy'] != metrics['accuracy_start']).any()
 
 
+@pytest.mark.slow
 def test_first_order_drops_a_part_of_the_gradient():
   grads = []
   for meta_grad in hypernetwork.META_GRADS:

@@ -125,6 +125,7 @@ def test_weights_of_the_multi_step_loss():
   np.testing.assert_allclose(weights(100), [0, 0, 0, 0, 1])
 
 
+@pytest.mark.slow
 def test_the_multi_step_loss_is_the_weighted_sum_over_steps():
   params = gradient()[3]
   ends = [float(loop(params['net'], None, steps=j)) for j in (1, 2)]

@@ -154,6 +154,7 @@ def test_labels_of_the_support_change_nothing_and_noise_pools_do():
   assert gap > 1e-6
 
 
+@pytest.mark.slow
 def test_steps_change_the_generated_target_and_none_leave_it():
   data = episode(3, 8)
   learner = make(

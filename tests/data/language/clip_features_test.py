@@ -77,6 +77,7 @@ def run(tasks, model, batch=4):
   )
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_model_one_by_one(tasks, model):
   run(tasks, model)
   net = transformers.FlaxCLIPModel.from_pretrained(model)

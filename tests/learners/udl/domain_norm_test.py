@@ -133,6 +133,7 @@ def test_a_shift_of_scale_that_both_share_is_undone():
   assert np.abs(other(episode.query.x) - plain).max() > 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cond', [False, True])
 def test_queries_are_classified_as_beside_the_unlabelled_images(cond):
   """One pass of queries and others, where queries are part of no domain."""

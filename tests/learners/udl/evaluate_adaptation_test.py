@@ -106,6 +106,7 @@ def noise():
   return jnp.clip(0.5 + 0.5 * drawn, 0, 1).reshape(x.shape)
 
 
+@pytest.mark.slow
 def test_accuracies_and_gains_are_those_of_networks_adapted_apart():
   before, first, second = map(accuracy, networks())
   after = accuracy(network(2, CONFIG.cluster))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hyperudl.learners import udl
 from hyperudl.learners.udl import hypernetwork
@@ -53,6 +54,7 @@ def test_own_images_as_those_of_another_episode_change_nothing():
   )
 
 
+@pytest.mark.slow
 def test_the_shift_of_another_episode_replaces_only_the_shift():
   changes = {'adapt': 'film+shift', 'ssl': 'byol'}
   other = jnp.flip(helper.episode().query.x[:4], axis=1) * 0.4 + 0.3
