@@ -58,7 +58,7 @@ train_setting() {
   variant="${DATASET:-$1},way=$2,shot=$3"
   run="${RUN:-runs/${name}_$2way_$3shot_$4}"
   make_environment
-  python -m hyperudl.evaluate --workdir="$run" "$devices" &
+  python -m hyperudl.evaluate --workdir="$run" &
   trap 'kill %1 2>/dev/null || true' EXIT
   python -m hyperudl.train --workdir="$run" --config="$config$variant" \
     "$devices" --config.data.dir="$data_dir" "${@:5}"

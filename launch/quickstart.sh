@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains and evaluates udl from scratch, some 9 minutes on 2 idle cores: sets up
+# Trains and evaluates udl from scratch, some 11 minutes on 2 idle cores: sets up
 # .venv, trains the autoencoder, the hypernetwork and its unsupervised inner
 # loop on the built-in glyphs, with the evaluator as a second process, and prints
 # the table of results. Everything is written to runs/quickstart*; run it again
@@ -23,8 +23,7 @@ train --config=configs/udl.py:base --workdir="$run-base" \
   --config.steps=1600 --config.init_from.vae="$run-vae" "$@"
 
 say 'Stage 3 of 3: unsupervised inner steps, with the evaluator beside'
-# On the same devices as the last evaluation, which finds its program compiled.
-python -m hyperudl.evaluate --workdir="$run" "$devices" &
+python -m hyperudl.evaluate --workdir="$run" &
 evaluator=$!
 trap 'kill "$evaluator" 2>/dev/null || true' EXIT
 train --config=configs/udl.py:inner --workdir="$run" \
