@@ -1,8 +1,7 @@
 """The page of the models that come with the library: `experiments/ship.py`.
 
-Every test set but that of `--dataset` is one that no training saw, of other
-people's drawings, rubbings or digits. Episodes are clean: what differs from
-training is in the images themselves.
+All test sets but `glyphs` are of another origin than the training images:
+drawn characters, rubbings of carved ones, digits. Episodes have no added shift.
 """
 
 from experiments import page
@@ -42,7 +41,7 @@ def _evaluations():
 
 def _rows():
   """Return the candidates for `glyphs`, and ridge regression of pixels."""
-  rows = {
+  return {
     'vae': Row('vae.py:{dataset}', ['--config.steps=3000']),
     'base': Row(
       f'udl.py:base,{_VARIANT},steps=7000',
@@ -74,7 +73,6 @@ def _rows():
       _evaluations(),
     ),
   }
-  return rows
 
 
 PAGES = {'models': Page(_rows(), scores={'accuracy_unadapted': 'unadapted, %'})}

@@ -32,7 +32,7 @@ def varies(episode: config_dict.ConfigDict) -> bool:
 
 
 def label_slots(episode: config_dict.ConfigDict) -> int:
-  """Return how many classes a learner tells apart: the most of any episode."""
+  """Return the largest number of classes that an episode can have."""
   return max(episode.way, *episode.way_range, 0)
 
 

@@ -34,12 +34,12 @@ from hyperudl import core
 from hyperudl import learners
 from hyperudl.core import hyperparameters
 from hyperudl.core.hyperparameters import field
+from hyperudl.learners import protonet
 from hyperudl.nets import backbones
 from hyperudl.nets import feature_net
 from hyperudl.nets import label_encodings
 from hyperudl.nets import transformer
 from hyperudl.ops import losses
-from hyperudl.ops import normalization
 
 SUPPORTS = frozenset({'features', 'varies', 'missing_classes'})
 
@@ -80,7 +80,7 @@ class Task(NamedTuple):
 
 
 class Reader(nn.Module):
-  """The transformer: tells the label of one query from a support."""
+  """Classifies one query together with a support."""
 
   config: Config
 
@@ -129,7 +129,7 @@ def _init(config, key, episode):
 def _adapt(config, params, support, key, *, train):
   del key, train
   slots = label_encodings.assign(support.x, support.y, config.way)
-  features = _embed(config, params, support.x, support.y)
+  features = protonet.embed(config, params, support.x, support.y)
   return Task(features, support.y, slots)
 
 
@@ -139,18 +139,8 @@ def _predict(config, params, task, x, context):
   read = lambda query: Reader(config).apply(
     {'params': params['reader']}, query, task
   )
-  logits = jax.vmap(read)(_embed(config, params, x))
+  logits = jax.vmap(read)(protonet.embed(config, params, x))
   return losses.mask_absent(logits, losses.class_counts(task.y, config.way) > 0)
-
-
-def _embed(config, params, x, y=None):
-  """Return features f32[n, D]; rows without an image influence no others."""
-  if x.ndim == 2:
-    return feature_net.apply(params['net'], x)
-  domains = None
-  if config.varies and y is not None:
-    domains = normalization.counting(y != core.NO_IMAGE)
-  return _net(config).apply({'params': params['net']}, x, domains)
 
 
 def _net(config):

@@ -44,7 +44,7 @@ class Answers:
     self._last: tuple[Any, Task | None] = (None, None)
 
   def describe(self) -> dict[str, Any]:
-    """Return what the page tells about the network, without computing."""
+    """Return the description of the network that the page shows."""
     model = self.model
     return {
       'learner': model.config.learner.name,

@@ -205,6 +205,7 @@ def test_occlusion_covers_one_square_of_each_image_with_one_value():
     ('training+adaptation', 1 / 11, 1 / 11),
     ('phase2', 1 / 6, 1 / 12),
     ('final', 0, 1 / 3),
+    ('all', 1 / 15, 1 / 15),
   ],
 )
 def test_groups_draw_families_with_their_frequency(group, clean, others):
