@@ -26,6 +26,7 @@ DATASETS = {
   'cifar_fs': {'augment': 'images'},
   'cifar10': {'augment': 'none', 'split_by': 'image'},
   'cub': {'augment': 'images'},
+  'grocery': {'augment': 'images'},
   'emnist': {'augment': 'none'},
   'mnist': {'augment': 'none', 'split_by': 'image'},
 }

@@ -5,7 +5,8 @@
   python -m experiments.ship glyphs
 
 The first command trains the networks and tests them, on DIR/NAME.npz of the
-sets of `experiments/pages/models.py`. The second writes `hyperudl/models/
+sets of `experiments/pages/models.py` (`models-photos --dataset=grocery` for
+`photos`). The second writes `hyperudl/models/
 NAME.npz`, which `hyperudl.load(NAME)` reads: the network of its best checkpoint
 on validation classes, calibrated on these, with a card that says what it was
 trained on and what it reaches.
@@ -26,7 +27,8 @@ from hyperudl.models import loading
 class Shipped(NamedTuple):
   """Where a model comes from, and what its card says."""
 
-  row: str  # of the page `models`
+  page: str  # of results
+  row: str  # of that page
   dataset: str
   licence: str  # of the data
   card: str
@@ -34,14 +36,21 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
   'glyphs': Shipped(
-    'udl',
-    'glyphs',
+    *('models', 'udl', 'glyphs'),
     'characters drawn from the outlines of DejaVu Sans (see NOTICE)',
     'Characters and line drawings, light on dark or dark on light, also scans: '
     '2 to 20 classes of 1 to 5 labelled images or more. Trained on 2 to 20 '
     'characters at a time, under 14 families of shifts and on drawings made to '
     'look like scans. Not for photographs.',
-  )
+  ),
+  'photos': Shipped(
+    *('models-photos', 'protonet', 'grocery'),
+    'photographs of GroceryStoreDataset (Klasson et al. 2019), MIT licence',
+    'Photographs of things, seen at 42 pixels a side in colour: 2 to 20 '
+    'classes of 1 to 5 labelled images or more. Trained on 49 groceries. It '
+    'tells colours and coarse textures; for finer differences give it features '
+    'of a large encoder (`classify --features`) instead.',
+  ),
 }
 
 
@@ -56,16 +65,16 @@ def ship(name: str, runs: pathlib.Path, out: pathlib.Path) -> dict:
   Raises:
     core.BadInput: the run has not ended or has not been evaluated.
   """
-  row, dataset, licence, card = SHIPPED[name]
-  workdir = runs / 'models' / dataset / f'{row}-0'
+  page, row, dataset, licence, card = SHIPPED[name]
+  workdir = runs / page / dataset / f'{row}-0'
   if not (workdir / 'DONE').exists():
     raise core.BadInput(
-      f'{workdir}: no finished run; first `python -m experiments.run models '
+      f'{workdir}: no finished run; first `python -m experiments.run {page} '
       f'--dataset={dataset} --rows={row} --runs={runs}`'
     )
   accuracies = read_accuracies(workdir)
   if not accuracies:
-    raise core.BadInput(f'{workdir}/eval: no results of the page `models`')
+    raise core.BadInput(f'{workdir}/eval: no results of the page `{page}`')
   model = models.load(workdir).calibrate()
   about = {**model.about, 'data': dataset, 'licence': licence, 'card': card}
   about['metrics'] = accuracies

@@ -1,7 +1,9 @@
-"""The page of the models that come with the library: `experiments/ship.py`.
+"""The pages of the models that come with the library: `experiments/ship.py`.
 
-All test sets but `glyphs` are of another origin than the training images:
-drawn characters, rubbings of carved ones, digits. Episodes have no added shift.
+`models` is of characters: all test sets but `glyphs` are of another origin than
+the training images, drawn characters, rubbings of carved ones, digits.
+`models-photos` is of photographs of products of kinds that no training saw.
+Episodes have no added shift.
 """
 
 from experiments import page
@@ -15,12 +17,13 @@ _TESTS = (
   ('oracle', 'all', ((5, 1), (5, 5), (10, 1))),
   ('mnist', 'all', ((5, 1), (5, 5), (10, 1))),
 )
+_PHOTOS = ((5, 1), (5, 5), (10, 1), (10, 5))  # ways and shots
 _EPISODES = 600
 # Trained under every shift, and on images that look like scans.
 _LOOKS = ['--config.data.shift=all', '--config.data.augment=scans']
 # 2 to 20 classes of 1 to 5 labelled images.
 _SIZES = ['--config.episode.way_range=2,20', '--config.episode.shot_range=1,5']
-_VARIANT = '{dataset},way=5,shot=1,query=2,batch=4'
+_VARIANT = '{dataset},way=5,shot=1,query=2,batch=2'
 
 
 def _evaluations():
@@ -75,4 +78,46 @@ def _rows():
   }
 
 
-PAGES = {'models': Page(_rows(), scores={'accuracy_unadapted': 'unadapted, %'})}
+def _photos():
+  """Return the candidate for `photos`, and baselines that learn only a mean."""
+  evaluations = page.merged(
+    page.test(
+      f'--way={way}',
+      f'--shot={shot}',
+      '--config.episode.query=5',
+      tag=f'{way}way-{shot}shot',
+      episodes=_EPISODES,
+    )
+    for way, shot in _PHOTOS
+  )
+  variant = '{dataset},way=5,shot=5,query=2,batch=1,steps=3000,unlabelled=2'
+  untrained = '{dataset},way=5,shot=1'
+  histogram = page.overrides(features='color_histogram')
+  return {
+    'protonet': Row(
+      f'protonet.py:{variant}',
+      [*_SIZES, *page.overrides(norm='group', refine=3, gate=True)],
+      evaluations,
+    ),
+    'pixels': Row(
+      f'baseline.py:{untrained}',
+      page.overrides(kind='nearest_mean'),
+      evaluations,
+    ),
+    'histogram': Row(
+      f'baseline.py:{untrained}',
+      page.overrides(kind='nearest_mean') + histogram,
+      evaluations,
+    ),
+    'histogram-ridge': Row(
+      f'baseline.py:{untrained}',
+      page.overrides(kind='ridge') + histogram,
+      evaluations,
+    ),
+  }
+
+
+PAGES = {
+  'models': Page(_rows(), scores={'accuracy_unadapted': 'unadapted, %'}),
+  'models-photos': Page(_photos()),
+}

@@ -13,8 +13,11 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from hyperudl.ops import losses
+
 NORMS = ('batch', 'domain', 'group', 'layer', 'none')
 EPSILON = 1e-5  # added to variances
+_SMALLEST = 1e-6  # added to variances of features, which may be small
 
 Moments: TypeAlias = tuple[jax.Array, jax.Array]  # mean, centred variance
 # (whether to replay, the moments of each norm in the order of its call).
@@ -153,3 +156,22 @@ def affine(
 ) -> jax.Array:
   """Return `x` normalised by its moments, then scaled and shifted."""
   return (x - mean) * (scale * jax.lax.rsqrt(variance + EPSILON)) + bias
+
+
+def standardise(
+  features: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+  """Scale each feature to mean 0 and variance 1 over the images.
+
+  Args:
+    features: f32[n, F].
+    mask: f32[n], 1 for images that count, else 0; None for all.
+
+  Returns:
+    f32[n, F]; zeros where a feature is the same in all images.
+  """
+  mean = lambda x: jnp.mean(x, axis=0)
+  if mask is not None:
+    mean = lambda x: losses.masked_mean(x, mask)
+  centred = features - mean(features)
+  return centred / jnp.sqrt(mean(centred**2) + _SMALLEST)

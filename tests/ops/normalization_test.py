@@ -45,3 +45,21 @@ def test_other_norms_are_not_recorded():
     assert moments == [] and not normalization.may_fuse('batch')
   assert normalization.may_fuse('batch')
   assert not normalization.may_fuse('layer')
+
+
+def test_standardised_features_have_mean_0_and_variance_1():
+  x = (
+    np.random.default_rng(0).normal(5, [1, 1e-2, 0], (50, 3)).astype(np.float32)
+  )
+  y = np.asarray(normalization.standardise(jnp.asarray(x)))
+  np.testing.assert_allclose(y.mean(0), 0, atol=1e-3)
+  np.testing.assert_allclose(y.std(0), [1, 1, 0], atol=1e-2)
+
+
+def test_rows_that_do_not_count_leave_standardised_features_as_they_are():
+  x = jax.random.normal(jax.random.key(0), (6, 3))
+  alone = normalization.standardise(x[:4])
+  padded = normalization.standardise(
+    x.at[4:].set(100.0), jnp.array([1.0, 1, 1, 1, 0, 0])
+  )
+  np.testing.assert_allclose(padded[:4], alone, rtol=1e-4, atol=1e-5)

@@ -16,24 +16,7 @@ from hyperudl import core
 from hyperudl.learners.hypertransformer import config as config_lib
 from hyperudl.nets import transformer
 from hyperudl.ops import losses
-
-_EPSILON = 1e-6  # keeps features finite that are the same for all images
-
-
-def standardise(
-  features: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
-  """Scale each feature to mean 0 and variance 1 over the support.
-
-  Args:
-    features: f32[S, F].
-    mask: f32[S], 1 for rows that count, else 0; None for all.
-  """
-  mean = lambda x: jnp.mean(x, axis=0)
-  if mask is not None:
-    mean = lambda x: losses.masked_mean(x, mask)
-  centred = features - mean(features)
-  return centred / jnp.sqrt(mean(centred**2) + _EPSILON)
+from hyperudl.ops import normalization
 
 
 class ClassWeights(nn.Module):
@@ -66,7 +49,7 @@ class ClassWeights(nn.Module):
       mask = (y != core.NO_IMAGE).astype(jnp.float32)
       absent = losses.class_counts(y, config.way) == 0
     drop = nn.Dropout(config.shared_dropout, deterministic=not train)
-    inputs = [prototypes, drop(means(standardise(shared, mask)))]
+    inputs = [prototypes, drop(means(normalization.standardise(shared, mask)))]
     tokens = nn.Dense(config.class_width, name='in')(
       jnp.concatenate(inputs, axis=-1)
     )

@@ -54,6 +54,10 @@ class GeneratorConfig:
   # Initial kernels of the shared features. 'glorot' is the reference's, whose
   # features hardly differ between images at first; 'he' keeps their variance.
   shared_init: Literal['glorot', 'he'] = 'glorot'
+  # Features in sample tokens: 'given', or 'standardised' over the support, each
+  # to mean 0 and variance 1, so that the differences between images are as
+  # large as those between labels from the start.
+  token_features: Literal['given', 'standardised'] = 'given'
   embedding: int = field(32, at_least=1)  # width, of labels and weight slices
   # 'joint': one encoder over tokens of weight slices and samples; 'separate':
   # an encoder of the samples and a decoder of the weight slices.

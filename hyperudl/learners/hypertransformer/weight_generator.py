@@ -17,6 +17,7 @@ from hyperudl.learners.hypertransformer import layer_generator
 from hyperudl.learners.hypertransformer import target_network
 from hyperudl.nets import label_encodings
 from hyperudl.ops import conv
+from hyperudl.ops import normalization
 from hyperudl.ops import weight_tokens
 
 
@@ -77,7 +78,7 @@ class WeightGenerator(nn.Module):
       name, (generated, zero) = spec.name, roles[spec.name]
       layer = {**learned.get(name, {}), **target_network.zeros(spec, zero)}
       if generated:
-        features = self._features(spec, z, shared, train)
+        features = self._features(spec, z, shared, support.y, train)
         labels = support.y, slots
         layer |= self._layer(
           spec, generated, layer, features, labels, train, conditioning
@@ -89,7 +90,7 @@ class WeightGenerator(nn.Module):
         z = conv.at_least_float32(z)
     return cnn
 
-  def _features(self, spec, z, shared, train):
+  def _features(self, spec, z, shared, y, train):
     """Return the features of all samples: of the layer, if any, and shared."""
     config, parts = self.config, []
     if spec.is_head and config.logits_features != 'default':
@@ -99,6 +100,10 @@ class WeightGenerator(nn.Module):
     ):
       extract = feature_extractors.make_for_layer(config, spec, z.shape[-1])
       parts.append(extract(z))
+    if config.token_features == 'standardised':
+      present = (y != core.NO_IMAGE).astype(jnp.float32)
+      parts = [normalization.standardise(part, present) for part in parts]
+      shared = normalization.standardise(shared, present)
     if parts:
       drop = nn.Dropout(config.feature_dropout, deterministic=not train)
       parts = [drop(jnp.concatenate(parts, axis=-1))]

@@ -1,7 +1,6 @@
 """Class weights of a HyperTransformer that start from prototypes."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -121,15 +120,6 @@ def test_shared_features_are_read_and_may_be_absent():
   none = np.zeros((6, 0), np.float32)
   params = init(features, none)
   assert apply(params, features, none).shape == (3, 5)
-
-
-def test_standardised_features_have_mean_0_and_variance_1():
-  x = (
-    np.random.default_rng(0).normal(5, [1, 1e-2, 0], (50, 3)).astype(np.float32)
-  )
-  y = np.asarray(class_weights.standardise(jnp.asarray(x)))
-  np.testing.assert_allclose(y.mean(0), 0, atol=1e-3)
-  np.testing.assert_allclose(y.std(0), [1, 1, 0], atol=1e-2)
 
 
 def test_other_supports_give_the_kernels_and_the_own_support_the_weights():

@@ -3,6 +3,8 @@
 Guards: learners/hypertransformer/config.py.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,3 +176,21 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
   assert message in errors.refusal(
     learners.make, 'hypertransformer', helper.WAY, settings
   )
+
+
+@pytest.mark.parametrize('token_features', ['given', 'standardised'])
+def test_what_all_images_have_is_not_in_standardised_features(token_features):
+  settings = {**helper.SETTINGS['prototypes'], 'token_features': token_features}
+  learner, episode = helper.make(**settings), helper.episode_of()
+  shapes = jax.eval_shape(learner.init, jax.random.key(0), episode)
+  params = helper.random_params(shapes)
+  moved = jax.tree.map(np.copy, params)
+  # The last features of the layer: a constant, after its last nonlinearity.
+  moved['writer']['block0_features']['bias1'] += 3.0
+  adapt = jax.jit(functools.partial(learner.adapt, train=False))
+  before, after = (
+    adapt(each, episode.support, jax.random.key(1))['cnn']['block0']['kernel']
+    for each in (params, moved)
+  )
+  same = np.allclose(before, after, atol=1e-3)
+  assert same == (token_features == 'standardised')
