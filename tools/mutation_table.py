@@ -153,7 +153,7 @@ TABLE = {
     ("jnp.square(layer['kernel'] - kernel)", "jnp.square(layer['kernel'])"),
   ),
   'learners/continual.py': (('jnp.tril(jnp.ones', 'jnp.triu(jnp.ones'),),
-  f'{HT}/continual_rollout.py learners/continual_test.py': (
+  f'{HT}/continual_rollout.py {HT}/continual_rollout_test.py': (
     ('(number > t)', '(number >= t)'),
     ('jnp.cumsum(rows * stored, axis=0)', 'jnp.cumsum(stored, axis=0)'),
   ),

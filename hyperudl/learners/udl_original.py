@@ -264,8 +264,8 @@ def _evaluate(config, params, episode, key):
     metrics |= {f'{name}{suffix}': value for name, value in values.items()}
   del metrics['probabilities_unadapted']
   logits = [_classify(on_noise, each) for each in rows]
-  named = cluster_setting.name(*logits, episode, config.way)
-  noise_accuracy = losses.accuracy(named, y)
+  by_class = cluster_setting.order_by_class(*logits, episode, config.way)
+  noise_accuracy = losses.accuracy(by_class, y)
   points = {'posterior': [each[:, : config.latent] for each in rows]}
   return {
     **metrics,

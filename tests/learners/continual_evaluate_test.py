@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from tests.learners import continual_test as helpers
 from tests.testing import by_hand
+from tests.testing import continual as helper
 
-WAY, TASKS = helpers.WAY, helpers.TASKS
+WAY, TASKS = helper.WAY, helper.TASKS
 
 
 @pytest.mark.parametrize('scenario', ['class', 'task', 'batches'])
 def test_accuracy_and_nll_are_those_of_predictions_after_all_tasks(scenario):
-  params, run = helpers.built(scenario=scenario)
-  episode = helpers.episode_of()
+  params, run = helper.built(scenario=scenario)
+  episode = helper.episode_of()
   if scenario == 'batches':
-    episode = helpers.single(episode)
+    episode = helper.single(episode)
   _, logits, _, _, measured = run(params, episode)
   logits, y = np.asarray(logits), np.asarray(episode.query.y)
   if scenario == 'batches':

@@ -55,7 +55,7 @@ def true_classes(episode: core.Episode) -> jax.Array:
   return jnp.concatenate([labelled, hidden])
 
 
-def name(
+def order_by_class(
   support_logits: jax.Array,
   query_logits: jax.Array,
   episode: core.Episode,
@@ -80,16 +80,16 @@ def metrics(
   episode: core.Episode,
   way: int,
 ) -> dict[str, jax.Array]:
-  """Compute accuracy and nll after `name`, and ARI and NMI of the clusters.
+  """Compute accuracy and nll by class, and ARI and NMI of the clusters.
 
-  The arguments are those of `name`.
+  The arguments are those of `order_by_class`, which gives the classes.
   """
   y = episode.query.y
-  named = name(support_logits, query_logits, episode, way)
+  by_class = order_by_class(support_logits, query_logits, episode, way)
   clusters = jnp.argmax(query_logits, axis=-1)
   table = cluster_metrics.contingency(y, clusters, way)
   return {
-    **losses.classification_metrics(named, y),
+    **losses.classification_metrics(by_class, y),
     'ari': cluster_metrics.adjusted_rand(table),
     'nmi': cluster_metrics.normalised_information(table),
     'clusters_used': jnp.sum(table.sum(axis=0) > 0).astype(jnp.float32),
@@ -99,7 +99,7 @@ def metrics(
 def baselines(
   episode: core.Episode, way: int, points: dict
 ) -> dict[str, jax.Array]:
-  """Compute the accuracy (after `name`) and the ARI of k-means.
+  """Compute the accuracy (after `order_by_class`) and the ARI of k-means.
 
   Args:
     episode: one episode.

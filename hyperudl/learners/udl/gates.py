@@ -29,13 +29,13 @@ OPEN = 0.7310586  # initial value of a gate, sigmoid(1)
 class Gates(NamedTuple):
   """Factors of the adaptation; all are 1 if gate='none'."""
 
-  step: jax.Array  # f32[] in (0, 1), factor of all step sizes
-  mass: jax.Array  # f32[] in (0, 1), weight of an unlabelled image in k-means
-  scale: jax.Array  # f32[] in (0.2, 1.7), of the cosines in k-means; 1 at first
+  step_size: jax.Array  # f32[] in (0, 1), factor of all step sizes
+  unlabelled_weight: jax.Array  # f32[] in (0, 1), in k-means
+  cosine_scale: jax.Array  # f32[] in (0.2, 1.7), in k-means; 1 at first
 
 
 def init(key: jax.Array, config: 'Config', hidden: int = 16) -> core.PyTree:
-  """Return initial parameters: step and mass are then sigmoid(1) = .73."""
+  """Return initial parameters: all but the scale are then sigmoid(1) = .73."""
   inputs = PREDICTION_INPUTS * ('predictions' in config.gate)
   inputs += ELBO_INPUTS * ('elbo' in config.gate)
   return init_network(key, inputs, len(Gates._fields), hidden)
@@ -99,8 +99,8 @@ def compute(
       )
     )
   gate = params['inner']['gate']
-  step, mass, scale = apply_network(gate, jnp.concatenate(values))
-  return Gates(step, mass, as_scale(scale))
+  step_size, weight, scale = apply_network(gate, jnp.concatenate(values))
+  return Gates(step_size, weight, as_scale(scale))
 
 
 def elbo_inputs(

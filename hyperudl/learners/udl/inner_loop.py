@@ -107,10 +107,12 @@ def adapt(
     trace.metrics.update(shift.metrics(config, params, v['shift'], shifted))
   network = steps.network_under(config, params, network, shifted, v)
   if config.cluster:
-    trace.metrics.update(gate_cluster=gates.mass, gate_scale=gates.scale)
+    trace.metrics.update(
+      gate_cluster=gates.unlabelled_weight, gate_scale=gates.cosine_scale
+    )
     tau, learned = jnp.exp(network.log_scale), params['inner']['cluster']
-    scale = tau * gates.scale * jnp.exp(learned['log_scale'])
-    mass = gates.mass * jnp.exp(learned['log_mass'])
+    scale = tau * gates.cosine_scale * jnp.exp(learned['log_scale'])
+    mass = gates.unlabelled_weight * jnp.exp(learned['log_mass'])
     network = refine_prototypes(
       config, network, images, scale, mass, config.cluster
     )
@@ -132,13 +134,15 @@ def infer(
   values = inner_losses.evaluate(config, inner, inputs_0)
   auxiliary = inner_losses.auxiliary(config, values)
   gates = _gates(config, params, network, inputs_0, terms)
-  v, trace = inner.get('start', v), Trace({'gate': gates.step})
+  v, trace = inner.get('start', v), Trace({'gate': gates.step_size})
   if 'shift' in v and config.shift_start == 'candidates':
-    phi = steps.initial_shift(config, params, network, inputs, v, gates.step)
+    phi = steps.initial_shift(
+      config, params, network, inputs, v, gates.step_size
+    )
     v = {**v, 'shift': phi}
   if config.inner_steps:
     v, taken = steps.descend(
-      config, params, network, inputs, v, gates.step, key
+      config, params, network, inputs, v, gates.step_size, key
     )
     trace = Trace(_step_metrics(gates, taken), taken.values, auxiliary)
   return v, gates, trace
@@ -146,7 +150,7 @@ def infer(
 
 def _step_metrics(gates, taken):
   return {
-    'gate': gates.step,
+    'gate': gates.step_size,
     'inner_loss_first': taken.loss[0],
     'inner_loss_last': taken.loss[-1],
     'inner_grad_norm': taken.grad_norm[0],

@@ -210,12 +210,14 @@ def classify(config: 'Config', network: Network, x: jax.Array) -> jax.Array:
 def query_logits(
   config: 'Config', network: Network, episode: core.Episode
 ) -> jax.Array:
-  """Compute query logits f32[m, N] by class, for 'clusters' after `name`."""
+  """Compute query logits f32[m, N] by class, ordered so for 'clusters' too."""
   logits = classify(config, network, episode.query.x)
   if config.setting == 'classes':
     return logits
   support_logits = classify(config, network, episode.support.x)
-  return cluster_setting.name(support_logits, logits, episode, config.way)
+  return cluster_setting.order_by_class(
+    support_logits, logits, episode, config.way
+  )
 
 
 def query_metrics(

@@ -194,27 +194,33 @@ def first(files, split='train'):
   return question, files[f'meta_{split}.json'][question]
 
 
-def test_missing_entries_are_counted(tmp_path, files):
-  question, task = first(files)
-  tasks = files['meta_train.json']
-  images = list(
-    dict.fromkeys(
-      p[0] for t in tasks.values() for p in t['support'] + t['query']
-    )
-  )
-  assert images[0] == task['support'][0][0]
-  last = list(tasks)[-1]
+@pytest.fixture
+def refusal(tmp_path, files):
+  """Return how a set is refused after a change of (features, templates)."""
 
-  def refusal(change):
+  def refuse(change):
     folder = tmp_path / str(len(os.listdir(tmp_path)))
     folder.mkdir()
-    content, banks = dict(files), make_banks(files)
-    content['templates.json'] = dict(files['templates.json'])
-    change(banks, content['templates.json'])
+    banks, templates = make_banks(files), dict(files['templates.json'])
+    change(banks, templates)
+    content = {**files, 'templates.json': templates}
     message = errors.refusal(
       metavqa.load, write(folder, content, banks), 'train'
     )
     return message.removeprefix(f'{folder}{os.sep}')
+
+  return refuse
+
+
+def test_images_without_one_row_are_counted(refusal, files):
+  _, task = first(files)
+  pairs = [
+    pair
+    for t in files['meta_train.json'].values()
+    for pair in t['support'] + t['query']
+  ]
+  images = list(dict.fromkeys(image for image, _ in pairs))
+  assert images[0] == task['support'][0][0]
 
   def no_images(banks, templates):
     del banks['image_features'][images[3]], banks['image_features'][images[5]]
@@ -227,6 +233,11 @@ def test_missing_entries_are_counted(tmp_path, files):
     {images[4]: ones(2, WIDTH)}
   )
   assert f'row: 1 of {len(images)}, first {images[4]!r}' in refusal(double)
+
+
+def test_questions_without_features_are_counted(refusal, files):
+  question, task = first(files)
+  last = list(files['meta_train.json'])[-1]
   gone = lambda banks, _: banks['question_features'].pop(last)
   assert refusal(gone) == (
     'question_features.npy: questions without exactly one row: 1 of 6, first '
@@ -241,6 +252,19 @@ def test_missing_entries_are_counted(tmp_path, files):
     'answer_features.npy: questions without exactly one row per answer: 2 of 6,'
     f' first {question!r}; add what is missing'
   )
+
+
+def test_features_of_another_width_are_refused(refusal, files):
+  other = lambda banks, _: banks.update(
+    question_features={name: ones(1, WIDTH + 1) for name in all_tasks(files)}
+  )
+  message = refusal(other)
+  assert 'question_features.npy' in message
+  assert f'{WIDTH + 1} features; expected {WIDTH} as in the others' in message
+
+
+def test_questions_without_a_proper_template_are_named(refusal, files):
+  last = list(files['meta_train.json'])[-1]
   bare = lambda _, templates: templates.pop(last)
   assert refusal(bare) == (
     f'templates.json: questions without a template: 1 of 6, first {last!r}; '
@@ -249,13 +273,6 @@ def test_missing_entries_are_counted(tmp_path, files):
   twice = lambda _, templates: templates.update({last: '{} or {}'})
   assert refusal(twice).startswith(
     f"templates.json: {last!r} has '{{}} or {{}}'"
-  )
-  other = lambda banks, _: banks.update(
-    question_features={name: ones(1, WIDTH + 1) for name in all_tasks(files)}
-  )
-  assert 'question_features.npy' in refusal(other)
-  assert f'{WIDTH + 1} features; expected {WIDTH} as in the others' in refusal(
-    other
   )
 
 

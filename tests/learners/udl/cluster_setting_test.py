@@ -106,8 +106,10 @@ def test_classes_that_the_learner_does_not_see_name_clusters_too():
   logits = lambda clusters: 9.0 * jax.nn.one_hot(jnp.array(clusters), 3)
   # The three labelled images alone would name the clusters otherwise.
   support = logits([1, 2, 0, *hidden])
-  named = cluster_setting.name(support, logits([0, 1, 2]), episode, 3)
-  np.testing.assert_array_equal(named.argmax(axis=1), [0, 1, 2])
+  ordered = cluster_setting.order_by_class(
+    support, logits([0, 1, 2]), episode, 3
+  )
+  np.testing.assert_array_equal(ordered.argmax(axis=1), [0, 1, 2])
 
 
 def test_k_means_on_pixels_tells_classes_by_their_brightness():
@@ -134,5 +136,5 @@ def test_clusters_of_many_classes_can_be_named():
     {'unlabelled_y': y[:0]},
   )
   logits = 5 * jax.nn.one_hot((y + 7) % 20, 20)
-  named = cluster_setting.name(logits, logits, episode, 20)
-  np.testing.assert_array_equal(named.argmax(axis=1), y)
+  ordered = cluster_setting.order_by_class(logits, logits, episode, 20)
+  np.testing.assert_array_equal(ordered.argmax(axis=1), y)

@@ -152,10 +152,12 @@ def test_gates_are_sigmoids_and_the_scale_is_an_exponential():
   )
   network = types.SimpleNamespace(features=jnp.ones((7, 4)))
   params = {'inner': {'gate': gate}}
-  step, mass, scale = gates.compute(config, params, network, inputs, {}, {})
+  computed = gates.compute(config, params, network, inputs, {}, {})
   sigmoid = 1 / (1 + np.exp(-bias))
-  np.testing.assert_allclose([step, mass], sigmoid[:2], rtol=1e-5)
+  np.testing.assert_allclose(
+    [computed.step_size, computed.unlabelled_weight], sigmoid[:2], rtol=1e-5
+  )
   initial = 1 / (1 + np.exp(-1))
   np.testing.assert_allclose(
-    scale, np.exp(2 * (sigmoid[2] - initial)), rtol=1e-5
+    computed.cosine_scale, np.exp(2 * (sigmoid[2] - initial)), rtol=1e-5
   )
