@@ -46,7 +46,7 @@ SHIPPED = {
   'photos': Shipped(
     *('models-photos', 'protonet', 'grocery'),
     'photographs of GroceryStoreDataset (Klasson et al. 2019), MIT licence',
-    'Photographs of things, seen at 42 pixels a side in colour: 2 to 20 '
+    'Photographs of things, seen at 32 pixels a side in colour: 2 to 20 '
     'classes of 1 to 5 labelled images or more. Trained on 49 groceries. It '
     'tells colours and coarse textures; for finer differences give it features '
     'of a large encoder (`classify --features`) instead.',

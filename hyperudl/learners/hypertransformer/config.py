@@ -54,9 +54,8 @@ class GeneratorConfig:
   # Initial kernels of the shared features. 'glorot' is the reference's, whose
   # features hardly differ between images at first; 'he' keeps their variance.
   shared_init: Literal['glorot', 'he'] = 'glorot'
-  # Features in sample tokens: 'given', or 'standardised' over the support, each
-  # to mean 0 and variance 1, so that the differences between images are as
-  # large as those between labels from the start.
+  # Features in sample tokens; 'standardised': to mean 0 and variance 1 over the
+  # support, so that images differ as much as labels from the start.
   token_features: Literal['given', 'standardised'] = 'given'
   embedding: int = field(32, at_least=1)  # width, of labels and weight slices
   # 'joint': one encoder over tokens of weight slices and samples; 'separate':
@@ -177,10 +176,7 @@ class Config(GeneratorConfig):
       written,
       "head='written': prototypes have no generated layer of logits",
     )
-    has_class_weights = (
-      self.head == 'class_weights',
-      "head='class_weights'",
-    )
+    has_class_weights = self.head == 'class_weights', "head='class_weights'"
     can_classify = (
       self.shared != 'none' and self.shared_head_classes > 0,
       'shared features and shared_head_classes, the number of training '
