@@ -5,8 +5,7 @@
   python -m experiments.ship glyphs
 
 The first command trains the networks and tests them, on DIR/NAME.npz of the
-sets of `experiments/pages/models.py` (`models-photos --dataset=grocery` for
-`photos`). The second writes `hyperudl/models/
+sets of `experiments/pages/models.py`. The second writes `hyperudl/models/
 NAME.npz`, which `hyperudl.load(NAME)` reads: the network of its best checkpoint
 on validation classes, calibrated on these, with a card that says what it was
 trained on and what it reaches.
@@ -36,20 +35,13 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
   'glyphs': Shipped(
-    *('models', 'udl', 'glyphs'),
+    *('models', 'protonet', 'glyphs'),
     'characters drawn from the outlines of DejaVu Sans (see NOTICE)',
     'Characters and line drawings, light on dark or dark on light, also scans: '
-    '2 to 20 classes of 1 to 5 labelled images or more. Trained on 2 to 20 '
-    'characters at a time, under 14 families of shifts and on drawings made to '
-    'look like scans. Not for photographs.',
-  ),
-  'photos': Shipped(
-    *('models-photos', 'protonet', 'grocery'),
-    'photographs of GroceryStoreDataset (Klasson et al. 2019), MIT licence',
-    'Photographs of things, seen at 32 pixels a side in colour: 2 to 20 '
-    'classes of 1 to 5 labelled images or more. Trained on 49 groceries. It '
-    'tells colours and coarse textures; for finer differences give it features '
-    'of a large encoder (`classify --features`) instead.',
+    '2 to 20 classes of one labelled image or more each; unlabelled images '
+    'help. A prototypical network, trained on 20 characters at a time under '
+    'all families of shifts and on drawings made to look like scans. Not for '
+    'photographs.',
   ),
 }
 

@@ -18,7 +18,7 @@ RESULT = {'accuracy': 0.91237, 'accuracy_ci95': 0.01, 'episodes': 600, 'nll': 1}
 @pytest.fixture
 def run(tmp_path, monkeypatch):
   """A finished run of `glyphs`, whose network is a tiny one."""
-  workdir = tmp_path / 'models/glyphs/udl-0'
+  workdir = tmp_path / 'models/glyphs/protonet-0'
   (workdir / 'eval').mkdir(parents=True)
   (workdir / 'DONE').touch()
   lines = [json.dumps({'accuracy': 0.1}), json.dumps(RESULT)]
@@ -46,7 +46,7 @@ def test_nothing_is_written_before_training_and_tests_have_ended(run, tmp_path):
   assert 'no results of the page' in message
   (run / 'DONE').unlink()
   message = errors.refusal(ship.ship, 'glyphs', tmp_path, out)
-  assert '--rows=udl' in message and not out.exists()
+  assert '--rows=protonet' in message and not out.exists()
 
 
 def test_every_model_has_a_row_that_is_tested_on_what_it_never_saw():
