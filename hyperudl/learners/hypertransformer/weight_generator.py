@@ -63,12 +63,18 @@ class WeightGenerator(nn.Module):
     config, z = self.config, target_network.scale_pixels(support.x)
     specs = target_network.layer_specs(config, z)
     roles = target_network.roles(config, specs)
-    shared = nn.Dropout(config.shared_dropout, deterministic=not train)(shared)
     if train and (config.remove_labelled or config.remove_unlabelled):
       removed = draw_removed(config, self.make_rng('dropout'), support.y)
       if conditioning.removed is not None:
         removed = jnp.maximum(removed, conditioning.removed)
       conditioning = conditioning._replace(removed=removed)
+    # Rows that attention does not see are not in the features' statistics.
+    present = None
+    if conditioning.removed is not None:
+      present = 1.0 - conditioning.removed
+    if config.token_features == 'standardised':
+      shared = normalization.standardise(shared, present)
+    shared = nn.Dropout(config.shared_dropout, deterministic=not train)(shared)
     slots = None
     if config.label_encoding != 'learned':
       slots = label_encodings.assign(support.x, support.y, config.way)
@@ -78,7 +84,7 @@ class WeightGenerator(nn.Module):
       name, (generated, zero) = spec.name, roles[spec.name]
       layer = {**learned.get(name, {}), **target_network.zeros(spec, zero)}
       if generated:
-        features = self._features(spec, z, shared, support.y, train)
+        features = self._features(spec, z, shared, present, train)
         labels = support.y, slots
         layer |= self._layer(
           spec, generated, layer, features, labels, train, conditioning
@@ -90,7 +96,7 @@ class WeightGenerator(nn.Module):
         z = conv.at_least_float32(z)
     return cnn
 
-  def _features(self, spec, z, shared, y, train):
+  def _features(self, spec, z, shared, present, train):
     """Return the features of all samples: of the layer, if any, and shared."""
     config, parts = self.config, []
     if spec.is_head and config.logits_features != 'default':
@@ -101,9 +107,7 @@ class WeightGenerator(nn.Module):
       extract = feature_extractors.make_for_layer(config, spec, z.shape[-1])
       parts.append(extract(z))
     if config.token_features == 'standardised':
-      present = (y != core.NO_IMAGE).astype(jnp.float32)
       parts = [normalization.standardise(part, present) for part in parts]
-      shared = normalization.standardise(shared, present)
     if parts:
       drop = nn.Dropout(config.feature_dropout, deterministic=not train)
       parts = [drop(jnp.concatenate(parts, axis=-1))]

@@ -210,7 +210,7 @@ def classify(config: 'Config', network: Network, x: jax.Array) -> jax.Array:
 def query_logits(
   config: 'Config', network: Network, episode: core.Episode
 ) -> jax.Array:
-  """Compute query logits f32[m, N] by class, ordered so for 'clusters' too."""
+  """Compute query logits f32[m, N]; column c is class c, not cluster c."""
   logits = classify(config, network, episode.query.x)
   if config.setting == 'classes':
     return logits

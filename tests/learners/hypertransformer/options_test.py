@@ -194,3 +194,34 @@ def test_what_all_images_have_is_not_in_standardised_features(token_features):
   )
   same = np.allclose(before, after, atol=1e-3)
   assert same == (token_features == 'standardised')
+
+
+def test_rows_without_attention_are_not_in_standardised_features():
+  settings = {'norm': 'layer', 'token_features': 'standardised'}
+  learner = helper.make(**helper.SETTINGS['prototypes'], **settings)
+  config = hypertransformer.Config(
+    way=helper.WAY,
+    **helper.TINY | helper.SETTINGS['prototypes'] | settings,
+  )
+  support = helper.episode_of().support
+  shapes = jax.eval_shape(learner.init, jax.random.key(0), helper.episode_of())
+  params = helper.random_params(shapes)
+  removed = jnp.arange(len(support.y)) >= 4
+  others = jnp.where(removed[:, None, None, None], 1 - support.x, support.x)
+
+  def kernel(x, removed):
+    cnn = weight_generator.generate(
+      config,
+      params,
+      support._replace(x=x),
+      jax.random.key(1),
+      False,
+      weight_generator.Conditioning(removed=removed),
+    )
+    return cnn['block0']['kernel']
+
+  later = removed.astype(jnp.float32)
+  same = np.testing.assert_allclose
+  same(kernel(support.x, later), kernel(others, later), atol=1e-5)
+  changed = kernel(support.x, 0 * later) - kernel(others, 0 * later)
+  assert np.abs(changed).max() > 1e-2
