@@ -63,21 +63,15 @@ class WeightGenerator(nn.Module):
     config, z = self.config, target_network.scale_pixels(support.x)
     specs = target_network.layer_specs(config, z)
     roles = target_network.roles(config, specs)
-    if train and (config.remove_labelled or config.remove_unlabelled):
-      removed = draw_removed(config, self.make_rng('dropout'), support.y)
-      if conditioning.removed is not None:
-        removed = jnp.maximum(removed, conditioning.removed)
-      conditioning = conditioning._replace(removed=removed)
+    if train:
+      conditioning = self._mask_rows(conditioning, support.y)
     # Rows that attention does not see are not in the features' statistics.
-    present = None
-    if conditioning.removed is not None:
-      present = 1.0 - conditioning.removed
+    removed = conditioning.removed
+    present = None if removed is None else 1.0 - removed
     if config.token_features == 'standardised':
       shared = normalization.standardise(shared, present)
     shared = nn.Dropout(config.shared_dropout, deterministic=not train)(shared)
-    slots = None
-    if config.label_encoding != 'learned':
-      slots = label_encodings.assign(support.x, support.y, config.way)
+    slots = self._slots(support)
     domains = target_network.counted_rows(config, support.y)
     cnn = {}
     for spec in specs:
@@ -95,6 +89,22 @@ class WeightGenerator(nn.Module):
         z = spec.block.apply({'params': params}, z, domains)
         z = conv.at_least_float32(z)
     return cnn
+
+  def _mask_rows(self, conditioning, y):
+    """Return the inputs with the rows that training masks masked as well."""
+    config = self.config
+    if not (config.remove_labelled or config.remove_unlabelled):
+      return conditioning
+    removed = draw_removed(config, self.make_rng('dropout'), y)
+    if conditioning.removed is not None:
+      removed = jnp.maximum(removed, conditioning.removed)
+    return conditioning._replace(removed=removed)
+
+  def _slots(self, support):
+    """Return which vector of the table encodes each class, if there is one."""
+    if self.config.label_encoding == 'learned':
+      return None
+    return label_encodings.assign(support.x, support.y, self.config.way)
 
   def _features(self, spec, z, shared, present, train):
     """Return the features of all samples: of the layer, if any, and shared."""
