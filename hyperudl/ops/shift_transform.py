@@ -13,13 +13,19 @@ interpolation, its derivative at the identity is the central difference of the
 image, not zero.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 PIXELS = 10.0  # translations are in units of so many pixels
 # Initial step sizes in units of `rate`, about equally visible in each part.
 RATES = {'matrix': 0.33, 'translation': 0.1, 'gain': 0.2, 'bias': 0.1}
-_TERMS = 10  # of the series of the exponential
+_TERMS = 10
+# Coefficients of s^k in cosh(sqrt(s)) and in sinh(sqrt(s)) / sqrt(s).
+_COSH = np.array([1 / math.factorial(2 * k) for k in range(_TERMS)], 'f4')
+_SINH = _COSH / (2 * np.arange(_TERMS, dtype='f4') + 1)
 
 
 def identity() -> dict[str, jax.Array]:
@@ -42,12 +48,8 @@ def exponential(matrix: jax.Array) -> jax.Array:
   half_trace = (matrix[0, 0] + matrix[1, 1]) / 2
   rest = matrix - half_trace * jnp.eye(2)
   s = rest[0, 0] ** 2 + rest[0, 1] * rest[1, 0]
-  cosh = sinh = jnp.ones_like(s)
-  cosh_term = sinh_term = jnp.ones_like(s)
-  for k in range(1, _TERMS):
-    cosh_term = cosh_term * s / ((2 * k - 1) * 2 * k)
-    sinh_term = sinh_term * s / (2 * k * (2 * k + 1))
-    cosh, sinh = cosh + cosh_term, sinh + sinh_term
+  powers = s ** np.arange(_TERMS)
+  cosh, sinh = powers @ _COSH, powers @ _SINH
   return jnp.exp(half_trace) * (cosh * jnp.eye(2) + sinh * rest)
 
 

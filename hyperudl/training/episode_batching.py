@@ -141,48 +141,44 @@ def episode_value_and_grad(
 def _mean_by_scan(loss, trainable, frozen, episodes, keys, step):
   """Return ((value, metrics), grads), one episode after another."""
   gradient = jax.grad(loss, has_aux=True)
-
-  def one(inputs):
-    grads, aux = gradient(trainable, frozen, *inputs, step)
-    return aux, grads
-
-  return _mean_over(one, (episodes, keys))
+  one = lambda episode, key: gradient(trainable, frozen, episode, key, step)
+  return _mean_over(one, trainable, (episodes, keys))
 
 
 def _mean_by_vmap(loss, chunk, trainable, frozen, episodes, keys, step):
   """Return ((value, metrics), grads), `chunk` episodes at a time."""
-  chunks = keys.shape[0] // chunk if chunk else 1
-  if chunks > 1:
-    group = lambda leaf: leaf.reshape(chunks, chunk, *leaf.shape[1:])
-    return _mean_over(
-      lambda inputs: _mean_by_vmap(loss, 0, trainable, frozen, *inputs, step),
-      jax.tree.map(group, (episodes, keys)),
-    )
 
   # The gradient of the mean, not the mean of gradients: what episodes share
   # is one matmul, and no gradient has the axis B.
-  def mean_loss(trainable):
+  def mean_loss(trainable, episodes, keys):
     values = jax.vmap(loss, (None, None, 0, 0, None))(
       trainable, frozen, episodes, keys, step
     )
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), values)
 
-  grads, aux = jax.grad(mean_loss, has_aux=True)(trainable)
+  gradient = functools.partial(jax.grad(mean_loss, has_aux=True), trainable)
+  chunks = keys.shape[0] // chunk if chunk else 1
+  if chunks > 1:
+    group = lambda leaf: leaf.reshape(chunks, chunk, *leaf.shape[1:])
+    grouped = jax.tree.map(group, (episodes, keys))
+    return _mean_over(gradient, trainable, grouped)
+  grads, aux = gradient(episodes, keys)
   return aux, grads
 
 
-def _mean_over(function, inputs):
-  """Return the mean of a function of pytrees over their leading axis."""
-  first = jax.tree.map(lambda leaf: leaf[0], inputs)
-  shapes = jax.eval_shape(function, first)
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+def _mean_over(gradient, trainable, inputs):
+  """Return the means of (aux, grads) over the leading axis of the inputs."""
 
   def body(total, entry):
-    return jax.tree.map(jnp.add, total, function(entry)), None
+    grads, aux = gradient(*entry)
+    return jax.tree.map(jnp.add, total, grads), aux
 
-  total, _ = jax.lax.scan(body, zeros, inputs)
+  total, aux = jax.lax.scan(
+    body, jax.tree.map(jnp.zeros_like, trainable), inputs
+  )
+  mean = lambda leaf: jnp.mean(leaf, axis=0)
   count = jax.tree.leaves(inputs)[0].shape[0]
-  return jax.tree.map(lambda leaf: leaf / count, total)
+  return jax.tree.map(mean, aux), jax.tree.map(lambda g: g / count, total)
 
 
 def _sharded(mean, mesh):

@@ -54,7 +54,8 @@ def main(argv):
   cache = (options.out / 'cache').absolute()
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(cache)
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-  forking.load(*MODULES)
+  for module in MODULES:
+    forking.load(module)
   journal = options.out / 'trials.jsonl'
   bench = trials.Bench(options.out.absolute())
   # Not those of another seed, and not the last line if a kill cut it.

@@ -61,6 +61,7 @@ def campaign(folder, kills, files, seed=0):
   return report
 
 
+@pytest.mark.slow
 def test_a_few_kills_and_damaged_files(tmp_path):
   report = campaign(tmp_path, kills=2, files=20)
   assert sum(report['faults'].values()) == 2

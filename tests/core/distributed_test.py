@@ -129,6 +129,7 @@ def test_processes_exchange_numbers_errors_and_arrays():
     assert result.code == 0, result.err
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(single, pair):
   assert_close(single, pair)
   assert runs.steps(single) == runs.steps(pair)
@@ -136,6 +137,7 @@ def test_two_processes_train_as_one(single, pair):
   assert len(list((pair / 'tb' / 'train').iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(single, pair):
   first, second = runs.results(single, 'test'), runs.results(pair, 'test')
   assert len(first) == len(second) == 1  # one of them writes
@@ -150,7 +152,8 @@ def test_two_processes_evaluate_as_one(single, pair):
   np.testing.assert_allclose(arrays[0]['nll'], arrays[1]['nll'], **CLOSE)
 
 
-@pytest.mark.parametrize('count', [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize('count', [2, 4])
+@pytest.mark.slow
 def test_several_devices_of_one_process_change_nothing(single, count, tmp_path):
   workdir = tmp_path / 'run'
   for main, options in (
@@ -227,6 +230,7 @@ def test_an_error_of_the_primary_process_ends_all(tmp_path):
   assert 'another process has ended this run' in busy[1].err
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_several_processes_refuse_uneven_batches_and_polling(pair, tmp_path):
   odd = start_two('train', *flags(tmp_path / 'run', '--config.batch=3'))

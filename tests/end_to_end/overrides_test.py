@@ -10,6 +10,8 @@ import pytest
 
 from tests.testing import runs
 
+pytestmark = pytest.mark.slow  # an evaluation in a process for each override
+
 LINES = {
   'test': [],
   'valid': ['--split=valid', '--step=best'],

@@ -60,7 +60,9 @@ DATA = (
 )
 
 
-@pytest.mark.parametrize('name', ['protonet', 'udl'])
+@pytest.mark.parametrize(
+  'name', ['protonet', pytest.param('udl', marks=pytest.mark.slow)]
+)
 def test_overrides_of_the_data_compile_the_evaluation_once(name, traced):
   config, resources = tiny_run(name), resources_lib.Resources()
   results = []

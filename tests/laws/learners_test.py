@@ -45,7 +45,9 @@ def test_every_learner_has_a_config_with_all_its_hyperparameters():
 @pytest.mark.parametrize('name', NAMES)
 def test_an_example_episode_fits_every_config(name, size=20, channels=3):
   config = importlib.import_module(f'configs.{name}').get_config()
-  episode = example.example_episode(config, size, channels)
+  draw = lambda: example.example_episode(config, size, channels)
+  # Images of tasks with language are gathered outside of compiled programs.
+  episode = draw() if 'language' in config else jax.eval_shape(draw)
   rules = config.episode
   unlabelled = 0 if rules.transductive else rules.unlabelled
   support, query = episode.support.x, episode.query.x
@@ -54,8 +56,6 @@ def test_an_example_episode_fits_every_config(name, size=20, channels=3):
   rows = rules.way * (rules.shot + unlabelled)
   assert support.shape == (*tasks, rows, *pixels)
   assert query.shape == (*tasks, rules.way * rules.query, *pixels)
-  again = example.example_episode(config, size, channels)
-  chex.assert_trees_all_equal(episode, again)
 
 
 def test_an_unknown_learner_is_refused_with_a_suggestion():
@@ -142,8 +142,7 @@ def test_25_steps_lower_the_loss_on_a_fixed_batch_in_one_compilation(case):
     values.append(float(metrics['loss']))
   assert min(values[-3:]) < values[0]
   assert case.step._cache_size() == 1
-  # Shapes are inferred once more by the scan; nothing is traced per step.
-  assert case.traces <= 2
+  assert case.traces == 1  # nothing is traced twice, or per step
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,7 @@ SIZE = image_inputs.Inputs(14, 14, 1)
 REFUSED = ('continual', 'contrastive', 'hvae', 'hyperclip', 'hyperldm')
 REFUSED += ('hypernet', 'udl_original')
 NAMES = [name for name in learner_case.NAMES if name not in REFUSED]
-TAKEN = learner_case.slow_where_stated(NAMES, always=['udl'])
-# Each support of another size is another program.
-OTHER_SUPPORTS = learner_case.slow_where_stated(NAMES)
+TAKEN = learner_case.slow_where_stated(NAMES)
 
 
 @pytest.fixture(params=TAKEN)
@@ -52,7 +50,7 @@ def parts(case):
 
 def test_learners_of_other_tasks_are_refused_in_one_line():
   for name in REFUSED:
-    config = learner_case.case_of(name).config
+    config = learner_case.tiny_config(name)
     assert name in errors.refusal(programs.refuse, config)
 
 
@@ -86,7 +84,6 @@ def test_predictions_are_those_of_evaluate(case):
   np.testing.assert_allclose(found, expected, rtol=5e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize('case', OTHER_SUPPORTS, indirect=True)
 def test_absent_classes_get_no_probability(case):
   x, y, others = parts(case)
   if case.config.learner.get('aggregation') == 'concat':

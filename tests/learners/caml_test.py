@@ -35,8 +35,12 @@ def built(**settings):
 
 
 def logits_of(learner, params, episode):
-  task = learner.adapt(params, episode.support, None, train=False)
-  return learner.predict(params, task, episode.query.x, None)
+  @jax.jit
+  def run(params, episode):
+    task = learner.adapt(params, episode.support, None, train=False)
+    return learner.predict(params, task, episode.query.x, None)
+
+  return run(params, episode)
 
 
 def features_of(params, x):

@@ -84,6 +84,7 @@ def test_a_closed_gate_leaves_the_class_means_and_an_open_one_is_refine():
   assert np.abs(opened - closed).max() > 0.05
 
 
+@pytest.mark.slow
 def test_the_outer_loss_trains_the_gate():
   settings = {'refine': 1, 'gate': True, 'scale': 0.5}
   _, _, gradient = outputs('protonet', episode_of(), **settings)

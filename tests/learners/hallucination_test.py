@@ -203,7 +203,7 @@ def test_a_ridge_regression_is_fitted_to_real_and_generated_features():
   learner = make(**settings)
   episode, key = episode_of(), jax.random.key(2)
   params = jax.jit(learner.init)(jax.random.key(1), episode)
-  metrics = learner.evaluate(params, episode, key)
+  metrics = jax.jit(learner.evaluate)(params, episode, key)
   z, query = metrics['points/support'], metrics['points/query']
   generated = np.asarray(metrics['points/hallucinated'])
   weights = ridge_by_hand(z, episode.support.y, generated, 0.5, 0.2)
@@ -211,7 +211,8 @@ def test_a_ridge_regression_is_fitted_to_real_and_generated_features():
   logits = 3.0 * np.concatenate([query, ones], axis=1) @ weights
   p = special.softmax(logits, axis=1)
   np.testing.assert_allclose(metrics['probabilities'], p, rtol=1e-2, atol=1e-4)
-  grads = jax.grad(lambda p: learner.loss(p, episode, key, 0)[0])(params)
+  gradient = jax.grad(lambda p: learner.loss(p, episode, key, 0)[0])
+  grads = jax.jit(gradient)(params)
   assert float(jnp.abs(grads['log_penalty'])) > 0
   assert float(jnp.abs(grads['generator']['Dense_2']['kernel']).max()) > 0
 

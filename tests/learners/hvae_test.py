@@ -22,6 +22,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 def test_reconstructed_weights_are_nearest_to_their_own():
   _, params, metrics = guidance.trained('hvae')
   # In units of the spread about the base: a constant decoder has 1.

@@ -54,6 +54,7 @@ def unit(v):
   return np.asarray(v / np.linalg.norm(v))
 
 
+@pytest.mark.slow
 def test_the_contrast_counts_other_wordings_as_correct():
   """The loss and the retrieval, in NumPy."""
   learner = guidance.make('hyperclip', encoder=(16,), noise=0.0)
@@ -195,6 +196,7 @@ def test_retrieval_is_that_of_networks_adapted_to_all_images():
   np.testing.assert_allclose(metrics['retrieval_chance'], 16 / TASKS**2)
 
 
+@pytest.mark.slow
 def test_a_penalty_keeps_the_latent_near_its_initial_value():
   _, params, _ = guidance.trained('hyperclip')
   distances = []
@@ -259,6 +261,7 @@ def test_guidance_equals_a_plain_loop(penalty, langevin):
   assert float(jnp.abs(latent - start).max()) > 0.1
 
 
+@pytest.mark.slow
 def test_the_cosine_of_gradients_is_of_the_losses_of_labels_and_guidance():
   params, episode, words, likeness = random_task()
   learner = guidance.make('hyperclip', guidance_steps=0)

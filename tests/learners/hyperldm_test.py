@@ -36,9 +36,8 @@ def adapt_all(learner, params, key):
   return jax.jit(jax.vmap(adapt))(guidance.supports(), keys)
 
 
-@pytest.mark.parametrize(
-  'gamma', [pytest.param(0.0, marks=pytest.mark.slow), 1.0]
-)
+@pytest.mark.parametrize('gamma', [0.0, 1.0])
+@pytest.mark.slow
 def test_the_latent_of_the_asked_task_is_sampled(gamma):
   _, params, _ = guidance.trained('hyperldm')
   learner = guidance.make('hyperldm', gamma=gamma)

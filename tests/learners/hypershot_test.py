@@ -67,7 +67,9 @@ def logits_by_hand(params, episode, kernel):
   return classify(features_of(params, episode.query.x)), classify(means)
 
 
-@pytest.mark.parametrize('kernel', ['cosine', 'dot'])
+@pytest.mark.parametrize(
+  'kernel', ['cosine', pytest.param('dot', marks=pytest.mark.slow)]
+)
 def test_logits_and_loss_are_those_by_hand(kernel):
   learner, params, episode = built(kernel=kernel)
   query, means = logits_by_hand(params, episode, kernel)

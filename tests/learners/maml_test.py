@@ -95,6 +95,7 @@ def test_learned_rates_have_the_gradient_of_a_plain_loop(rates):
   )
 
 
+@pytest.mark.slow
 def test_outer_gradients_are_of_first_order_before_order_steps():
   second, first = gradient(), gradient(first_order=True)
   params = second[3]
@@ -233,6 +234,7 @@ def test_queries_get_the_norms_of_the_last_step():
   assert abs(first - last) > 0.01
 
 
+@pytest.mark.slow
 def test_steps_beyond_those_of_training_take_the_last_rate():
   learner = learners.make(
     'maml', WAY, {**TINY, 'rates': 'leaf', 'test_steps': 7}

@@ -132,6 +132,7 @@ def test_names_are_always_a_permutation():
     assert sorted(np.asarray(order)) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_labels_of_the_support_change_nothing_and_noise_pools_do():
   data = episode(3, 8)
   learner = make()
@@ -171,6 +172,7 @@ def test_steps_change_the_generated_target_and_none_leave_it():
     assert metrics[name] == metrics[f'{name}_unadapted']
 
 
+@pytest.mark.slow
 def test_the_noise_control_is_the_accuracy_after_steps_on_noise():
   key, rng = jax.random.key(1), np.random.default_rng(0)
   draw = lambda rows: jnp.asarray(

@@ -132,7 +132,7 @@ def slow_but(*quick):
   return [pytest.param(case, marks=marks(case)) for case in CASES]
 
 
-@pytest.mark.parametrize('case', slow_but('l2', 'dot', 'base', 'film', 'ht'))
+@pytest.mark.parametrize('case', slow_but('l2', 'dot', 'base', 'ht'))
 def test_logits_are_as_if_empty_rows_and_absent_classes_were_not_there(case):
   whole, smaller = compared(case)
   got, expected = (run[0](*inputs) for run, *inputs in (whole, smaller))
@@ -141,7 +141,7 @@ def test_logits_are_as_if_empty_rows_and_absent_classes_were_not_there(case):
   assert (absent == 0).all()
 
 
-@pytest.mark.parametrize('case', slow_but('l2', 'base'))
+@pytest.mark.parametrize('case', slow_but('l2'))
 def test_gradients_are_as_if_empty_rows_and_absent_classes_were_not_there(case):
   whole, smaller = compared(case)
   got, expected = (run[1](*inputs) for run, *inputs in (whole, smaller))

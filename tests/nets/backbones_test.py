@@ -145,7 +145,7 @@ def test_each_row_is_normalised_by_its_domain(name):
   [
     ('protonet', {}),
     ('maml', {'inner_steps': 1, 'step_norms': True, 'rates': 'leaf'}),
-    ('hypermaml', {'hidden': 8}),
+    pytest.param('hypermaml', {'hidden': 8}, marks=pytest.mark.slow),
   ],
   ids=str,
 )

@@ -216,9 +216,8 @@ def test_commands_and_files_of_the_docs_exist(path):
 
 
 def test_help_explains_every_main_and_is_no_failure():
-  started = {name: runs.start(name, '--help') for name in MAINS}
-  for name, process in started.items():
-    done = runs.finish(process)
+  commands = [(f'hyperudl.{name}', ['--help']) for name in MAINS]
+  for name, done in zip(MAINS, runs.in_forks(commands)):
     assert (done.code, done.err) == (0, ''), name
     flags = {
       'data.convert': '--source',

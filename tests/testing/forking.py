@@ -1,14 +1,16 @@
 """Runs commands in forks of one process that has imported everything.
 
-  python -m tests.testing.forking FOLDER < commands.json > results.json
+  python -m tests.testing.forking
 
-A fork starts in milliseconds where a new process imports for seconds. Nothing
-here may start a backend of JAX, whose threads do not survive a fork. Outputs go
-to files in FOLDER.
+reads lines, each a JSON list [folder, commands], and answers each with the list
+of its results. Outputs go to files in the folder. A fork starts in milliseconds
+where a new process imports for seconds. Nothing here may start a backend of
+JAX, whose threads do not survive a fork.
 """
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import json
 import os
@@ -42,11 +44,11 @@ class Child(NamedTuple):
   output: str  # path without ending of the files of its output
 
 
-def load(*modules):
-  """Import modules, so that they can be run again in forks."""
-  for module in modules:
-    importlib.import_module(module)
-    del sys.modules[module]  # or runpy warns
+@functools.cache
+def load(module):
+  """Import a module, so that it can be run again in forks."""
+  importlib.import_module(module)
+  del sys.modules[module]  # or runpy warns
 
 
 def start(module, flags, output, prepare=None):
@@ -133,9 +135,11 @@ def run_many(commands, folder, parallel=2, **options):
 
 
 def main():
-  commands = json.load(sys.stdin)
-  load(*sorted({module for module, _ in commands}))
-  json.dump(run_many(commands, sys.argv[1]), sys.stdout)
+  for line in sys.stdin:
+    folder, commands = json.loads(line)
+    for module, _ in commands:
+      load(module)
+    print(json.dumps(run_many(commands, folder)), flush=True)
 
 
 if __name__ == '__main__':

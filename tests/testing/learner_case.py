@@ -19,24 +19,30 @@ NAMES = learners.names()
 LAWS = {**dict.fromkeys(NAMES, laws.Laws()), **laws.read()}
 
 
+def tiny_config(name):
+  """The config of a learner with tiny sizes."""
+  module = importlib.import_module(f'configs.{name}')
+  config = module.get_config().unlock()
+  config.batch = 3
+  config.steps = LAWS[name].steps
+  config.episode.way = 3
+  config.episode.shot = 2
+  config.episode.query = 3
+  config.episode.tasks = LAWS[name].tasks
+  config.episode.unlabelled = min(config.episode.unlabelled, 5)
+  config.data.augment = 'none'
+  config.learner.update(tiny_sizes.TINY[name])
+  config.optimizer.learning_rate = LAWS[name].learning_rate
+  config.optimizer.schedule = 'constant'
+  config_lib.validate(config)
+  return config
+
+
 class Case:
   """A learner with tiny sizes, a batch of its episodes and one program."""
 
   def __init__(self, name):
-    module = importlib.import_module(f'configs.{name}')
-    config = module.get_config().unlock()
-    config.batch = 3
-    config.steps = LAWS[name].steps
-    config.episode.way = 3
-    config.episode.shot = 2
-    config.episode.query = 3
-    config.episode.tasks = LAWS[name].tasks
-    config.episode.unlabelled = min(config.episode.unlabelled, 5)
-    config.data.augment = 'none'
-    config.learner.update(tiny_sizes.TINY[name])
-    config.optimizer.learning_rate = LAWS[name].learning_rate
-    config.optimizer.schedule = 'constant'
-    config_lib.validate(config)
+    config = tiny_config(name)
     self.name, self.config = name, config
     self.learner = learners.make(name, 3, config_lib.learner_settings(config))
     data = example.example_data(config, 0, LAWS[name].image_size)

@@ -18,6 +18,7 @@ import numpy as np
 from hyperudl.storage import metrics
 from hyperudl.storage import selection
 from hyperudl.storage import serialization
+from tests.testing import forking
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 200
@@ -98,6 +99,40 @@ def launch(command, variables=()):
   )
 
 
+@functools.cache
+def _forks():
+  """Return the process of this session that runs `forking`."""
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'tests.testing.forking'],
+    cwd=ROOT,
+    env=environment(),
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  atexit.register(process.kill)
+  return process
+
+
+def in_forks(commands):
+  """Run commands in forks of one process that has imported their modules.
+
+  Args:
+    commands: list of (dotted name of a module, its flags).
+
+  Returns:
+    A `forking.Result` of each.
+  """
+  forks = _forks()
+  commands = [
+    (module, [str(flag) for flag in flags]) for module, flags in commands
+  ]
+  with tempfile.TemporaryDirectory() as folder:
+    print(json.dumps([folder, commands]), file=forks.stdin, flush=True)
+    done = json.loads(forks.stdout.readline())
+  return [forking.Result(*values) for values in done]
+
+
 def start(main, *flags, file_limit=None, variables=()):
   """Start `python -m hyperudl.<main> <flags>`.
 
@@ -126,25 +161,15 @@ def finish(process):
 
 def call(main, *flags, **options):
   """Run `python -m hyperudl.<main> <flags>` to its end."""
-  return finish(start(main, *flags, **options))
+  if options:
+    return finish(start(main, *flags, **options))
+  return call_many(main, [flags])[0]
 
 
 def call_many(main, commands):
   """Run `python -m hyperudl.<main>` for each of a list of flags."""
-  module = f'hyperudl.{main}'
-  pairs = [(module, [str(flag) for flag in flags]) for flags in commands]
-  with tempfile.TemporaryDirectory() as folder:
-    done = subprocess.run(
-      [sys.executable, '-m', 'tests.testing.forking', folder],
-      input=json.dumps(pairs),
-      cwd=ROOT,
-      env=environment(),
-      capture_output=True,
-      text=True,
-      timeout=SECONDS,
-    )
-  assert done.returncode == 0, done.stderr
-  return [Result(*result[:3]) for result in json.loads(done.stdout)]
+  done = in_forks([(f'hyperudl.{main}', flags) for flags in commands])
+  return [Result(*result[:3]) for result in done]
 
 
 @functools.cache

@@ -108,6 +108,7 @@ def test_several_updates_in_one_call_are_these_updates(strategy):
   assert int(second.step) == 3
 
 
+@pytest.mark.slow
 def test_a_run_with_several_updates_a_call_ends_the_same(tmp_path):
   flags = lambda name, *more: runs.tiny_flags(tmp_path / name, *more, steps=25)
   one, four, disk = runs.call_many(

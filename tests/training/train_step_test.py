@@ -171,9 +171,8 @@ def test_every_product_has_the_precision_of_the_config(name, word):
   assert word not in run.lower(state, episodes, keys).as_text()
 
 
-@pytest.mark.parametrize(
-  'channels', [3, pytest.param(8, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('channels', [3, 8])
+@pytest.mark.slow
 def test_networks_of_episodes_compute_in_bfloat16(channels):
   """Half the bits inside; parameters and gradients stay float32."""
   row = workloads.Workload('row', channels, 2, way=2, query=3, size=16, steps=2)

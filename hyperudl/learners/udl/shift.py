@@ -278,7 +278,11 @@ def metrics(
   phi: core.PyTree,
   images: inner_losses.Images,
 ) -> dict[str, jax.Array]:
-  """Return the weight of the shifted prototypes and the gain in F."""
+  """Return the weight of the shifted prototypes and the gain in F.
+
+  They are only reported: no gradient flows through them.
+  """
+  params, phi, images = jax.lax.stop_gradient((params, phi, images))
   results = {
     'shift_weight': weight(config, params, phi, images),
     'elbo_gain': gain(config, params, phi, images),

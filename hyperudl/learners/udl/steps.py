@@ -99,11 +99,14 @@ def initial_shift(
   The loss is the sum of all losses but the critic. A candidate itself may be
   better than another one and yet end at a worse place.
   """
-  params, network = jax.lax.stop_gradient((params, network))
+  # Of all that the candidates share: else the whole search is differentiated.
+  params, network, inputs, v, gate = jax.lax.stop_gradient(
+    (params, network, inputs, v, gate)
+  )
   names = [name for name in inner_losses.active(config) if name != 'critic']
 
   def value(phi):
-    after = jax.lax.stop_gradient({**v, 'shift': phi})
+    after = {**v, 'shift': phi}
     if config.inner_steps:
       sizes = jax.tree.map(
         lambda size: gate * size[:LOOK_AHEAD], _step_sizes(config, params, v)

@@ -79,6 +79,7 @@ def correct(support, query, truth):
 
 @pytest.mark.parametrize('split', class_table.SPLITS)
 @pytest.mark.parametrize('attribute', glyph_attributes.ATTRIBUTES)
+@pytest.mark.slow
 def test_raw_pixels_know_little_of_any_attribute(images, attribute, split):
   draw = np.random.default_rng(7)
   truth, hits = np.repeat(np.arange(5), 10), []

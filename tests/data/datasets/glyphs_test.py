@@ -88,6 +88,7 @@ def test_pixels_are_about_as_hard_as_omniglots(images):
   assert 67 < nearest_neighbour(images, shot=5, episodes=100) < 77
 
 
+@pytest.mark.slow
 def test_larger_strengths_make_pixels_harder(images):
   usual = nearest_neighbour(images[:, :9])
   hard = nearest_neighbour(glyphs.generate(glyphs.Recipe(0, 1.5, 1.25, 9)))

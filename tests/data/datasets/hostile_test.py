@@ -4,10 +4,7 @@ Guards: data/datasets/pickle_machine.py, data/datasets/pickle_values.py.
 """
 
 import functools
-import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -45,17 +42,8 @@ def results():
   folder = runs.data_dir() / 'hostile'
   folder.mkdir()
   commands = write(folder)
-  done = subprocess.run(
-    [sys.executable, '-m', 'tests.testing.forking', folder],
-    input=json.dumps(list(commands.values())),
-    cwd=runs.ROOT,
-    env=runs.environment(),
-    capture_output=True,
-    text=True,
-    timeout=runs.SECONDS,
-  )
-  assert done.returncode == 0, done.stderr
-  return dict(zip(commands, json.loads(done.stdout)))
+  done = runs.in_forks(commands.values())
+  return dict(zip(commands, done))
 
 
 @pytest.mark.parametrize('label', [*PICKLES, *hostile.ARRAYS])

@@ -52,6 +52,7 @@ def test_all_images_change_alike_with_the_given_probability(name):
   assert 0.2 < rate < 0.8
 
 
+@pytest.mark.slow
 def test_with_per_label_each_class_changes_alike():
   same = np.repeat(IMAGES[:1], 6, axis=0)
   images = transform(1, same, rotate=1.0, per_label=True)
@@ -115,6 +116,7 @@ def test_noise_has_one_strength_in_an_episode_and_differs_between_images():
   assert 0.09 < min(strengths) < 0.25 and 0.35 < max(strengths) < 0.51
 
 
+@pytest.mark.slow
 def test_noise_comes_with_its_probability_and_with_per_label_by_class():
   rate = np.mean([(transform(k, noise=0.5) != IMAGES).any() for k in range(40)])
   assert 0.25 < rate < 0.75
@@ -154,6 +156,7 @@ def test_rolling_is_cut_to_whole_pixels():
   assert (np.abs(unmoved - 0.42) < 0.11).all()
 
 
+@pytest.mark.slow
 def test_episodes_are_augmented_before_single_images():
   rates = (('negate', 1.0),)
   images = helpers.draw(train=True, augment='images')

@@ -142,6 +142,7 @@ def test_the_contrast_leaves_out_other_true_captions_and_images_without_one():
   np.testing.assert_allclose(accuracy, np.mean(hits))
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_answers_and_that_of_the_captions(captioned):
   _, _, tasks = captioned
   learner = contrastive.make(

@@ -107,6 +107,7 @@ def test_features_are_those_of_the_model_one_by_one(tasks, model):
   assert len(different) == 9
 
 
+@pytest.mark.slow
 def test_encoded_tasks_can_be_loaded_and_are_not_encoded_again(tasks, model):
   run(tasks, model)
   loaded = metavqa.load(str(tasks / 'tasks'), 'test')

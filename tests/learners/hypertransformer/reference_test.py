@@ -41,6 +41,7 @@ def _count(way, size, **settings):
   return total, weights + task['head']['bias'].size, widths, tokens
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_the_reference_scripts():
   halves = {'key_query': 0.5, 'value': 0.5, 'inner': 0.5, 'heads': 8}
   mini = {'channels': 16, 'features': 16, 'shared_dim': 16, **halves}

@@ -173,11 +173,12 @@ def test_queries_may_be_a_domain_of_their_own():
     norm='domain', query_statistics='queries', **settings
   )
   learner = udl.make(config)
-  params = learner.init(jax.random.key(1), episode)
+  params = jax.jit(learner.init)(jax.random.key(1), episode)
   key = jax.random.key(2)
-  task = learner.adapt(params, episode.support, key, train=False)
+  adapt, predict = helper.compiled(learner)
+  task = adapt(params, episode.support, key)
   plain = helper.tiny_udl(norm='domain', **settings)
-  task_of_default = plain.adapt(params, episode.support, key, train=False)
+  task_of_default = helper.compiled(plain)[0](params, episode.support, key)
   # The prototypes are those of the default: labelled images stay apart.
   np.testing.assert_array_equal(task.prototypes, task_of_default.prototypes)
   net = conv.ConvNet(config.channels, stride=2, pool=False, norm='batch')
@@ -185,7 +186,7 @@ def test_queries_may_be_a_domain_of_their_own():
   unit = lambda rows: rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
   scale = jnp.exp(params['log_scale'])
   wanted = scale * unit(features) @ unit(task.prototypes).T
-  logits = learner.predict(params, task, episode.query.x, None)
+  logits = predict(params, task, episode.query.x, None)
   np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
   with pytest.raises(ValueError, match="needs norm = 'domain'"):
     helper.tiny_config(norm='batch', query_statistics='queries')

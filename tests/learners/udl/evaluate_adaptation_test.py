@@ -170,6 +170,7 @@ def test_without_labels_all_rows_become_noise_and_clusters_get_names():
   assert len({before, after, placebo}) == 3
 
 
+@pytest.mark.slow
 def test_the_length_of_all_steps_is_that_of_the_changes_of_the_norms():
   def norms(task):
     layers = task.weights.values()
