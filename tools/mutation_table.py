@@ -55,7 +55,7 @@ TABLE = {
   'ops/shift_transform.py': (
     ('slope * (rows[:, None] - shift[0])', 'slope * rows[:, None]'),
     ('-inverse @ (PIXELS', 'inverse @ (PIXELS'),
-    ('sinh_term * s / (2 * k * (2 * k + 1))', 'sinh_term * s / (2 * k)'),
+    ("_COSH / (2 * np.arange(_TERMS, dtype='f4') + 1)", '_COSH'),
     ('(1.5 * distance - 2.5)', '(1.25 * distance - 2.25)'),
   ),
   'learners/udl/shift.py': (

@@ -117,9 +117,10 @@ def test_the_formula_is_that_of_the_compiled_program(first_order):
   )
   gradient, inputs = workloads.make_gradient(workload)
   compiled = gradient.lower(*inputs).compile()
-  # XLA also counts elementwise operations and what is computed again.
+  # XLA also counts elementwise operations, what is computed again, and what
+  # passes that tests leave out would simplify.
   ratio = compiled.cost_analysis()['flops'] / by_formula(workload)
-  assert 1 < ratio < 1.2
+  assert 1 < ratio < 1.3
 
 
 def test_a_second_order_episode_of_conv4_64_takes_8_65_gigaflop():

@@ -282,7 +282,7 @@ def metrics(
 
   They are only reported: no gradient flows through them.
   """
-  params, phi, images = jax.lax.stop_gradient((params, phi, images))
+  params, phi = jax.lax.stop_gradient((params, phi))
   results = {
     'shift_weight': weight(config, params, phi, images),
     'elbo_gain': gain(config, params, phi, images),

@@ -100,9 +100,7 @@ def initial_shift(
   better than another one and yet end at a worse place.
   """
   # Of all that the candidates share: else the whole search is differentiated.
-  params, network, inputs, v, gate = jax.lax.stop_gradient(
-    (params, network, inputs, v, gate)
-  )
+  params, network, v, gate = jax.lax.stop_gradient((params, network, v, gate))
   names = [name for name in inner_losses.active(config) if name != 'critic']
 
   def value(phi):

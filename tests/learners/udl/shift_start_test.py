@@ -61,3 +61,20 @@ def test_the_start_is_the_candidate_whose_first_steps_reach_the_lowest_elbo():
     np.testing.assert_array_equal(matrix, shift.CANDIDATES[after.argmin()])
     differ += before.argmin() != after.argmin()
   assert differ  # else the first values would do
+
+
+def test_losses_that_read_features_take_part_in_the_choice():
+  config = {'adapt': 'shift', 'elbo': 'none', 'ssl': 'mixture'}
+  learner = helper.tiny_udl(**config, critic='none')
+  params, data = helper.random_params(learner), helper.episode()
+  trained = helper.without_inner(params), params['inner']
+
+  def loss(trained):
+    base, inner = trained
+    params = {**base, 'inner': inner}
+    return learner.loss(params, data, jax.random.key(1), 0)[0]
+
+  grads = jax.jit(jax.grad(loss))(trained)
+  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+  rates = jax.tree.leaves(grads[1]['rates'])
+  assert max(float(jnp.abs(leaf).max()) for leaf in rates) > 0
