@@ -28,6 +28,7 @@ def lines_of(module, name, batches, calls=(1,)):
   return timing.measure(rows, 2, matmul=64, seconds=0.0)
 
 
+@pytest.mark.slow
 def test_rows_of_any_learner_are_drawing_updates_and_evaluation():
   lines = lines_of(protonet_config, 'protonet', [1, 2], [1, 3])
   names = [line['name'] for line in lines]

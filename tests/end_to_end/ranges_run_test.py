@@ -66,7 +66,9 @@ def test_a_run_that_cannot_vary_is_refused_before_anything_is_made():
   )
 
 
-@pytest.mark.parametrize('encoding', ['learned', 'random_table'])
+@pytest.mark.parametrize(
+  'encoding', ['learned', pytest.param('random_table', marks=pytest.mark.slow)]
+)
 def test_parameters_of_udl_have_one_shape_for_all_ways(encoding):
   changes = {'learner.label_encoding': encoding, 'learner.phase': 'base'}
   config = config_of('udl', **changes, **{'learner.trunk': '4'})

@@ -45,6 +45,7 @@ def test_one_image_of_each_class_cannot_be_left_out():
   assert some.left_out.y.tolist() == [1, 1, 2, 2]  # the first class has one
 
 
+@pytest.mark.slow
 def test_udl_reports_its_gate_and_steps_and_what_to_label_next():
   others = models.pixels(5, seed=2)
   task = models.make('udl').adapt(*models.support(), unlabelled=others)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from configs import hypernet as hypernet_config
 from hyperudl import learners
@@ -12,6 +13,7 @@ from tests.testing import example
 from tests.testing import tiny_sizes
 
 
+@pytest.mark.slow
 def test_embedded_tasks_give_the_same_loss_and_stay_as_they_are():
   config = hypernet_config.get_config().unlock()
   config.episode.update({'way': 3, 'shot': 3, 'query': 3})

@@ -38,6 +38,7 @@ def adapt(context, **changes):
   return run(params, support)
 
 
+@pytest.mark.slow
 def test_own_images_as_those_of_another_episode_change_nothing():
   support = helper.episode().support
   unlabelled = support.x[np.asarray(support.y) < 0]
