@@ -167,7 +167,10 @@ def _mean_by_vmap(loss, chunk, trainable, frozen, episodes, keys, step):
 
 
 def _mean_over(gradient, trainable, inputs):
-  """Return the means of (aux, grads) over the leading axis of the inputs."""
+  """Return means over the inputs' leading axis: of aux, and of the gradients.
+
+  `gradient` returns (grads, aux); grads have the shapes of `trainable`.
+  """
 
   def body(total, entry):
     grads, aux = gradient(*entry)

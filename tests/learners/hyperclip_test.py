@@ -196,7 +196,6 @@ def test_retrieval_is_that_of_networks_adapted_to_all_images():
   np.testing.assert_allclose(metrics['retrieval_chance'], 16 / TASKS**2)
 
 
-@pytest.mark.slow
 def test_a_penalty_keeps_the_latent_near_its_initial_value():
   _, params, _ = guidance.trained('hyperclip')
   distances = []

@@ -129,8 +129,9 @@ def in_forks(commands):
   ]
   with tempfile.TemporaryDirectory() as folder:
     print(json.dumps([folder, commands]), file=forks.stdin, flush=True)
-    done = json.loads(forks.stdout.readline())
-  return [forking.Result(*values) for values in done]
+    line = forks.stdout.readline()
+  assert line, 'the process that runs commands has ended: see its stderr'
+  return [forking.Result(*values) for values in json.loads(line)]
 
 
 def start(main, *flags, file_limit=None, variables=()):
